@@ -1,0 +1,1 @@
+"""What the commands in scripts/ share. Nothing in here is run by hand."""

@@ -1,0 +1,38 @@
+"""Run every command with the project's own Python, whichever ``python`` started it.
+
+Standard library only: it is the first thing a command calls.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_NEEDED = ("cerberus", "yaml")
+
+
+def use_project_python() -> None:
+    """Start again under ``.venv/bin/python`` where this Python lacks the kit's packages.
+
+    Does nothing where they are there, so a container, a conda environment or ``.venv-reference`` is used as it is.
+
+    Raises:
+        SystemExit: 2, with the command that sets the project up, where there is no environment to go to.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    candidates = [PROJECT_ROOT / name / "bin" / "python" for name in (".venv", ".venv-m4")]
+    for python in candidates:
+        already_there = Path(sys.prefix).resolve() == python.parent.parent.resolve()
+        if python.exists() and not already_there:
+            os.execv(str(python), [str(python), *sys.argv])  # noqa: S606 - our own interpreter, no shell
+    print(
+        f"error: this Python ({sys.executable}) lacks {' and '.join(missing)}, and the project has no .venv yet\n"
+        "  fix: make setup",
+        file=sys.stderr,
+    )
+    raise SystemExit(2)
