@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 # Worst last: what matters most stands closest to the prompt.
 _ORDER = {"skipped": 0, "ok": 1, "warning": 2, "error": 3}
-_MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("error", "red"), "skipped": ("skipped", "dim")}
+_MARKS = {
+    "ok": ("ok", "green"),
+    "warning": ("warning", "yellow"),
+    "error": ("error", "red"),
+    "skipped": ("skipped", "dim"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,9 @@ def run_check(check: Callable[[], Sequence[Finding]], name: str) -> list[Finding
         return list(check())
     except Exception as exc:  # noqa: BLE001 - whatever a check runs into is reported, not raised
         detail = f"{type(exc).__name__}: {exc}".splitlines()[0]
-        return [error(f"{name}.crashed", f"the check {name!r} itself failed: {detail}", "please report this; it is a bug")]
+        return [
+            error(f"{name}.crashed", f"the check {name!r} itself failed: {detail}", "please report this; it is a bug")
+        ]
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:

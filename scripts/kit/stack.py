@@ -1,0 +1,78 @@
+"""The seam between the two stacks: the one module that asks which versions are installed.
+
+Two generations of the Hugging Face API meet here, and nowhere else: what each can do, and how each builds the
+tokenizer, the model and the trainer. Importing this module imports none of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from importlib import metadata
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn", "wandb")
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """Turn ``2.10.0+cu128`` into ``(2, 10, 0)``; parts that are no numbers end it."""
+    parts: list[int] = []
+    for part in version.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        parts.append(int(part))
+    return tuple(parts)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What is installed, and what it can do.
+
+    Attributes:
+        name: ``reference`` (transformers 4), ``current`` (transformers 5 and later) or ``none``.
+        versions: Installed version by package, for those of ``PACKAGES`` that are installed.
+    """
+
+    name: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def four_bit_platforms(self) -> frozenset[str]:
+        """Platforms on which this stack's bitsandbytes trains in 4 bits."""
+        cuda = {"h100", "cuda"}
+        return frozenset(cuda | {"cpu", "m4"} if self.name == "current" else cuda)
+
+    @property
+    def has_flash_attention(self) -> bool:
+        """Whether the optional flash-attn package is installed."""
+        return "flash-attn" in self.versions
+
+    @property
+    def attention_implementations(self) -> tuple[str, ...]:
+        """What Mistral can use here, best first. transformers 4.36 has no SDPA path for Mistral."""
+        flash = ("flash_attention_2",) if self.has_flash_attention else ()
+        return (*flash, "sdpa", "eager") if self.name == "current" else (*flash, "eager")
+
+    @property
+    def has_empty_cache_steps(self) -> bool:
+        """Whether the trainer knows ``torch_empty_cache_steps`` (transformers 4.45 and later)."""
+        return self.name == "current"
+
+
+def stack_of(versions: dict[str, str]) -> Stack:
+    """Name the stack a set of installed versions makes."""
+    transformers = version_tuple(versions.get("transformers", ""))
+    if not transformers or "torch" not in versions:
+        return Stack("none", versions)
+    return Stack("current" if transformers >= (5,) else "reference", versions)
+
+
+@functools.cache
+def installed_stack() -> Stack:
+    """Look at the installed distributions' metadata; imports none of them."""
+    versions: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return stack_of(versions)
