@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"
 def version_tuple(version: str) -> tuple[int, ...]:
     """Turn ``2.10.0+cu128`` into ``(2, 10, 0)``; parts that are no numbers end it."""
     parts: list[int] = []
-    for part in version.split("+")[0].split("."):
+    for part in version.split("+", maxsplit=1)[0].split("."):
         if not part.isdigit():
             break
         parts.append(int(part))
