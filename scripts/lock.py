@@ -1,0 +1,107 @@
+"""Compile the locks from what their .in files ask for, or tell whether they still match.
+
+Run as:
+    make lock                                   # after editing a locks/*.in: changes only what it must
+    make lock ARGS=--upgrade                    # the newest of everything the .in files allow
+    make lock ARGS="--upgrade-package wandb"    # one package
+    make lock ARGS=--check                      # offline, at once; part of `make check`
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from kit.console import fail, say
+from kit.findings import as_json, exit_code, render, summary
+from kit.interpreter import PROJECT_ROOT
+from kit.locks import LOCKS, Lock, check_lock, packages, with_header
+from kit.uv_tool import SetupError, ensure_uv, run_uv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def compile_lock(root: Path, uv: Path, lock: Lock, more: Sequence[str] = ()) -> str:
+    """Compile one lock, starting from the versions it holds, and return its new text.
+
+    Raises:
+        SetupError: uv found no solution or no registry.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "lock.txt"
+        if (root / lock.target).exists():
+            output.write_text((root / lock.target).read_text(encoding="utf-8"), encoding="utf-8")
+        arguments = ["pip", "compile", "--quiet", "--generate-hashes", "--no-header", *lock.options, *more]
+        # Variables, not options: uv has no option for the oldest macOS that a wheel may ask for.
+        with mock.patch.dict(os.environ, dict(lock.environment)):
+            run_uv(uv, [*arguments, "--output-file", str(output), lock.source], f"{lock.source} has no solution")
+        return with_header(root, lock, output.read_text(encoding="utf-8"))
+
+
+def changes(before: str, after: str) -> list[str]:
+    """Say what a new lock changes: ``wandb 0.30.0 → 0.31.0``."""
+    old, new = packages(before), packages(after)
+    return [
+        f"{name} {old.get(name, '(new)')} → {new.get(name, '(gone)')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def compile_all(root: Path, more: Sequence[str]) -> None:
+    """Compile every lock; none is written before all have a solution."""
+    uv = ensure_uv(root)
+    texts: dict[Lock, str] = {}
+    for number, lock in enumerate(LOCKS, start=1):
+        say(f"[{number}/{len(LOCKS)}] {lock.source} → {lock.target}")
+        texts[lock] = compile_lock(root, uv, lock, more)
+    for lock, text in texts.items():
+        target = root / lock.target
+        before = target.read_text(encoding="utf-8") if target.exists() else ""
+        for change in changes(before, text) if before else ():
+            print(f"{lock.target}: {change}")
+        target.write_text(text, encoding="utf-8")
+
+
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Compile the locks, or check them.")
+    parser.add_argument("--check", action="store_true", help="only tell, offline, whether each lock matches its .in")
+    parser.add_argument("--json", action="store_true", help="with --check: findings as one JSON object")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest of everything the .in files allow")
+    parser.add_argument("--upgrade-package", action="append", default=[], metavar="NAME", help="take its newest")
+    args = parser.parse_args(argv)
+    more = ["--upgrade"] if args.upgrade else [f"--upgrade-package={name}" for name in args.upgrade_package]
+    return args, more
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args, more = parse(argv)
+    if args.check:
+        findings = [check_lock(PROJECT_ROOT, lock) for lock in LOCKS]
+        if args.json:
+            print(as_json(findings))
+        else:
+            render(findings)
+            print(f"locks: {summary(findings)}")
+        return exit_code(findings)
+    os.chdir(PROJECT_ROOT)  # uv writes the sources' paths into the lock as they were given: keep them relative
+    try:
+        compile_all(PROJECT_ROOT, more)
+    except SetupError as exc:
+        return fail(exc.message, exc.fix)
+    except KeyboardInterrupt:
+        return 130
+    say("The locks match their sources. Next: make setup && make check", "green")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
