@@ -1,0 +1,216 @@
+"""Make the environment a stack runs in, exactly as its lock says, and do nothing where that is done already.
+
+Run as:
+    make setup                     # .venv with the current stack
+    make setup STACK=reference     # .venv-reference
+    python3 scripts/setup_environment.py --dev    # .venv-dev, what `make check` runs with
+
+Standard library only, and for Python 3.9 on: it is what a new machine runs first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.console import fail, say
+from kit.interpreter import PROJECT_ROOT
+from kit.locks import DEV, Lock, digest, packages
+from kit.setup_rules import (
+    Host,
+    Refusal,
+    disk_used,
+    lock_for,
+    package_cache,
+    probe_host,
+    refuse_disks,
+    refuse_folder,
+    refuse_platform,
+    refuse_python,
+)
+from kit.uv_tool import STAMP, SetupError, base_python, ensure_uv, run_uv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ENVIRONMENT_PYTHON = (3, 11)
+_FOLDERS = {"current": ".venv", "reference": ".venv-reference", "dev": ".venv-dev"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made: an environment in ``folder`` from the lock at ``requirements``."""
+
+    root: Path
+    folder: Path
+    requirements: Path
+    needed_bytes: int
+
+    @property
+    def python(self) -> Path:
+        """The environment's own interpreter."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def stamp(self) -> Path:
+        """The file that, written last, says that the environment is complete."""
+        return self.folder / STAMP
+
+
+def python_works(plan: Plan) -> bool:
+    """Tell whether the environment's interpreter starts and is the Python the stacks are locked for."""
+    if not plan.python.exists():
+        return False
+    test = f"import sys; sys.exit(sys.version_info[:2] != {ENVIRONMENT_PYTHON})"
+    try:
+        return (
+            subprocess.run([str(plan.python), "-I", "-S", "-c", test], capture_output=True, check=False).returncode == 0
+        )
+    except OSError:
+        return False
+
+
+def is_complete(plan: Plan, lock_text: str) -> bool:
+    """Tell whether the environment was made, to its end, from this very lock."""
+    return plan.stamp.exists() and plan.stamp.read_text(encoding="utf-8") == digest(lock_text) and python_works(plan)
+
+
+def create_interpreter(plan: Plan, uv: Path) -> None:
+    """Make the empty environment, from this Python where it is the right one, else from one that uv finds or fetches.
+
+    Raises:
+        SetupError: There is none, with where to get it.
+    """
+    create = ["venv", "--quiet", "--clear", "--no-project", "--python"]
+    if sys.version_info[:2] == ENVIRONMENT_PYTHON:
+        run_uv(uv, [*create, base_python(), str(plan.folder)], f"uv could not make {plan.folder}")
+        return
+    version = ".".join(map(str, ENVIRONMENT_PYTHON))
+    try:
+        run_uv(uv, [*create, version, str(plan.folder)], f"uv could not make {plan.folder}")
+    except SetupError as exc:
+        raise SetupError(
+            f"no Python {version} was found on this machine, and uv did not get one: {exc.message}",
+            f"install it (Debian 12: apt-get install python{version}; macOS: brew install python@{version}), "
+            "then run the command again",
+        ) from exc
+
+
+def make_environment(plan: Plan, lock_text: str) -> None:
+    """Bring the environment to what the lock says, from wherever it stands.
+
+    Raises:
+        SetupError: It cannot be done, with the reason and the fix.
+    """
+    uv = ensure_uv(plan.root)
+    if not python_works(plan):
+        state = "Replacing" if plan.folder.exists() else "Making"
+        say(f"{state} {plan.folder.name} with Python {'.'.join(map(str, ENVIRONMENT_PYTHON))}")
+        create_interpreter(plan, uv)
+    else:
+        plan.stamp.unlink(missing_ok=True)
+        say(f"Bringing {plan.folder.name} up to date: what it has already stays")
+    say(f"Installing {len(packages(lock_text))} packages ({plan.needed_bytes / 10**9:.1f} GB) → {plan.folder.name}")
+    sync = ["pip", "sync", "--require-hashes", "--only-binary", ":all:", "--python", str(plan.python)]
+    run_uv(uv, [*sync, str(plan.requirements)], "uv could not install the packages")
+    plan.stamp.write_text(digest(lock_text), encoding="utf-8")
+
+
+def refuse(plan: Plan, host: Host, *, stack: str, skip_disk_check: bool) -> Refusal | None:
+    """Find the first reason why the environment cannot be made here, cheapest question first."""
+    refusal = refuse_python(host) or (refuse_platform(host, stack) if stack != "dev" else None)
+    refusal = refusal or refuse_folder(plan.root)
+    if refusal or skip_disk_check:
+        return refusal
+    missing = max(plan.needed_bytes - disk_used(plan.folder), 0)
+    return refuse_disks(missing, plan.folder, package_cache())
+
+
+def wait_for_other(root: Path) -> Any:
+    """Hold the project's set-up lock until this process ends; two set-ups at once would mix their files."""
+    import fcntl  # not on Windows, which was refused before
+
+    (root / ".cache").mkdir(exist_ok=True)
+    handle = (root / ".cache" / "setup.lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        say("Waiting for another set-up of this project to end")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def set_up(plan: Plan, host: Host, *, stack: str, skip_disk_check: bool) -> int:
+    """Make the environment unless it is there; return the exit code."""
+    try:
+        lock_text = plan.requirements.read_text(encoding="utf-8")
+    except OSError as exc:
+        return fail(
+            f"{plan.requirements}: the lock cannot be read: {exc.strerror}", "git checkout the file, or make lock"
+        )
+    if is_complete(plan, lock_text):
+        say(f"{plan.folder.name} is up to date")
+        return 0
+    started = time.monotonic()
+    refusal = refuse(plan, host, stack=stack, skip_disk_check=skip_disk_check)
+    if refusal:
+        return fail(refusal.message, refusal.fix)
+    held = wait_for_other(plan.root)
+    try:
+        if not is_complete(plan, lock_text):
+            make_environment(plan, lock_text)
+    except SetupError as exc:
+        return fail(exc.message, exc.fix)
+    finally:
+        held.close()
+    say(f"{plan.folder.name} is ready after {time.monotonic() - started:.0f} s. Next: make detect", "green")
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Make an environment from its lock.")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--stack", choices=("current", "reference"), default="current", help="default: %(default)s")
+    which.add_argument("--dev", action="store_const", const="dev", dest="stack", help="the tools of `make check`")
+    parser.add_argument("--folder", type=Path, help="make it here instead of .venv, .venv-reference or .venv-dev")
+    parser.add_argument("--lock", type=Path, help="install this lock instead of the stack's own")
+    parser.add_argument("--skip-disk-check", action="store_true", help="where uv has the packages cached already")
+    return parser.parse_args(argv)
+
+
+def plan_for(args: argparse.Namespace, lock: Lock) -> Plan:
+    """Turn the command line into what is to be made."""
+    return Plan(
+        root=PROJECT_ROOT,
+        folder=(args.folder or PROJECT_ROOT / _FOLDERS[args.stack]).absolute(),
+        requirements=(args.lock or PROJECT_ROOT / lock.target).absolute(),
+        needed_bytes=0 if args.lock else lock.installed_bytes,
+    )
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(143)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 where the environment is there, 2 where it cannot be made, 130 on Ctrl-C, 143 on SIGTERM."""
+    args = parse(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    host = probe_host()
+    lock = DEV if args.stack == "dev" else lock_for(host, args.stack)
+    try:
+        return set_up(plan_for(args, lock), host, stack=args.stack, skip_disk_check=args.skip_disk_check)
+    except KeyboardInterrupt:
+        say("\nstopped; run the same command again and it continues where it stopped")
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
