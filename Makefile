@@ -1,0 +1,84 @@
+# Every command of the kit. Works with GNU make 3.81; each recipe calls a script, which also runs by itself.
+
+## CONFIG   the configuration file; without it, the one that fits this machine
+CONFIG ?=
+## SET      values to change in it: SET="training.learning_rate=1e-4 lora.r=32"
+SET ?=
+## STACK    current or reference
+STACK ?= current
+## RECORD   detect: write this machine's facts to a file
+RECORD ?=
+## FROM     detect: judge the facts in such a file instead of this machine
+FROM ?=
+## ARGS     handed to the script as it is
+ARGS ?=
+## PYTHON   what sets up: any Python from 3.9 on
+PYTHON ?= python3
+
+ifneq ($(filter-out current reference,$(STACK)),)
+$(error STACK=$(STACK): there is current and reference)
+endif
+ifneq ($(filter-out 1,$(GPUS)),)
+$(error GPUS=$(GPUS): the kit trains on one GPU so far)
+endif
+
+ENVIRONMENT := $(if $(filter reference,$(STACK)),.venv-reference,.venv)
+# Before setup there is no environment; detection and set-up then run with the machine's own Python.
+PY := $(if $(wildcard $(ENVIRONMENT)/bin/python),$(ENVIRONMENT)/bin/python,$(PYTHON))
+SETUP := $(PYTHON) scripts/setup_environment.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup detect demo validate config train train-m4 train-h100 test check format lock clean
+
+##@ Start here
+help: ## show this
+	@awk -f scripts/help.awk $(firstword $(MAKEFILE_LIST))
+
+setup: ## install the stack into .venv (STACK=reference: .venv-reference)
+	@$(SETUP) --stack $(STACK) $(ARGS)
+
+detect: ## say what this machine is, and which configuration fits it (RECORD, FROM)
+	@$(PY) scripts/check_gpu.py $(if $(FROM),--from "$(FROM)") $(if $(RECORD),--record "$(RECORD)") $(ARGS)
+
+demo: ## a real 4-bit fine-tuning run in minutes, on any machine
+	@$(SETUP) --stack $(STACK)
+	@$(ENVIRONMENT)/bin/python scripts/demo.py $(ARGS)
+
+##@ Train
+validate: ## check the environment and a configuration (CONFIG, SET)
+	@$(PY) scripts/validate.py $(CONFIG) $(SET) $(ARGS)
+
+config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
+	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
+
+train: ## train (CONFIG, SET)
+	@$(PY) scripts/train.py $(CONFIG) $(SET) $(ARGS)
+
+train-m4: ## train on this Mac (CONFIG, SET)
+	@$(PY) scripts/train.py $(or $(CONFIG),configs/training_config_m4.yaml) $(SET) --require m4 $(ARGS)
+
+train-h100: ## says what there is until the container image is part of the kit
+	@echo 'error: the H100 container image is not part of the kit yet: it is the next milestone' >&2
+	@echo '  fix: on the H100 itself, make train CONFIG=$(or $(CONFIG),configs/training_config_h100.yaml)' >&2
+	@exit 2
+
+##@ Work on the kit
+test: ## all tests, on both stacks
+	@$(SETUP)
+	@.venv/bin/python scripts/run_tests.py $(ARGS)
+
+check: ## the gate: format, lint, types, shell, locks, tracked files, fast tests
+	@$(SETUP)
+	@$(SETUP) --dev
+	@.venv/bin/python scripts/check.py $(ARGS)
+
+format: ## bring every file into the gate's format
+	@$(SETUP) --dev
+	@.venv-dev/bin/ruff check --quiet --fix-only .
+	@.venv-dev/bin/ruff format .
+
+lock: ## compile the locks from locks/*.in (ARGS: --check, --upgrade)
+	@$(PYTHON) scripts/lock.py $(ARGS)
+
+clean: ## remove the environments and caches; outputs/ and models/ stay
+	rm -rf .venv .venv-dev .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
