@@ -15,7 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unittest import mock
 
 from kit.console import fail, say
 from kit.findings import as_json, exit_code, render, summary
@@ -38,9 +37,8 @@ def compile_lock(root: Path, uv: Path, lock: Lock, more: Sequence[str] = ()) -> 
         if (root / lock.target).exists():
             output.write_text((root / lock.target).read_text(encoding="utf-8"), encoding="utf-8")
         arguments = ["pip", "compile", "--quiet", "--generate-hashes", "--no-header", *lock.options, *more]
-        # Variables, not options: uv has no option for the oldest macOS that a wheel may ask for.
-        with mock.patch.dict(os.environ, dict(lock.environment)):
-            run_uv(uv, [*arguments, "--output-file", str(output), lock.source], f"{lock.source} has no solution")
+        arguments += ["--output-file", str(output), lock.source]
+        run_uv(uv, arguments, f"{lock.source} has no solution", dict(lock.environment))
         return with_header(root, lock, output.read_text(encoding="utf-8"))
 
 

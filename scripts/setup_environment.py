@@ -169,7 +169,8 @@ def set_up(plan: Plan, host: Host, *, stack: str, skip_disk_check: bool) -> int:
         return fail(exc.message, exc.fix)
     finally:
         held.close()
-    say(f"{plan.folder.name} is ready after {time.monotonic() - started:.0f} s. Next: make detect", "green")
+    next_command = "make check" if stack == "dev" else "make detect"
+    say(f"{plan.folder.name} is ready after {time.monotonic() - started:.0f} s. Next: {next_command}", "green")
     return 0
 
 

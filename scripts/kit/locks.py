@@ -46,9 +46,9 @@ _LINUX = (*_PYTHON, "--python-platform", "x86_64-manylinux_2_28", "--only-binary
 _MACOS = (*_PYTHON, "--python-platform", "aarch64-apple-darwin", "--only-binary", ":all:")
 
 REFERENCE = Lock(
-    "reference", "locks/reference.in", "locks/reference-linux-x86_64.txt", _LINUX, installed_bytes=int(5.6 * _GB)
+    "reference", "locks/reference.in", "locks/reference-linux-x86_64.txt", _LINUX, installed_bytes=int(5.8 * _GB)
 )
-CURRENT = Lock("current", "locks/current.in", "locks/current-linux-x86_64.txt", _LINUX, installed_bytes=int(7.8 * _GB))
+CURRENT = Lock("current", "locks/current.in", "locks/current-linux-x86_64.txt", _LINUX, installed_bytes=int(8.0 * _GB))
 M4 = Lock(
     "m4",
     "locks/current.in",
@@ -56,9 +56,9 @@ M4 = Lock(
     _MACOS,
     # bitsandbytes has 4-bit on a Mac from 0.50, whose wheel needs macOS 14: for uv's default of 13 it would not exist.
     environment=(("MACOSX_DEPLOYMENT_TARGET", "14.0"),),
-    installed_bytes=int(1.5 * _GB),
+    installed_bytes=int(1.2 * _GB),
 )
-DEV = Lock("dev", "locks/dev.in", "locks/dev.txt", ("--universal", *_PYTHON), installed_bytes=int(0.15 * _GB))
+DEV = Lock("dev", "locks/dev.in", "locks/dev.txt", ("--universal", *_PYTHON), installed_bytes=int(0.1 * _GB))
 # For any Python that can start the set-up, and every platform uv has a wheel for.
 UV = Lock("uv", "locks/uv.in", "locks/uv.txt", ("--universal", "--python-version", "3.9"))
 LOCKS = (REFERENCE, CURRENT, M4, DEV, UV)

@@ -53,7 +53,7 @@ _DIAGNOSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
             "network connectivity is disabled", "no matching distribution found",
         ),
         "the package registry cannot be reached",
-        "check the network (HTTPS_PROXY for a proxy; PIP_INDEX_URL and UV_DEFAULT_INDEX for a mirror); then run it again",
+        "check the network (a proxy: HTTPS_PROXY; a mirror: PIP_INDEX_URL and UV_DEFAULT_INDEX), then run it again",
     ),
 )  # fmt: skip
 
@@ -106,7 +106,7 @@ def ensure_uv(root: Path) -> Path:
     wanted = digest(requirements.read_text(encoding="utf-8"))
     if program.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return program
-    say("Fetching uv, the installer (about 25 MB) → .cache/uv")
+    say("Fetching uv, the installer (about 65 MB) → .cache/uv")
     shutil.rmtree(home, ignore_errors=True)
     env = tool_environment(os.environ)
     install = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
@@ -123,15 +123,15 @@ def ensure_uv(root: Path) -> Path:
     return program
 
 
-def run_uv(uv: Path, arguments: list[str], fallback: str) -> None:
-    """Run uv with its own progress on the terminal; where it fails, say what it ran into.
+def run_uv(uv: Path, arguments: list[str], fallback: str, variables: Mapping[str, str] | None = None) -> None:
+    """Run uv with its own progress on the terminal; where it fails, say what it ran into, or else the fallback.
 
     uv draws progress only on a terminal, so its output is not read; a failure is asked for once more, quietly.
 
     Raises:
         SetupError: uv failed, with the reason and the fix.
     """
-    env = tool_environment(os.environ)
+    env = {**tool_environment(os.environ), **(variables or {})}
     command = [str(uv), *arguments]
     if subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode == 0:
         return
