@@ -1,0 +1,67 @@
+"""The gate: everything a change must pass, the same here and in CI. All parts run, then the verdict.
+
+Run as:
+    make check
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from kit.findings import exit_code, render, run_check
+from kit.interpreter import PROJECT_ROOT
+from kit.locks import LOCKS, check_lock
+from kit.steps import Step, run_steps
+from kit.tracked_files import check_tracked_files, shell_scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_ENVIRONMENT = PROJECT_ROOT / ".venv" / "bin" / "python"
+_TOOLS = PROJECT_ROOT / ".venv-dev" / "bin"
+
+
+def check_locks() -> int:
+    """Show whether every lock still matches its source."""
+    findings = run_check(lambda: [check_lock(PROJECT_ROOT, lock) for lock in LOCKS], "locks")
+    render(findings)
+    return exit_code(findings)
+
+
+def check_files() -> int:
+    """Show what tracked files must not contain."""
+    findings = run_check(lambda: check_tracked_files(PROJECT_ROOT), "files")
+    render(findings)
+    return exit_code(findings)
+
+
+def gate(tools: Path, python: Path) -> list[Step]:
+    """Return the gate's parts, the quickest answers first."""
+    scripts = [str(path.relative_to(PROJECT_ROOT)) for path in shell_scripts(PROJECT_ROOT)]
+    return [
+        Step("format", [str(tools / "ruff"), "format", "--check", "."]),
+        Step("lint", [str(tools / "ruff"), "check", "."]),
+        Step("locks", check_locks),
+        Step("tracked files", check_files),
+        Step("shell", [str(tools / "shellcheck"), *scripts])
+        if scripts
+        else Step("shell", skipped_because="no scripts"),
+        Step("types", [str(tools / "mypy"), "--python-executable", str(python)]),
+        Step("fast tests", [str(python), "-m", "pytest", "-q", "-m", "not stacks and not slow"]),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    argparse.ArgumentParser(description="Run the gate.").parse_args(argv)
+    try:
+        return run_steps(gate(_TOOLS, _ENVIRONMENT), PROJECT_ROOT, next_command="make test")
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

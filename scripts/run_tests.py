@@ -1,0 +1,45 @@
+"""All tests: those of one stack first, then those that train on both, which need .venv-reference.
+
+Run as:
+    make test
+    make test ARGS="-k config"      # what follows goes to pytest
+"""
+
+from __future__ import annotations
+
+import sys
+
+from kit.interpreter import PROJECT_ROOT
+from kit.setup_rules import probe_host, refuse_platform
+from kit.steps import Step, run_steps
+
+_NO_TESTS_COLLECTED = 5
+
+
+def pytest_step(name: str, marker: str, more: list[str]) -> Step:
+    """Return a step that runs the tests of one tier."""
+    return Step(name, [sys.executable, "-m", "pytest", "-m", marker, *more])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    more = sys.argv[1:] if argv is None else argv
+    refusal = refuse_platform(probe_host(), "reference")
+    both = "tests on both stacks"
+    setup = [sys.executable, str(PROJECT_ROOT / "scripts" / "setup_environment.py"), "--stack", "reference"]
+    steps = [
+        pytest_step("tests", "not stacks", more),
+        *(
+            [Step(both, skipped_because=refusal.message)]
+            if refusal
+            else [Step("reference environment", setup), pytest_step(both, "stacks", more)]
+        ),
+    ]
+    try:
+        return run_steps(steps, PROJECT_ROOT)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
