@@ -1,0 +1,94 @@
+"""Print a configuration as a run would see it: every value, and where it came from.
+
+Run as:
+    python scripts/config_loader.py configs/training_config_m4.yaml
+    python scripts/config_loader.py configs/training_config_m4.yaml training.learning_rate=1e-4 lora.r=32
+    python scripts/config_loader.py configs/training_config_m4.yaml --json
+
+What it prints is itself a valid configuration. Exit codes: 0 valid, 1 invalid, 2 wrong use or an unreadable file.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit import schema
+from kit.config import Overrides, Resolved, resolve
+from kit.config_error import ConfigError
+from kit.findings import as_json, error, render
+from kit.yaml_writer import annotated_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def load_config(path: Path | str, overrides: Overrides | None = None) -> dict[str, Any]:
+    """Return a configuration as plain nested dictionaries, validated and complete.
+
+    Args:
+        path: The YAML file.
+        overrides: ``["key.path=value", …]``, parsed like YAML, or a mapping such as ``{"lora.r": 32}``.
+
+    Raises:
+        ConfigError: Every problem at once, as findings; its text is one line for each.
+    """
+    return resolve(Path(path), overrides or ()).values
+
+
+def validate_required_fields(config: Mapping[str, Any]) -> None:
+    """Make sure that every key without a default is there and not null.
+
+    Raises:
+        ConfigError: One finding for each missing field, all at once.
+    """
+    missing = []
+    for path in schema.required_keys():
+        section, key = path.split(".")
+        body = config.get(section)
+        if not isinstance(body, dict) or body.get(key) is None:
+            fix = f"add `{key}: …` under `{section}:`"
+            missing.append(error("config.missing_key", f"{path} is required and missing", fix))
+    if missing:
+        raise ConfigError(missing)
+
+
+def _as_json(resolved: Resolved) -> str:
+    return as_json([], config=str(resolved.path), values=resolved.values, origins=resolved.origins)
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary, _, body = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=body, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="the YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Resolve and print; return the exit code."""
+    arguments = _parser().parse_intermixed_args(argv)
+    try:
+        resolved = resolve(arguments.config, arguments.overrides)
+    except ConfigError as exc:
+        if arguments.json:
+            print(as_json(exc.findings, config=str(arguments.config)))
+        else:
+            render(exc.findings, sys.stderr)
+        return exc.exit_code
+    print(_as_json(resolved) if arguments.json else annotated_yaml(resolved.values, resolved.origins), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
