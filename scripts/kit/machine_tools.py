@@ -1,0 +1,81 @@
+"""Ask the machine's own tools (nvidia-smi, sysctl, …) and never wait for ever.
+
+Standard library only, for Python 3.9 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# How long a killed tool may take to disappear. One stuck inside the driver never does, and is left behind.
+_GRACE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a tool said.
+
+    Attributes:
+        output: Its standard output; empty where it failed.
+        problem: Why there is none; empty where there is.
+        found: The tool exists on this machine.
+        timed_out: It was given up on.
+    """
+
+    output: str = ""
+    problem: str = ""
+    found: bool = True
+    timed_out: bool = False
+
+
+def ask(command: Sequence[str], timeout_s: float) -> Answer:
+    """Run a tool and return what it printed, within ``timeout_s`` seconds and a short grace."""
+    name = command[0]
+    path = shutil.which(name)
+    if path is None:
+        return Answer(problem=f"{name} is not on PATH", found=False)
+    # A C locale keeps decimal points points; SYSTEM_VERSION_COMPAT=0 keeps macOS from naming an older version.
+    environment = {**os.environ, "LC_ALL": "C", "SYSTEM_VERSION_COMPAT": "0"}
+    try:
+        process = subprocess.Popen(
+            [path, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=environment,
+        )
+    except OSError as exc:
+        return Answer(problem=f"{name} cannot be started: {exc.strerror or exc}")
+    try:
+        output, errors = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        _give_up(process)
+        return Answer(problem=f"{name} did not answer within {timeout_s:g} s", timed_out=True)
+    text = output.decode("utf-8", errors="replace")
+    if process.returncode != 0:
+        said = (errors.decode("utf-8", errors="replace").strip() or text.strip()).splitlines()
+        why = f": {said[0].strip()}" if said else ""
+        return Answer(problem=f"{name} failed with exit code {process.returncode}{why}")
+    return Answer(output=text)
+
+
+def _give_up(process: subprocess.Popen[bytes]) -> None:
+    """Kill the tool and its children, without waiting for what cannot be killed."""
+    # subprocess.run would wait for ever here where the tool hangs in the driver or a child holds its pipes.
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=_GRACE_S)
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
