@@ -81,4 +81,4 @@ lock: ## compile the locks from locks/*.in (ARGS: --check, --upgrade)
 	@$(PYTHON) scripts/lock.py $(ARGS)
 
 clean: ## remove the environments and caches; outputs/ and models/ stay
-	rm -rf .venv .venv-dev .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-dev .venv-m4 .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

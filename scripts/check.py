@@ -7,9 +7,11 @@ Run as:
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from kit.console import fail
 from kit.findings import exit_code, render, run_check
 from kit.interpreter import PROJECT_ROOT
 from kit.locks import LOCKS, check_lock
@@ -57,6 +59,8 @@ def gate(tools: Path, python: Path) -> list[Step]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     argparse.ArgumentParser(description="Run the gate.").parse_args(argv)
+    if shutil.which("git") is None or not (PROJECT_ROOT / ".git").exists():
+        return fail("the gate judges the files git tracks, and this is no git checkout", "git clone the project")
     try:
         return run_steps(gate(_TOOLS, _ENVIRONMENT), PROJECT_ROOT, next_command="make test")
     except KeyboardInterrupt:
