@@ -1,0 +1,47 @@
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kit.interpreter import PROJECT_ROOT
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A PATH with what the script itself needs and a make that does as it is told."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("bash", "dirname", "uname", "tr", "id", "sh", "env"):
+        (folder / name).symlink_to(shutil.which(name) or name)
+    for name, body in {"make": '[ "$1" != "$FAILS" ]', "git": ":", "python3": ":"}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def run(tools: Path, fails: str = "") -> subprocess.CompletedProcess[str]:
+    env = {"PATH": str(tools), "HOME": os.environ.get("HOME", "/"), "FAILS": fails, "CI": "true"}
+    command = [str(tools / "bash"), str(PROJECT_ROOT / ".ci" / "run")]
+    return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+def test_all_parts_pass(tools: Path) -> None:
+    done = run(tools)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "3 passed, 0 failed, 0 skipped")
+
+
+def test_a_failed_part_fails_the_run_and_the_others_still_run(tools: Path) -> None:
+    done = run(tools, fails="check")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "2 passed, 1 failed, 0 skipped")
+
+
+@pytest.mark.parametrize("tool", ["make", "python3"])
+def test_what_cannot_run_says_why_and_is_no_success(tools: Path, tool: str) -> None:
+    (tools / tool).unlink()
+    done = run(tools)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "0 passed, 0 failed, 3 skipped")
+    assert f"== test: skipped: there is no {tool}" in done.stdout

@@ -1,0 +1,129 @@
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kit.interpreter import PROJECT_ROOT
+
+TEXT = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = re.search(r"^\.PHONY: (.*)$", TEXT, re.MULTILINE).group(1).split()  # type: ignore[union-attr]
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """The Makefile where nothing has been set up yet."""
+    shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(PROJECT_ROOT / "scripts" / "help.awk", tmp_path / "scripts")
+    return tmp_path
+
+
+@pytest.fixture
+def installed(fresh: Path) -> Path:
+    for name in (".venv", ".venv-reference"):
+        (fresh / name / "bin").mkdir(parents=True)
+        (fresh / name / "bin" / "python").touch()
+    return fresh
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # Variables of an outer make, and of the person who runs the tests, are not this test's.
+    env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
+    env["LC_ALL"] = "C"
+    return subprocess.run(["make", *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def recipe(folder: Path, *arguments: str) -> list[str]:
+    """Return the command lines make would run."""
+    return [re.sub(r" +", " ", line).strip() for line in make(folder, "-n", *arguments).stdout.splitlines()]
+
+
+def test_help_is_what_make_alone_shows(fresh: Path) -> None:
+    assert make(fresh).stdout == make(fresh, "help").stdout
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_help_shows_every_target(fresh: Path, target: str) -> None:
+    assert re.search(rf"^  {target} +\S", make(fresh, "help").stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["CONFIG", "SET", "STACK", "RECORD", "FROM", "ARGS", "PYTHON"])
+def test_help_shows_every_variable(fresh: Path, name: str) -> None:
+    assert re.search(rf"^  {name} +\S", make(fresh, "help").stdout, re.MULTILINE)
+
+
+def test_every_target_is_phony() -> None:
+    assert set(re.findall(r"^([a-z][a-z0-9-]*):", TEXT, re.MULTILINE)) == set(TARGETS)
+
+
+def test_detect_needs_no_setup(fresh: Path) -> None:
+    assert recipe(fresh, "detect") == ["python3 scripts/check_gpu.py"]
+
+
+def test_detect_passes_recorded_facts(installed: Path) -> None:
+    assert recipe(installed, "detect", "FROM=a.json", "RECORD=b.json", "ARGS=--json") == [
+        '.venv/bin/python scripts/check_gpu.py --from "a.json" --record "b.json" --json'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "script"), [("validate", "validate.py"), ("config", "config_loader.py"), ("train", "train.py")]
+)
+def test_config_and_several_overrides_reach_the_script(installed: Path, target: str, script: str) -> None:
+    assert recipe(installed, target, "CONFIG=c.yaml", "SET=lora.r=8 training.seed=1") == [
+        f".venv/bin/python scripts/{script} c.yaml lora.r=8 training.seed=1"
+    ]
+
+
+def test_validate_without_a_config_leaves_the_choice_to_detection(installed: Path) -> None:
+    assert recipe(installed, "validate") == [".venv/bin/python scripts/validate.py"]
+
+
+def test_the_reference_stack_runs_with_its_own_python(installed: Path) -> None:
+    assert recipe(installed, "train", "STACK=reference") == [".venv-reference/bin/python scripts/train.py"]
+
+
+def test_train_m4_has_its_own_config_and_requires_the_machine(installed: Path) -> None:
+    assert recipe(installed, "train-m4", "SET=training.seed=1") == [
+        ".venv/bin/python scripts/train.py configs/training_config_m4.yaml training.seed=1 --require m4"
+    ]
+
+
+def test_demo_sets_up_first(fresh: Path) -> None:
+    assert recipe(fresh, "demo") == [
+        "python3 scripts/setup_environment.py --stack current",
+        ".venv/bin/python scripts/demo.py",
+    ]
+
+
+def test_setup_can_run_with_another_python(fresh: Path) -> None:
+    assert recipe(fresh, "setup", "PYTHON=python3.12", "STACK=reference") == [
+        "python3.12 scripts/setup_environment.py --stack reference"
+    ]
+
+
+def test_train_h100_says_what_to_do_until_the_image_is_there(fresh: Path) -> None:
+    done = make(fresh, "train-h100", "CONFIG=mine.yaml")
+    assert done.returncode == 2
+    assert "not part of the kit yet" in done.stderr
+    assert "make train CONFIG=mine.yaml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("STACK=newest", "there is current and reference"), ("GPUS=2", "the kit trains on one GPU so far")],
+)
+def test_a_value_that_would_be_ignored_is_refused(fresh: Path, argument: str, message: str) -> None:
+    done = make(fresh, "setup", argument)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("feature", [r"\.ONESHELL", r"\.SHELLFLAGS", r"!=", r"\$\(file ", r"&:", r"::="])
+def test_nothing_newer_than_gnu_make_3_81_is_used(feature: str) -> None:
+    assert not re.search(feature, TEXT)

@@ -1,0 +1,324 @@
+import ast
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import setup_environment
+from kit import setup_rules, uv_tool
+from kit.interpreter import PROJECT_ROOT
+from kit.locks import CURRENT, M4, REFERENCE, UV, digest
+from kit.setup_rules import Host, lock_for, refuse_disk, refuse_folder, refuse_platform, refuse_python
+
+LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36), is_debian_like=True)
+MAC = Host("Darwin", "arm64", (3, 11), macos=(15, 1))
+# What runs before anything is installed.
+STDLIB_ONLY = ("setup_environment", "kit/console", "kit/findings", "kit/interpreter", "kit/locks", "kit/setup_rules",
+               "kit/uv_tool")  # fmt: skip
+
+
+def changed(host: Host, **facts: Any) -> Host:
+    return Host(**{**vars(host), **facts})
+
+
+@pytest.mark.parametrize(("host", "stack"), [(LINUX, "current"), (LINUX, "reference"), (MAC, "current")])
+def test_supported_machines_are_not_refused(host: Host, stack: str) -> None:
+    assert refuse_platform(host, stack) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "stack", "reason", "way_out"),
+    [
+        (changed(LINUX, arch="aarch64"), "current", "Linux on aarch64 is not supported", "machines"),
+        (Host("Windows", "AMD64", (3, 11)), "current", "Windows itself is not supported", "WSL2"),
+        (Host("FreeBSD", "amd64", (3, 11)), "current", "FreeBSD on amd64 is not supported", "machines"),
+        (changed(LINUX, glibc=None), "current", "another C library", "glibc"),
+        (changed(LINUX, glibc=(2, 17)), "current", "this system has 2.17", "Debian 11"),
+        (MAC, "reference", "CUDA only", "make setup"),
+        (changed(MAC, macos=(13, 6)), "current", "this is 13.6", "update macOS"),
+        (changed(MAC, arch="x86_64"), "current", "Intel", "Apple silicon"),
+        (changed(MAC, arch="x86_64", is_rosetta=True), "current", "translated", "arm64 Python"),
+    ],
+)
+def test_unsupported_machines_are_refused_with_a_way_out(host: Host, stack: str, reason: str, way_out: str) -> None:
+    refusal = refuse_platform(host, stack)
+    assert refusal is not None
+    assert reason in refusal.message
+    assert way_out in refusal.fix
+
+
+def test_an_old_python_is_refused() -> None:
+    refusal = refuse_python(changed(LINUX, python=(3, 8)))
+    assert refusal is not None
+    assert "this is Python 3.8" in refusal.message
+
+
+def test_python_without_ensurepip_names_debians_package() -> None:
+    refusal = refuse_python(changed(LINUX, has_ensurepip=False))
+    assert refusal is not None
+    assert "apt-get install python3.11-venv" in refusal.fix
+
+
+def test_python_without_ensurepip_names_no_debian_package_elsewhere() -> None:
+    refusal = refuse_python(changed(LINUX, has_ensurepip=False, is_debian_like=False))
+    assert refusal is not None
+    assert "apt-get" not in refusal.fix
+
+
+def test_too_little_disk_says_how_much_is_needed_and_how_much_is_free() -> None:
+    refusal = refuse_disk(8 * 10**9, 2_500_000_000, Path("/data"))
+    assert refusal is not None
+    assert refusal.message == "/data: the packages need 8.0 GB, and 2.5 GB are free"
+    assert refusal.fix.startswith("free 5.5 GB")
+
+
+def test_enough_disk_is_not_refused() -> None:
+    assert refuse_disk(10, 10, Path("/data")) is None
+
+
+def test_the_package_caches_own_disk_is_judged_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    real_stat = Path.stat
+
+    def stat(self: Path, **options: Any) -> os.stat_result:
+        result = real_stat(self, **options)
+        return os.stat_result([*result[:2], 4711, *result[3:10]]) if self == cache else result
+
+    usage = {cache: 1, tmp_path: 10**12}
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(setup_rules.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(0, 0, usage[place]))
+    refusal = setup_rules.refuse_disks(10**9, tmp_path / ".venv", cache)
+    assert refusal is not None
+    assert str(cache) in refusal.message
+
+
+def test_a_read_only_mount_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(**_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(setup_rules.tempfile, "TemporaryFile", read_only)
+    refusal = refuse_folder(tmp_path)
+    assert refusal is not None
+    assert "Read-only file system" in refusal.message
+
+
+def test_a_mac_gets_its_own_lock() -> None:
+    assert [lock_for(MAC, "current"), lock_for(LINUX, "current"), lock_for(LINUX, "reference")] == [
+        M4, CURRENT, REFERENCE,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        # Each recorded from the pinned uv or from pip.
+        ("cause: client error (Connect)\n cause: invalid peer certificate: UnknownIssuer", "certificate"),
+        ("SSLError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]') - skipping\nERROR: No matching distribution", "certificate"),
+        ("error: Failed to fetch: https://…\n cause: tcp connect error", "cannot be reached"),
+        ("cause: failed to lookup address information: Name or service not known", "cannot be reached"),
+        ("ERROR: No matching distribution found for uv==0.13.9", "cannot be reached"),
+        ("error: failed to write: No space left on device (os error 28)", "the disk is full"),
+        ("error: Failed to initialize cache at `…`\n  cause: failed to create directory", "cannot be written"),
+        ("THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "not the one that was locked"),
+        ("something nobody has seen yet", "it failed"),
+    ],
+)  # fmt: skip
+def test_what_pip_and_uv_say_is_explained(output: str, expected: str) -> None:
+    assert expected in uv_tool.diagnose(output, "it failed").message
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"])
+def test_one_certificate_variable_serves_both_pip_and_uv(name: str) -> None:
+    variables = uv_tool.tool_environment({name: "/ca.pem"})
+    assert (variables["SSL_CERT_FILE"], variables["PIP_CERT"]) == ("/ca.pem", "/ca.pem")
+
+
+def test_variables_that_lead_an_installation_astray_are_dropped() -> None:
+    variables = uv_tool.tool_environment({"PIP_USER": "1", "PYTHONPATH": "/x", "VIRTUAL_ENV": "/y", "PATH": "/bin"})
+    assert variables.keys() & {"PIP_USER", "PYTHONPATH", "VIRTUAL_ENV"} == set()
+
+
+@pytest.mark.parametrize("name", STDLIB_ONLY)
+def test_what_runs_first_needs_no_more_than_python_3_9(name: str) -> None:
+    tree = ast.parse((PROJECT_ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8"), feature_version=(3, 9))
+    imported = {
+        module.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for module in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+    }
+    assert imported - {"kit"} <= sys.stdlib_module_names
+
+
+# From here on: the command itself, in a copy of the project, with a stub in the place of the pinned uv.
+
+STUB_UV = """#!/bin/sh
+echo "$@" >>"{log}"
+case "$1" in
+venv)
+  for folder; do :; done
+  rm -rf "$folder" && mkdir -p "$folder/bin" && ln -s "{python}" "$folder/bin/python" ;;
+pip)
+  case "$STUB" in
+  fail) echo "error: dns error" >&2; exit 2 ;;
+  wait) touch "{log}.waiting"; exec sleep 60 ;;
+  esac ;;
+esac
+"""
+
+
+class Project:
+    """A copy of what set-up needs, with a uv that only notes what it was asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.log = root / "uv.log"
+        self.environment = root / ".venv-dev"
+        self.stamp = self.environment / uv_tool.STAMP
+        shutil.copytree(PROJECT_ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PROJECT_ROOT / "locks", root / "locks")
+        shutil.copy(PROJECT_ROOT / "requirements-m4.txt", root)
+        uv = root / ".cache" / "uv" / "bin" / "uv"
+        uv.parent.mkdir(parents=True)
+        uv.write_text(STUB_UV.format(log=self.log, python=uv_tool.base_python()))
+        uv.chmod(0o755)
+        (root / ".cache" / "uv" / uv_tool.STAMP).write_text(digest((root / UV.target).read_text()))
+
+    def command(self, *arguments: str) -> list[str]:
+        script = str(self.root / "scripts" / "setup_environment.py")
+        return [sys.executable, script, "--dev", "--skip-disk-check", *arguments]
+
+    def run(self, *arguments: str, stub: str = "") -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "STUB": stub}
+        return subprocess.run(self.command(*arguments), env=env, capture_output=True, text=True, check=False)
+
+    def asked(self) -> list[str]:
+        return [line.split()[0] for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "a project with spaces")
+
+
+def test_the_first_run_makes_and_fills_the_environment(project: Project) -> None:
+    done = project.run()
+    assert (done.returncode, project.asked()) == (0, ["venv", "pip"])
+    assert "--require-hashes" in project.log.read_text()
+
+
+def test_progress_says_what_and_how_much(project: Project) -> None:
+    assert "Installing 11 packages (0.1 GB) → .venv-dev" in project.run().stderr
+
+
+def test_results_stay_off_stdout(project: Project) -> None:
+    assert project.run().stdout == ""
+
+
+def test_the_second_run_does_nothing(project: Project) -> None:
+    project.run()
+    project.log.unlink()
+    done = project.run()
+    assert (done.returncode, project.asked()) == (0, [])
+    assert ".venv-dev is up to date" in done.stderr
+
+
+def test_a_changed_lock_is_installed_into_the_same_environment(project: Project) -> None:
+    project.run()
+    project.log.unlink()
+    lock = project.root / "locks" / "dev.txt"
+    lock.write_text(lock.read_text() + "# changed\n")
+    assert (project.run().returncode, project.asked()) == (0, ["pip"])
+
+
+def test_a_half_finished_environment_is_finished(project: Project) -> None:
+    project.run()
+    project.stamp.unlink()
+    project.log.unlink()
+    assert (project.run().returncode, project.asked()) == (0, ["pip"])
+
+
+def test_a_broken_interpreter_is_replaced(project: Project) -> None:
+    project.run()
+    project.log.unlink()
+    python = project.environment / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python")
+    assert (project.run().returncode, project.asked()) == (0, ["venv", "pip"])
+
+
+def test_a_failed_installation_leaves_no_stamp_and_says_why(project: Project) -> None:
+    done = project.run(stub="fail")
+    assert (done.returncode, project.stamp.exists()) == (2, False)
+    assert "error: the package registry cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_leaves_no_stamp_and_no_child(project: Project, number: int, code: int) -> None:
+    env = {**os.environ, "STUB": "wait"}
+    with subprocess.Popen(project.command(), env=env, stderr=subprocess.PIPE, start_new_session=True) as process:
+        waiting = Path(f"{project.log}.waiting")
+        deadline = time.monotonic() + 30
+        while not waiting.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        assert process.wait(timeout=30) == code
+    assert not project.stamp.exists()
+
+
+def test_a_missing_lock_is_named(project: Project) -> None:
+    (project.root / "locks" / "dev.txt").unlink()
+    done = project.run()
+    assert done.returncode == 2
+    assert "dev.txt: the lock cannot be read" in done.stderr
+
+
+def test_too_little_disk_stops_before_anything_is_made(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_rules.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    lock = project.root / "locks" / "dev.txt"
+    plan = setup_environment.Plan(project.root, tmp_path / "env", lock, needed_bytes=10**9)
+    assert setup_environment.set_up(plan, LINUX, stack="dev", skip_disk_check=False) == 2
+    assert not plan.folder.exists()
+
+
+def test_no_python_3_11_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_python(*_: Any) -> None:
+        raise uv_tool.SetupError("the package registry cannot be reached", "")
+
+    monkeypatch.setattr(setup_environment, "run_uv", no_python)
+    monkeypatch.setattr(setup_environment.sys, "version_info", (3, 13, 0))
+    plan = setup_environment.Plan(tmp_path, tmp_path / "env", tmp_path / "lock", 0)
+    with pytest.raises(uv_tool.SetupError) as caught:
+        setup_environment.create_interpreter(plan, Path("uv"))
+    assert "no Python 3.11 was found" in caught.value.message
+    assert "apt-get install python3.11" in caught.value.fix
+
+
+@pytest.mark.slow  # fetches uv and one small package
+def test_a_real_lock_is_installed_by_the_pinned_uv(project: Project) -> None:
+    shutil.rmtree(project.root / ".cache")
+    pinned = (PROJECT_ROOT / CURRENT.target).read_text().split("\niniconfig==")[1].split("    # via")[0]
+    (project.root / "tiny.txt").write_text(f"iniconfig=={pinned}")
+    done = project.run("--lock", str(project.root / "tiny.txt"), "--folder", str(project.root / "env"))
+    assert done.returncode == 0, done.stderr
+    subprocess.run([project.root / "env" / "bin" / "python", "-c", "import iniconfig"], check=True)
+
+
+@pytest.mark.slow  # fetches uv
+def test_a_package_with_another_hash_is_not_installed(project: Project) -> None:
+    shutil.rmtree(project.root / ".cache")
+    (project.root / "tiny.txt").write_text(f"iniconfig==2.3.1 --hash=sha256:{'0' * 64}\n")
+    done = project.run("--lock", str(project.root / "tiny.txt"), "--folder", str(project.root / "env"))
+    assert done.returncode == 2
+    assert not (project.root / "env" / uv_tool.STAMP).exists()
