@@ -17,10 +17,11 @@ SCHEMA_VERSION = 1
 
 # The kinds a recorded fact can have, by the annotation of its field.
 _KINDS: dict[str, tuple[type, str]] = {
-    "str": (str, "a text"),
+    "str": (str, "a printable text"),
     "int": (int, "a whole number, not negative,"),
     "bool": (bool, "true or false"),
 }
+_NO_SIZE = 2**63
 _Facts = TypeVar("_Facts", "Gpu", "Nvidia", "Apple", "Machine")
 
 
@@ -142,7 +143,11 @@ def read(path: Path) -> Machine:
         OSError: The file cannot be read.
         ValueError: It is not JSON, or not a recorded machine.
     """
-    return from_mapping(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"not JSON: {exc}") from exc
+    return from_mapping(data)
 
 
 def _build(cls: type[_Facts], data: Any, where: str) -> _Facts:
@@ -181,8 +186,10 @@ def _value(kind: str, value: Any, where: str) -> Any:
             return tuple(_build(Gpu, item, f"{where}[{position}]") for position, item in enumerate(value))
         return tuple(_value("int", item, f"{where}[{position}]") for position, item in enumerate(value))
     needed, words = _KINDS[kind]
-    is_number = type(value) is int and value >= 0
-    if not (is_number if needed is int else isinstance(value, needed)):
+    is_number = type(value) is int and 0 <= value < _NO_SIZE
+    # What cannot be printed would reach the terminal as it is.
+    is_text = isinstance(value, str) and value.isprintable()
+    if not {int: is_number, str: is_text, bool: isinstance(value, bool)}[needed]:
         raise ValueError(f"{where} is {_shown(value)}; {words} is needed")
     return value
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kit.machine import Nvidia
 from kit.machine_nvidia_smi import ask_nvidia_smi
 from kit.machine_nvml import Found, Report, ask_nvml
+from kit.machine_tools import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ def probe_nvidia() -> Nvidia:
     return replace(
         report.nvidia,
         gpus=tuple(item.gpu for item in report.found),
-        cuda_visible_devices=chosen,
+        cuda_visible_devices=None if chosen is None else printable(chosen),
         visible=None if chosen is None else _visible(chosen, report.found),
     )
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kit.machine import Gpu, Nvidia
 from kit.machine_nvml import TIMEOUT_S, Found, Report
-from kit.machine_tools import Answer, ask
+from kit.machine_tools import Answer, ask, printable
 
 MIB = 1024**2
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "driver_version")
@@ -32,7 +32,7 @@ def ask_nvidia_smi() -> Report | None:
     found: list[Found] = []
     driver, problem = None, ""
     for line in answer.output.splitlines():
-        row = dict(zip(known, (part.strip() for part in line.split(","))))  # noqa: B905 - Python 3.9 has no strict=; a short row is judged below
+        row = dict(zip(known, (printable(part.strip()) for part in line.split(","))))  # noqa: B905 - Python 3.9 has no strict=; a short row is judged below
         item = _gpu_of(row)
         if item is not None:
             found.append(item)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.machine import Gpu, Nvidia
+from kit.machine_tools import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ def ask_nvml() -> Report | None:
         try:
             answers.append(_read_nvml(pynvml))
         except Exception as exc:  # noqa: BLE001 - a driver in trouble raises anything
-            answers.append(Report(Nvidia(source="nvml", problem=f"NVML failed: {exc}")))
+            answers.append(Report(Nvidia(source="nvml", problem=f"NVML failed: {_text(exc)}")))
 
     # A wedged driver blocks inside the call; the thread is left behind, and the process can still end.
     thread = threading.Thread(target=work, daemon=True)
@@ -132,4 +133,4 @@ def _try(call: Callable[[], Any]) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+    return printable(value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value))

@@ -17,7 +17,7 @@ from pathlib import Path
 from kit.interpreter import PROJECT_ROOT
 from kit.machine import Apple, Machine, Nvidia
 from kit.machine_nvidia import probe_nvidia
-from kit.machine_tools import ask
+from kit.machine_tools import ask, printable
 
 TIMEOUT_S = 5.0
 PROC = Path("/proc")
@@ -60,7 +60,7 @@ def _cpu_model() -> str:
     if re.search(rf"^CPU implementer\s*:\s*{_APPLE_IMPLEMENTER}", text, re.MULTILINE):
         return "Apple silicon (Linux guest)"
     match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or "unknown"
+    return printable(match[1].strip()) if match else platform.processor() or "unknown"
 
 
 def _cpu_count() -> int:
@@ -81,7 +81,8 @@ def _memory(system: str) -> tuple[int | None, int | None]:
     total, available = _machine_memory(system)
     for folder in _cgroup_folders("memory"):
         text = _read(folder / "memory.max").strip() or _read(folder / "memory.limit_in_bytes").strip()
-        if not text.isdecimal() or (total is not None and int(text) >= total):
+        # Version 1 writes "no limit" as a number larger than any machine.
+        if total is None or not text.isdecimal() or int(text) >= total:
             continue
         total = int(text)
         used = (_read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")).strip()
@@ -180,7 +181,7 @@ def _gpu_cores() -> int | None:
 
 
 def _sysctl(name: str) -> str:
-    return ask(["sysctl", "-n", name], TIMEOUT_S).output.strip()
+    return printable(ask(["sysctl", "-n", name], TIMEOUT_S).output.strip())
 
 
 def _number(text: str) -> int | None:

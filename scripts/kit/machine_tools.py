@@ -64,9 +64,14 @@ def ask(command: Sequence[str], timeout_s: float) -> Answer:
     text = output.decode("utf-8", errors="replace")
     if process.returncode != 0:
         said = (errors.decode("utf-8", errors="replace").strip() or text.strip()).splitlines()
-        why = f": {said[0].strip()}" if said else ""
+        why = f": {printable(said[0].strip())}" if said else ""
         return Answer(problem=f"{name} failed with exit code {process.returncode}{why}")
     return Answer(output=text)
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal would act on, or could not show; such texts are also refused in a recording."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _give_up(process: subprocess.Popen[bytes]) -> None:
