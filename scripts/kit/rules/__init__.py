@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, ok, run_check, skipped
-from kit.rules import adapter, device, files, memory, precision, reporting, schedule
+from kit.rules import adapter, device, duration, files, memory, precision, reporting, schedule
 from kit.rules.situation import Situation
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ RULES: tuple[Callable[[Situation], list[Finding]], ...] = (
     reporting.idle_wandb,
     memory.row_length,
     memory.fits,
+    duration.duration,
     files.model_path,
     files.data_files,
 )
