@@ -36,7 +36,10 @@ _DIAGNOSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "free some space, or move uv's package cache with UV_CACHE_DIR=/elsewhere; then run the command again",
     ),
     (
-        ("read-only file system", "permission denied", "failed to initialize cache", "os error 13", "os error 30", "errno 13", "errno 30"),
+        (
+            "read-only file system", "permission denied", "failed to initialize cache",
+            "os error 13", "os error 30", "errno 13", "errno 30",
+        ),
         "a folder cannot be written: the project's, or uv's package cache",
         "make both writable, or move the cache with UV_CACHE_DIR=/elsewhere",
     ),
