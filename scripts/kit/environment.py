@@ -167,8 +167,10 @@ def from_mapping(data: Any) -> Environment:
     """
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(_NOT_OURS)
+    if not isinstance(data.get("environment"), dict):
+        raise ValueError(_NOT_OURS)  # noqa: TRY004 - the file's content is at fault, whatever type it came as
+    facts = dict(data["environment"])
     try:
-        facts = dict(data["environment"])
         machine = machines.from_mapping({"schema_version": machines.SCHEMA_VERSION, "machine": facts.pop("machine")})
         probe = dict(facts.pop("probe", None) or {})
         stages = tuple(stage_from_mapping(stage) for stage in probe.pop("stages", ()))

@@ -56,14 +56,15 @@ def check_device_work(environment: Environment) -> list[Finding]:
         fix = f"{setup} mends packages; python scripts/kit/device_probe.py shows all that it says"
         return [error(f"environment.device_probe_{probe.outcome}", message, fix)]
     found = []
+    device = probe.fact("device_name") or "the device"
     for stage in (stage for stage in probe.stages if stage.name in _CALCULATIONS or stage.name == "device facts"):
         if stage.outcome == "failed":
             fix = (
                 f"{versions.setup_command(environment)}; if it stays, the device, its driver or its memory is at fault"
             )
-            found.append(error("environment.device_fails", f"{stage.name}: {stage.detail}", fix))
+            found.append(error("environment.device_fails", f"{stage.name} on {device}: {stage.detail}", fix))
         elif stage.outcome == "ok" and stage.name in _CALCULATIONS:
-            found.append(ok("environment.device_works", f"{stage.name}: {stage.detail}"))
+            found.append(ok("environment.device_works", f"{stage.name} on {device}: {stage.detail}"))
     if not found:
         found.append(skipped("environment.device_probe", "the device was not worked: torch does not import"))
     return found

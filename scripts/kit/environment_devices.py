@@ -39,7 +39,7 @@ def check_imports_h100(environment: Environment) -> list[Finding]:
 def _torch_cuda(environment: Environment) -> list[Finding]:
     probe, setup = environment.probe, versions.setup_command(environment)
     if "torch" not in environment.installed:
-        return [error("environment.torch_missing", "torch is not installed", setup)]
+        return [versions.check_minimum(environment, "torch", versions.MINIMUMS["torch"])]
     if probe.fact("cuda_available") is None:
         return [skipped("environment.torch_cuda", _NOT_ASKED)]
     built = probe.fact("cuda_version")
@@ -139,7 +139,7 @@ def _torch_mps(environment: Environment) -> list[Finding]:
     probe, setup = environment.probe, versions.setup_command(environment)
     torch = environment.installed.get("torch")
     if torch is None:
-        return [error("environment.torch_missing", "torch is not installed", setup)]
+        return [versions.check_minimum(environment, "torch", versions.MINIMUMS["torch"])]
     found = []
     if version_tuple(torch) < OLDEST_MPS_TORCH:
         message = (
