@@ -45,3 +45,19 @@ def test_what_cannot_run_says_why_and_is_no_success(tools: Path, tool: str) -> N
     done = run(tools)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "0 passed, 0 failed, 3 skipped")
     assert f"== test: skipped: there is no {tool}" in done.stdout
+
+
+def test_what_is_missing_is_installed_where_that_is_possible(tools: Path) -> None:
+    (tools / "python3").unlink()
+    (tools / "id").unlink()
+    bodies = {
+        "id": "echo 0",
+        "apt-get": f'echo "apt-get $*"; ln -sf "{tools}/git" "{tools}/python3"',
+    }
+    (tools / "ln").symlink_to(shutil.which("ln") or "ln")
+    for name, body in bodies.items():
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tools / name).chmod(0o755)
+    done = run(tools)
+    assert "python3 python3-venv" in done.stdout
+    assert done.stdout.splitlines()[-1] == "3 passed, 0 failed, 0 skipped"

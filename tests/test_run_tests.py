@@ -1,0 +1,50 @@
+import subprocess
+
+import pytest
+
+import run_tests
+from kit.setup_rules import Host
+
+LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36))
+MAC = Host("Darwin", "arm64", (3, 11), macos=(15, 1))
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What would be run; a run with ``-k nothing`` finds no test."""
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command[1:])
+        return subprocess.CompletedProcess(command, 5 if "nothing" in command else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return ran
+
+
+def test_both_tiers_run_with_the_reference_environment_made_between_them(
+    commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_tests, "probe_host", lambda: LINUX)
+    assert run_tests.main([]) == 0
+    assert [command[-1] for command in commands] == ["not stacks", "reference", "stacks"]
+
+
+def test_a_mac_skips_the_second_stack_and_says_why(
+    commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_tests, "probe_host", lambda: MAC)
+    assert run_tests.main([]) == 0
+    assert [command[-1] for command in commands] == ["not stacks"]
+    assert "skipped: the reference stack cannot run on a Mac" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("selection", [["-k", "nothing"], ["nothing"]])
+@pytest.mark.usefixtures("commands")
+def test_a_selection_may_leave_a_tier_empty(selection: list[str]) -> None:
+    assert run_tests.pytest_step("tests", "stacks", selection).run() == 0  # type: ignore[operator]
+
+
+def test_a_tier_that_is_empty_by_itself_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 5))
+    assert run_tests.pytest_step("tests", "stacks", []).run() == 5  # type: ignore[operator]
