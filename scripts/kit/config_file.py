@@ -48,18 +48,10 @@ def read_text(path: Path) -> str:
 def _read_bytes(path: Path) -> bytes:
     try:
         kind = path.stat().st_mode
-        if stat.S_ISDIR(kind):
-            raise _refuse(path, "directory", "is a directory, not a file", _suggest_from(path))
-        if not stat.S_ISREG(kind):
-            # Reading a pipe or a device could wait for ever.
-            raise _refuse(
-                path,
-                "special",
-                "is a pipe, a socket or a device, not a regular file",
-                "save it to a file and name that",
-            )
-        with path.open("rb") as stream:
-            return stream.read(MAX_BYTES + 1)
+        # Reading a pipe or a device could wait for ever.
+        if stat.S_ISREG(kind):
+            with path.open("rb") as stream:
+                return stream.read(MAX_BYTES + 1)
     except FileNotFoundError as exc:
         raise _refuse(path, "missing", "does not exist", _suggest_beside(path)) from exc
     except PermissionError as exc:
@@ -69,6 +61,10 @@ def _read_bytes(path: Path) -> bytes:
         raise _refuse(path, "unreadable", f"cannot be read: {reason}", "check the path") from exc
     except ValueError as exc:  # a path with a NUL character
         raise _refuse(path, "missing", "is no path a file could have", "check the path") from exc
+    if stat.S_ISDIR(kind):
+        raise _refuse(path, "directory", "is a directory, not a file", _suggest_from(path))
+    message = "is a pipe, a socket or a device, not a regular file"
+    raise _refuse(path, "special", message, "save it to a file and name that")
 
 
 def _refuse(path: Path, what: str, message: str, fix: str, line: int | None = None) -> ConfigError:

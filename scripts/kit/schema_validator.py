@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from cerberus import Validator
+from cerberus import TypeDefinition, Validator
 from cerberus.errors import REQUIRED_FIELD, UNKNOWN_FIELD
 
 from kit.schema import SCHEMA
@@ -27,14 +27,18 @@ class Violation(NamedTuple):
 class _Validator(Validator):  # type: ignore[misc] # Cerberus is untyped
     """Cerberus with the rules it lacks; the docstrings below are read by Cerberus itself."""
 
+    # To Cerberus true is an integer, as it is to Python.
+    types_mapping = Validator.types_mapping | {"integer": TypeDefinition("integer", (int,), (bool,))}
+
     def _validate_above(self, above: float, field: str, value: Any) -> None:
         """{'type': 'number'}"""  # noqa: D415 - Cerberus reads the constraint's schema here
-        if value <= above:
+        # Cerberus goes on to the rules of ours after it has refused a null.
+        if value is not None and value <= above:
             self._error(field, f"must be above {above}")
 
     def _validate_unique(self, unique: bool, field: str, value: Any) -> None:
         """{'type': 'boolean'}"""  # noqa: D415 - Cerberus reads the constraint's schema here
-        if unique and any(item in value[:index] for index, item in enumerate(value)):
+        if unique and value is not None and any(item in value[:index] for index, item in enumerate(value)):
             self._error(field, "holds an item twice")
 
     def _check_with_finite(self, field: str, value: Any) -> None:

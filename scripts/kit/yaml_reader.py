@@ -64,8 +64,9 @@ def parse_value(text: str, where: str) -> Any:
     text = text.strip()
     if text[:1] not in {"[", "{", '"', "'"}:
         return plain_scalar(text)
+    # Line breaks are blanks here, or a second line could bring its own keys.
     walk = _Walk(where, numbered=False)
-    return walk.document(f"value: {text}").values["value"]
+    return walk.document(f"value: {' '.join(text.splitlines())}").values["value"]
 
 
 def plain_scalar(text: str) -> Any:

@@ -28,8 +28,8 @@ def duration(run: Situation) -> list[Finding]:
         return []
     low, high = span
     message = (
-        f"at most {tokens / 1e6:,.1f} M tokens if every row is full length: {low:,.1f} to {high:,.1f} h on {run.platform}, "
-        "by arithmetic; shorter rows take less"
+        f"at most {tokens / 1e6:,.1f} M tokens if every row is full length: {low:,.1f} to {high:,.1f} h on "
+        f"{run.platform} by arithmetic; shorter rows take less"
     )
     return [ok("config.duration", message, run.where("data.train_file"))]
 
