@@ -108,7 +108,7 @@ def test_a_changed_source_is_found(tmp_path: Path, lock: Lock) -> None:
 
 @pytest.mark.parametrize("change", [{"options": ()}, {"environment": ()}], ids=str)
 def test_changed_compile_options_are_found(tmp_path: Path, lock: Lock, change: dict[str, tuple[str, ...]]) -> None:
-    assert check_lock(tmp_path, replace(lock, **change)).severity == "error"  # type: ignore[arg-type]
+    assert check_lock(tmp_path, replace(lock, **change)).severity == "error"
 
 
 def test_a_hand_edited_lock_is_found(tmp_path: Path, lock: Lock) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kit.interpreter import PROJECT_ROOT
 
 TEXT = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = re.search(r"^\.PHONY: (.*)$", TEXT, re.MULTILINE).group(1).split()  # type: ignore[union-attr]
+TARGETS = re.search(r"^\.PHONY: (.*)$", TEXT, re.MULTILINE).group(1).split()
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
