@@ -7,7 +7,7 @@ from typing import Any
 
 from kit import schema
 from kit.findings import Finding, error
-from kit.schema_validator import Violation, describe, show
+from kit.schema_validator import Violation, describe, show, show_key
 from kit.yaml_reader import plain_scalar
 
 COMMAND_LINE = "command line"
@@ -31,8 +31,8 @@ def finding_of(violation: Violation, where: str) -> Finding:
 
 def unknown_key(path: tuple[str, ...], where: str) -> Finding:
     """Refuse a key the schema does not know, with the nearest right name and the section it belongs to."""
-    dotted = ".".join(path)
-    shown = dotted if len(dotted) <= _LONGEST_KEY else f"{dotted[:_LONGEST_KEY]}…"
+    shown = show_key(path)
+    shown = shown if len(shown) <= _LONGEST_KEY else f"{shown[:_LONGEST_KEY]}…"
     near = _nearest(path)
     section, _, key = near.rpartition(".")
     if not near:

@@ -116,3 +116,9 @@ def show(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {text}"
     return f"the list {text}" if isinstance(value, list) else text
+
+
+def show_key(path: tuple[str, ...]) -> str:
+    """Show a path of keys; what a terminal could not print, or would obey, is escaped."""
+    dotted = ".".join(path)
+    return dotted if dotted.isprintable() else repr(dotted)[1:-1]

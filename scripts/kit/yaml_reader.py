@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped,unused-ignore] # the stubs are not pa
 from kit.config_error import ConfigError
 from kit.config_file import read_text
 from kit.findings import Finding, error
+from kit.schema_validator import show_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +146,7 @@ class _Walk:
                 self._check_node(event)
             value = self._value(next(events), events, here)
             if key in mapping:
-                message = f"{'.'.join(here)} is given twice, first in line {self.result.lines[here]}"
+                message = f"{show_key(here)} is given twice, first in line {self.result.lines[here]}"
                 self._note(event, "duplicate_key", message, "keep one of the two lines")
             else:
                 mapping[key] = value
