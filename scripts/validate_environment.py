@@ -7,7 +7,7 @@ Run as::
     python scripts/validate_environment.py --config FILE        with the model, wandb and precision that a run asks for
     python scripts/validate_environment.py --record facts.json  write the facts down; --from facts.json judges them
 
-Exit codes: 0 fine or warnings only, 1 a check failed, 2 used wrongly.
+Exit codes: 0 fine or warnings only, 1 a check failed, 2 used wrongly, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -150,4 +150,8 @@ def main(argv: list[str] | None = None, find_out: Callable[..., Environment] = p
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise SystemExit(130) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,25 @@ def test_no_secret_is_shown_or_recorded(tmp_path: Path) -> None:
     done = run("--no-probe", "--json", "--record", str(record), HF_TOKEN=MARKER, WANDB_API_KEY=MARKER)
     assert json.loads(record.read_text(encoding="utf-8"))["environment"]["model"]["has_token"] is True
     assert MARKER not in done.stdout + done.stderr + record.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_with_130() -> None:
+    pytest.importorskip("torch", reason="torch is not installed: the child would be done before the interrupt")
+    command = subprocess.Popen(
+        [sys.executable, str(SCRIPT)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert command.stderr is not None
+    for line in command.stderr:
+        if "import torch" in line:
+            command.send_signal(signal.SIGINT)
+            break
+    assert "Traceback" not in command.communicate()[1]
+    assert command.returncode == 130
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -195,10 +196,13 @@ def main(argv: list[str] | None = None) -> int:
     """Probe, and print one JSON object. Whatever the libraries print goes to stderr."""
     parser = argparse.ArgumentParser(description="work the device; started by environment validation")
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
-    asked = parser.parse_args(argv).device
+    parser.add_argument("--at-most", type=int, default=0, metavar="SECONDS", help="end after this long; 0 is never")
+    arguments = parser.parse_args(argv)
+    # Ends even a call that hangs in a driver, where the parent was killed and can no longer do it.
+    signal.alarm(arguments.at_most)
     result = os.dup(1)
     os.dup2(2, 1)
-    stages = probe(asked)
+    stages = probe(arguments.device)
     with os.fdopen(result, "w", encoding="utf-8") as stdout:
         json.dump({"schema_version": SCHEMA_VERSION, "stages": stages}, stdout)
         stdout.write("\n")

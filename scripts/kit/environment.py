@@ -112,7 +112,7 @@ class WandbAccess:
     """Whether Weights & Biases can be reached without a prompt.
 
     Attributes:
-        login: Where a key was found: ``environment``, ``netrc``, ``settings`` or ``none``.
+        login: Where a key was found: ``environment``, ``netrc`` or ``none``.
         mode: ``WANDB_MODE`` where it is set (``online``, ``offline``, ``disabled``), else empty.
     """
 

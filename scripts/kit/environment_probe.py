@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -94,8 +95,9 @@ def work_device(
         on_stage: Called with each stage as it begins and ends.
         command: Another child, for tests.
     """
+    at_most = str(math.ceil(timeout_seconds) + 10)
     child = subprocess.Popen(
-        command or (sys.executable, str(DEVICE_PROBE), "--device", device),
+        command or (sys.executable, str(DEVICE_PROBE), "--device", device, "--at-most", at_most),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,11 @@ def test_the_child_prints_one_json_object_and_nothing_else() -> None:
     )
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(done.stdout)["schema_version"] == device_probe.SCHEMA_VERSION
+
+
+@pytest.mark.slow
+def test_an_orphaned_child_ends_by_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, str(environment_probe.DEVICE_PROBE), "--at-most", "1"], capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGALRM

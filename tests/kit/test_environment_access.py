@@ -89,6 +89,29 @@ def test_a_model_not_here_is_asked_for_at_the_hub(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
+    ("problem", "answer"),
+    [
+        (None, "ok"),
+        ("GatedRepoError", "gated"),
+        ("RepositoryNotFoundError", "not_found"),
+        ("EntryNotFoundError", "not_found"),
+        ("OfflineModeIsEnabled", "unreachable"),
+    ],
+)
+def test_what_the_hub_says_is_one_word(monkeypatch: pytest.MonkeyPatch, problem: str | None, answer: str) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    errors = pytest.importorskip("huggingface_hub.errors")
+
+    def metadata(*_: object, **__: object) -> None:
+        if problem is not None:
+            kind = getattr(errors, problem)
+            raise kind.__new__(kind)  # their constructors want a response, and differ between releases
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", metadata)
+    assert access_probe.ask_hub("owner/small", None) == answer
+
+
+@pytest.mark.parametrize(
     ("environ", "cache"),
     [
         ({"HF_HUB_CACHE": "/a/hub", "HF_HOME": "/b"}, "/a/hub"),
