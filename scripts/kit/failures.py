@@ -1,0 +1,38 @@
+"""Turn what a run can die of into one sentence with its fix; what is not known stays an exception."""
+
+from __future__ import annotations
+
+import errno
+
+from kit.findings import Finding, error
+
+_SMALLER = (
+    "take less at once and add it up: halve training.per_device_train_batch_size and double "
+    "training.gradient_accumulation_steps (the same update); then training.gradient_checkpointing=true; "
+    "then a smaller training.max_seq_length (which changes what is learnt)"
+)
+
+
+def explain(exc: BaseException) -> Finding | None:
+    """Explain an exception that ended a run, or return None where it is a bug to be seen whole."""
+    text = str(exc)
+    lowered = text.lower()
+    if isinstance(exc, MemoryError) or "out of memory" in lowered or "can't allocate memory" in lowered:
+        return error("run.out_of_memory", f"out of memory: {_first_line(text) or 'the system refused'}", _SMALLER)
+    if getattr(exc, "errno", None) == errno.ENOSPC or "no space left on device" in lowered:
+        return error("run.disk_full", "the disk is full", "free some space; what was saved before is whole")
+    if isinstance(exc, PermissionError):
+        return error("run.not_writable", f"not allowed: {_first_line(text)}", "give this user the right to write there")
+    if isinstance(exc, OSError):
+        return error(
+            "run.file",
+            _first_line(text) or type(exc).__name__,
+            "check the path in the message; a model's folder must be complete, with its weights as safetensors",
+        )
+    if "loss is" in lowered and "nan" in lowered:
+        return error("run.not_finite", _first_line(text), "lower training.learning_rate, or look at the rows named")
+    return None
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:300] if text.strip() else ""

@@ -1,0 +1,70 @@
+"""Where a model's small files are: a local folder, the Hugging Face cache, or the hub when it may be asked.
+
+Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class ModelFileError(RuntimeError):
+    """A model's file is not where it should be; the message is one sentence with its fix."""
+
+
+def is_local(name_or_path: str) -> bool:
+    """Tell a folder from a hub name, which has at most one slash and no leading dot, slash or tilde."""
+    return name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1 or Path(name_or_path).is_dir()
+
+
+def find(name_or_path: str, filename: str, revision: str | None = None, *, download: bool = False) -> Path:
+    """Return the path of one of a model's files.
+
+    Args:
+        name_or_path: A folder, or a name on the hub.
+        filename: Such as ``tokenizer.json``.
+        revision: Branch, tag or commit on the hub.
+        download: Whether the hub may be asked; otherwise only what is already on this machine counts.
+
+    Raises:
+        ModelFileError: The file is not there, or the hub did not give it.
+    """
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        if (folder / filename).is_file():
+            return folder / filename
+        raise ModelFileError(f"{name_or_path}: the folder has no {filename}; copy the model's complete folder there")
+    if is_local(name_or_path):
+        raise ModelFileError(f"{name_or_path}: there is no such folder; give a model's folder or its name on the hub")
+
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name_or_path, filename, revision=revision, local_files_only=not download))
+    except Exception as exc:
+        # huggingface_hub 0 and 2 raise different families here; what a person does about them is the same.
+        kind = type(exc).__name__
+        if "Gated" in kind or "401" in str(exc) or "403" in str(exc):
+            advice = f"accept the model's terms on its page, then `hf auth login` or set HF_TOKEN ({kind})"
+        elif download:
+            advice = f"check the name and the network, or copy the model into a folder and name that ({kind})"
+        else:
+            advice = f"download it first: `hf download {name_or_path}`"
+        raise ModelFileError(f"{name_or_path}: {filename} is not on this machine; {advice}") from exc
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of a model's JSON files.
+
+    Raises:
+        ModelFileError: It cannot be read, or is no JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ModelFileError(f"{path}: not readable as JSON ({exc}); download the model again") from exc
+    if not isinstance(data, dict):
+        raise ModelFileError(f"{path}: the root is no JSON object; download the model again")
+    return data

@@ -1,0 +1,124 @@
+"""Build the tokenizer, the base model and the adapter with whichever stack is installed.
+
+Imports torch: import this module only where a model is about to be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from kit.stack import installed_stack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.settings import Settings
+
+# peft 0.7.0's LoraConfig: what every peft since then reads. Newer fields are left out of what is saved.
+PORTABLE_LORA_KEYS = frozenset(
+    {
+        "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",
+        "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout",
+        "modules_to_save", "peft_type", "r", "rank_pattern", "revision", "target_modules", "task_type",
+    }
+)  # fmt: skip
+
+
+def device_of(platform: str) -> str:
+    """Name torch's device for a platform: ``cuda:0``, ``mps`` or ``cpu``."""
+    return {"h100": "cuda:0", "cuda": "cuda:0", "m4": "mps"}.get(platform, "cpu")
+
+
+def resolve_attention(requested: str) -> str:
+    """Turn ``auto`` into the best this stack has for the model; anything else is taken at its word."""
+    return installed_stack().attention_implementations[0] if requested == "auto" else requested
+
+
+def load_tokenizer(settings: Settings) -> Any:
+    """Load transformers' tokenizer, to pad with and to save; rows are encoded by ``kit.chat_tokenizer``."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        settings.model.model_name_or_path, revision=settings.model.revision, trust_remote_code=False
+    )
+    if tokenizer.pad_token is None:
+        # Padding is masked out by position, not by id, so an end-of-sequence token in an answer keeps its loss.
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_base_model(settings: Settings, platform: str) -> Any:
+    """Load the base model onto the platform's device, in 4 bits where the configuration says so.
+
+    Only safetensors are read: torch below 2.6 can be made to run code by a pickled checkpoint (CVE-2025-32434).
+    """
+    dtype = getattr(torch, settings.model.torch_dtype)
+    quantization = settings.quantization
+    options: dict[str, Any] = {
+        # transformers 5 renamed the argument; 4.36 knows only the old name.
+        "dtype" if installed_stack().name == "current" else "torch_dtype": dtype,
+        "attn_implementation": resolve_attention(settings.model.attn_implementation),
+        # With None, transformers 5 puts a quantised model on the CPU of a Mac.
+        "device_map": {"": device_of(platform)},
+        "revision": settings.model.revision,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
+    if quantization.load_in_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantization.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=quantization.bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=getattr(torch, quantization.bnb_4bit_compute_dtype),
+        )
+    model = AutoModelForCausalLM.from_pretrained(settings.model.model_name_or_path, **options)
+    # With gradient checkpointing a cache costs memory on FlashAttention and an exception on eager (transformers#28056).
+    model.config.use_cache = False
+    return model
+
+
+def attach_adapter(model: Any, settings: Settings) -> Any:
+    """Freeze the base and put a new LoRA adapter on it, initialised from ``training.seed``.
+
+    The norms stay in the base's type on both stacks: peft's ``prepare_model_for_kbit_training`` would cast them to
+    float32, which the current trl no longer does.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    # Here and not before the base: loading one draws random numbers, and not the same in both stacks.
+    torch.manual_seed(settings.training.seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=settings.lora.r,
+            lora_alpha=settings.lora.lora_alpha,
+            lora_dropout=settings.lora.lora_dropout,
+            target_modules=list(settings.lora.target_modules),
+            bias="none",
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """Put a trained adapter on a base model, for use."""
+    return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
+def save_adapter(model: Any, folder: Path) -> list[str]:
+    """Write the adapter as safetensors, with a configuration every peft since 0.7 reads.
+
+    Returns:
+        Names of fields that were left out although they were set: what another stack would not know.
+    """
+    model.save_pretrained(str(folder), safe_serialization=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    portable = {key: value for key, value in sorted(config.items()) if key in PORTABLE_LORA_KEYS}
+    portable["target_modules"] = sorted(portable["target_modules"])  # peft keeps a set, whose order is not stable
+    path.write_text(json.dumps(portable, indent=2) + "\n", encoding="utf-8")
+    return sorted(key for key, value in config.items() if key not in PORTABLE_LORA_KEYS and value)

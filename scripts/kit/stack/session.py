@@ -1,0 +1,89 @@
+"""The edges of a training session: seeds before, memory and hashes beside, the saved adapter after. Imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import resource
+import shutil
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from kit.adapter_card import render_card
+from kit.model_files import ModelFileError, find
+from kit.stack.model import save_adapter
+
+if TYPE_CHECKING:
+    from kit.settings import Settings
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def quieten_libraries() -> None:
+    """Keep the libraries' own remarks off the terminal: before a model is loaded."""
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    # Not for the person at the terminal: names that transformers 6 will drop, and kernels the CPU could fetch.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # rows are encoded already; forked workers would warn
+
+
+def prepare_logging(settings: Settings) -> None:
+    """Tell wandb what to call the run and where to write, where the run reports to it."""
+    if settings.training.report_to == "wandb":
+        wandb = settings.wandb
+        os.environ["WANDB_MODE"] = wandb.mode
+        os.environ["WANDB_DIR"] = str(settings.run_directory)
+        if wandb.project:
+            os.environ["WANDB_PROJECT"] = wandb.project
+        if wandb.entity:
+            os.environ["WANDB_ENTITY"] = wandb.entity
+
+
+def peak_memory_bytes(platform: str) -> int:
+    """Peak memory of this process: allocated on the GPU on CUDA, held by Metal now on MPS, resident on a CPU."""
+    if platform in {"h100", "cuda"}:
+        return int(torch.cuda.max_memory_allocated())
+    if platform == "m4":
+        return int(torch.mps.driver_allocated_memory())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def adapter_sha256(model: Any) -> str:
+    """Hash the adapter's weights by name and value: equal hashes, equal adapters, whichever file they stand in."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        if weight.requires_grad:
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> list[str]:
+    """Write ``adapter/``: weights, portable configuration, the base's tokenizer files, the model card.
+
+    Written aside and renamed, so that an ``adapter/`` that is there is whole.
+
+    Returns:
+        Adapter fields that were left out: see ``save_adapter``.
+    """
+    folder = settings.run_directory / "adapter"
+    aside = settings.run_directory / ".adapter.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    left_out = save_adapter(model, aside)
+    for name in _TOKENIZER_FILES:
+        try:
+            # The base's own files: a tokenizer saved by transformers 5 does not load in transformers 4.
+            shutil.copyfile(find(settings.model.model_name_or_path, name, settings.model.revision), aside / name)
+        except ModelFileError:
+            continue
+    (aside / "README.md").write_text(render_card(settings, receipt), encoding="utf-8")
+    aside.replace(folder)
+    return left_out

@@ -1,0 +1,216 @@
+"""Build trl's ``SFTTrainer`` with whichever stack is installed, so that both take the same steps.
+
+What is the kit's own here, and why: rows arrive tokenised and in the plan's order; the loss of an update is its sum
+over the answers divided by their tokens (transformers 4.36 averages the means of micro-batches instead); evaluation is
+weighted by tokens, so that it does not depend on the batch size; the adapter keeps its type and its initial values.
+
+Imports torch: import this module only where training is about to begin.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import trl
+from datasets import Dataset
+from torch.utils.data import SequentialSampler
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainingArguments
+from trl import SFTTrainer
+
+from kit.encoding import IGNORE_INDEX
+from kit.stack import installed_stack
+from kit.stack.model import load_tokenizer
+from kit.training_plan import FILLER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kit.encoding import EncodedRow
+    from kit.settings import Settings
+    from kit.training_plan import TrainingPlan
+
+IS_CURRENT = installed_stack().name == "current"
+
+
+def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) -> dict[str, Any]:
+    """Translate the configuration into the installed stack's training arguments."""
+    training = settings.training
+    on_cuda = platform in {"h100", "cuda"}
+    has_eval = bool(plan.eval_rows)
+    arguments: dict[str, Any] = {
+        "output_dir": str(settings.run_directory / "checkpoints"),
+        "run_name": training.run_name,
+        "max_steps": plan.steps,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "per_device_eval_batch_size": training.per_device_eval_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        # transformers 5 dropped warmup_ratio; counted here, both stacks warm up for the same steps.
+        "warmup_steps": math.ceil(training.warmup_ratio * plan.steps),
+        "optim": training.optim,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "bf16": training.bf16,
+        "fp16": training.fp16,
+        "logging_steps": training.logging_steps,
+        # A NaN must be seen, not replaced by an average.
+        "logging_nan_inf_filter": False,
+        "eval_strategy" if IS_CURRENT else "evaluation_strategy": "steps" if has_eval else "no",
+        "eval_steps": training.eval_steps,
+        "save_strategy": "steps",
+        "save_steps": training.save_steps,
+        "save_total_limit": training.save_total_limit,
+        "seed": training.seed,
+        "report_to": [training.report_to] if training.report_to != "none" else [],
+        "disable_tqdm": True,
+        "label_names": ["labels"],
+        "use_cpu": platform == "cpu",
+        "dataloader_pin_memory": on_cuda,
+    }
+    if training.gradient_checkpointing:
+        arguments["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
+    if IS_CURRENT:
+        arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
+        arguments["max_length"] = None
+        if training.torch_empty_cache_steps is not None:
+            arguments["torch_empty_cache_steps"] = training.torch_empty_cache_steps
+    return arguments
+
+
+class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
+    """``SFTTrainer`` on a plan's rows, in its order, with losses weighted by tokens.
+
+    Attributes:
+        plan: The run's plan.
+        step_losses: Each step's loss so far, as a tensor on the device: reading it is left to whoever logs.
+        grad_norm: The gradient's norm before clipping at the last update, as a tensor.
+    """
+
+    def __init__(self, plan: TrainingPlan, **kwargs: Any) -> None:
+        self.plan = plan
+        self.step_losses: list[Any] = []
+        self.grad_norm: Any = None
+        super().__init__(**kwargs)
+        clip = self.accelerator.clip_grad_norm_
+
+        def clip_and_keep(*args: Any, **kwargs: Any) -> Any:
+            self.grad_norm = clip(*args, **kwargs)  # transformers 4.36 throws it away
+            return self.grad_norm
+
+        self.accelerator.clip_grad_norm_ = clip_and_keep
+
+    def _get_train_sampler(self, *_args: Any) -> Any:
+        return SequentialSampler(self.train_dataset)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(*args, **kwargs)
+        if self.state.global_step == len(self.step_losses):
+            self.step_losses.append(loss)
+        else:
+            self.step_losses[-1] = self.step_losses[-1] + loss
+        return loss
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Mean loss over every answer token of the validation rows, however they are batched."""
+        self.model.eval()
+        total, tokens = 0.0, 0
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in self.get_eval_dataloader():
+                inputs = self._prepare_inputs(batch)
+                count = int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum())
+                total += float(self.compute_loss(self.model, inputs)) * count
+                tokens += count
+        metrics = {"eval_loss": total / tokens}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class _ReferenceTrainer(_PlanTrainer):
+    """The same loss on transformers 4.36: summed over an update's answers and divided by their tokens."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False) -> Any:
+        labels = inputs.pop("labels")[:, 1:]
+        outputs = model(**inputs, use_cache=False)
+        summed = torch.nn.functional.cross_entropy(
+            outputs.logits[:, :-1].float().flatten(0, 1), labels.flatten(), reduction="sum"
+        )
+        if self.model.training:
+            # accelerate divides each micro-batch by the accumulation steps; undone here.
+            loss = summed * self.args.gradient_accumulation_steps / self.plan.trainable_tokens[self.state.global_step]
+        else:
+            loss = summed / (labels != IGNORE_INDEX).sum()
+        return (loss, outputs) if return_outputs else loss
+
+
+class _TorchRows(torch.utils.data.Dataset):  # type: ignore[misc]
+    """What trl 0.7.4 passes through untouched: a torch dataset of tokenised rows."""
+
+    def __init__(self, columns: dict[str, list[list[int]]], order: Sequence[int]) -> None:
+        self.columns, self.order = columns, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return {name: values[self.order[index]] for name, values in self.columns.items()}
+
+
+def build_trainer(
+    model: Any, settings: Settings, plan: TrainingPlan, platform: str, callbacks: list[Any]
+) -> _PlanTrainer:
+    """Build the trainer, with the adapter's weights in ``lora.adapter_dtype``.
+
+    Args:
+        model: The base with its adapter.
+        settings: The configuration.
+        plan: The run's rows, their order and its length.
+        platform: Platform name.
+        callbacks: transformers callbacks.
+    """
+    tokenizer = load_tokenizer(settings)
+    arguments = training_arguments(settings, plan, platform)
+    collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
+    # trl rounds the adapter of a 4-bit base to bfloat16; its initial values are put back unrounded.
+    initial = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+    trained = _dataset(plan.rows, plan.order)
+    evaluated = _dataset(plan.eval_rows, range(len(plan.eval_rows))) if plan.eval_rows else None
+    shared = {
+        "model": model,
+        "data_collator": collator,
+        "train_dataset": trained,
+        "eval_dataset": evaluated,
+        "callbacks": callbacks,
+    }
+    trainer: _PlanTrainer
+    if IS_CURRENT:
+        trainer = _PlanTrainer(plan, args=trl.SFTConfig(**arguments), processing_class=tokenizer, **shared)
+    else:
+        trainer = _ReferenceTrainer(
+            plan,
+            args=TrainingArguments(remove_unused_columns=False, **arguments),
+            tokenizer=tokenizer,
+            max_seq_length=settings.training.max_seq_length,
+            dataset_text_field="text",  # required by trl 0.7.4, and unused: the rows are tokenised already
+            **shared,
+        )
+    trainer.remove_callback(PrinterCallback)
+    dtype = getattr(torch, settings.lora.adapter_dtype)
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            weight.data = initial[name].to(dtype)
+    return trainer
+
+
+def _dataset(rows: Sequence[EncodedRow], order: Sequence[int]) -> Any:
+    """Wrap rows for the installed trl; the row behind the last one is the filler, which carries no loss."""
+    columns = {
+        "input_ids": [*(row.input_ids for row in rows), rows[0].input_ids[:1]],
+        "labels": [*(row.labels for row in rows), [IGNORE_INDEX]],
+    }
+    indices = [len(rows) if index == FILLER else index for index in order]
+    return Dataset.from_dict(columns).select(indices) if IS_CURRENT else _TorchRows(columns, indices)
