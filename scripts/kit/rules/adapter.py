@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.findings import Finding, warning
 from kit.model_shape import shape_of
+from kit.rules.files import DEMO_BASE
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation
@@ -45,7 +46,7 @@ def learning_rate(run: Situation) -> list[Finding]:
     """Warn of a learning rate outside the range in which adapters of this size are trained."""
     shape = shape_of(run.settings.model.model_name_or_path)
     # The kit's own demo base is known to be small even before it is made.
-    is_small = run.settings.model.model_name_or_path == "models/demo-base" or (
+    is_small = run.settings.model.model_name_or_path == DEMO_BASE or (
         shape is not None and shape.linear_parameters < _SMALL_MODEL_PARAMETERS
     )
     low, high = _SMALL_MODEL_LEARNING_RATES if is_small else _LEARNING_RATES
