@@ -45,12 +45,21 @@ def recommended(judgement: Judgement) -> Path:
     return here if here.exists() else PROJECT_ROOT / here
 
 
+def take_config(config: Path | None, overrides: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Tell a configuration from an override in its place: ``key=value`` alone changes the recommended one."""
+    if config is not None and "=" in str(config) and not config.exists():
+        return None, [str(config), *overrides]
+    return config, list(overrides)
+
+
 def next_command(path: Path, overrides: Sequence[str], judgement: Judgement, *, failed: bool) -> str:
-    """Name what to type next: the run where nothing stands in its way, this check again where something does."""
+    """Name what to type next: the run where nothing stands in its way, the check again where something does."""
     changes = " ".join(shlex.quote(text) for text in overrides)
+    # Double quotes are what a person types; they hold as long as nothing inside means something to a shell.
+    quoted = shlex.quote(changes) if set(changes) & set('"$`\\!') else f'"{changes}"'
+    settings = f" SET={quoted}" if changes else ""
     if failed:
-        return f"mend the errors above, then: python scripts/validate_training_config.py {path} {changes}".rstrip()
-    settings = f' SET="{changes}"' if changes else ""
+        return f"mend the errors above, then: make validate CONFIG={path}{settings}"
     if path.name == recommended(judgement).name:
         target = {"h100": "train-h100", "m4": "train-m4", "cpu": "demo"}.get(judgement.platform)
         if target == "demo" and not changes:
@@ -86,17 +95,14 @@ def _report(findings: Sequence[Finding], config: Path, platform: str, following:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check and report; return the exit code."""
     arguments = _parser().parse_intermixed_args(argv)
-    config, overrides = arguments.config, list(arguments.overrides)
-    if config is not None and "=" in str(config) and not config.exists():
-        # Overrides alone: the configuration is the recommended one.
-        config, overrides = None, [str(config), *overrides]
+    config, overrides = take_config(arguments.config, arguments.overrides)
     try:
         machine = machines.read(arguments.record) if arguments.record else probe()
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         return fail(f"{arguments.record}: {reason}", "name a file made by `make detect RECORD=machine.json`")
     judgement = judge(machine)
-    path: Path = config or recommended(judgement)
+    path = config or recommended(judgement)
     try:
         resolved = resolve(path, overrides)
     except ConfigError as exc:
