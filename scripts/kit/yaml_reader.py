@@ -31,7 +31,7 @@ _FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+
 _NOT_FINITE = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 _LONGEST_NUMBER = 100  # characters; Python itself refuses integers of more than 4300 digits
 _MAX_DEPTH = 8  # a configuration has 3: section, key, list item
-_MAX_ENTRIES = 5_000  # a configuration has about 60; this bounds the time a hostile file can take
+_MAX_ENTRIES = 1_000  # keys and values; a configuration has about 100. Bounds the time a hostile file can take
 
 
 @dataclass
