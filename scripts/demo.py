@@ -26,8 +26,10 @@ from kit.chat_tokenizer import ChatTokenizer
 from kit.config import resolve
 from kit.config_error import ConfigError
 from kit.console import paint, say
+from kit.dataset import file_sha256
 from kit.findings import render
-from kit.receipt import file_sha256, write_json
+from kit.quiet_libraries import quiet_imports
+from kit.receipt import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,20 +85,26 @@ def make_base(folder: Path) -> None:
         say(f"{folder} is there already")
         return
     say(f"pre-training {PRETRAINING_STEPS} steps, about a minute on two cores; kept in {folder} for the next time")
-    from kit.demo_base import pretrain
-
     stamp.unlink(missing_ok=True)
-    loss = pretrain(folder, steps=PRETRAINING_STEPS)
+    folder.mkdir(parents=True, exist_ok=True)
+    loss = pretrain_base(folder)
     write_json(stamp, {"recipe": recipe, "loss": loss, "steps": PRETRAINING_STEPS})
+
+
+def pretrain_base(folder: Path) -> float:
+    """Pre-train the base model and return its last loss."""
+    with quiet_imports():
+        from kit.demo_base import pretrain
+
+    return pretrain(folder, steps=PRETRAINING_STEPS)
 
 
 def compare(settings: Settings) -> int:
     """Answer the validation questions with the 4-bit base, without and with the adapter; return the exit code."""
-    from kit.answers import answer, exact_match, read_questions
-    from kit.stack.model import load_adapter, load_base_model
-    from kit.stack.session import quieten_libraries
+    with quiet_imports():
+        from kit.answers import answer, exact_match, read_questions
+        from kit.stack.model import load_adapter, load_base_model
 
-    quieten_libraries()
     questions = read_questions(Path(settings.data.val_file or settings.data.train_file))
     tokenizer = ChatTokenizer.load(settings.model.model_name_or_path)
     model: Any = load_base_model(settings, "cpu")
@@ -108,7 +116,8 @@ def compare(settings: Settings) -> int:
     print(f"{'question':<{width}}  {'before':<{LONGEST_ANSWER}}  after")
     for question, old, new in list(zip(questions, before, after, strict=True))[:SHOWN]:
         colour = "green" if new == question.expected else "red"
-        print(f"{question.prompt:<{width}}  {old or '(nothing)':<{LONGEST_ANSWER}}  {paint(new, colour, stream=sys.stdout)}")
+        shown = paint(new, colour, stream=sys.stdout)
+        print(f"{question.prompt:<{width}}  {old or '(nothing)':<{LONGEST_ANSWER}}  {shown}")
     scores = exact_match(before, questions), exact_match(after, questions)
     print(f"exact match on {len(questions)} unseen words: {scores[0]:.0%} before, {scores[1]:.0%} after")
     write_json(

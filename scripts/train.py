@@ -33,6 +33,7 @@ from kit.findings import Finding, error, has_errors, render, summary
 from kit.machine_probe import probe
 from kit.platforms import Judgement, judge
 from kit.preflight import Preflight, check_run, run_directory_findings
+from kit.quiet_libraries import quiet_imports
 from kit.receipt import Receipt, describe_before, describe_data
 from kit.stack import Stack, installed_stack
 from kit.training_plan import TrainingPlan, make_plan
@@ -134,13 +135,13 @@ def _run(job: Job, argv: list[str], *, overwrite: bool) -> int:
 
 def _train(job: Job, plan: TrainingPlan, receipt: Receipt) -> int:
     # Imported here: everything that can be found wrong without torch was found before.
-    from kit.stack.model import attach_adapter, load_base_model, resolve_attention
-    from kit.stack.session import adapter_sha256, peak_memory_bytes, prepare_logging, quieten_libraries, save_run
-    from kit.stack.trainer import build_trainer
-    from kit.training_watch import StopRequest, TrainingWatch
+    with quiet_imports():
+        from kit.stack.model import attach_adapter, load_base_model, resolve_attention
+        from kit.stack.session import adapter_sha256, peak_memory_bytes, prepare_logging, save_run
+        from kit.stack.trainer import build_trainer
+        from kit.training_watch import StopRequest, TrainingWatch
 
     settings, platform = job.resolved.settings, job.judgement.platform
-    quieten_libraries()
     prepare_logging(settings)
     base = load_base_model(settings, platform)
     model = attach_adapter(base, settings)
@@ -156,8 +157,6 @@ def _train(job: Job, plan: TrainingPlan, receipt: Receipt) -> int:
     with stop.listening():
         try:
             trainer.train()
-            if plan.eval_rows and stop.signal is None and plan.steps % settings.training.eval_steps:
-                trainer.evaluate()
         finally:
             watch.close()
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     OnStage = Callable[[Stage], None]
 
 DEVICE_PROBE = Path(__file__).with_name("device_probe.py")
-DEFAULT_MODEL = "mistralai/Mistral-7B-v0.1"
+DEFAULT_MODEL = "mistralai/Mistral-7B-Instruct-v0.2"
 # A first import from a cold disk takes a minute; a hang takes for ever.
 TIMEOUT_SECONDS = 300.0
 _SECRET_NAME = re.compile(r"TOKEN|API_?KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)

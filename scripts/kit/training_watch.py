@@ -103,6 +103,10 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
         if self.stop.signal is not None:
             control.should_save = True
             control.should_training_stop = True
+        elif step == self.plan.steps:
+            # transformers 5 saves and evaluates at the end by itself, 4.36 does neither.
+            control.should_save = True
+            control.should_evaluate = bool(self.plan.eval_rows)
 
     def on_evaluate(self, _args: Any, state: Any, _control: Any, metrics: dict[str, float], **_kwargs: Any) -> None:
         """Write and show an evaluation."""

@@ -1,18 +1,15 @@
-"""The edges of a training session: seeds before, memory and hashes beside, the saved adapter after. Imports torch."""
+"""The edges of a training session: logging before, memory and hashes beside, the saved adapter after. Imports torch."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import resource
 import shutil
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 
 from kit.adapter_card import render_card
 from kit.model_files import ModelFileError, find
@@ -22,16 +19,6 @@ if TYPE_CHECKING:
     from kit.settings import Settings
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-
-
-def quieten_libraries() -> None:
-    """Keep the libraries' own remarks off the terminal: before a model is loaded."""
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    # Not for the person at the terminal: names that transformers 6 will drop, and kernels the CPU could fetch.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # rows are encoded already; forked workers would warn
 
 
 def prepare_logging(settings: Settings) -> None:

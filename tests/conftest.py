@@ -1,0 +1,22 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a base of the demo's shape with random weights: real files, and nothing learnt."""
+    pytest.importorskip("torch", reason="needs the libraries: make setup")
+    from kit.demo_base import byte_tokenizer, new_model, save_base
+
+    folder = tmp_path_factory.mktemp("tiny-base")
+    tokenizer = byte_tokenizer()
+    save_base(new_model(tokenizer.get_vocab_size(), seed=0), tokenizer, folder)
+    return folder

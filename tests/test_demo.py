@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+import demo
+from kit.findings import has_errors
+from kit.interpreter import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_base_made_by_this_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(demo, "pretrain_base", lambda folder: made.append(folder) or 0.5)
+    demo.make_base(tmp_path)
+    demo.make_base(tmp_path)
+    assert made == [tmp_path]
+
+
+def test_a_base_made_by_other_code_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(demo, "pretrain_base", lambda folder: made.append(folder) or 0.5)
+    (tmp_path / "made_by.json").write_text(json.dumps({"recipe": "older"}), encoding="utf-8")
+    demo.make_base(tmp_path)
+    assert made == [tmp_path]
+
+
+def test_a_wrong_override_is_refused_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "make_base", lambda _folder: pytest.fail("the base was made"))
+    assert demo.main(["training.max_stepz=3"]) == 1
+    assert "training.max_steps" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_base_is_made_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "make_base", interrupted)
+    assert demo.main([]) == 130
+
+
+@pytest.mark.slow
+def test_a_base_that_learnt_nothing_fails_the_demo(tiny_base: Path, tmp_path: Path) -> None:
+    """The demo's verdict is a check: without fine-tuning that works, it says so and exits 1."""
+    import train
+    from kit.config import resolve
+    from small_run import CONFIG, overrides
+
+    changes = overrides(tiny_base, tmp_path / "out", training__max_steps=1)
+    assert train.main([str(CONFIG), *changes]) == 0
+    assert demo.compare(resolve(CONFIG, changes).settings) == 1
+    scores = json.loads((tmp_path / "out/demo.json").read_text(encoding="utf-8"))
+    assert scores == {"exact_match_before": 0.0, "exact_match_after": 0.0, "questions": 100}
+
+
+def test_the_sample_data_fits_the_demo(tiny_base: Path) -> None:
+    from kit.chat_tokenizer import ChatTokenizer
+    from kit.dataset import load_file
+
+    loaded = load_file(PROJECT_ROOT / "data/sample/train.jsonl", ChatTokenizer.load(str(tiny_base)), 64)
+    assert len(loaded.rows) == 2000
+    assert not has_errors(loaded.findings)
+    assert {finding.id for finding in loaded.findings} == {"data.rows"}

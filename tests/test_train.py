@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import train
+from kit.interpreter import PROJECT_ROOT
+from small_run import CONFIG, losses, overrides, read_metrics, read_receipt, run_training, train_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+
+def _train(base: Path, output: Path, *options: str, **changes: object) -> int:
+    return train.main([str(CONFIG), *overrides(base, output, **changes), *options])
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("run") / "out"
+    assert _train(tiny_base, output, training__max_steps=3) == 0
+    return output
+
+
+def test_a_run_leaves_receipt_metrics_checkpoint_and_adapter(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {"run.json", "metrics.jsonl", "checkpoints", "adapter"}
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["checkpoint-3"]
+
+
+def test_the_adapter_is_safetensors_with_card_and_tokenizer_and_no_pickle(finished: Path, tiny_base: Path) -> None:
+    names = {path.name for path in (finished / "adapter").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "README.md", "tokenizer.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert (finished / "adapter/tokenizer.json").read_bytes() == (tiny_base / "tokenizer.json").read_bytes()
+
+
+def test_the_receipt_says_what_was_trained_from_what_with_what(finished: Path) -> None:
+    receipt = read_receipt(finished)
+    assert receipt["state"] == "finished"
+    assert receipt["steps_done"] == 3
+    assert receipt["config"]["quantization"]["load_in_4bit"] is True  # type: ignore[index]
+    assert receipt["origins"]["training.max_steps"] == "command line"  # type: ignore[index]
+    assert receipt["data"][0]["rows"] == 2000  # type: ignore[index]
+    assert receipt["packages"]["torch"]  # type: ignore[index]
+    assert receipt["adapter_sha256"] != receipt["adapter_init_sha256"]
+    assert receipt["peak_memory_bytes"] > 0  # type: ignore[operator]
+    assert receipt["attention"] == "sdpa"
+    assert len(receipt["locks"]) >= 2  # type: ignore[arg-type]
+
+
+def test_metrics_hold_one_line_a_step_and_the_last_evaluation(finished: Path) -> None:
+    metrics = read_metrics(finished)
+    assert [line["step"] for line in metrics] == [1, 2, 3, 3]
+    assert metrics[-1]["eval_loss"] == read_receipt(finished)["eval_loss"]
+    assert all(line["grad_norm"] > 0 and line["tokens"] > 0 for line in metrics[:3])
+
+
+def test_the_adapter_keeps_float32_on_a_4_bit_base(finished: Path) -> None:
+    from safetensors.torch import load_file
+
+    weights = load_file(finished / "adapter/adapter_model.safetensors")
+    assert {str(weight.dtype) for weight in weights.values()} == {"torch.float32"}
+    assert len(weights) == 4 * 7 * 2
+
+
+def test_the_adapter_can_be_bfloat16_by_choice(tiny_base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    assert _train(tiny_base, tmp_path / "out", lora__adapter_dtype="bfloat16") == 0
+    weights = load_file(tmp_path / "out/adapter/adapter_model.safetensors")
+    assert {str(weight.dtype) for weight in weights.values()} == {"torch.bfloat16"}
+
+
+def test_the_same_seed_gives_the_same_adapter_bit_for_bit(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+    assert _train(tiny_base, tmp_path / "again", training__max_steps=3) == 0
+    assert read_receipt(tmp_path / "again")["adapter_sha256"] == read_receipt(finished)["adapter_sha256"]
+    again = (tmp_path / "again/adapter/adapter_model.safetensors").read_bytes()
+    assert again == (finished / "adapter/adapter_model.safetensors").read_bytes()
+
+
+def test_another_seed_gives_another_adapter(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+    assert _train(tiny_base, tmp_path / "other", training__max_steps=3, training__seed=7) == 0
+    assert read_receipt(tmp_path / "other")["adapter_init_sha256"] != read_receipt(finished)["adapter_init_sha256"]
+
+
+def test_micro_batches_add_up_to_the_batch(tiny_base: Path, tmp_path: Path) -> None:
+    """The update depends on the rows in it, not on how they are cut up: answers of different lengths weigh alike."""
+    common = {"quantization__load_in_4bit": False, "lora__lora_dropout": 0.0, "training__max_steps": 4}
+    whole = {"training__per_device_train_batch_size": 8}
+    cut = {"training__per_device_train_batch_size": 2, "training__gradient_accumulation_steps": 4}
+    assert _train(tiny_base, tmp_path / "whole", **common, **whole) == 0
+    assert _train(tiny_base, tmp_path / "cut", **common, **cut) == 0
+    assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "cut"), abs=1e-5)
+
+
+def test_the_validation_loss_does_not_depend_on_the_evaluation_batch(tiny_base: Path, tmp_path: Path) -> None:
+    for size in (1, 7):
+        changes = {"training__per_device_eval_batch_size": size, "training__max_steps": 1}
+        assert _train(tiny_base, tmp_path / str(size), **changes) == 0
+    evaluations = [read_receipt(tmp_path / str(size))["eval_loss"] for size in (1, 7)]
+    assert evaluations[0] == pytest.approx(evaluations[1], abs=1e-5)
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(tiny_base: Path, tmp_path: Path) -> None:
+    for name, value in (("with", True), ("without", False)):
+        assert _train(tiny_base, tmp_path / name, training__gradient_checkpointing=value) == 0
+    assert losses(tmp_path / "with") == pytest.approx(losses(tmp_path / "without"), abs=1e-6)
+
+
+def test_an_earlier_run_is_not_replaced_unasked(
+    finished: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (finished / "run.json").read_bytes()
+    assert _train(tiny_base, finished) == 1
+    assert (finished / "run.json").read_bytes() == before
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_an_earlier_run_is_replaced_when_asked(tiny_base: Path, tmp_path: Path) -> None:
+    assert _train(tiny_base, tmp_path / "out", training__max_steps=1) == 0
+    assert _train(tiny_base, tmp_path / "out", "--overwrite", training__max_steps=2) == 0
+    assert read_receipt(tmp_path / "out")["steps_done"] == 2
+
+
+@pytest.mark.parametrize("platform", ["h100", "m4"])
+def test_a_run_for_another_platform_is_refused_with_the_reason(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], platform: str
+) -> None:
+    assert _train(tiny_base, tmp_path / "out", "--require", platform) == 1
+    assert f"this run is for {platform}" in capsys.readouterr().err
+    assert not (tmp_path / "out/run.json").exists()
+
+
+def test_unusable_rows_are_named_and_nothing_is_trained(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    good = {"prompt": "Write the word a backwards.", "completion": "a"}
+    lossless = {"prompt": "x" * 200, "completion": "never reached"}
+    data.write_text("\n".join(json.dumps(row) for row in (good, lossless, {"text": "no shape"})), encoding="utf-8")
+    assert _train(tiny_base, tmp_path / "out", data__train_file=data) == 1
+    told = capsys.readouterr().err
+    assert f"{data}:2" in told
+    assert "would carry no loss" in told
+    assert f"{data}:3" in told
+    assert not (tmp_path / "out/run.json").exists()
+
+
+def test_a_missing_model_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(tmp_path / "nowhere", tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert "nowhere" in told
+    assert "Traceback" not in told
+
+
+def test_a_base_without_safetensors_is_one_sentence(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    assert _train(base, tmp_path / "out") == 1
+    assert "safetensors" in capsys.readouterr().err
+    assert read_receipt(tmp_path / "out")["state"] == "failed"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_in_a_saved_checkpoint(tiny_base: Path, tmp_path: Path, number: int, code: int) -> None:
+    output = tmp_path / "out"
+    command = train_command(tiny_base, output, python=sys.executable, training__max_steps=100_000)
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
+        metrics = output / "metrics.jsonl"
+        deadline = time.monotonic() + 300
+        while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+            assert run.poll() is None, "the run ended before its first step"
+            time.sleep(0.2)
+        run.send_signal(number)
+        assert run.wait(timeout=120) == code
+    receipt = read_receipt(output)
+    assert receipt["state"] == "interrupted"
+    checkpoint = output / "checkpoints" / f"checkpoint-{receipt['steps_done']}"
+    assert (checkpoint / "adapter_model.safetensors").stat().st_size > 0
+    assert (checkpoint / "optimizer.pt").exists()
+
+
+def test_results_go_to_stdout_and_talk_to_stderr(tiny_base: Path, tmp_path: Path) -> None:
+    done = run_training(tiny_base, tmp_path / "out", python=sys.executable)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    assert "adapter:" in done.stdout
+    assert "Warning" not in done.stderr
+    assert "step      2/2" in done.stderr
+
+
+def test_no_secret_of_the_environment_reaches_the_run_directory(tiny_base: Path, tmp_path: Path) -> None:
+    marker = "hf_marker_that_must_not_appear"
+    os.environ["HF_TOKEN"] = marker
+    try:
+        assert _train(tiny_base, tmp_path / "out", training__max_steps=1) == 0
+    finally:
+        del os.environ["HF_TOKEN"]
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or marker.encode() not in path.read_bytes()
+
+
+def test_wandb_offline_needs_no_account_and_no_network(tiny_base: Path, tmp_path: Path) -> None:
+    done = run_training(
+        tiny_base,
+        tmp_path / "out",
+        python=sys.executable,
+        training__report_to="wandb",
+        wandb__project="a-project",
+        wandb__mode="offline",
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out").glob("wandb/offline-run-*")), "no offline run was written"
