@@ -51,6 +51,7 @@ def gate(tools: Path, python: Path) -> list[Step]:
         Step("shell", [str(tools / "shellcheck"), *scripts])
         if scripts
         else Step("shell", skipped_because="no scripts"),
+        Step("dockerfile", [str(tools / "hadolint"), "docker/Dockerfile"]),
         Step("types", [str(tools / "mypy"), "--python-executable", str(python)]),
         Step("fast tests", [str(python), "-m", "pytest", "-q", "-m", "not stacks and not slow"]),
     ]
