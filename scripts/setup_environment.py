@@ -3,6 +3,7 @@
 Run as:
     make setup                     # .venv with the current stack
     make setup STACK=reference     # .venv-reference
+    make setup-m4                  # .venv-m4, from setup_m4.sh, which checks the Mac first and works its GPU last
     python3 scripts/setup_environment.py --dev    # .venv-dev, what `make check` runs with
 
 Standard library only, and for Python 3.9 on: it is what a new machine runs first.
@@ -37,16 +38,19 @@ from kit.setup_rules import (
 from kit.uv_tool import STAMP, SetupError, base_python, ensure_uv, run_uv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ENVIRONMENT_PYTHON = (3, 11)
-_FOLDERS = {"current": ".venv", "reference": ".venv-reference", "dev": ".venv-dev"}
+_FOLDERS = {"current": ".venv", "reference": ".venv-reference", "m4": ".venv-m4", "dev": ".venv-dev"}
+_NEXT = {"dev": "make check", "m4": "make validate CONFIG=configs/training_config_m4.yaml"}
+_WAITS_S = (2, 8, 32)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made: an environment in ``folder`` from the lock at ``requirements``."""
+    """What is to be made: an environment for ``stack`` in ``folder`` from the lock at ``requirements``."""
 
+    stack: str
     root: Path
     folder: Path
     requirements: Path
@@ -99,6 +103,7 @@ def create_interpreter(plan: Plan, uv: Path) -> None:
             f"no Python {version} was found on this machine, and uv did not get one: {exc.message}",
             f"install it (Debian 12: apt-get install python{version}; macOS: brew install python@{version}), "
             "then run the command again",
+            is_temporary=exc.is_temporary,
         ) from exc
 
 
@@ -122,9 +127,25 @@ def make_environment(plan: Plan, lock_text: str) -> None:
     plan.stamp.write_text(digest(lock_text), encoding="utf-8")
 
 
-def refuse(plan: Plan, host: Host, *, stack: str, skip_disk_check: bool) -> Refusal | None:
+def with_retries(work: Callable[[], None], waits: Sequence[float], sleep: Callable[[float], object]) -> None:
+    """Do something once more after each of these waits, in seconds, as long as only the network is in the way.
+
+    Raises:
+        SetupError: Something else is, or the network still is.
+    """
+    try:
+        work()
+    except SetupError as exc:
+        if not (exc.is_temporary and waits):
+            raise
+        say(f"{exc.message}; trying again in {waits[0]:g} s, {len(waits)} more before giving up", "yellow")
+        sleep(waits[0])
+        with_retries(work, waits[1:], sleep)
+
+
+def refuse(plan: Plan, host: Host, *, skip_disk_check: bool) -> Refusal | None:
     """Find the first reason why the environment cannot be made here, cheapest question first."""
-    refusal = refuse_python(host) or (refuse_platform(host, stack) if stack != "dev" else None)
+    refusal = refuse_python(host) or (refuse_platform(host, plan.stack) if plan.stack != "dev" else None)
     refusal = refusal or refuse_folder(plan.root)
     if refusal or skip_disk_check:
         return refusal
@@ -146,8 +167,8 @@ def wait_for_other(root: Path) -> Any:
     return handle
 
 
-def set_up(plan: Plan, host: Host, *, stack: str, skip_disk_check: bool) -> int:
-    """Make the environment unless it is there; return the exit code."""
+def set_up(plan: Plan, host: Host, *, skip_disk_check: bool, dry_run: bool = False, waits: Sequence[float] = ()) -> int:
+    """Make the environment unless it is there, or only say what would be done; return the exit code."""
     try:
         lock_text = plan.requirements.read_text(encoding="utf-8")
     except OSError as exc:
@@ -158,18 +179,22 @@ def set_up(plan: Plan, host: Host, *, stack: str, skip_disk_check: bool) -> int:
         say(f"{plan.folder.name} is up to date")
         return 0
     started = time.monotonic()
-    refusal = refuse(plan, host, stack=stack, skip_disk_check=skip_disk_check)
+    refusal = refuse(plan, host, skip_disk_check=skip_disk_check)
     if refusal:
         return fail(refusal.message, refusal.fix)
+    if dry_run:
+        size = f"{len(packages(lock_text))} packages ({plan.needed_bytes / 10**9:.1f} GB)"
+        say(f"would install {size} from {plan.requirements.name} → {plan.folder.name}")
+        return 0
     held = wait_for_other(plan.root)
     try:
         if not is_complete(plan, lock_text):
-            make_environment(plan, lock_text)
+            with_retries(lambda: make_environment(plan, lock_text), waits, time.sleep)
     except SetupError as exc:
         return fail(exc.message, exc.fix)
     finally:
         held.close()
-    next_command = "make check" if stack == "dev" else "make detect"
+    next_command = _NEXT.get(plan.stack, "make detect")
     say(f"{plan.folder.name} is ready after {time.monotonic() - started:.0f} s. Next: {next_command}", "green")
     return 0
 
@@ -179,16 +204,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make an environment from its lock.")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--stack", choices=("current", "reference"), default="current", help="default: %(default)s")
+    which.add_argument("--m4", action="store_const", const="m4", dest="stack", help="a Mac's own, as setup_m4.sh asks")
     which.add_argument("--dev", action="store_const", const="dev", dest="stack", help="the tools of `make check`")
-    parser.add_argument("--folder", type=Path, help="make it here instead of .venv, .venv-reference or .venv-dev")
+    parser.add_argument("--folder", type=Path, help="make it here instead of .venv, .venv-reference, …")
     parser.add_argument("--lock", type=Path, help="install this lock instead of the stack's own")
     parser.add_argument("--skip-disk-check", action="store_true", help="where uv has the packages cached already")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--no-retry", action="store_true", help="give up as soon as the network fails")
     return parser.parse_args(argv)
 
 
 def plan_for(args: argparse.Namespace, lock: Lock) -> Plan:
     """Turn the command line into what is to be made."""
     return Plan(
+        stack=args.stack,
         root=PROJECT_ROOT,
         folder=(args.folder or PROJECT_ROOT / _FOLDERS[args.stack]).absolute(),
         requirements=(args.lock or PROJECT_ROOT / lock.target).absolute(),
@@ -207,7 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     host = probe_host()
     lock = DEV if args.stack == "dev" else lock_for(host, args.stack)
     try:
-        return set_up(plan_for(args, lock), host, stack=args.stack, skip_disk_check=args.skip_disk_check)
+        waits = () if args.no_retry else _WAITS_S
+        plan = plan_for(args, lock)
+        return set_up(plan, host, skip_disk_check=args.skip_disk_check, dry_run=args.dry_run, waits=waits)
     except KeyboardInterrupt:
         say("\nstopped; run the same command again and it continues where it stopped")
         return 130

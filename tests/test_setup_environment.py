@@ -45,6 +45,9 @@ venv)
 pip)
   case "$STUB" in
   fail) echo "error: dns error" >&2; exit 2 ;;
+  once)  # a failure is asked for a second time, for its reason
+    case "$*" in *--dry-run*) touch "{log}.failed"; echo "error: dns error" >&2; exit 2 ;; esac
+    [ -e "{log}.failed" ] || exit 2 ;;
   wait) touch "{log}.waiting"; exec sleep 60 ;;
   esac ;;
 esac
@@ -132,10 +135,57 @@ def test_a_broken_interpreter_is_replaced(project: Project) -> None:
 
 
 def test_a_failed_installation_leaves_no_stamp_and_says_why(project: Project) -> None:
-    done = project.run(stub="fail")
+    done = project.run("--no-retry", stub="fail")
     assert (done.returncode, project.stamp.exists()) == (2, False)
     assert "error: the package registry cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_network_that_comes_back_is_waited_for(project: Project) -> None:
+    done = project.run(stub="once")
+    assert (done.returncode, project.stamp.exists()) == (0, True)
+    assert "the package registry cannot be reached; trying again in 2 s" in done.stderr
+
+
+def test_each_retry_waits_longer() -> None:
+    waited: list[float] = []
+
+    def work() -> None:
+        raise uv_tool.SetupError("offline", "", is_temporary=True)
+
+    with pytest.raises(uv_tool.SetupError):
+        setup_environment.with_retries(work, (2, 8), waited.append)
+    assert waited == [2, 8]
+
+
+def test_what_time_does_not_mend_is_not_tried_again() -> None:
+    waited: list[float] = []
+
+    def work() -> None:
+        raise uv_tool.diagnose("no space left on device", "")
+
+    with pytest.raises(uv_tool.SetupError):
+        setup_environment.with_retries(work, (2, 8), waited.append)
+    assert waited == []
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(project: Project) -> None:
+    before = sorted(path for path in project.root.rglob("*") if "__pycache__" not in path.parts)
+    done = project.run("--dry-run")
+    assert done.returncode == 0
+    assert "would install" in done.stderr
+    assert "dev.txt → .venv-dev" in done.stderr
+    assert sorted(path for path in project.root.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+def test_the_macs_own_environment_is_refused_elsewhere() -> None:
+    refusal = setup_rules.refuse_platform(LINUX, "m4")
+    assert refusal is not None
+    assert "this is Linux on x86_64" in refusal.message
+
+
+def test_the_macs_own_environment_comes_from_its_lock() -> None:
+    assert setup_rules.lock_for(LINUX, "m4").target == "requirements-m4.txt"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -163,8 +213,8 @@ def test_too_little_disk_stops_before_anything_is_made(
 ) -> None:
     monkeypatch.setattr(setup_rules.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
     lock = project.root / "locks" / "dev.txt"
-    plan = setup_environment.Plan(project.root, tmp_path / "env", lock, needed_bytes=10**9)
-    assert setup_environment.set_up(plan, LINUX, stack="dev", skip_disk_check=False) == 2
+    plan = setup_environment.Plan("dev", project.root, tmp_path / "env", lock, needed_bytes=10**9)
+    assert setup_environment.set_up(plan, LINUX, skip_disk_check=False) == 2
     assert not plan.folder.exists()
 
 
@@ -174,7 +224,7 @@ def test_no_python_3_11_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(setup_environment, "run_uv", no_python)
     monkeypatch.setattr(setup_environment.sys, "version_info", (3, 13, 0))
-    plan = setup_environment.Plan(tmp_path, tmp_path / "env", tmp_path / "lock", 0)
+    plan = setup_environment.Plan("dev", tmp_path, tmp_path / "env", tmp_path / "lock", 0)
     with pytest.raises(uv_tool.SetupError) as caught:
         setup_environment.create_interpreter(plan, Path("uv"))
     assert "no Python 3.11 was found" in caught.value.message

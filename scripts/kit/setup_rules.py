@@ -104,6 +104,11 @@ def refuse_platform(host: Host, stack: str) -> Refusal | None:
         return Refusal(f"Windows itself is not supported: {there_is}", "run it in WSL2 on an x86-64 machine")
     if host.system == "Darwin":
         return _refuse_mac(host, stack, there_is)
+    if stack == "m4":
+        return Refusal(
+            f".venv-m4 is for a Mac with Apple silicon, and this is {host.system} on {host.arch}",
+            "here it is `make setup`; on the Mac, natively, ./setup_m4.sh",
+        )
     if (host.system, host.arch) != ("Linux", "x86_64"):
         return Refusal(f"{host.system} on {host.arch} is not supported: {there_is}", "use one of these machines")
     if host.glibc is None or host.glibc < OLDEST_GLIBC:
@@ -137,10 +142,10 @@ def _refuse_mac(host: Host, stack: str, there_is: str) -> Refusal | None:
 
 
 def lock_for(host: Host, stack: str) -> Lock:
-    """Return the lock of a stack that ``refuse_platform`` let pass."""
+    """Return the lock of a stack; ``refuse_platform`` says whether it exists for this machine."""
     if stack == "reference":
         return REFERENCE
-    return M4 if host.system == "Darwin" else CURRENT
+    return M4 if stack == "m4" or host.system == "Darwin" else CURRENT
 
 
 def refuse_folder(folder: Path) -> Refusal | None:

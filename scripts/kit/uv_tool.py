@@ -23,6 +23,8 @@ STAMP = ".kit-lock"
 _MISLEADING = ("PIP_PREFIX", "PIP_TARGET", "PIP_USER", "PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV")
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
+_UNREACHABLE = "the package registry cannot be reached"
+
 # What pip and uv say, and what it means to a person; the first match counts, so the more telling ones come first.
 _DIAGNOSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
@@ -55,20 +57,24 @@ _DIAGNOSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
             "newconnectionerror", "operation timed out", "could not connect", "failed to fetch", "proxyerror",
             "network connectivity is disabled", "no matching distribution found",
         ),
-        "the package registry cannot be reached",
+        _UNREACHABLE,
         "check the network (a proxy: HTTPS_PROXY; a mirror: PIP_INDEX_URL and UV_DEFAULT_INDEX), then run it again",
     ),
 )  # fmt: skip
 
 
 class SetupError(Exception):
-    """What kept an environment from being made, in one sentence, and what mends it."""
+    """What kept an environment from being made, in one sentence, and what mends it.
 
-    def __init__(self, message: str, fix: str) -> None:
+    ``is_temporary`` says that the same attempt may succeed a little later.
+    """
+
+    def __init__(self, message: str, fix: str, *, is_temporary: bool = False) -> None:
         """Keep both parts apart, as ``kit.console.fail`` shows them."""
         super().__init__(message)
         self.message = message
         self.fix = fix
+        self.is_temporary = is_temporary
 
 
 def diagnose(output: str, fallback: str) -> SetupError:
@@ -76,7 +82,7 @@ def diagnose(output: str, fallback: str) -> SetupError:
     lowered = output.lower()
     for signs, message, fix in _DIAGNOSES:
         if any(sign in lowered for sign in signs):
-            return SetupError(message, fix)
+            return SetupError(message, fix, is_temporary=message == _UNREACHABLE)
     return SetupError(fallback, "read the lines above, then run the command again: it continues where it stopped")
 
 
