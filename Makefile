@@ -8,7 +8,7 @@ SET ?=
 STACK ?= current
 ## RECORD   detect: write this machine's facts to a file
 RECORD ?=
-## FROM     detect: judge the facts in such a file instead of this machine
+## FROM     detect, validate: judge the facts in such a file instead of this machine
 FROM ?=
 ## ARGS     handed to the script as it is
 ARGS ?=
@@ -45,8 +45,8 @@ demo: ## a real 4-bit fine-tuning run in minutes, on any machine
 	@$(ENVIRONMENT)/bin/python scripts/demo.py $(ARGS)
 
 ##@ Train
-validate: ## check the environment and a configuration (CONFIG, SET)
-	@$(PY) scripts/validate.py $(CONFIG) $(SET) $(ARGS)
+validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM)
+	@$(PY) scripts/validate.py $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(ARGS)
 
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)

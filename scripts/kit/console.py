@@ -39,3 +39,15 @@ def fail(message: str, fix: str = "") -> int:
     if fix:
         say(f"  fix: {fix}")
     return 2
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as ``41 s``, ``3:07 min`` or ``2:05 h`` or ``5 days``."""
+    if seconds < 60:  # noqa: PLR2004 - seconds in a minute
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004 - minutes in an hour
+        return f"{minutes}:{rest:02d} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}:{minutes % 60:02d} h"
+    return f"{minutes / 60 / 24:,.0f} days"

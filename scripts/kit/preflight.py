@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 from kit import rules
 from kit.chat_tokenizer import ChatTokenizer
+from kit.console import duration
 from kit.dataset import EncodedFile, load_file
+from kit.estimate import training_hours
 from kit.findings import Finding, error, ok, run_check, skipped, warning
 from kit.model_files import ModelFileError, is_local
+from kit.model_shape import shape_of
+from kit.training_plan import make_plan
 
 if TYPE_CHECKING:
     from kit.config import Resolved
@@ -55,6 +59,10 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     findings += train_findings + val_findings
     if train and val:
         findings += run_check(lambda: leakage(train, val), "data.leakage")
+    if train and train.rows:
+        # The rule knows only the number of rows; here their tokens are counted.
+        findings = [finding for finding in findings if finding.id != "config.duration"]
+        findings += run_check(lambda: expected_time(resolved, judgement, machine, train), "run.time")
     return Preflight(findings, tokenizer, train, val)
 
 
@@ -63,7 +71,7 @@ def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenize
     try:
         tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=download)
     except ModelFileError as exc:
-        found, _, fix = str(exc).partition("; ")
+        found, _, fix = str(exc).rpartition("; ")
         if download or is_local(model.model_name_or_path):
             return None, [error("model.tokenizer", found, fix)]
         return None, [skipped("model.tokenizer", f"{found}, so the data's tokens were not counted", fix)]
@@ -73,13 +81,21 @@ def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenize
 def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tuple[EncodedFile | None, list[Finding]]:
     settings = resolved.settings
     name = settings.data.train_file if key == "data.train_file" else settings.data.val_file
-    # A file that is not there, or empty, is a finding of the rules already.
-    if name is None or tokenizer is None or not Path(name).is_file() or not Path(name).stat().st_size:
+    if name is None or tokenizer is None:
         return None, []
     loaded: list[EncodedFile] = []
 
     def load() -> list[Finding]:
-        loaded.append(load_file(Path(name), tokenizer, settings.training.max_seq_length))
+        path = Path(name).expanduser()
+        try:
+            if not path.exists() or path.is_dir() or (path.is_file() and not path.stat().st_size):
+                return []  # a finding of the rules already
+            if not path.is_file():
+                fix = "write the rows into a file"
+                return [error("data.not_a_file", "is a pipe or a device, and the rows are read twice", fix, str(path))]
+            loaded.append(load_file(path, tokenizer, settings.training.max_seq_length))
+        except OSError as exc:
+            return [error("data.unreadable", f"cannot be read ({exc.strerror})", f"{key}=PATH", str(path))]
         return list(loaded[0].findings)
 
     findings = run_check(load, key)
@@ -88,8 +104,9 @@ def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tupl
 
 def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
     """Look for validation rows that are trained on too: what they measure is memory, not learning."""
-    seen = {tuple(row.input_ids) for row in train.rows}
-    lines = [row.line for row in val.rows if tuple(row.input_ids) in seen]
+    held_out = {tuple(row.input_ids) for row in val.rows}
+    trained = {ids for row in train.rows if (ids := tuple(row.input_ids)) in held_out}
+    lines = [row.line for row in val.rows if tuple(row.input_ids) in trained]
     if not lines:
         return [ok("data.leakage", f"none of the {len(val.rows):,} validation rows is trained on", where=str(val.path))]
     return [
@@ -102,18 +119,48 @@ def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
     ]
 
 
+def expected_time(resolved: Resolved, judgement: Judgement, machine: Machine, train: EncodedFile) -> list[Finding]:
+    """Say how long the run takes on this machine, from the tokens that were counted."""
+    settings = resolved.settings
+    plan = make_plan(settings, train.rows)
+    size = f"{plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
+    shape = shape_of(settings.model.model_name_or_path)
+    cores = machine.apple.gpu_cores if machine.apple else None
+    span = shape and training_hours(shape, plan.tokens[-1], judgement.platform, cores)
+    if not span:
+        return [ok("run.time", f"{size}; how long they take is not known for this model here")]
+    low, high = (duration(hours * 3600) for hours in span)
+    return [ok("run.time", f"{size}: {low} to {high} on {judgement.platform} by arithmetic, padding not counted")]
+
+
 def run_directory_findings(settings: Settings, *, overwrite: bool) -> list[Finding]:
-    """Check the folder the run writes to: writable, and no earlier run in it that would be lost."""
+    """Check the folder the run writes to: writable, and no earlier run in it that would be lost.
+
+    Leaves the disk as it was.
+    """
     folder = settings.run_directory
-    if (folder / "run.json").exists() and not overwrite:
+    try:
+        return _earlier_run(settings, folder, overwrite=overwrite) or _not_writable(folder)
+    except OSError as exc:
+        return [error("run.folder", f"cannot be written to ({exc.strerror})", "set training.output_dir", str(folder))]
+
+
+def _earlier_run(settings: Settings, folder: Path, *, overwrite: bool) -> list[Finding]:
+    there = [name for name in ("run.json", "metrics.jsonl", "checkpoints", "adapter") if (folder / name).exists()]
+    if there and not overwrite:
         return [
             error(
                 "run.exists",
-                "holds a run already",
+                f"holds a run already ({', '.join(there)})",
                 f"name this one: training.run_name={settings.training.run_name}-2, or replace that one: --overwrite",
                 str(folder),
             )
         ]
+    return []
+
+
+def _not_writable(folder: Path) -> list[Finding]:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir():
         return [error("run.folder", "is a file, and the run needs a folder there", "move it away", str(parent))]
@@ -122,6 +169,8 @@ def run_directory_findings(settings: Settings, *, overwrite: bool) -> list[Findi
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
-    except OSError as exc:
-        return [error("run.folder", f"cannot be written to ({exc.strerror})", "set training.output_dir", str(folder))]
+    finally:
+        for path in missing:
+            if path.exists():
+                path.rmdir()
     return []

@@ -25,7 +25,6 @@ def quiet_imports() -> Iterator[None]:
 
     Standard output stays free for results: bitsandbytes 0.41 prints to it where there is no GPU.
     """
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rows are encoded already; forked workers would warn
     for category in (UserWarning, FutureWarning, DeprecationWarning):
@@ -34,4 +33,6 @@ def quiet_imports() -> Iterator[None]:
     with contextlib.redirect_stdout(sys.stderr):
         yield
     if "transformers" in sys.modules:
-        sys.modules["transformers"].utils.logging.disable_progress_bar()
+        logs = sys.modules["transformers"].utils.logging
+        logs.disable_progress_bar()
+        logs.set_verbosity_error()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from kit.console import duration
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -148,13 +150,3 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
             f"{duration(left)} left",
             file=sys.stderr,
         )
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as ``41 s``, ``3:07 min`` or ``2:05 h``."""
-    if seconds < 60:  # noqa: PLR2004 - seconds in a minute
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:  # noqa: PLR2004 - minutes in an hour
-        return f"{minutes}:{rest:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d} h"
