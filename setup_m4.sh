@@ -1,0 +1,221 @@
+#!/bin/bash
+# Set up the kit natively on a Mac with Apple silicon, into .venv-m4/ beside this file.
+#
+# Run as:
+#   ./setup_m4.sh            # check this Mac, install the locked packages, try the GPU (or: make setup-m4)
+#   ./setup_m4.sh --help
+#
+# For the bash 3.2 and the BSD tools that macOS has. Only what has to be right before a Python can be started is judged
+# here. Memory, disk and time are judged by scripts/check_gpu.py, the packages are installed by
+# scripts/setup_environment.py, and the GPU is worked by scripts/validate_environment.py, as everywhere in the kit.
+set -u
+unset CDPATH
+
+oldest_macos=14        # bfloat16 on MPS, and bitsandbytes' and torch's wheels
+oldest_python_minor=10 # of Python 3; the environment itself gets 3.11, which uv fetches where it is missing
+environment=.venv-m4
+config=configs/training_config_m4.yaml
+python=""
+
+usage() {
+  cat <<'EOF'
+usage: setup_m4.sh [--check | --uninstall] [--dry-run]
+
+Sets up QLoRA fine-tuning natively on a Mac with Apple silicon, in .venv-m4/ beside this script.
+It can be run again at any time: what is there stays, what is missing is added. It never uses sudo.
+
+  --check      judge this Mac, and the environment where there is one; change nothing
+  --dry-run    say what would be done; change nothing
+  --uninstall  remove .venv-m4/; data, models and outputs stay
+  --help       show this
+
+  PYTHON=…     the Python 3.10 or newer to start with, where the one found is not the one you want
+  NO_COLOR=1   no colours; FORCE_COLOR=1 keeps them in a pipe
+
+Exit codes: 0 fine, 1 a check failed, 2 wrong use or the packages cannot be installed, 130 Ctrl-C.
+EOF
+}
+
+# As everywhere in the kit: talk goes to stderr, colour only where a person is looking.
+set_colours() {
+  bold="" red="" yellow="" blue="" green="" plain=""
+  [ -z "${NO_COLOR:-}" ] || return 0
+  [ -n "${FORCE_COLOR:-}" ] || { [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; } || return 0
+  bold=$'\033[1m' red=$'\033[31m' yellow=$'\033[33m' blue=$'\033[34m' green=$'\033[32m' plain=$'\033[0m'
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+ohai() { say "$blue$bold==>$plain$bold $*$plain"; }
+
+warn() { say "${yellow}warning:$plain $*"; }
+
+# abort MESSAGE FIX [EXIT_CODE]
+abort() {
+  say "$red${bold}error:$plain $1"
+  say "  fix: $2"
+  exit "${3:-1}"
+}
+
+fact() { sysctl -n "$1" 2>/dev/null || true; }
+
+check_mac() {
+  local system machine version major
+  [ "$(id -u)" -ne 0 ] || abort "this runs as root, and everything it makes would belong to root" "run it without sudo"
+  system=$(uname -s)
+  [ "$system" = Darwin ] ||
+    abort "this is $system: $environment is for macOS on Apple silicon" "here it is make setup; see README.md"
+  machine=$(uname -m)
+  # To a translated shell the machine looks like an Intel Mac.
+  if [ "$(fact sysctl.proc_translated)" = 1 ] ||
+    { [ "$machine" != arm64 ] && [ "$(fact hw.optional.arm64)" = 1 ]; }; then
+    abort "this shell is translated by Rosetta, and so would be every Python that it starts: no MPS" \
+      "arch -arm64 /bin/bash setup_m4.sh (and in Terminal's Get Info, switch off 'Open using Rosetta')"
+  fi
+  [ "$machine" = arm64 ] ||
+    abort "this Mac has an Intel processor ($machine): torch has no wheels for it, and MPS no 4-bit" \
+      "use a Mac with an M1 or later, or a Linux machine with an NVIDIA GPU"
+  # Without this variable, macOS tells a program built long ago that it is 10.16.
+  version=$(SYSTEM_VERSION_COMPAT=0 sw_vers -productVersion 2>/dev/null || true)
+  major=${version%%.*}
+  case "$major" in
+    "" | *[!0-9]*) abort "the version of macOS cannot be read: sw_vers says '$version'" "run sw_vers and see why" ;;
+  esac
+  [ "$major" -ge "$oldest_macos" ] ||
+    abort "macOS $version is too old: bfloat16 on MPS and the locked wheels need macOS $oldest_macos" \
+      "System Settings, General, Software Update"
+}
+
+# Say what a Python is: its version, what it is built for, whether it can make environments; nothing where it is none.
+describe_python() {
+  "$1" -I -c 'import importlib.util, platform, sys
+print(sys.version_info[0], sys.version_info[1], platform.machine(), importlib.util.find_spec("ensurepip") is not None)
+' 2>/dev/null || true
+}
+
+# Set $python to PATH where it serves; else add the reason to $found.
+try_python() {
+  local major minor machine ensurepip
+  read -r major minor machine ensurepip <<EOF
+$(describe_python "$1")
+EOF
+  if [ -z "${ensurepip:-}" ]; then
+    found="$found; $1 does not start"
+  elif [ "$machine" != arm64 ]; then
+    found="$found; $1 is built for $machine"
+  elif [ "$major" -ne 3 ] || [ "$minor" -lt "$oldest_python_minor" ]; then
+    found="$found; $1 is $major.$minor"
+  elif [ "$ensurepip" != True ]; then
+    found="$found; $1 has no ensurepip"
+  else
+    python=$1
+  fi
+}
+
+find_python() {
+  local name folder path found=""
+  if [ -n "${PYTHON:-}" ]; then
+    path=$(command -v "$PYTHON") || abort "PYTHON=$PYTHON: there is no such program" "give the path of a Python"
+    try_python "$path"
+  else
+    # 3.11 first: it becomes the environment's own, and nothing has to be fetched. Homebrew may not be on PATH yet.
+    for name in python3.11 python3.12 python3.13 python3.14 python3.10 python3; do
+      for folder in "" /opt/homebrew/bin/; do
+        [ -z "$python" ] || continue
+        path=$(command -v "$folder$name") || continue
+        # Without the command line tools this one is no Python but a window that offers to install them.
+        [ "$path" != /usr/bin/python3 ] || xcode-select -p >/dev/null 2>&1 || continue
+        try_python "$path"
+      done
+    done
+  fi
+  [ -n "$python" ] ||
+    abort "no Python 3.$oldest_python_minor or newer, built for arm64, was found${found:+ (${found#; })}" \
+      "brew install python@3.11, then run this again; or name one: PYTHON=/path/to/python3 ./setup_m4.sh"
+  say "starting with $python"
+}
+
+uninstall() {
+  if [ -n "$dry_run" ]; then
+    say "would remove $root/$environment"
+  elif [ -e "$environment" ] || [ -L "$environment" ]; then
+    # Of a link, the link goes and what it points to stays.
+    rm -rf "./${environment:?}" || abort "$environment cannot be removed" "see who owns it: ls -ld $environment" 2
+    say "removed $root/$environment"
+  else
+    say "there is no $environment"
+  fi
+  say "what stays: data/, models/, outputs/ and the caches; make clean removes the kit's own,"
+  say "and the packages and weights kept for next time are in ~/.cache/uv and ~/.cache/huggingface"
+}
+
+validate() {
+  ohai "The GPU: really worked, in a process of its own"
+  "$environment/bin/python" scripts/validate_environment.py --require m4
+}
+
+show_limits() {
+  ohai "What to expect"
+  # One place says it: the closing comment of the configuration.
+  sed -n '/^# Expected time/,$ s/^# \{0,1\}//p' "$config" >&2
+}
+
+main() {
+  local mode=install dry_run="" root code
+  set_colours
+  while [ $# -gt 0 ]; do
+    case "$1" in
+      --check) mode=check ;;
+      --dry-run) dry_run=yes ;;
+      --uninstall) mode=uninstall ;;
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      *) abort "$1: there is no such option" "setup_m4.sh --help" 2 ;;
+    esac
+    shift
+  done
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P) || exit 2
+  cd "$root" || exit 2
+  if [ "$mode" = uninstall ]; then
+    uninstall
+    return
+  fi
+  # Python would leave its compiled files beside the scripts.
+  if [ "$mode" = check ] || [ -n "$dry_run" ]; then
+    export PYTHONDONTWRITEBYTECODE=1
+  fi
+
+  ohai "This Mac"
+  check_mac
+  find_python
+  "$python" scripts/check_gpu.py ||
+    abort "this Mac cannot train Mistral-7B as it is" "mend the errors above, each with its fix, then run this again"
+
+  ohai "The packages: requirements-m4.txt into $environment; no flash-attn, which is CUDA only"
+  if [ "$mode" = check ] || [ -n "$dry_run" ]; then
+    "$python" scripts/setup_environment.py --m4 --dry-run || exit $?
+  else
+    "$python" scripts/setup_environment.py --m4 || exit $?
+  fi
+  if [ -n "$dry_run" ]; then
+    say "would run $environment/bin/python scripts/validate_environment.py --require m4"
+  elif [ -x "$environment/bin/python" ]; then
+    validate || {
+      code=$?
+      [ "$code" -ne 130 ] || exit "$code"
+      abort "the environment is there, but this Mac cannot train with it yet" "mend the errors above" "$code"
+    }
+  else
+    warn "there is no $environment yet, so the GPU was not tried"
+  fi
+  show_limits
+  if [ "$mode" = check ] || [ -n "$dry_run" ]; then
+    ohai "Nothing was changed. Next: ./setup_m4.sh"
+  else
+    say "$green${bold}Ready.$plain Next: make validate CONFIG=$config, then make train-m4"
+  fi
+}
+
+main "$@"
