@@ -25,10 +25,12 @@ endif
 ENVIRONMENT := $(if $(filter reference,$(STACK)),.venv-reference,.venv)
 # Before setup there is no environment; detection and set-up then run with the machine's own Python.
 PY := $(if $(wildcard $(ENVIRONMENT)/bin/python),$(ENVIRONMENT)/bin/python,$(PYTHON))
+# What setup_m4.sh made, or `make setup` on a Mac, which is the same lock.
+PY_M4 := $(firstword $(wildcard .venv-m4/bin/python .venv/bin/python) $(PYTHON))
 SETUP := $(PYTHON) scripts/setup_environment.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup detect demo validate config train train-m4 train-h100 test check format lock clean
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 test check format lock clean
 
 ##@ Start here
 help: ## show this
@@ -36,6 +38,9 @@ help: ## show this
 
 setup: ## install the stack into .venv (STACK=reference: .venv-reference)
 	@$(SETUP) --stack $(STACK) $(ARGS)
+
+setup-m4: ## on a Mac: check it, install into .venv-m4, try the GPU (ARGS: --check, --dry-run, --uninstall)
+	@./setup_m4.sh $(ARGS)
 
 detect: ## say what this machine is, and which configuration fits it (RECORD, FROM)
 	@$(PY) scripts/check_gpu.py $(if $(FROM),--from "$(FROM)") $(if $(RECORD),--record "$(RECORD)") $(ARGS)
@@ -54,8 +59,15 @@ config: ## print a configuration as it will run, with the origin of each value (
 train: ## train (CONFIG, SET)
 	@$(PY) scripts/train.py $(CONFIG) $(SET) $(ARGS)
 
-train-m4: ## train on this Mac (CONFIG, SET)
-	@$(PY) scripts/train.py $(or $(CONFIG),configs/training_config_m4.yaml) $(SET) --require m4 $(ARGS)
+# PyTorch lets MPS take 1.7 times Metal's working set: with two thirds of 32 GB, 22.9 GB x 1.7 = 38.9 GB, beyond the
+# 34.4 GB there are, so the Mac swaps for hours instead of failing. 1.0 stops at the working set with an error that says
+# so. The low mark, from which memory is given back early, is 1.4 by default and must not be above the high one.
+# PYTORCH_ENABLE_MPS_FALLBACK is left alone: it would run what MPS lacks on the CPU, slower and on another device than
+# the receipt says. Without it such an operation stops the run and is named.
+train-m4: ## train on this Mac, within Metal's share of its memory (CONFIG, SET)
+	@PYTORCH_MPS_HIGH_WATERMARK_RATIO="$${PYTORCH_MPS_HIGH_WATERMARK_RATIO:-1.0}" \
+	PYTORCH_MPS_LOW_WATERMARK_RATIO="$${PYTORCH_MPS_LOW_WATERMARK_RATIO:-0.9}" \
+	$(PY_M4) scripts/train.py $(or $(CONFIG),configs/training_config_m4.yaml) $(SET) --require m4 $(ARGS)
 
 train-h100: ## says what there is until the container image is part of the kit
 	@echo 'error: the H100 container image is not part of the kit yet: it is the next milestone' >&2

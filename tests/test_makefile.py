@@ -2,6 +2,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,10 @@ def installed(fresh: Path) -> Path:
     return fresh
 
 
-def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def make(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     # Variables of an outer make, and of the person who runs the tests, are not this test's.
     env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR")}
-    env["LC_ALL"] = "C"
+    env |= {"LC_ALL": "C", **variables}
     return subprocess.run(["make", *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
@@ -89,9 +90,42 @@ def test_the_reference_stack_runs_with_its_own_python(installed: Path) -> None:
 
 
 def test_train_m4_has_its_own_config_and_requires_the_machine(installed: Path) -> None:
-    assert recipe(installed, "train-m4", "SET=training.seed=1") == [
+    assert recipe(installed, "train-m4", "SET=training.seed=1")[-1] == (
         ".venv/bin/python scripts/train.py configs/training_config_m4.yaml training.seed=1 --require m4"
-    ]
+    )
+
+
+def test_train_m4_prefers_what_setup_m4_made(installed: Path) -> None:
+    (installed / ".venv-m4" / "bin").mkdir(parents=True)
+    (installed / ".venv-m4" / "bin" / "python").touch()
+    assert recipe(installed, "train-m4")[-1].startswith(".venv-m4/bin/python ")
+
+
+@pytest.fixture
+def mps_settings(installed: Path) -> Callable[..., str]:
+    """What a run sees of PyTorch's MPS settings."""
+    python = installed / ".venv" / "bin" / "python"
+    python.write_text("#!/bin/sh\nenv | grep ^PYTORCH | sort | tr '\\n' ' '\n")
+    python.chmod(0o755)
+
+    def run(**variables: str) -> str:
+        return make(installed, "train-m4", **variables).stdout.strip()
+
+    return run
+
+
+def test_train_m4_keeps_mps_within_metals_working_set(mps_settings: Callable[..., str]) -> None:
+    # Both, since PyTorch refuses a low mark above the high one; and no fallback to the CPU that nobody asked for.
+    assert mps_settings() == "PYTORCH_MPS_HIGH_WATERMARK_RATIO=1.0 PYTORCH_MPS_LOW_WATERMARK_RATIO=0.9"
+
+
+def test_train_m4_leaves_a_persons_own_mps_settings(mps_settings: Callable[..., str]) -> None:
+    own = {"PYTORCH_MPS_HIGH_WATERMARK_RATIO": "0.8", "PYTORCH_MPS_LOW_WATERMARK_RATIO": "0.7"}
+    assert mps_settings(**own) == " ".join(f"{name}={value}" for name, value in own.items())
+
+
+def test_setup_m4_is_the_script(fresh: Path) -> None:
+    assert recipe(fresh, "setup-m4", "ARGS=--check") == ["./setup_m4.sh --check"]
 
 
 def test_demo_sets_up_first(fresh: Path) -> None:
