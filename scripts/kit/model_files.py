@@ -6,8 +6,12 @@ Imports neither torch nor transformers.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+# First parts of a path that a Hugging Face owner's name would hardly be: the kit's own folders.
+_LOCAL_ROOTS = frozenset({"models", "outputs", "data", "checkpoints"})
 
 
 class ModelFileError(RuntimeError):
@@ -16,7 +20,19 @@ class ModelFileError(RuntimeError):
 
 def is_local(name_or_path: str) -> bool:
     """Tell a folder from a hub name, which has at most one slash and no leading dot, slash or tilde."""
-    return name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1 or Path(name_or_path).is_dir()
+    return (
+        name_or_path.startswith((".", "/", "~"))
+        or name_or_path.count("/") > 1
+        or name_or_path.split("/", maxsplit=1)[0] in _LOCAL_ROOTS
+        or _is_folder(Path(name_or_path))
+    )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name longer than the disk allows, a parent that may not be looked into
+        return False
 
 
 def find(name_or_path: str, filename: str, revision: str | None = None, *, download: bool = False) -> Path:
@@ -31,9 +47,12 @@ def find(name_or_path: str, filename: str, revision: str | None = None, *, downl
     Raises:
         ModelFileError: The file is not there, or the hub did not give it.
     """
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        if (folder / filename).is_file():
+    try:
+        folder = Path(name_or_path).expanduser()
+    except RuntimeError as exc:
+        raise ModelFileError(f"{name_or_path}: there is no such user; write the folder out") from exc
+    if _is_folder(folder):
+        if os.path.isfile(folder / filename):  # noqa: PTH113 - says no, not an exception, where it may not look
             return folder / filename
         raise ModelFileError(f"{name_or_path}: the folder has no {filename}; copy the model's complete folder there")
     if is_local(name_or_path):
@@ -55,6 +74,18 @@ def find(name_or_path: str, filename: str, revision: str | None = None, *, downl
         raise ModelFileError(f"{name_or_path}: {filename} is not on this machine; {advice}") from exc
 
 
+def read_text(path: Path) -> str:
+    """Read one of a model's text files.
+
+    Raises:
+        ModelFileError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        raise ModelFileError(f"{path}: not readable as text ({exc}); download the model again") from exc
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read one of a model's JSON files.
 
@@ -62,8 +93,8 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelFileError: It cannot be read, or is no JSON object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+        data = json.loads(read_text(path))
+    except (ValueError, RecursionError) as exc:
         raise ModelFileError(f"{path}: not readable as JSON ({exc}); download the model again") from exc
     if not isinstance(data, dict):
         raise ModelFileError(f"{path}: the root is no JSON object; download the model again")
