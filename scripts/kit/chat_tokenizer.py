@@ -6,35 +6,67 @@ identical ids; transformers' own wrappers differ between 4.36 and 5 (and importi
 
 from __future__ import annotations
 
+import functools
+import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from kit.model_files import ModelFileError, find, read_json
+from kit.model_files import ModelFileError, find, read_json, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from tokenizers import Encoding
 
     from kit.conversations import Message
 
 
+_REASON_SHOWN = 200  # characters of a template's own words
+
+
 class TemplateError(ValueError):
-    """The chat template cannot render a conversation; the message says why."""
+    """The chat template cannot render a conversation; the message says why, as a row's predicate."""
+
+
+class _GenerationBlock(Extension):
+    """``{% generation %}``: marks answers for whoever wants the marks; here its content is rendered as it stands."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja's own way to declare a tag
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A call block and not the bare body, so that what is set inside stays inside, as in transformers.
+        return jinja2.nodes.CallBlock(self.call_method("_render"), [], [], body).set_lineno(line)
+
+    def _render(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
 def _refuse(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    # The settings chat templates are written for: transformers' `_compile_jinja_template`.
+    # The settings chat templates are written for: transformers' `_compile_jinja_template`. Its `strftime_now` is left
+    # out on purpose: the same rows would become other ids tomorrow.
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
     )
+    environment.filters["tojson"] = _to_json  # jinja's own escapes for HTML
     environment.globals["raise_exception"] = _refuse
+    # What transformers hands every template, used or not: `tools is none` must hold.
+    environment.globals |= {"tools": None, "documents": None}
     return environment
 
 
@@ -71,17 +103,13 @@ class ChatTokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         config = read_json(find(name_or_path, "tokenizer_config.json", revision, download=download))
-        special = {
-            name: _token_text(config[name]) for name in ("bos_token", "eos_token", "unk_token") if config.get(name)
-        }
+        special = _special_tokens(config)
         eos = tokenizer.token_to_id(special.get("eos_token", ""))
         if eos is None:
             raise ModelFileError(
                 f"{path}: the tokenizer has no eos_token, so an answer could not end; use a chat model"
             )
-        source = config.get("chat_template") or _template_file(name_or_path, revision, download=download)
-        if isinstance(source, list):  # several named templates: the default one, as transformers does
-            source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
+        source = _template_source(name_or_path, config, revision, download=download)
         if not source:
             raise ModelFileError(f"{name_or_path}: the tokenizer has no chat template; use an instruct model")
         try:
@@ -106,7 +134,8 @@ class ChatTokenizer:
                 messages=turns, add_generation_prompt=add_generation_prompt, **self.special_tokens
             )
         except Exception as exc:  # a template is a program of its own and may fail in any way
-            raise TemplateError(f"the base model's chat template refuses it ({exc})") from exc
+            reason = " ".join(str(exc).split())[:_REASON_SHOWN]
+            raise TemplateError(f"is refused by the base model's chat template ({reason})") from exc
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokenise rendered text.
@@ -117,20 +146,38 @@ class ChatTokenizer:
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """Tokenise many rendered texts at once, on all cores, as the library's own encodings."""
+        return list(self.tokenizer.encode_batch(list(texts), add_special_tokens=False))
+
+    @functools.cached_property
+    def control_tokens(self) -> re.Pattern[str]:
+        """What the tokenizer reads as a special token wherever it stands, in a person's text too."""
+        special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
+        return re.compile("|".join(map(re.escape, special)) or "(?!)")
+
     def decode(self, ids: Sequence[int]) -> str:
         """Turn ids back into text, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-def _token_text(value: Any) -> str:
-    return str(value["content"] if isinstance(value, dict) else value)
+def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in config.items()}
+    return {key: text for key, text in texts.items() if key.endswith("_token") and isinstance(text, str) and text}
 
 
-def _template_file(name_or_path: str, revision: str | None, *, download: bool) -> str | None:
+def _template_source(name_or_path: str, config: dict[str, Any], revision: str | None, *, download: bool) -> str | None:
     try:
-        return find(name_or_path, "chat_template.jinja", revision, download=download).read_text(encoding="utf-8")
+        path = find(name_or_path, "chat_template.jinja", revision, download=download)
     except ModelFileError:
-        return None
+        source = config.get("chat_template")
+    else:
+        # A file of its own wins over the configuration, as in transformers 5.
+        return read_text(path)
+    if isinstance(source, list):  # several named templates: the default one, as transformers does
+        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+        source = named.get("default")
+    return source if isinstance(source, str) else None
 
 
 def _carries_system(template: jinja2.Template, special: dict[str, str]) -> bool:

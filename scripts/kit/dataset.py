@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.chat_tokenizer import TemplateError
-from kit.conversations import Conversation, RowProblem, collapse, read_conversations, rows_at
-from kit.encoding import EncodedRow, MaskingError, encode
+from kit.conversations import RowProblem, collapse, read_conversations, rows_at
+from kit.encoding import EncodedRow, MaskingError, answer_spans, label
 from kit.findings import Finding, error, ok, warning
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.chat_tokenizer import ChatTokenizer
+    from kit.conversations import Conversation
+
+_ROWS_AT_ONCE = 64  # tokenised together, on all cores; bounds what is in memory beside the rows
 
 
 @dataclass(frozen=True)
@@ -53,21 +57,24 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int) -> Enco
     rows: list[EncodedRow] = []
     problems: list[RowProblem] = []
     lossless: list[int] = []
-    merged_system = 0
-    for item in read_conversations(path):
-        if isinstance(item, RowProblem):
-            problems.append(item)
-            continue
-        try:
-            row = encode(item, tokenizer, max_seq_length)
-        except (TemplateError, MaskingError) as exc:
-            problems.append(RowProblem(item.line, str(exc), "change the row's roles, or take it out"))
-            continue
-        merged_system += tokenizer.merges_system and _has_system(item)
-        if row.trainable_tokens:
-            rows.append(row)
-        else:
-            lossless.append(item.line)
+    merged_system: list[int] = []
+    controls: list[int] = []
+    items = read_conversations(path)
+    while chunk := list(itertools.islice(items, _ROWS_AT_ONCE)):
+        rendered = [_render(item, tokenizer) for item in chunk]
+        problems += [item for item in rendered if isinstance(item, RowProblem)]
+        good = [item for item in rendered if not isinstance(item, RowProblem)]
+        encodings = tokenizer.encode_batch([text for _, text, _ in good])
+        for (conversation, _, spans), encoding in zip(good, encodings, strict=True):
+            row = label(encoding, spans, conversation.line, max_seq_length)
+            if row.trainable_tokens:
+                rows.append(row)
+            else:
+                lossless.append(row.line)
+            if tokenizer.merges_system and conversation.messages[0].role == "system":
+                merged_system.append(row.line)
+            if any(tokenizer.control_tokens.search(message.content) for message in conversation.messages):
+                controls.append(row.line)
 
     findings = collapse(path, problems)
     if lossless:
@@ -79,10 +86,22 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int) -> Enco
                 f"{path}:{lossless[0]}",
             )
         )
-    findings += _remarks(path, rows, merged_system, max_seq_length)
+    findings += _remarks_on_turns(path, merged_system, controls)
+    findings += _remarks_on_tokens(path, rows, tokenizer, max_seq_length)
     if not rows and not findings:
         findings.append(error("data.empty", "the file has no rows", "write one JSON object per line", str(path)))
     return EncodedFile(path, tuple(rows), tuple(findings), file_sha256(path))
+
+
+def _render(
+    item: Conversation | RowProblem, tokenizer: ChatTokenizer
+) -> tuple[Conversation, str, list[tuple[int, int]]] | RowProblem:
+    if isinstance(item, RowProblem):
+        return item
+    try:
+        return item, *answer_spans(item, tokenizer)
+    except (TemplateError, MaskingError) as exc:
+        return RowProblem(item.line, str(exc), "change the row's turns, or take it out")
 
 
 def file_sha256(path: Path) -> str:
@@ -91,11 +110,33 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _has_system(conversation: Conversation) -> bool:
-    return conversation.messages[0].role == "system"
+def _remarks_on_turns(path: Path, merged_system: list[int], controls: list[int]) -> list[Finding]:
+    findings = []
+    if merged_system:
+        findings.append(
+            warning(
+                "data.system_merged",
+                f"{rows_at(merged_system)} has a system message, which this model's template cannot carry: "
+                "it is put in front of the first user turn, as is usual for this model",
+                where=f"{path}:{merged_system[0]}",
+            )
+        )
+    if controls:
+        findings.append(
+            warning(
+                "data.control_tokens",
+                f"{rows_at(controls)} has one of the model's control tokens in its text: "
+                "the model reads it as the token, not as the text",
+                "take it out; the chat template writes the control tokens",
+                f"{path}:{controls[0]}",
+            )
+        )
+    return findings
 
 
-def _remarks(path: Path, rows: list[EncodedRow], merged_system: int, max_seq_length: int) -> list[Finding]:
+def _remarks_on_tokens(
+    path: Path, rows: list[EncodedRow], tokenizer: ChatTokenizer, max_seq_length: int
+) -> list[Finding]:
     findings = []
     if truncated := [row for row in rows if row.full_length > max_seq_length]:
         lost = sum(row.full_length - max_seq_length for row in truncated)
@@ -109,13 +150,15 @@ def _remarks(path: Path, rows: list[EncodedRow], merged_system: int, max_seq_len
                 f"{path}:{truncated[0].line}",
             )
         )
-    if merged_system:
+    whole = [row for row in rows if row.full_length <= max_seq_length]
+    if whole and not any(tokenizer.eos_token_id in row.labels for row in whole):
         findings.append(
             warning(
-                "data.system_merged",
-                f"{merged_system:,} rows have a system message, which this model's template cannot carry: "
-                "each is put in front of its first user turn, as is usual for this model",
-                where=str(path),
+                "data.no_end",
+                f"the chat template ends no answer with the eos_token, {tokenizer.special_tokens['eos_token']!r}: "
+                "the model will not learn to stop there",
+                "make eos_token in tokenizer_config.json the token that the template writes after an answer",
+                str(path),
             )
         )
     if rows:

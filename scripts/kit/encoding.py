@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokenizers import Encoding
+
     from kit.chat_tokenizer import ChatTokenizer
     from kit.conversations import Conversation
 
@@ -31,23 +35,26 @@ class EncodedRow:
     @property
     def trainable_tokens(self) -> int:
         """Labels that are predicted: the first position has no token before it to predict it from."""
-        return sum(label != IGNORE_INDEX for label in self.labels[1:])
+        predicted = self.labels[1:]
+        return len(predicted) - predicted.count(IGNORE_INDEX)
 
 
 class MaskingError(ValueError):
-    """The template rewrites earlier turns, so the answers cannot be found in the rendered text."""
+    """The answers cannot be found in the rendered text; the message says why, as a row's predicate."""
 
 
 def answer_spans(conversation: Conversation, tokenizer: ChatTokenizer) -> tuple[str, list[tuple[int, int]]]:
     """Render a conversation and say where its answers are.
 
-    An answer is everything the template adds after the generation prompt: the text and the token that ends it.
+    An answer is what the template adds after the generation prompt, up to the token that ends it: the text and that
+    token, without the line break some templates write behind it.
 
     Returns:
         The rendered text, and (start, end) in characters of each answer.
 
     Raises:
-        MaskingError: The rendering of the first turns is not the beginning of the rendering of more.
+        MaskingError: The rendering of the first turns is not the beginning of the rendering of more, or an answer is
+            not rendered at all.
         TemplateError: The template refuses the conversation.
     """
     messages = conversation.messages
@@ -57,26 +64,51 @@ def answer_spans(conversation: Conversation, tokenizer: ChatTokenizer) -> tuple[
         if not message.is_answer:
             continue
         before = tokenizer.render(messages[:position], add_generation_prompt=True)
-        after = tokenizer.render(messages[: position + 1])
+        after = text if position + 1 == len(messages) else tokenizer.render(messages[: position + 1])
         if not (after.startswith(before) and text.startswith(after)):
             raise MaskingError("is rendered differently by the template once more turns follow, so it cannot be masked")
-        spans.append((len(before), len(after)))
+        if not after[len(before) :].strip():
+            raise MaskingError("has an answer that the template leaves out")
+        ended = after.rstrip()
+        spans.append((len(before), len(ended if ended.endswith(tokenizer.special_tokens["eos_token"]) else after)))
     return text, spans
 
 
 def encode(conversation: Conversation, tokenizer: ChatTokenizer, max_seq_length: int) -> EncodedRow:
     """Tokenise one conversation and mask everything but its answers; what is over the length is cut at the end.
 
-    A token that begins before an answer and ends in it counts as the answer's: it carries the answer's first letters.
-
     Raises:
         MaskingError: See ``answer_spans``.
         TemplateError: See ``answer_spans``.
     """
     text, spans = answer_spans(conversation, tokenizer)
-    ids, offsets = tokenizer.encode(text)
-    labels = [
-        token if any(start < span_end and end > span_start for span_start, span_end in spans) else IGNORE_INDEX
-        for token, (start, end) in zip(ids, offsets, strict=True)
-    ]
-    return EncodedRow(ids[:max_seq_length], labels[:max_seq_length], conversation.line, len(ids))
+    return label(tokenizer.encode_batch([text])[0], spans, conversation.line, max_seq_length)
+
+
+def label(encoding: Encoding, spans: Sequence[tuple[int, int]], line: int, max_seq_length: int) -> EncodedRow:
+    """Label the tokens that touch an answer, cut at the end.
+
+    A token that begins before an answer and ends in it counts as the answer's: it carries the answer's first letters.
+    """
+    ids = encoding.ids
+    labels = [IGNORE_INDEX] * len(ids)
+    for begin, end in spans:
+        tokens = _tokens_of(encoding, begin, end)
+        labels[tokens] = ids[tokens]
+    return EncodedRow(ids[:max_seq_length], labels[:max_seq_length], line, len(ids))
+
+
+def _tokens_of(encoding: Encoding, begin: int, end: int) -> slice:
+    """Return the tokens that touch the characters from ``begin`` up to ``end``.
+
+    The library is asked about single characters: making all offsets would cost more than tokenising.
+    """
+    positions = range(begin, end)
+    first = next((token for at in positions if (token := encoding.char_to_token(at)) is not None), None)
+    last = next((token for at in reversed(positions) if (token := encoding.char_to_token(at)) is not None), None)
+    if first is None or last is None:  # the tokenizer drops all of it
+        return slice(0, 0)
+    # A character may be several tokens, of a byte each, and the library names the first.
+    while (characters := encoding.token_to_chars(last + 1)) and characters[0] < end:
+        last += 1
+    return slice(first, last + 1)
