@@ -78,12 +78,16 @@ class Receipt:
 def write_json(path: Path, data: Any) -> None:
     """Replace a JSON file in one step: a reader sees the old one or the new one, never a part."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2, ensure_ascii=False, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        # A name that is not UTF-8 comes as lone surrogates, which JSON writes with a backslash.
+        with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            json.dump(data, file, indent=2, ensure_ascii=False, default=str)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def describe_data(files: Sequence[EncodedFile]) -> list[dict[str, Any]]:
@@ -101,26 +105,23 @@ def describe_data(files: Sequence[EncodedFile]) -> list[dict[str, Any]]:
 
 
 def describe_code() -> dict[str, Any]:
-    """Name the code: the git revision, and whether anything differs from it."""
+    """Name the code: the git revision, and whether anything differs from it; None where git does not say."""
     revision = _git("rev-parse", "HEAD")
-    if revision is None:
-        return {"git_revision": None, "git_dirty": None}
-    return {"git_revision": revision, "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    changes = None if revision is None else _git("status", "--porcelain", "--untracked-files=no")
+    return {"git_revision": revision, "git_dirty": None if changes is None else bool(changes)}
 
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(PROJECT_ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        done = subprocess.run(["git", "-C", str(PROJECT_ROOT), *arguments], capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace").strip()
 
 
 def describe_stack(stack: Stack) -> dict[str, Any]:
     """Name the stack, every installed distribution, and the lock this environment was installed from."""
-    installed = sorted({(dist.metadata["Name"] or "?", dist.version) for dist in metadata.distributions()})
+    installed = sorted({(dist.metadata["Name"] or "?", dist.version or "?") for dist in metadata.distributions()})
     return {
         "stack": stack.name,
         "python": sys.version.split()[0],
