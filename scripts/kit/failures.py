@@ -6,6 +6,7 @@ import errno
 
 from kit.findings import Finding, error
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _SMALLER = (
     "take less at once and add it up: halve training.per_device_train_batch_size and double "
     "training.gradient_accumulation_steps (the same update); then training.gradient_checkpointing=true; "
@@ -17,11 +18,12 @@ def explain(exc: BaseException) -> Finding | None:
     """Explain an exception that ended a run, or return None where it is a bug to be seen whole."""
     text = str(exc)
     lowered = text.lower()
-    if isinstance(exc, MemoryError) or "out of memory" in lowered or "can't allocate memory" in lowered:
+    if isinstance(exc, MemoryError) or any(words in lowered for words in _OUT_OF_MEMORY):
         return error("run.out_of_memory", f"out of memory: {_first_line(text) or 'the system refused'}", _SMALLER)
-    if getattr(exc, "errno", None) == errno.ENOSPC or "no space left on device" in lowered:
+    number = getattr(exc, "errno", None)
+    if number in {errno.ENOSPC, errno.EDQUOT} or "no space left on device" in lowered:
         return error("run.disk_full", "the disk is full", "free some space; what was saved before is whole")
-    if isinstance(exc, PermissionError):
+    if isinstance(exc, PermissionError) or number == errno.EROFS:
         return error("run.not_writable", f"not allowed: {_first_line(text)}", "give this user the right to write there")
     if isinstance(exc, OSError):
         return error(
