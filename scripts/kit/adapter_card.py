@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 _CARD = """\
 ---
 library_name: peft
-base_model: {base}
+base_model: {quoted}
 tags: [qlora, lora]
 ---
 
@@ -31,9 +32,9 @@ A LoRA adapter for `{base}`{revision}, trained {bits} on {rows:,} rows of `{trai
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained("{base}")
+base = AutoModelForCausalLM.from_pretrained({arguments})
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("{base}")
+tokenizer = AutoTokenizer.from_pretrained({arguments})
 ```
 
 The whole configuration, the data's hashes and the versions are in `run.json` beside this folder.
@@ -42,11 +43,17 @@ The whole configuration, the data's hashes and the versions are in `run.json` be
 
 def render_card(settings: Settings, receipt: dict[str, Any]) -> str:
     """Write the card from a run's configuration and its receipt."""
-    revision = f" at revision `{settings.model.revision}`" if settings.model.revision else ""
+    model = settings.model
+    revision = f" at revision `{model.revision}`" if model.revision else ""
+    # A JSON string is one in YAML and in Python too.
+    quoted = json.dumps(model.model_name_or_path, ensure_ascii=False)
+    arguments = f"{quoted}, revision={json.dumps(model.revision, ensure_ascii=False)}" if model.revision else quoted
     eval_loss, train_loss = receipt.get("eval_loss"), receipt.get("train_loss")
     packages = receipt["packages"]
     return _CARD.format(
-        base=settings.model.model_name_or_path,
+        base=model.model_name_or_path,
+        quoted=quoted,
+        arguments=arguments,
         revision=revision,
         name=settings.training.run_name,
         bits=f"in 4 bits ({settings.quantization.bnb_4bit_quant_type})"
