@@ -139,7 +139,5 @@ def pretrain(folder: Path, *, steps: int, batch_size: int = 64, learning_rate: f
         schedule.step()
         optimizer.zero_grad()
         loss = float(step_loss.detach())
-        if _ % 50 == 0:
-            print(_, loss, flush=True)
     save_base(model, tokenizer, folder)
     return loss
