@@ -34,6 +34,7 @@ from kit.setup_rules import (
     refuse_folder,
     refuse_platform,
     refuse_python,
+    refuse_spaces,
 )
 from kit.uv_tool import STAMP, SetupError, base_python, ensure_uv, run_uv
 
@@ -146,7 +147,7 @@ def with_retries(work: Callable[[], None], waits: Sequence[float], sleep: Callab
 def refuse(plan: Plan, host: Host, *, skip_disk_check: bool) -> Refusal | None:
     """Find the first reason why the environment cannot be made here, cheapest question first."""
     refusal = refuse_python(host) or (refuse_platform(host, plan.stack) if plan.stack != "dev" else None)
-    refusal = refusal or refuse_folder(plan.root)
+    refusal = refusal or refuse_folder(plan.root) or refuse_spaces(plan.folder, plan.stack)
     if refusal or skip_disk_check:
         return refusal
     missing = max(plan.needed_bytes - disk_used(plan.folder), 0)

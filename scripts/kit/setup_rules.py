@@ -157,6 +157,17 @@ def refuse_folder(folder: Path) -> Refusal | None:
         return Refusal(f"{folder} cannot be written: {exc.strerror}", "copy the project to a folder you can write to")
 
 
+def refuse_spaces(environment: Path, stack: str) -> Refusal | None:
+    """Judge the environment's path: triton 2.1 cuts that of its own ptxas at the first space, and trl does not import."""
+    if stack != "reference" or " " not in str(environment):
+        return None
+    return Refusal(
+        f"{environment}: the reference stack does not work in a folder whose path has a space: its triton 2.1 then "
+        "says 'Cannot find ptxas'",
+        "rename the folder, or use the current stack: make setup",
+    )
+
+
 def package_cache() -> Path:
     """Return the folder uv keeps packages in, as uv finds it."""
     if os.environ.get("UV_CACHE_DIR"):

@@ -1,14 +1,16 @@
 import errno
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit import setup_rules
+from kit.interpreter import PROJECT_ROOT
 from kit.locks import CURRENT, M4, REFERENCE
-from kit.setup_rules import Host, lock_for, refuse_disk, refuse_folder, refuse_platform, refuse_python
+from kit.setup_rules import Host, lock_for, refuse_disk, refuse_folder, refuse_platform, refuse_python, refuse_spaces
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36), is_debian_like=True)
 MAC = Host("Darwin", "arm64", (3, 11), macos=(15, 1))
@@ -98,6 +100,28 @@ def test_a_read_only_mount_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     refusal = refuse_folder(tmp_path)
     assert refusal is not None
     assert "Read-only file system" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("folder", "stack", "refused"),
+    [("/a b/.venv", "reference", True), ("/a/.venv", "reference", False), ("/a b/.venv", "current", False)],
+)
+def test_the_reference_stack_is_refused_where_the_path_has_a_space(folder: str, stack: str, *, refused: bool) -> None:
+    assert (refuse_spaces(Path(folder), stack) is not None) is refused
+
+
+@pytest.mark.stacks
+def test_triton_2_1_does_not_find_its_ptxas_where_the_path_has_a_space(tmp_path: Path) -> None:
+    """Why there is ``refuse_spaces``: where this fails, it can go."""
+    environment = PROJECT_ROOT / ".venv-reference"
+    if not environment.exists():
+        pytest.skip("there is no .venv-reference: make setup STACK=reference")
+    packages = tmp_path / "a b"
+    packages.symlink_to(environment / "lib" / "python3.11" / "site-packages")
+    command = [environment / "bin" / "python", "-c", "from triton.common.backend import path_to_ptxas as p; p()"]
+    variables = {**os.environ, "PYTHONPATH": str(packages)}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert "Cannot find ptxas" in done.stderr
 
 
 def test_a_mac_gets_its_own_lock() -> None:
