@@ -158,7 +158,7 @@ def refuse_folder(folder: Path) -> Refusal | None:
 
 
 def refuse_spaces(environment: Path, stack: str) -> Refusal | None:
-    """Judge the environment's path: triton 2.1 cuts that of its own ptxas at the first space, and trl does not import."""
+    """Judge the path: triton 2.1 cuts that of its own ptxas at the first space, and then trl does not import."""
     if stack != "reference" or " " not in str(environment):
         return None
     return Refusal(
