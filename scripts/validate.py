@@ -18,57 +18,24 @@ if __name__ == "__main__":
     use_project_python()
 
 import argparse
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit import machine as machines
 from kit.config import resolve
 from kit.config_error import ConfigError
-from kit.console import fail, paint, say
+from kit.console import fail, say
 from kit.environment_checks import environment_findings
 from kit.environment_probe import probe as probe_environment
-from kit.findings import Finding, as_json, exit_code, has_errors, render, skipped, summary
-from kit.machine_probe import probe as probe_machine
-from kit.platforms import Judgement, judge
+from kit.findings import Finding, exit_code, skipped
 from kit.preflight import check_run
 from kit.stack import installed_stack
-from validate_training_config import next_command, recommended, take_config
+from kit.verdict import Target, add_target_arguments, show, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kit.settings import Settings
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check, report, return the exit code."""
-    options = _parser().parse_intermixed_args(argv)
-    config, overrides = take_config(options.config, options.overrides)
-    try:
-        machine = machines.read(options.record) if options.record else probe_machine()
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        return fail(f"{options.record}: {reason}", "name a file made by `make detect RECORD=machine.json`")
-    judgement = judge(machine)
-    path = config or recommended(judgement)
-    findings = list(judgement.findings)
-    settings: Settings | None = None
-    code = 0
-    try:
-        resolved = resolve(path, overrides)
-    except ConfigError as exc:
-        findings += exc.findings
-        code = exc.exit_code
-    else:
-        settings = resolved.settings
-        say(f"{path} on {judgement.platform}: configuration, model and data …", "dim")
-        findings += check_run(resolved, judgement, machine, installed_stack(), download=False).findings
-    findings += _environment(settings, judgement, elsewhere=options.record is not None, work=not options.no_probe)
-    findings = list(dict.fromkeys(findings))
-    code = code or exit_code(findings)
-    _report(findings, path, judgement, next_command(path, overrides, judgement, failed=code != 0), json=options.json)
-    return code
+VERDICTS = ("ready", "not ready: the run would fail")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,43 +43,46 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", type=Path, nargs="?", help="the YAML file; without it, the one that fits the machine")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
-    parser.add_argument("--from", dest="record", type=Path, metavar="MACHINE.json", help="judge a recorded machine")
+    add_target_arguments(parser)
     parser.add_argument("--no-probe", action="store_true", help="do not work the device: seconds faster, and less sure")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
 
 
-def _environment(settings: Settings | None, judgement: Judgement, *, elsewhere: bool, work: bool) -> list[Finding]:
-    if elsewhere:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check, report, return the exit code."""
+    options = _parser().parse_intermixed_args(argv)
+    try:
+        target = target_of(options)
+    except ValueError as exc:
+        return fail(str(exc), "name a file made by `make detect RECORD=machine.json`")
+    findings = list(target.judgement.findings)
+    settings: Settings | None = None
+    code = 0
+    try:
+        resolved = resolve(target.config, target.overrides)
+    except ConfigError as exc:
+        findings += exc.findings
+        code = exc.exit_code
+    else:
+        settings = resolved.settings
+        say(f"{target.config} on {target.judgement.platform}: configuration, model and data …", "dim")
+        preflight = check_run(resolved, target.judgement, target.machine, installed_stack(), download=False)
+        findings += preflight.findings
+    findings += check_environment(settings, target, work=not options.no_probe)
+    findings = list(dict.fromkeys(findings))  # two checks may come upon the same thing
+    code = code or exit_code(findings)
+    show(findings, target, VERDICTS, failed=code != 0, json=options.json)
+    return code
+
+
+def check_environment(settings: Settings | None, target: Target, *, work: bool) -> list[Finding]:
+    """Check this environment, unless the machine that is judged is another."""
+    if target.is_recorded:
         what = "the environment was not checked: the machine is a recorded one, and this is another"
         return [skipped("environment.elsewhere", what, "run make validate on that machine")]
-    say("environment …" if not work else "environment, and a few steps of real work on the device …", "dim")
+    say("environment, and a few steps of real work on the device …" if work else "environment …", "dim")
     environment = probe_environment(settings, work=work)
-    return environment_findings(environment, settings, judgement.platform)
-
-
-def _report(findings: list[Finding], path: Path, judgement: Judgement, following: str, *, json: bool) -> None:
-    if json:
-        print(
-            as_json(
-                findings,
-                config=str(path),
-                platform=judgement.platform,
-                reason=judgement.reason,
-                next_command=following,
-            )
-        )
-        return
-    say(f"{path} on {judgement.platform}: {judgement.reason}", "bold")
-    render(findings)
-    failed = has_errors(findings)
-    verdict = "not ready: the run would fail" if failed else "ready"
-    print(
-        f"\n{paint(verdict, 'red' if failed else 'green', 'bold', stream=sys.stdout)} ({summary(findings)})\n"
-        f"next: {following}"
-    )
+    return environment_findings(environment, settings, target.judgement.platform)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,6 @@ def test_the_sample_data_fits_the_demo(tiny_base: Path) -> None:
     from kit.dataset import load_file
 
     loaded = load_file(PROJECT_ROOT / "data/sample/train.jsonl", ChatTokenizer.load(str(tiny_base)), 64)
-    assert len(loaded.rows) == 2000
+    assert len(loaded.rows) == 4000
     assert not has_errors(loaded.findings)
     assert {finding.id for finding in loaded.findings} == {"data.rows"}

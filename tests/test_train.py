@@ -49,7 +49,7 @@ def test_the_receipt_says_what_was_trained_from_what_with_what(finished: Path) -
     assert receipt["steps_done"] == 3
     assert receipt["config"]["quantization"]["load_in_4bit"] is True  # type: ignore[index]
     assert receipt["origins"]["training.max_steps"] == "command line"  # type: ignore[index]
-    assert receipt["data"][0]["rows"] == 2000  # type: ignore[index]
+    assert receipt["data"][0]["rows"] == 4000  # type: ignore[index]
     assert receipt["packages"]["torch"]  # type: ignore[index]
     assert receipt["adapter_sha256"] != receipt["adapter_init_sha256"]
     assert receipt["peak_memory_bytes"] > 0  # type: ignore[operator]

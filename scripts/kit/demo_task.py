@@ -17,7 +17,7 @@ TASKS = {
     "last": lambda word: word[-1],
 }
 SHORTEST, LONGEST = 3, 6  # letters
-TRAIN_ROWS = 2000
+TRAIN_ROWS = 4000
 # fmt: off
 VALIDATION_WORDS = (
     "amber", "anchor", "apple", "arrow", "autumn", "badge", "bake", "barn", "basil", "beach", "berry", "bird", "blade",

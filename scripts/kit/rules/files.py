@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, ok, skipped
+from kit.model_files import is_local
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation
 
 # Made by `make demo` on first use, so a fresh clone does not have it.
 DEMO_BASE = "models/demo-base"
-# First parts of a path that a Hugging Face owner's name would hardly be: the kit's own directories.
-_LOCAL_ROOTS = frozenset({"models", "outputs", "data", "checkpoints"})
 
 
 def data_files(run: Situation) -> list[Finding]:
@@ -59,15 +58,13 @@ def model_path(run: Situation) -> list[Finding]:
     """Refuse a model path that looks local and is not there: the hub would be asked for it otherwise."""
     key = "model.model_name_or_path"
     name, where = run.settings.model.model_name_or_path, run.where(key)
-    parts = Path(name).parts
-    is_local = name.startswith((".", "/", "~")) or len(parts) > 2 or parts[0] in _LOCAL_ROOTS  # noqa: PLR2004 - owner/name
     folder = Path(name).expanduser()
     if folder.is_dir():
         if (folder / "config.json").is_file():
             return [ok("config.model.found", f"{key}: {name} is there", where)]
         fix = "copy the model's complete directory there"
         return [error("config.model.incomplete", f"{key}: {name} holds no config.json, so it is no model", fix, where)]
-    if not is_local:
+    if not is_local(name):
         return []
     if name == DEMO_BASE:
         return [skipped("config.model.demo", f"{key}: the demo's base model is not made yet", "make demo", where)]

@@ -1,0 +1,114 @@
+"""What the validating commands share: which configuration on which machine, and the verdict with the next command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit import machine as machines
+from kit.console import paint, say
+from kit.findings import Finding, as_json, has_errors, render, summary
+from kit.interpreter import PROJECT_ROOT
+from kit.machine_probe import probe
+from kit.platforms import Judgement, judge
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from kit.machine import Machine
+
+
+@dataclass(frozen=True)
+class Target:
+    """One configuration on one machine.
+
+    Attributes:
+        config: The YAML file: the one that was named, or the one that fits the machine.
+        overrides: ``key.path=value`` strings.
+        machine: This machine, or a recorded one.
+        judgement: What it is good for.
+        is_recorded: The machine is a recorded one.
+    """
+
+    config: Path
+    overrides: tuple[str, ...]
+    machine: Machine
+    judgement: Judgement
+    is_recorded: bool
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``target_of`` reads, and ``--json``. Parse with ``parse_intermixed_args``."""
+    parser.add_argument("config", type=Path, nargs="?", help="the YAML file; without it, the one that fits the machine")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--from", dest="record", type=Path, metavar="MACHINE.json", help="judge a recorded machine")
+
+
+def target_of(options: argparse.Namespace) -> Target:
+    """Work out what is to be judged.
+
+    Raises:
+        ValueError: The recorded machine cannot be read; the message names the file and the reason.
+    """
+    config, overrides = options.config, list(options.overrides)
+    if config is not None and "=" in str(config) and not config.exists():
+        # An override in the configuration's place changes the recommended one.
+        config, overrides = None, [str(config), *overrides]
+    try:
+        machine = machines.read(options.record) if options.record else probe()
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise ValueError(f"{options.record}: {reason}") from exc
+    judgement = judge(machine)
+    return Target(config or recommended(judgement), tuple(overrides), machine, judgement, bool(options.record))
+
+
+def recommended(judgement: Judgement) -> Path:
+    """Return the configuration that fits a machine, from wherever the command was started."""
+    here = judgement.recommended_config
+    return here if here.exists() else PROJECT_ROOT / here
+
+
+def next_command(target: Target, *, failed: bool) -> str:
+    """Name what to type next: the run where nothing stands in its way, the check again where something does."""
+    changes = " ".join(shlex.quote(text) for text in target.overrides)
+    # Double quotes are what a person types; they hold as long as nothing inside means something to a shell.
+    quoted = shlex.quote(changes) if set(changes) & set('"$`\\!') else f'"{changes}"'
+    settings = f" SET={quoted}" if changes else ""
+    if failed:
+        return f"mend the errors above, then: make validate CONFIG={target.config}{settings}"
+    if target.config.name == target.judgement.recommended_config.name:
+        command = {"h100": "train-h100", "m4": "train-m4", "cpu": "demo"}.get(target.judgement.platform)
+        if command == "demo" and not changes:
+            return "make demo"
+        if command in {"train-h100", "train-m4"}:
+            return f"make {command}{settings}"
+    return f"make train CONFIG={target.config}{settings}"
+
+
+def show(findings: Sequence[Finding], target: Target, verdicts: tuple[str, str], *, failed: bool, json: bool) -> None:
+    """Show all findings and end in a verdict and the next command.
+
+    Args:
+        findings: Of every check.
+        target: What was judged.
+        verdicts: What to say where it can run, and where it cannot.
+        failed: The exit code is not 0.
+        json: One JSON object instead.
+    """
+    following = next_command(target, failed=failed)
+    judgement = target.judgement
+    if json:
+        facts = {"platform": judgement.platform, "reason": judgement.reason, "next_command": following}
+        print(as_json(findings, config=str(target.config), **facts))
+        return
+    say(f"{target.config} on {judgement.platform}: {judgement.reason}", "bold")
+    render(findings)
+    bad = has_errors(findings)
+    verdict = paint(verdicts[bad], "red" if bad else "green", "bold", stream=sys.stdout)
+    print(f"\n{verdict} ({summary(findings)})\nnext: {following}")
