@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,7 +171,7 @@ def _not_writable(folder: Path) -> list[Finding]:
         probe.touch()
         probe.unlink()
     finally:
-        for path in missing:
-            if path.exists():
+        with contextlib.suppress(OSError):  # never made, or in use by another run since
+            for path in missing:
                 path.rmdir()
     return []
