@@ -30,7 +30,7 @@ class Question:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Take each conversation's last answer as what is expected.
+    """Take the answer each conversation ends with as what is expected; a conversation that ends otherwise asks nothing.
 
     Raises:
         OSError: The file cannot be read.
@@ -84,6 +84,12 @@ def answer(
 
 
 def exact_match(answers: Sequence[str], questions: Sequence[Question]) -> float:
-    """Return the share of answers that are letter for letter what was expected."""
+    """Return the share of answers that are letter for letter what was expected.
+
+    Raises:
+        ValueError: There is no question, so there is no share.
+    """
+    if not questions:
+        raise ValueError("there are no questions to score")
     hits = sum(given == question.expected.strip() for given, question in zip(answers, questions, strict=True))
     return hits / len(questions)
