@@ -14,6 +14,7 @@ from kit import dataset
 from kit.chat_tokenizer import ChatTokenizer
 from kit.conversations import read_conversations
 from kit.dataset import EncodedFile, file_sha256, load_file
+from kit.demo_task import TRAIN_ROWS, VALIDATION_WORDS
 from kit.encoding import IGNORE_INDEX, encode
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _finding(file: EncodedFile, id: str) -> Finding:  # noqa: A002 - the field's
 
 
 def test_the_sample_data_is_fine(byte_chat: ChatTokenizer) -> None:
-    for name, rows in (("train", 2000), ("val", 100)):
+    for name, rows in (("train", TRAIN_ROWS), ("val", len(VALIDATION_WORDS))):
         file = load_file(ROOT / "data" / "sample" / f"{name}.jsonl", byte_chat, 64)
         assert [finding.severity for finding in file.findings] == ["ok"]
         assert len(file.rows) == rows
