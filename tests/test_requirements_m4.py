@@ -1,0 +1,109 @@
+"""The Mac's lock, as far as it can be shown on another machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kit.interpreter import PROJECT_ROOT
+from kit.locks import M4, packages
+from kit.uv_tool import diagnose
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXT = (PROJECT_ROOT / M4.target).read_text(encoding="utf-8")
+PINS = packages(TEXT)
+MACOS = (14, 0)
+# These two decide what a Mac can do; a pure-Python fallback of either would have no 4-bit, or no MPS.
+NATIVE = ("bitsandbytes", "torch")
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """The file pip takes for a Mac with macOS 14."""
+
+    name: str
+    sha256: str
+
+    @property
+    def platforms(self) -> list[str]:
+        return self.name.removesuffix(".whl").split("-")[-1].split(".")
+
+    @property
+    def fits(self) -> bool:
+        for platform in self.platforms:
+            macos = re.fullmatch(r"macosx_(\d+)_(\d+)_(?:arm64|universal2)", platform)
+            if platform == "any" or (macos and (int(macos[1]), int(macos[2])) <= MACOS):
+                return True
+        return False
+
+
+def hashes() -> dict[str, set[str]]:
+    """The hashes the lock allows, by package."""
+    blocks = re.split(r"^(?=[a-z0-9][\w.-]*==)", TEXT, flags=re.MULTILINE)[1:]
+    return {block.split("==")[0]: set(re.findall(r"--hash=sha256:(\w{64})", block)) for block in blocks}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Wheel]:
+    """Ask the registry, through pip, which file each pin is on such a Mac: metadata only, nothing is downloaded."""
+    folder: Path = tmp_path_factory.mktemp("macos")
+    # In hash mode pip would download every file before it answers; so the hashes are compared here.
+    (folder / "pins.txt").write_text("".join(f"{name}=={version}\n" for name, version in PINS.items()))
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed"]
+    command += ["--retries", "2"]  # each is warned of, which tells an absent network from an absent wheel
+    command += ["--platform", "macosx_14_0_arm64", "--python-version", "3.11", "--implementation", "cp"]
+    command += ["--only-binary", ":all:", "--target", str(folder / "target")]
+    command += ["--report", str(folder / "report.json"), "-r", str(folder / "pins.txt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        if "connection broken by" in done.stderr:
+            pytest.skip(f"not checked: {diagnose(done.stderr, 'the package registry did not answer').message}")
+        pytest.fail(done.stderr[-2000:])
+    found = {}
+    for item in json.loads((folder / "report.json").read_text())["install"]:
+        download = item["download_info"]
+        name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
+        found[name] = Wheel(download["url"].rsplit("/", 1)[-1], download["archive_info"]["hashes"]["sha256"])
+    return found
+
+
+@pytest.mark.slow  # asks the registry about each package
+def test_every_pin_has_a_wheel_for_macos_14_on_apple_silicon(wheels: dict[str, Wheel]) -> None:
+    assert wheels.keys() == PINS.keys()
+    assert [wheel.name for wheel in wheels.values() if not wheel.fits] == []
+
+
+@pytest.mark.slow  # asks the registry about each package
+def test_the_lock_holds_the_hash_of_each_of_these_wheels(wheels: dict[str, Wheel]) -> None:
+    allowed = hashes()
+    assert [wheel.name for name, wheel in wheels.items() if wheel.sha256 not in allowed[name]] == []
+
+
+@pytest.mark.slow  # asks the registry about each package
+@pytest.mark.parametrize("package", NATIVE)
+def test_what_works_the_gpu_is_built_for_the_mac(wheels: dict[str, Wheel], package: str) -> None:
+    assert wheels[package].platforms == ["macosx_14_0_arm64"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("a-1-py3-none-any.whl", True),
+        ("a-1-cp311-cp311-macosx_11_0_arm64.whl", True),
+        ("a-1-cp311-cp311-macosx_10_9_universal2.whl", True),
+        ("a-1-cp311-cp311-macosx_15_0_arm64.whl", False),
+        ("a-1-cp311-cp311-macosx_11_0_x86_64.whl", False),
+        ("a-1-cp311-cp311-manylinux_2_28_aarch64.whl", False),
+        ("a-1-cp311-cp311-macosx_10_9_x86_64.macosx_11_0_arm64.whl", True),
+    ],
+)
+def test_a_wheel_is_judged_by_its_name(name: str, *, fits: bool) -> None:
+    assert Wheel(name, "").fits is fits
