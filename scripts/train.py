@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING
 from kit.config import Resolved, resolve
 from kit.config_error import ConfigError
 from kit.console import say
+from kit.environment_checks import environment_findings
+from kit.environment_probe import probe as probe_environment
 from kit.failures import explain
 from kit.findings import Finding, error, has_errors, render, summary
 from kit.machine_probe import probe
@@ -63,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as exc:
         render(exc.findings, sys.stderr)
         return exc.exit_code
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the kit trains on one GPU; torch would spread over all
     job, findings = _check(resolved, require=options.require, overwrite=options.overwrite)
     if has_errors(findings):
         render(findings, sys.stderr)
@@ -98,7 +99,10 @@ def _check(resolved: Resolved, *, require: str | None, overwrite: bool) -> tuple
             )
         )
     preflight = check_run(resolved, judgement, machine, stack, download=True)
-    findings += preflight.findings + run_directory_findings(resolved.settings, overwrite=overwrite)
+    environment = environment_findings(
+        probe_environment(resolved.settings, work=False), resolved.settings, judgement.platform
+    )
+    findings += preflight.findings + environment + run_directory_findings(resolved.settings, overwrite=overwrite)
     return Job(resolved, machine, judgement, stack, preflight), findings
 
 
@@ -134,6 +138,8 @@ def _run(job: Job, argv: list[str], *, overwrite: bool) -> int:
 
 
 def _train(job: Job, plan: TrainingPlan, receipt: Receipt) -> int:
+    # The kit trains on one GPU, CUDA's first; transformers would spread the batch over all it sees.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     # Imported here: everything that can be found wrong without torch was found before.
     with quiet_imports():
         from kit.stack.model import attach_adapter, load_base_model, resolve_attention

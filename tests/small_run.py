@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -67,3 +68,20 @@ def read_metrics(output: Path) -> list[dict[str, float]]:
 def losses(output: Path) -> list[float]:
     """Read a run's training losses, step by step."""
     return [line["loss"] for line in read_metrics(output) if "loss" in line]
+
+
+def deviations(receipt: dict[str, object], lock: Path) -> dict[str, tuple[str, str | None]]:
+    """Compare what a run was trained with against a lock: locked and installed version of each package that differs."""
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    packages = receipt["packages"]
+    assert isinstance(packages, dict)
+    installed = {_canonical(name): version.split("+")[0] for name, version in packages.items()}
+    return {
+        name: (version, installed.get(_canonical(name)))
+        for name, version in pins
+        if installed.get(_canonical(name)) != version
+    }
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.interpreter import PROJECT_ROOT
-from small_run import losses, read_metrics, read_receipt, run_training
+from small_run import deviations, losses, read_metrics, read_receipt, run_training
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +68,12 @@ def without_dropout(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_each_run_names_its_stack(without_dropout: Pair) -> None:
     assert read_receipt(without_dropout.current)["stack"] == "current"
     assert read_receipt(without_dropout.reference)["stack"] == "reference"
+
+
+def test_the_locked_reference_stack_trains(without_dropout: Pair) -> None:
+    """A lock counts as good when a run with exactly its versions has trained."""
+    receipt = read_receipt(without_dropout.reference)
+    assert deviations(receipt, PROJECT_ROOT / "locks/reference-linux-x86_64.txt") == {}
 
 
 def test_adapters_start_identical(without_dropout: Pair) -> None:

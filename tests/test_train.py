@@ -12,7 +12,7 @@ import pytest
 
 import train
 from kit.interpreter import PROJECT_ROOT
-from small_run import CONFIG, losses, overrides, read_metrics, read_receipt, run_training, train_command
+from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +55,15 @@ def test_the_receipt_says_what_was_trained_from_what_with_what(finished: Path) -
     assert receipt["peak_memory_bytes"] > 0  # type: ignore[operator]
     assert receipt["attention"] == "sdpa"
     assert len(receipt["locks"]) >= 2  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock compared with is the one for Linux")
+def test_the_locked_current_stack_trains(finished: Path) -> None:
+    """A lock counts as good when a run with exactly its versions has trained."""
+    receipt = read_receipt(finished)
+    assert receipt["stack"] == "current"
+    assert deviations(receipt, PROJECT_ROOT / "locks/current-linux-x86_64.txt") == {}
+    assert receipt["steps_done"] == 3
 
 
 def test_metrics_hold_one_line_a_step_and_the_last_evaluation(finished: Path) -> None:

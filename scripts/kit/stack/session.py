@@ -25,7 +25,7 @@ def prepare_logging(settings: Settings) -> None:
     """Tell wandb what to call the run and where to write, where the run reports to it."""
     if settings.training.report_to == "wandb":
         wandb = settings.wandb
-        os.environ["WANDB_MODE"] = wandb.mode
+        os.environ.setdefault("WANDB_MODE", wandb.mode)  # set outside, it wins, as validation says
         os.environ["WANDB_DIR"] = str(settings.run_directory)
         if wandb.project:
             os.environ["WANDB_PROJECT"] = wandb.project
