@@ -20,6 +20,7 @@ from kit.stack import stack_of
 
 if TYPE_CHECKING:
     from chat_folders import ChatFolder
+    from kit.chat_tokenizer import ChatTokenizer
     from kit.config import Resolved
     from kit.findings import Finding
 
