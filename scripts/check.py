@@ -15,6 +15,7 @@ from kit.console import fail
 from kit.findings import exit_code, render, run_check
 from kit.interpreter import PROJECT_ROOT
 from kit.locks import LOCKS, check_lock
+from kit.shell_rules import check_shell_scripts
 from kit.steps import Step, run_steps
 from kit.tracked_files import check_tracked_files, shell_scripts
 
@@ -34,8 +35,9 @@ def check_locks() -> int:
 
 
 def check_files() -> int:
-    """Show what tracked files must not contain."""
+    """Show what tracked files must not contain, and shell scripts not use."""
     findings = run_check(lambda: check_tracked_files(PROJECT_ROOT), "files")
+    findings += run_check(lambda: check_shell_scripts(PROJECT_ROOT, shell_scripts(PROJECT_ROOT)), "shell")
     render(findings)
     return exit_code(findings)
 
