@@ -24,7 +24,9 @@ endif
 
 ENVIRONMENT := $(if $(filter reference,$(STACK)),.venv-reference,.venv)
 # Before setup there is no environment; detection and set-up then run with the machine's own Python.
-PY := $(if $(wildcard $(ENVIRONMENT)/bin/python),$(ENVIRONMENT)/bin/python,$(PYTHON))
+# On a Mac, what setup_m4.sh made serves every command.
+MAC_ENVIRONMENT := $(if $(filter current,$(STACK)),.venv-m4)
+PY := $(firstword $(wildcard $(ENVIRONMENT)/bin/python $(MAC_ENVIRONMENT)/bin/python) $(PYTHON))
 # What setup_m4.sh made, or `make setup` on a Mac, which is the same lock.
 PY_M4 := $(firstword $(wildcard .venv-m4/bin/python .venv/bin/python) $(PYTHON))
 SETUP := $(PYTHON) scripts/setup_environment.py

@@ -101,6 +101,14 @@ def test_train_m4_prefers_what_setup_m4_made(installed: Path) -> None:
     assert recipe(installed, "train-m4")[-1].startswith(".venv-m4/bin/python ")
 
 
+@pytest.mark.parametrize("target", ["detect", "validate", "config", "train"])
+def test_every_command_runs_with_what_setup_m4_made_where_that_is_all_there_is(fresh: Path, target: str) -> None:
+    (fresh / ".venv-m4" / "bin").mkdir(parents=True)
+    (fresh / ".venv-m4" / "bin" / "python").touch()
+    assert recipe(fresh, target)[-1].startswith(".venv-m4/bin/python ")
+    assert not recipe(fresh, target, "STACK=reference")[-1].startswith(".venv")
+
+
 @pytest.fixture
 def mps_settings(installed: Path) -> Callable[..., str]:
     """What a run sees of PyTorch's MPS settings."""
