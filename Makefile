@@ -12,11 +12,16 @@ RECORD ?=
 FROM ?=
 ## ARGS     handed to the script as it is
 ARGS ?=
+## IN       docker: detect and validate inside the image
+IN ?=
 ## PYTHON   what sets up: any Python from 3.9 on
 PYTHON ?= python3
 
 ifneq ($(filter-out current reference,$(STACK)),)
 $(error STACK=$(STACK): there is current and reference)
+endif
+ifneq ($(filter-out docker,$(IN)),)
+$(error IN=$(IN): there is docker, or nothing for this machine itself)
 endif
 ifneq ($(filter-out 1,$(GPUS)),)
 $(error GPUS=$(GPUS): the kit trains on one GPU so far)
@@ -30,9 +35,15 @@ PY := $(firstword $(wildcard $(ENVIRONMENT)/bin/python $(MAC_ENVIRONMENT)/bin/py
 # What setup_m4.sh made, or `make setup` on a Mac, which is the same lock.
 PY_M4 := $(firstword $(wildcard .venv-m4/bin/python .venv/bin/python) $(PYTHON))
 SETUP := $(PYTHON) scripts/setup_environment.py
+# The image's default is the reference stack; everywhere else it is the current one.
+IMAGE_STACK := $(if $(filter file,$(origin STACK)),reference,$(STACK))
+# An empty FLASH_ATTN_WHEEL leaves flash-attn out; one that is not given means the stack's own.
+IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image "$(BASE_IMAGE)") \
+  $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") \
+  $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 test check format lock clean
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean
 
 ##@ Start here
 help: ## show this
@@ -44,16 +55,16 @@ setup: ## install the stack into .venv (STACK=reference: .venv-reference)
 setup-m4: ## on a Mac: check it, install into .venv-m4, try the GPU (ARGS: --check, --dry-run, --uninstall)
 	@./setup_m4.sh $(ARGS)
 
-detect: ## say what this machine is, and which configuration fits it (RECORD, FROM)
-	@$(PY) scripts/check_gpu.py $(if $(FROM),--from "$(FROM)") $(if $(RECORD),--record "$(RECORD)") $(ARGS)
+detect: ## say what this machine is, and which configuration fits it (RECORD, FROM, IN)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) detect,$(PY) scripts/check_gpu.py) $(if $(FROM),--from "$(FROM)") $(if $(RECORD),--record "$(RECORD)") $(ARGS)
 
 demo: ## a real 4-bit fine-tuning run in minutes, on any machine
 	@$(SETUP) --stack $(STACK)
 	@$(ENVIRONMENT)/bin/python scripts/demo.py $(ARGS)
 
 ##@ Train
-validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM)
-	@$(PY) scripts/validate.py $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(ARGS)
+validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, IN)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/validate.py) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(ARGS)
 
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
@@ -71,15 +82,33 @@ train-m4: ## train on this Mac, within Metal's share of its memory (CONFIG, SET)
 	PYTORCH_MPS_LOW_WATERMARK_RATIO="$${PYTORCH_MPS_LOW_WATERMARK_RATIO:-0.9}" \
 	$(PY_M4) scripts/train.py $(or $(CONFIG),configs/training_config_m4.yaml) $(SET) --require m4 $(ARGS)
 
-train-h100: ## says what there is until the container image is part of the kit
-	@echo 'error: the H100 container image is not part of the kit yet: it is the next milestone' >&2
-	@echo '  fix: on the H100 itself, make train CONFIG=$(or $(CONFIG),configs/training_config_h100.yaml)' >&2
-	@exit 2
+train-h100: ## on an NVIDIA host: check it and the image, validate inside, then train (CONFIG, SET, STACK)
+	@$(call IMAGE,$(IMAGE_STACK)) train $(or $(CONFIG),configs/training_config_h100.yaml) $(SET) $(ARGS)
+
+##@ Container
+image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)
+	@$(call IMAGE,$(IMAGE_STACK)) build
+
+image-check: ## say whether this machine can build the image and train in it
+	@$(call IMAGE,$(IMAGE_STACK)) check $(ARGS)
+
+image-sbom: ## list what is in the image: outputs/sbom-STACK.cdx.json
+	@$(call IMAGE,$(IMAGE_STACK)) sbom $(ARGS)
+
+shell-h100: ## a shell in the image
+	@$(call IMAGE,$(IMAGE_STACK)) shell $(ARGS)
+
+demo-image: ## the demo inside the image, on the CPU (the current stack)
+	@$(call IMAGE,$(STACK)) demo $(ARGS)
 
 ##@ Work on the kit
 test: ## all tests, on both stacks
 	@$(SETUP)
 	@.venv/bin/python scripts/run_tests.py $(ARGS)
+
+test-image: ## build both images and try them, where a Docker engine can be had
+	@$(SETUP)
+	@$(PYTHON) scripts/run_image_tests.py $(ARGS)
 
 check: ## the gate: format, lint, types, shell, locks, tracked files, fast tests
 	@$(SETUP)

@@ -149,16 +149,46 @@ def test_setup_can_run_with_another_python(fresh: Path) -> None:
     ]
 
 
-def test_train_h100_says_what_to_do_until_the_image_is_there(fresh: Path) -> None:
-    done = make(fresh, "train-h100", "CONFIG=mine.yaml")
-    assert done.returncode == 2
-    assert "not part of the kit yet" in done.stderr
-    assert "make train CONFIG=mine.yaml" in done.stderr
+def test_train_h100_is_the_reference_stack_unless_another_is_named(fresh: Path) -> None:
+    config = "configs/training_config_h100.yaml"
+    assert recipe(fresh, "train-h100") == [f"python3 scripts/image.py --stack reference train {config}"]
+    assert recipe(fresh, "train-h100", "STACK=current", "CONFIG=mine.yaml", "SET=training.seed=1") == [
+        "python3 scripts/image.py --stack current train mine.yaml training.seed=1"
+    ]
+
+
+def test_an_image_without_flash_attention_differs_from_one_where_nothing_was_said(fresh: Path) -> None:
+    assert recipe(fresh, "image", "FLASH_ATTN_WHEEL=") == [
+        'python3 scripts/image.py --stack reference --flash-attn-wheel "" build'
+    ]
+    assert recipe(fresh, "image") == ["python3 scripts/image.py --stack reference build"]
+
+
+def test_the_images_base_and_network_can_be_chosen(fresh: Path) -> None:
+    assert recipe(fresh, "image", "BASE_IMAGE=debian:12", "BUILD_NETWORK=host") == [
+        'python3 scripts/image.py --stack reference --base-image "debian:12" --network "host" build'
+    ]
+
+
+def test_the_demo_in_the_image_is_the_current_stacks(fresh: Path) -> None:
+    assert recipe(fresh, "demo-image") == ["python3 scripts/image.py --stack current demo"]
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments"), [("detect", "detect"), ("validate", "validate c.yaml lora.r=8"), ("shell-h100", "shell")]
+)
+def test_commands_can_run_inside_the_image(fresh: Path, target: str, arguments: str) -> None:
+    given = ["CONFIG=c.yaml", "SET=lora.r=8"] if target == "validate" else []
+    assert recipe(fresh, target, "IN=docker", *given) == [f"python3 scripts/image.py --stack reference {arguments}"]
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("STACK=newest", "there is current and reference"), ("GPUS=2", "the kit trains on one GPU so far")],
+    [
+        ("STACK=newest", "there is current and reference"),
+        ("IN=podman", "there is docker"),
+        ("GPUS=2", "the kit trains on one GPU so far"),
+    ],
 )
 def test_a_value_that_would_be_ignored_is_refused(fresh: Path, argument: str, message: str) -> None:
     done = make(fresh, "setup", argument)

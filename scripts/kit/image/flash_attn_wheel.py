@@ -62,7 +62,9 @@ def fetch(address: str, target: Path) -> str:
                 digest.update(chunk)
                 file.write(chunk)
     except (OSError, urllib.error.URLError) as exc:
-        raise WheelError(f"{address} cannot be downloaded: {exc}; name another FLASH_ATTN_WHEEL, or {_LEAVE_OUT}") from exc
+        raise WheelError(
+            f"{address} cannot be downloaded: {exc}; name another FLASH_ATTN_WHEEL, or {_LEAVE_OUT}"
+        ) from exc
     return digest.hexdigest()
 
 
@@ -80,7 +82,9 @@ def install(uv: Path, address: str, expected: str) -> str:
         wheel = Path(folder) / name
         found = fetch(address, wheel)
         if expected and found != expected.lower():
-            raise WheelError(f"{name} has the SHA-256 {found}, and FLASH_ATTN_SHA256 is {expected}: it was not installed")
+            raise WheelError(
+                f"{name} has the SHA-256 {found}, and FLASH_ATTN_SHA256 is {expected}: it was not installed"
+            )
         # Its dependencies (torch, einops, packaging) are in the lock; --no-deps keeps it from changing any.
         command = [str(uv), "pip", "install", "--quiet", "--no-deps", "--no-cache", "--python", sys.executable]
         if subprocess.run([*command, str(wheel)], check=False).returncode != 0:

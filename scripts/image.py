@@ -1,0 +1,186 @@
+"""Build the container image, and run the kit in it: detection, validation, training, a shell, the demo.
+
+Run as:
+    python scripts/image.py build --stack reference           (or: make image)
+    python scripts/image.py train CONFIG key.path=value …     (or: make train-h100): checks host and image, then trains
+    python scripts/image.py detect | validate | shell | demo  (make detect IN=docker, …)
+    python scripts/image.py sbom                              what is inside, as CycloneDX JSON
+    python scripts/image.py check [--json]                    only say whether this machine can do all that
+
+Standard library only, and for Python 3.9 on: the host needs nothing but Docker. The image is built again whenever what
+it is made of has changed, which takes seconds unless a lock did.
+Exit codes: 0 done, 1 a check or the run failed, 2 wrong use, 130 and 143 stopped, after a checkpoint where one trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.console import say
+from kit.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
+from kit.image import engine_rules as rules
+from kit.image.build import (
+    FLASH_ATTN_WHEELS,
+    NAME,
+    SOURCE_LABEL,
+    Build,
+    build_command,
+    ca_bundle,
+    remembered,
+    source_digest,
+)
+from kit.image.container import Service, compose_variables, container_user, prepare_folders, run_command
+from kit.image.engine import Client, Engine, ask, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).resolve().parents[1]
+_RUN = ("train", "validate", "detect", "shell", "demo")
+
+
+def check(engine: Engine, command: str, stack: str) -> list[Finding]:
+    """Judge the host for one command; ``check`` asks everything."""
+    found = run_check(lambda: rules.check_machine(engine), "image.machine")
+    needs_compose = command in {*_RUN, "check"}
+    found += run_check(
+        lambda: rules.check_engine(engine, to_build=command != "sbom", needs_compose=needs_compose), "image.engine"
+    )
+    if command in {"build", "check"}:
+        found += run_check(lambda: rules.check_disk(engine, stack), "image.disk")
+    if command in {"train", "check"}:
+        found += run_check(lambda: rules.check_gpu(engine), "image.gpu")
+        found += run_check(lambda: rules.check_access(engine), "image.access")
+    return found
+
+
+def revision() -> str:
+    """Name the git revision, ``-dirty`` where a tracked file differs from it."""
+    answer = ask(["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"])
+    return answer.out if answer.code == 0 else "unknown"
+
+
+def the_build(options: argparse.Namespace, engine: Engine) -> Build:
+    """Put a build together from the command line and this machine."""
+    wheel = options.flash_attn_wheel
+    return Build(
+        name=os.environ.get("KIT_IMAGE") or NAME,
+        stack=options.stack,
+        user=container_user((os.getuid(), os.getgid()), os.environ, is_rootless=engine.is_rootless),
+        base_image=options.base_image,
+        flash_attn_wheel=FLASH_ATTN_WHEELS[options.stack] if wheel is None else wheel,
+        flash_attn_sha256=options.flash_attn_sha256,
+        network=options.network,
+        ca_bundle=ca_bundle(os.environ),
+        revision=revision(),
+    )
+
+
+def labels_of(client: Client, tag: str) -> dict[str, str]:
+    """Read an image's labels; none where there is no such image."""
+    answer = ask([client.path, "image", "inspect", "--format", "{{json .Config.Labels}}", tag])
+    return dict(json.loads(answer.out) or {}) if answer.code == 0 and answer.out else {}
+
+
+def make_image(client: Client, build: Build) -> int:
+    """Build, show the size, and return the exit code."""
+    started = time.monotonic()
+    say(f"building {build.tag}: minutes where a package has to come, seconds where only scripts changed", "bold")
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    code = subprocess.run(build_command(ROOT, build, client), cwd=ROOT, env=environment, check=False).returncode
+    if code:
+        say(f"error: {build.tag} was not built: the lines above say at which step", "red")
+        say("  fix: a certificate that is not trusted: SSL_CERT_FILE=…; no way to the registry: BUILD_NETWORK=host;")
+        say("       flash-attn's wheel cannot be had: FLASH_ATTN_WHEEL= leaves it out")
+        return 1
+    size = ask([client.path, "image", "inspect", "--format", "{{.Size}}", build.tag]).out
+    gigabytes = f"{int(size) / 10**9:.2f} GB" if size.isdigit() else "of unknown size"
+    print(f"{build.tag} is ready: {gigabytes}, after {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def write_sbom(client: Client, tag: str, target: Path) -> int:
+    """Ask the image what is inside and keep the answer."""
+    done = subprocess.run([client.path, "run", "--rm", "--network=none", tag, "sbom"], capture_output=True, check=False)
+    if done.returncode:
+        say(done.stderr.decode(errors="replace").strip(), "dim")
+        say(f"error: {tag} did not list its packages", "red")
+        say(f"  fix: make image STACK={tag.partition(':')[2]}")
+        return 1
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(done.stdout)
+    print(f"{target}: {len(json.loads(done.stdout)['components'])} packages of {tag}")
+    return 0
+
+
+def run_service(options: argparse.Namespace, engine: Engine, build: Build) -> int:
+    """Become compose, which runs the service; signals then reach it without a detour."""
+    prepare_folders(ROOT, build.user)
+    with_gpu = options.command == "train" or (
+        options.command != "demo" and bool(engine.gpus) and engine.has_nvidia_runtime
+    )
+    if options.command != "demo" and not with_gpu:
+        say("without a GPU: this machine has none that the engine can hand on", "yellow")
+    has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    service = Service(options.command, options.arguments, with_gpu=with_gpu, has_terminal=has_terminal)
+    command = run_command(ROOT, engine.compose, service)
+    os.chdir(ROOT)
+    sys.stdout.flush()
+    os.execvpe(command[0], command, {**os.environ, **compose_variables(build.name, build.stack, build.user)})  # noqa: S606 - no shell
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary_line, _, body = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="image.py", description=summary_line, epilog=body, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stack", choices=tuple(FLASH_ATTN_WHEELS), default="reference", help="default: %(default)s")
+    parser.add_argument("--base-image", default="", metavar="NAME", help="another base, such as NAME@sha256:…")
+    parser.add_argument("--flash-attn-wheel", metavar="URL", help="another wheel; empty leaves flash-attn out")
+    parser.add_argument("--flash-attn-sha256", default="", metavar="HEX", help="the wheel's checksum")
+    parser.add_argument("--network", default="", help="the build's network, such as host")
+    parser.add_argument("--output", type=Path, help="sbom: the file to write")
+    parser.add_argument("--json", action="store_true", help="check: one JSON object on stdout")
+    parser.add_argument("command", choices=("build", "check", "sbom", *_RUN))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the command inside: CONFIG key.path=value …")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check, build where it is needed, and run; return the exit code."""
+    options = _parser().parse_args(argv)
+    engine = probe(ROOT)
+    findings = check(engine, options.command, options.stack)
+    if options.command == "check":
+        print(as_json(findings)) if options.json else render(findings)
+        return exit_code(findings)
+    render([finding for finding in findings if finding.severity != "ok"], sys.stderr)
+    if has_errors(findings) or engine.client is None:
+        say(f"not started: {summary(findings)}. Mend the errors above, then run the same command again.", "red", "bold")
+        return 1
+    build = the_build(options, engine)
+    if options.command == "sbom":
+        target = options.output or ROOT / "outputs" / f"sbom-{options.stack}.cdx.json"
+        return write_sbom(engine.client, build.tag, target)
+    labels = labels_of(engine.client, build.tag)
+    if labels and options.command != "build":
+        build = remembered(build, labels, wheel_given=options.flash_attn_wheel is not None)
+    if options.command == "build" or labels.get(SOURCE_LABEL) != source_digest(ROOT, build):
+        code = make_image(engine.client, build)
+        if code or options.command == "build":
+            return code
+    return run_service(options, engine, build)
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

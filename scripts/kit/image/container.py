@@ -1,0 +1,74 @@
+"""A container of the image: whose it is, and the compose command that starts it.
+
+Standard library only, and for Python 3.9 on. Pure but for ``prepare_folders``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+DEFAULT_USER = (1000, 1000)
+# Bind-mounted: the engine would make a missing one, as root.
+MOUNTED = ("configs", "data", "models", "outputs")
+WRITTEN = ("models", "outputs")
+
+
+def container_user(host: tuple[int, int], environ: Mapping[str, str], *, is_rootless: bool) -> tuple[int, int]:
+    """Return the (uid, gid) the container runs as, so that what it writes belongs to the person.
+
+    Never root on the host: under sudo it is who called sudo, and for root itself 1000. A rootless engine maps the
+    person to 0 inside, and everybody else to an id nobody has.
+    """
+    if is_rootless:
+        return (0, 0)
+    if host[0] != 0:
+        return host
+    if environ.get("SUDO_UID", "").isdigit() and environ.get("SUDO_GID", "").isdigit() and environ["SUDO_UID"] != "0":
+        return (int(environ["SUDO_UID"]), int(environ["SUDO_GID"]))
+    return DEFAULT_USER
+
+
+def prepare_folders(root: Path, user: tuple[int, int]) -> None:
+    """Make the folders that are mounted, and, as root, give those that are written to the container's user."""
+    for name in MOUNTED:
+        folder = root / name
+        folder.mkdir(exist_ok=True)
+        if name in WRITTEN and os.getuid() == 0 and folder.stat().st_uid == 0 and user[0] != 0:
+            os.chown(folder, *user)
+
+
+def compose_variables(image: str, stack: str, user: tuple[int, int]) -> dict[str, str]:
+    """Return the variables compose.yaml is filled in with."""
+    return {"KIT_IMAGE": image, "STACK": stack, "KIT_UID": str(user[0]), "KIT_GID": str(user[1])}
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of compose.yaml, to be run once.
+
+    Attributes:
+        name: Its name there.
+        arguments: What follows its entry point.
+        with_gpu: It reserves the GPU.
+        has_terminal: A person is looking.
+    """
+
+    name: str
+    arguments: Sequence[str] = ()
+    with_gpu: bool = False
+    has_terminal: bool = False
+
+
+def run_command(root: Path, compose: Sequence[str], service: Service) -> list[str]:
+    """Return the command line that runs a service and removes its container afterwards."""
+    command = [*compose, "--project-directory", str(root), "--file", str(root / "docker" / "compose.yaml")]
+    if service.with_gpu:
+        command += ["--file", str(root / "docker" / "compose.gpu.yaml")]
+    terminal = () if service.has_terminal else ("-T",)
+    return [*command, "run", "--rm", *terminal, service.name, *service.arguments]

@@ -1,0 +1,72 @@
+"""Say, at a container's start, what is about to run: stack, attention, bitsandbytes' library, who owns the outputs.
+
+Run by docker/entrypoint, inside the image: ``python -m kit.image.start``. Exit code 1 where nothing could be written.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from kit.console import say
+from kit.findings import Finding, error, exit_code, render
+from kit.stack import Stack, installed_stack
+
+_ASK = "--bitsandbytes"
+_SECONDS = 120
+
+
+def attention_sentence(stack: Stack) -> str:
+    """Say which attention ``auto`` becomes on this stack, and what that means."""
+    best = stack.attention_implementations[0]
+    if best == "flash_attention_2":
+        return f"FlashAttention 2 (flash-attn {stack.versions['flash-attn']})"
+    if best == "sdpa":
+        return "torch's SDPA; flash-attn is not in this image and not needed"
+    return (
+        "eager, for rows of up to 2,048 tokens: flash-attn is not in this image, and transformers "
+        f"{stack.versions['transformers']} has no SDPA for Mistral"
+    )
+
+
+def bitsandbytes_library() -> str:
+    """Return the name of the native library bitsandbytes loads here: its CUDA library, or its CPU one without a GPU."""
+    # In a process of its own: whatever importing it prints or breaks stays there.
+    command = [sys.executable, "-m", "kit.image.start", _ASK]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"unknown: it did not load within {_SECONDS} s"
+    lines = done.stdout.splitlines()
+    return lines[-1] if done.returncode == 0 and lines else "unknown: it does not import"
+
+
+def check_writable(folder: Path, uid: int) -> list[Finding]:
+    """Say whether a run could write there, by the mount and the ids as they are."""
+    if os.access(folder, os.W_OK | os.X_OK):
+        return []
+    message = f"{folder}/ cannot be written by user {uid}, as whom this container runs"
+    fix = f"on the host: sudo chown -R {uid} {folder.name}, or start it by make, which runs it as you"
+    return [error("image.not_writable", message, fix)]
+
+
+def main() -> int:
+    """Say it on stderr."""
+    if sys.argv[1:] == [_ASK]:
+        from kit.device_probe import native_library
+
+        print(native_library())
+        return 0
+    stack = installed_stack()
+    say(f"image: {stack.name} stack, revision {os.environ.get('KIT_REVISION', 'unknown')}", "bold")
+    say(f"attention: {attention_sentence(stack)}")
+    say(f"bitsandbytes: {bitsandbytes_library()}")
+    findings = check_writable(Path("outputs"), os.getuid())
+    render(findings, sys.stderr)
+    return exit_code(findings)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
