@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 from importlib import metadata
 from typing import Any
@@ -26,9 +27,8 @@ def python_components() -> list[dict[str, Any]]:
             "version": version,
             "purl": f"pkg:pypi/{name}@{quote(version)}",
         }
-        licence = distribution.metadata.get("License-Expression")
-        if licence:
-            component["licenses"] = [{"expression": licence}]
+        if "License-Expression" in distribution.metadata:
+            component["licenses"] = [{"expression": distribution.metadata["License-Expression"]}]
         found.setdefault(name, component)
     return [found[name] for name in sorted(found)]
 
@@ -58,8 +58,6 @@ def system_packages() -> list[dict[str, Any]]:
 
 
 def _distribution() -> str:
-    import platform
-
     try:
         return platform.freedesktop_os_release()["ID"]
     except OSError:
