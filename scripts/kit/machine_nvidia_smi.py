@@ -32,7 +32,8 @@ def ask_nvidia_smi() -> Report | None:
     found: list[Found] = []
     driver, problem = None, ""
     for line in answer.output.splitlines():
-        row = dict(zip(known, (printable(part.strip()) for part in line.split(","))))  # noqa: B905 - Python 3.9 has no strict=; a short row is judged below
+        # A short row, which zip cuts off in silence, is judged below.
+        row = dict(zip(known, (printable(part.strip()) for part in line.split(","))))
         item = _gpu_of(row)
         if item is not None:
             found.append(item)

@@ -75,7 +75,7 @@ def _read_nvml(nvml: Any) -> Report | None:
         for index in range(int(nvml.nvmlDeviceGetCount())):
             try:
                 found.extend(_read_gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(index), index))
-            except nvml.NVMLError as exc:
+            except nvml.NVMLError as exc:  # noqa: PERF203 - a GPU that cannot be read hides no other; there are few
                 problems.append(f"NVML cannot read GPU {index}: {exc}")
     finally:
         _try(nvml.nvmlShutdown)
