@@ -53,7 +53,7 @@ def make_plan(settings: Settings, rows: Sequence[EncodedRow], eval_rows: Sequenc
     """
     training, batch_size = settings.training, settings.effective_batch_size
     steps_per_epoch = math.ceil(len(rows) / batch_size)
-    # Rounded first: 1.1 epochs of 10 steps are 11, and 1.1 * 10 is a little more.
+    # Rounded first: 0.07 epochs of 100 steps are 7, and 0.07 * 100 is a little more.
     by_epochs = max(1, math.ceil(round(training.num_train_epochs * steps_per_epoch, 6)))
     steps = training.max_steps if training.max_steps > 0 else by_epochs
     order: list[int] = []

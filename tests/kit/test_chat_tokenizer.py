@@ -194,7 +194,7 @@ def test_padding_and_truncation_of_the_file_do_not_reach_the_rows(chat_folder: C
     plain = ChatTokenizer.load(str(folder))
     tokenizer = ChatTokenizer.load(str(folder)).tokenizer
     tokenizer.enable_truncation(4)
-    tokenizer.enable_padding(length=9)
+    tokenizer.enable_padding(length=99)
     tokenizer.save(str(folder / "tokenizer.json"))
     assert ChatTokenizer.load(str(folder)).encode("a long text")[0] == plain.encode("a long text")[0]
 
