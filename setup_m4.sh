@@ -75,8 +75,9 @@ check_mac() {
   [ "$machine" = arm64 ] ||
     abort "this Mac has an Intel processor ($machine): torch has no wheels for it, and MPS no 4-bit" \
       "use a Mac with an M1 or later, or a Linux machine with an NVIDIA GPU"
-  # Without this variable, macOS tells a program built long ago that it is 10.16.
-  version=$(SYSTEM_VERSION_COMPAT=0 sw_vers -productVersion 2>/dev/null || true)
+  # Without this variable, macOS tells a program built long ago that it is 10.16; Python is asked for it as well.
+  export SYSTEM_VERSION_COMPAT=0
+  version=$(sw_vers -productVersion 2>/dev/null || true)
   major=${version%%.*}
   case "$major" in
     "" | *[!0-9]*) abort "the version of macOS cannot be read: sw_vers says '$version'" "run sw_vers and see why" ;;

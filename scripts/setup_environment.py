@@ -12,6 +12,7 @@ Standard library only, and for Python 3.9 on: it is what a new machine runs firs
 from __future__ import annotations
 
 import argparse
+import platform
 import signal
 import subprocess
 import sys
@@ -97,8 +98,10 @@ def create_interpreter(plan: Plan, uv: Path) -> None:
         run_uv(uv, [*create, base_python(), str(plan.folder)], f"uv could not make {plan.folder}")
         return
     version = ".".join(map(str, ENVIRONMENT_PYTHON))
+    # On a Mac uv would also take an Intel Python, left over from an older machine, which gets no MPS.
+    asked = f"cpython-{version}-macos-aarch64" if platform.system() == "Darwin" else version
     try:
-        run_uv(uv, [*create, version, str(plan.folder)], f"uv could not make {plan.folder}")
+        run_uv(uv, [*create, asked, str(plan.folder)], f"uv could not make {plan.folder}")
     except SetupError as exc:
         raise SetupError(
             f"no Python {version} was found on this machine, and uv did not get one: {exc.message}",

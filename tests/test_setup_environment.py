@@ -231,6 +231,19 @@ def test_no_python_3_11_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.M
     assert "apt-get install python3.11" in caught.value.fix
 
 
+@pytest.mark.parametrize(("system", "asked"), [("Darwin", "cpython-3.11-macos-aarch64"), ("Linux", "3.11")])
+def test_a_python_3_11_for_this_processor_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, asked: str
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(setup_environment, "run_uv", lambda _, command, *__: commands.append(command))
+    monkeypatch.setattr(setup_environment.sys, "version_info", (3, 13, 0))
+    monkeypatch.setattr(setup_environment.platform, "system", lambda: system)
+    plan = setup_environment.Plan("current", tmp_path, tmp_path / "env", tmp_path / "lock", 0)
+    setup_environment.create_interpreter(plan, Path("uv"))
+    assert commands[0][-2:] == [asked, str(tmp_path / "env")]
+
+
 @pytest.mark.slow  # fetches uv and one small package
 def test_a_real_lock_is_installed_by_the_pinned_uv(project: Project) -> None:
     shutil.rmtree(project.root / ".cache")
