@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from kit.console import fail
 from kit.findings import exit_code, render, run_check
+from kit.gate.shell_rules import check_shell_scripts
+from kit.gate.steps import Step, run_steps
+from kit.gate.tracked_files import check_tracked_files, shell_scripts
 from kit.interpreter import PROJECT_ROOT
-from kit.locks import LOCKS, check_lock
-from kit.shell_rules import check_shell_scripts
-from kit.steps import Step, run_steps
-from kit.tracked_files import check_tracked_files, shell_scripts
+from kit.setup.locks import LOCKS, check_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,17 +23,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit import machine as machines
 from kit.console import fail, paint, say
 from kit.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
-from kit.machine_nvidia_rules import gigabytes, place
-from kit.machine_probe import probe
-from kit.platforms import Judgement, judge
+from kit.machine import facts as machines
+from kit.machine.nvidia_rules import gigabytes, place
+from kit.machine.platforms import Judgement, judge
+from kit.machine.probe import probe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kit.machine import Gpu, Machine
+    from kit.machine.facts import Gpu, Machine
 
 
 def detect_platform(machine: Machine | None = None) -> Judgement:

@@ -20,11 +20,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit import schema
-from kit.config import Overrides, Resolved, resolve
-from kit.config_error import ConfigError
+from kit.config import schema
+from kit.config.error import ConfigError
+from kit.config.resolve import Overrides, Resolved, resolve
+from kit.config.yaml_writer import annotated_yaml
 from kit.findings import as_json, error, render
-from kit.yaml_writer import annotated_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -22,19 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import train
-from kit.chat_tokenizer import ChatTokenizer
-from kit.config import resolve
-from kit.config_error import ConfigError
+from kit.config.error import ConfigError
+from kit.config.resolve import resolve
 from kit.console import paint, say
-from kit.dataset import file_sha256
+from kit.data.dataset import file_sha256
 from kit.findings import render
+from kit.model.chat_tokenizer import ChatTokenizer
 from kit.quiet_libraries import quiet_imports
-from kit.receipt import write_json
+from kit.run.receipt import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kit.settings import Settings
+    from kit.config.settings import Settings
 
 CONFIG = Path("configs/training_config_demo.yaml")
 PRETRAINING_STEPS = 500
@@ -78,8 +78,8 @@ def _step(number: int, what: str) -> None:
 def make_base(folder: Path) -> None:
     """Pre-train the base model where it is not there yet, or was made by other code."""
     stamp = folder / "made_by.json"
-    recipe = file_sha256(PROJECT_ROOT / "scripts/kit/demo_base.py") + file_sha256(
-        PROJECT_ROOT / "scripts/kit/demo_task.py"
+    recipe = file_sha256(PROJECT_ROOT / "scripts/kit/demo/base.py") + file_sha256(
+        PROJECT_ROOT / "scripts/kit/demo/task.py"
     )
     if stamp.exists() and recipe in stamp.read_text(encoding="utf-8"):
         say(f"{folder} is there already")
@@ -94,7 +94,7 @@ def make_base(folder: Path) -> None:
 def pretrain_base(folder: Path) -> float:
     """Pre-train the base model and return its last loss."""
     with quiet_imports():
-        from kit.demo_base import pretrain
+        from kit.demo.base import pretrain
 
     return pretrain(folder, steps=PRETRAINING_STEPS)
 

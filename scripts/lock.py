@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from kit.console import fail, say
 from kit.findings import as_json, exit_code, render, summary
 from kit.interpreter import PROJECT_ROOT
-from kit.locks import LOCKS, Lock, check_lock, packages, with_header
-from kit.uv_tool import SetupError, ensure_uv, run_uv
+from kit.setup.locks import LOCKS, Lock, check_lock, packages, with_header
+from kit.setup.uv import SetupError, ensure_uv, run_uv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

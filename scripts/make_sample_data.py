@@ -6,7 +6,7 @@ Run as:
 
 from __future__ import annotations
 
-from kit.demo_task import sample_files
+from kit.demo.task import sample_files
 from kit.interpreter import PROJECT_ROOT
 
 

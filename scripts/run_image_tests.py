@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.console import say
+from kit.gate.tracked_files import tracked_files
 from kit.image import engine as engines
 from kit.image.build import DEFAULT_BASE
 from kit.interpreter import PROJECT_ROOT
-from kit.tracked_files import tracked_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,6 +140,8 @@ def base_image(engine: engines.Engine, work: Path) -> str:
     made = subprocess.run(["debootstrap", "--variant=minbase", SUITE, str(folder)], capture_output=True, check=False)
     if made.returncode:
         raise LeftOutError(f"debootstrap failed: {made.stdout.decode(errors='replace').strip()[-200:]}")
+    for kept in (*folder.glob("var/cache/apt/archives/*.deb"), *folder.glob("var/lib/apt/lists/*_*")):
+        kept.unlink()  # as the official images do
     with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as archive:
         client = engine.client.path if engine.client else "docker"
         subprocess.run([client, "import", "-", STAND_IN], stdin=archive.stdout, capture_output=True, check=True)

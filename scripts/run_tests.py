@@ -10,9 +10,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from kit.gate.steps import Step, run_steps
 from kit.interpreter import PROJECT_ROOT
-from kit.setup_rules import probe_host, refuse_platform
-from kit.steps import Step, run_steps
+from kit.setup.rules import probe_host, refuse_platform
 
 _NO_TESTS_COLLECTED = 5
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from kit.console import fail, say
 from kit.interpreter import PROJECT_ROOT
-from kit.locks import DEV, Lock, digest, packages
-from kit.setup_rules import (
+from kit.setup.locks import DEV, Lock, digest, packages
+from kit.setup.rules import (
     Host,
     Refusal,
     disk_used,
@@ -37,7 +37,7 @@ from kit.setup_rules import (
     refuse_python,
     refuse_spaces,
 )
-from kit.uv_tool import STAMP, SetupError, base_python, ensure_uv, run_uv
+from kit.setup.uv import STAMP, SetupError, base_python, ensure_uv, run_uv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

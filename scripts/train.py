@@ -25,25 +25,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.config import Resolved, resolve
-from kit.config_error import ConfigError
+from kit.config.error import ConfigError
+from kit.config.resolve import Resolved, resolve
 from kit.console import say
-from kit.environment_checks import environment_findings
-from kit.environment_probe import probe as probe_environment
-from kit.failures import explain
+from kit.environment.checks import environment_findings
+from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, error, has_errors, render, summary
-from kit.machine_probe import probe
-from kit.platforms import Judgement, judge
-from kit.preflight import Preflight, check_run, run_directory_findings
+from kit.machine.platforms import Judgement, judge
+from kit.machine.probe import probe
 from kit.quiet_libraries import quiet_imports
-from kit.receipt import Receipt, describe_before, describe_data
+from kit.run.failures import explain
+from kit.run.plan import TrainingPlan, make_plan
+from kit.run.preflight import Preflight, check_run, run_directory_findings
+from kit.run.receipt import Receipt, describe_before, describe_data
 from kit.stack import Stack, installed_stack
-from kit.training_plan import TrainingPlan, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kit.machine import Machine
+    from kit.machine.facts import Machine
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ def _train(job: Job, plan: TrainingPlan, receipt: Receipt) -> int:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     # Imported here: everything that can be found wrong without torch was found before.
     with quiet_imports():
+        from kit.run.watch import StopRequest, TrainingWatch
         from kit.stack.model import attach_adapter, load_base_model, resolve_attention
         from kit.stack.session import adapter_sha256, peak_memory_bytes, prepare_logging, save_run
         from kit.stack.trainer import build_trainer
-        from kit.training_watch import StopRequest, TrainingWatch
 
     settings, platform = job.resolved.settings, job.judgement.platform
     prepare_logging(settings)

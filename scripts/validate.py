@@ -20,20 +20,20 @@ if __name__ == "__main__":
 import argparse
 from typing import TYPE_CHECKING
 
-from kit.config import resolve
-from kit.config_error import ConfigError
+from kit.config.error import ConfigError
+from kit.config.resolve import resolve
 from kit.console import fail, say
-from kit.environment_checks import environment_findings
-from kit.environment_probe import probe as probe_environment
+from kit.environment.checks import environment_findings
+from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, exit_code, skipped
-from kit.preflight import check_run
+from kit.run.preflight import check_run
 from kit.stack import installed_stack
 from kit.verdict import Target, add_target_arguments, show, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kit.settings import Settings
+    from kit.config.settings import Settings
 
 VERDICTS = ("ready", "not ready: the run would fail")
 

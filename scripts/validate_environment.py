@@ -21,21 +21,20 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-from kit import environment as facts
-from kit import environment_checks as checks
-from kit import environment_devices as devices
-from kit.config import resolve
-from kit.config_error import ConfigError
+from kit.config.error import ConfigError
+from kit.config.resolve import resolve
 from kit.console import fail, say
-from kit.environment_probe import probe
+from kit.environment import checks, facts
+from kit.environment import device_checks as devices
+from kit.environment.probe import probe
 from kit.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
-from kit.platforms import PLATFORMS, judge
+from kit.machine.platforms import PLATFORMS, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kit.environment import Environment, Stage
-    from kit.settings import Settings
+    from kit.config.settings import Settings
+    from kit.environment.facts import Environment, Stage
 
 # What a machine of one kind also counts as.
 _ALSO = {"h100": {"h100", "cuda", "cpu"}, "cuda": {"cuda", "cpu"}, "m4": {"m4", "cpu"}, "cpu": {"cpu"}}

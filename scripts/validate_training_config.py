@@ -20,8 +20,8 @@ if __name__ == "__main__":
 import argparse
 from typing import TYPE_CHECKING
 
-from kit.config import resolve
-from kit.config_error import ConfigError
+from kit.config.error import ConfigError
+from kit.config.resolve import resolve
 from kit.console import fail
 from kit.findings import exit_code
 from kit.rules import check

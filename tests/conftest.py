@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save a base of the demo's shape with random weights: real files, and nothing learnt."""
     pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from kit.demo_base import byte_tokenizer, new_model, save_base
+    from kit.demo.base import byte_tokenizer, new_model, save_base
 
     folder = tmp_path_factory.mktemp("tiny-base")
     tokenizer = byte_tokenizer()

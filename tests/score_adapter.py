@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import torch
 
-from kit.chat_tokenizer import ChatTokenizer
-from kit.config import resolve
-from kit.dataset import load_file
+from kit.config.resolve import resolve
+from kit.data.dataset import load_file
 from kit.interpreter import PROJECT_ROOT
+from kit.model.chat_tokenizer import ChatTokenizer
 from kit.stack.model import load_adapter, load_base_model
 
 

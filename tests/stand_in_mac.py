@@ -10,9 +10,9 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from kit import uv_tool
 from kit.interpreter import PROJECT_ROOT
-from kit.locks import UV, digest
+from kit.setup import uv as uv_tool
+from kit.setup.locks import UV, digest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import check_gpu
-from kit import machine as machines
-from kit.machine import Gpu, Machine, Nvidia
+from kit.machine import facts as machines
+from kit.machine.facts import Gpu, Machine, Nvidia
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "check_gpu.py"
@@ -221,7 +221,7 @@ def test_detection_imports_no_torch() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [SCRIPT, *sorted((ROOT / "scripts" / "kit").glob("machine*.py")), ROOT / "scripts" / "kit" / "platforms.py"],
+    [SCRIPT, *sorted((ROOT / "scripts" / "kit" / "machine").glob("*.py"))],
     ids=lambda path: path.name,
 )
 def test_detection_is_written_for_python_3_9(path: Path) -> None:

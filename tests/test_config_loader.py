@@ -9,8 +9,8 @@ import pytest
 
 import config_loader
 from config_loader import load_config, main, validate_required_fields
-from kit import schema
-from kit.config_error import ConfigError
+from kit.config import schema
+from kit.config.error import ConfigError
 
 ROOT = Path(__file__).parents[1]
 M4 = ROOT / "configs" / "training_config_m4.yaml"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kit import machine as machines
-from kit import schema
-from kit.config import Resolved, resolve
+from kit.config import schema
+from kit.config.resolve import Resolved, resolve
 from kit.estimate import estimate_memory
 from kit.findings import has_errors
-from kit.model_shape import MISTRAL_7B
-from kit.platforms import judge
+from kit.machine import facts as machines
+from kit.machine.platforms import judge
+from kit.model.shape import MISTRAL_7B
 from kit.rules import check
 from kit.stack import stack_of
 

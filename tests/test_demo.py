@@ -49,7 +49,7 @@ def test_ctrl_c_while_the_base_is_made_ends_with_130(monkeypatch: pytest.MonkeyP
 def test_a_base_that_learnt_nothing_fails_the_demo(tiny_base: Path, tmp_path: Path) -> None:
     """The demo's verdict is a check: without fine-tuning that works, it says so and exits 1."""
     import train
-    from kit.config import resolve
+    from kit.config.resolve import resolve
     from small_run import CONFIG, overrides
 
     changes = overrides(tiny_base, tmp_path / "out", training__max_steps=1)
@@ -60,8 +60,8 @@ def test_a_base_that_learnt_nothing_fails_the_demo(tiny_base: Path, tmp_path: Pa
 
 
 def test_the_sample_data_fits_the_demo(tiny_base: Path) -> None:
-    from kit.chat_tokenizer import ChatTokenizer
-    from kit.dataset import load_file
+    from kit.data.dataset import load_file
+    from kit.model.chat_tokenizer import ChatTokenizer
 
     loaded = load_file(PROJECT_ROOT / "data/sample/train.jsonl", ChatTokenizer.load(str(tiny_base)), 64)
     assert len(loaded.rows) == 4000

@@ -89,7 +89,7 @@ def test_every_file_the_document_names_is_there() -> None:
 
 
 def test_every_configuration_key_the_document_names_exists() -> None:
-    from kit.schema import keys
+    from kit.config.schema import keys
 
     known = set(keys())
     named = set(re.findall(r"\b((?:training|lora|model|data)\.[a-z_]+)(?==|`)", TEXT))

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from kit.interpreter import PROJECT_ROOT
-from kit.locks import REFERENCE, packages
-from kit.setup_rules import probe_host, refuse_platform
-from kit.uv_tool import diagnose
+from kit.setup.locks import REFERENCE, packages
+from kit.setup.rules import probe_host, refuse_platform
+from kit.setup.uv import diagnose
 
 FILE = PROJECT_ROOT / "environment-remote.yml"
 TEXT = FILE.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 
 import lock as lock_command
 from kit.interpreter import PROJECT_ROOT
-from kit.locks import CURRENT, LOCKS, M4, REFERENCE, Lock, check_lock, packages, with_header
+from kit.setup.locks import CURRENT, LOCKS, M4, REFERENCE, Lock, check_lock, packages, with_header
 
 ALL = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 

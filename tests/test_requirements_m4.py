@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,15 +13,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.interpreter import PROJECT_ROOT
-from kit.locks import M4, packages
-from kit.uv_tool import diagnose
+from kit.setup.locks import M4, packages
+from kit.setup.rules import probe_host
+from kit.setup.uv import SetupError, base_python, diagnose, ensure_uv, run_uv
+from small_run import read_receipt, run_training
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TEXT = (PROJECT_ROOT / M4.target).read_text(encoding="utf-8")
 PINS = packages(TEXT)
 MACOS = (14, 0)
+# The environment, and what uv unpacks beside it where its cache is cold.
+NEEDED_BYTES = 14 * 10**9
 # These two decide what a Mac can do; a pure-Python fallback of either would have no 4-bit, or no MPS.
 NATIVE = ("bitsandbytes", "torch")
 
@@ -107,3 +113,48 @@ def test_what_works_the_gpu_is_built_for_the_mac(wheels: dict[str, Wheel], packa
 )
 def test_a_wheel_is_judged_by_its_name(name: str, *, fits: bool) -> None:
     assert Wheel(name, "").fits is fits
+
+
+@pytest.fixture(scope="module")
+def same_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The Mac's versions in their Linux wheels: another torch build, the same Python code in every library."""
+    host = probe_host()
+    if (host.system, host.arch) != ("Linux", "x86_64"):
+        pytest.skip("these are the wheels for Linux on x86-64; on a Mac: ./setup_m4.sh --check")
+    folder = tmp_path_factory.mktemp("same-versions")
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_BYTES:
+        pytest.skip(f"{free / 1e9:.0f} GB disk are free, and this needs {NEEDED_BYTES / 1e9:.0f}")
+    pins, environment = folder / "pins.txt", folder / "env"
+    pins.write_text("".join(f"{name}=={version}\n" for name, version in PINS.items()))
+    try:
+        uv = ensure_uv(PROJECT_ROOT)
+        run_uv(uv, ["venv", "--quiet", "--no-project", "--python", base_python(), str(environment)], "no environment")
+        python = environment / "bin" / "python"
+        install = ["pip", "install", "--quiet", "--only-binary", ":all:", "--python", str(python), "-r", str(pins)]
+        run_uv(uv, install, "uv could not install the versions")
+        yield python
+    except SetupError as exc:
+        if not exc.is_temporary:
+            raise
+        pytest.skip(f"not checked: {exc.message}")
+    finally:
+        shutil.rmtree(environment, ignore_errors=True)
+
+
+@pytest.mark.slow  # 5.8 GB of packages: half a minute from a near registry, and less from uv's cache
+def test_the_macs_versions_train_in_four_bits(same_versions: Path, tiny_base: Path, tmp_path: Path) -> None:
+    done = run_training(tiny_base, tmp_path / "out", python=str(same_versions), training__max_steps=3)
+    assert done.returncode == 0, done.stderr
+    receipt = read_receipt(tmp_path / "out")
+    assert receipt["packages"]["torch"].split("+")[0] == PINS["torch"]  # type: ignore[index]
+    assert receipt["config"]["quantization"]["load_in_4bit"] is True  # type: ignore[index]
+    assert receipt["adapter_sha256"] != receipt["adapter_init_sha256"]
+
+
+@pytest.mark.slow
+def test_the_device_probe_passes_with_the_macs_versions(same_versions: Path) -> None:
+    command = [str(same_versions), "scripts/validate_environment.py", "--require", "cpu", "--json"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    errors = [item for item in json.loads(done.stdout)["findings"] if item["severity"] == "error"]
+    assert [item["id"] for item in errors] == []

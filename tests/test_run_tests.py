@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 import run_tests
-from kit.setup_rules import Host
+from kit.setup.rules import Host
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36))
 MAC = Host("Darwin", "arm64", (3, 11), macos=(15, 1))

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 import setup_environment
-from kit import setup_rules, uv_tool
 from kit.interpreter import PROJECT_ROOT
-from kit.locks import CURRENT, UV, digest
-from kit.setup_rules import Host
+from kit.setup import rules as setup_rules
+from kit.setup import uv as uv_tool
+from kit.setup.locks import CURRENT, UV, digest
+from kit.setup.rules import Host
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36), is_debian_like=True)
 # What runs before anything is installed.
-STDLIB_ONLY = ("setup_environment", "kit/console", "kit/findings", "kit/interpreter", "kit/locks", "kit/setup_rules",
-               "kit/uv_tool")  # fmt: skip
+STDLIB_ONLY = ("setup_environment", "kit/console", "kit/findings", "kit/interpreter", "kit/setup/locks",
+               "kit/setup/rules", "kit/setup/uv")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STDLIB_ONLY)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import validate_environment
-from kit import environment as facts
+from kit.environment import facts
 from validate_environment import (
     check_imports_h100,
     check_imports_m4,
@@ -26,7 +26,7 @@ from validate_environment import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kit.environment import Environment
+    from kit.environment.facts import Environment
     from kit.findings import Finding
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kit.conversations import Conversation, read_conversations
+from kit.data.conversations import Conversation, read_conversations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from kit.chat_tokenizer import ChatTokenizer
+    from kit.model.chat_tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True)

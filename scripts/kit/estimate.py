@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.model_shape import MISTRAL_7B, ModelShape
-from kit.platforms import hours
+from kit.machine.platforms import hours
+from kit.model.shape import MISTRAL_7B, ModelShape
 
 if TYPE_CHECKING:
-    from kit.machine import Gpu, Machine
-    from kit.settings import Settings
+    from kit.config.settings import Settings
+    from kit.machine.facts import Gpu, Machine
 
 # bitsandbytes, block size 64: 4 bits, and a constant a block: float32, or 8 bits and float32 for each 256 blocks.
 _NF4_BYTES = 0.5 + 4 / 64

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit import machine as machines
 from kit.console import paint, say
 from kit.findings import Finding, as_json, has_errors, render, summary
 from kit.interpreter import PROJECT_ROOT
-from kit.machine_probe import probe
-from kit.platforms import Judgement, judge
+from kit.machine import facts as machines
+from kit.machine.platforms import Judgement, judge
+from kit.machine.probe import probe
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.machine import Machine
+    from kit.machine.facts import Machine
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ def image(tiny_base: Path) -> Image:
     assert engine.client is not None
     image = Image(engine.client.path, engine.compose, os.environ["KIT_IMAGE"], stack, Path(tree))
     shutil.copytree(tiny_base, image.tree / "models" / "tiny", dirs_exist_ok=True)
+    # As other people's files are: readable by the user inside, whoever that is.
+    for path in (image.tree / "models", *(image.tree / "models").rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
     (image.tree / "outputs").mkdir(exist_ok=True)
     if os.getuid() == 0:
         os.chown(image.tree / "outputs", UID, GID)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from docker_image import DEMO, GID, UID, Image
-from kit.locks import packages
+from kit.setup.locks import packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def test_everything_in_the_lock_is_inside_and_the_sbom_lists_it(image: Image) ->
 
 
 def test_nothing_of_the_installation_stays_behind(image: Image) -> None:
-    folders = "/opt/uv /var/cache/uv /var/cache/apt/archives /var/lib/apt/lists /tmp /root/.cache"
+    folders = "/opt/uv /var/cache/uv /var/cache/apt/archives /var/lib/apt/lists /tmp ~root/.cache"
     done = image.run("sh", "-c", f"find {folders} -type f -size +0 2>/dev/null; true")
     assert done.stdout == ""
 
@@ -136,7 +136,8 @@ def test_sigterm_ends_in_a_saved_checkpoint(image: Image, short_run: list[str]) 
     try:
         for _ in range(300):
             talk = image.call("logs", name)
-            if "step      1/" in talk.stdout + talk.stderr:
+            ended = json.loads(image.call("container", "inspect", name).stdout)[0]["State"]["Status"] == "exited"
+            if ended or "step      1/" in talk.stdout + talk.stderr:
                 break
             time.sleep(1)
         image.call("stop", "--time=120", name)

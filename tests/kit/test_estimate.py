@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.config import resolve
+from kit.config.resolve import resolve
+from kit.config.schema import LINEAR_MODULES
 from kit.estimate import estimate_memory, memory_limit, training_hours, training_tokens
-from kit.machine import Apple, Gpu, Machine
-from kit.model_shape import KNOWN_SHAPES, MISTRAL_7B, ModelShape, shape_of
-from kit.schema import LINEAR_MODULES
+from kit.interpreter import PROJECT_ROOT
+from kit.machine.facts import Apple, Gpu, Machine
+from kit.model.shape import KNOWN_SHAPES, MISTRAL_7B, ModelShape, shape_of
 
 if TYPE_CHECKING:
-    from kit.settings import Settings
+    from pathlib import Path
 
-H100 = Path(__file__).parents[2] / "configs" / "training_config_h100.yaml"
+    from kit.config.settings import Settings
+
+H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 MACHINE = Machine("Linux", "x86_64", "3.11.9", "x86", 8, 64 * 10**9, 48 * 10**9, 10**12, in_container=False)
 SMALL = {
     "vocab_size": 512,

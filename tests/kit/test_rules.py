@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit import machine as machines
 from kit import rules
-from kit.config import resolve
-from kit.platforms import judge
+from kit.config.resolve import resolve
+from kit.interpreter import PROJECT_ROOT
+from kit.machine import facts as machines
+from kit.machine.platforms import judge
 from kit.stack import Stack, stack_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kit.findings import Finding
     from kit.rules.situation import Situation
 
-ROOT = Path(__file__).parents[2]
-MACHINES = ROOT / "tests" / "fixtures" / "machines"
+MACHINES = PROJECT_ROOT / "tests" / "fixtures" / "machines"
 CURRENT = stack_of({"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2", "wandb": "0.22.0"})
 CURRENT_FLASH = stack_of({**CURRENT.versions, "flash-attn": "2.8.0"})
 REFERENCE = stack_of({"torch": "2.1.0", "transformers": "4.36.0", "bitsandbytes": "0.41.0", "wandb": "0.16.0"})
@@ -35,7 +36,7 @@ def _findings(
     config: str, machine_name: str, overrides: dict[str, Any] | None = None, stack: Stack = CURRENT
 ) -> list[Finding]:
     machine = machines.read(MACHINES / f"{machine_name}.json")
-    resolved = resolve(ROOT / "configs" / f"{config}.yaml", overrides or {})
+    resolved = resolve(PROJECT_ROOT / "configs" / f"{config}.yaml", overrides or {})
     return rules.check(resolved, judge(machine), machine, stack)
 
 
@@ -149,7 +150,7 @@ def test_bfloat16_is_refused_on_a_gpu_without_it_and_the_fix_works() -> None:
     machine = machines.read(MACHINES / "rtx_4090.json")
     old = replace(machine.nvidia.gpus[0], compute_capability=(7, 5), name="Tesla T4", memory_total_bytes=16 * 10**9)
     machine = replace(machine, nvidia=replace(machine.nvidia, gpus=(old,)))
-    path = ROOT / "configs" / "training_config.yaml"
+    path = PROJECT_ROOT / "configs" / "training_config.yaml"
     refused = [
         finding
         for finding in rules.check(resolve(path), judge(machine), machine, CURRENT)
@@ -171,7 +172,7 @@ def test_bfloat16_is_refused_on_a_gpu_without_it_and_the_fix_works() -> None:
 )
 def test_the_fix_for_memory_fits_and_keeps_the_effective_batch(overrides: dict[str, Any]) -> None:
     machine = machines.read(MACHINES / "h100_80gb.json")
-    path = ROOT / "configs" / f"{H100}.yaml"
+    path = PROJECT_ROOT / "configs" / f"{H100}.yaml"
     before = resolve(path, overrides)
     (finding,) = (item for item in rules.check(before, judge(machine), machine, CURRENT) if item.id == "config.memory")
     pairs = dict(pair.split("=") for pair in finding.fix.split())

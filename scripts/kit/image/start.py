@@ -55,7 +55,7 @@ def check_writable(folder: Path, uid: int) -> list[Finding]:
 def main() -> int:
     """Say it on stderr."""
     if sys.argv[1:] == [_ASK]:
-        from kit.device_probe import native_library
+        from kit.environment.device_probe import native_library
 
         print(native_library())
         return 0

@@ -11,9 +11,9 @@ from kit.rules.situation import Situation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kit.config import Resolved
-    from kit.machine import Machine
-    from kit.platforms import Judgement
+    from kit.config.resolve import Resolved
+    from kit.machine.facts import Machine
+    from kit.machine.platforms import Judgement
     from kit.stack import Stack
 
 RULES: tuple[Callable[[Situation], list[Finding]], ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, warning
-from kit.model_shape import shape_of
+from kit.model.shape import shape_of
 from kit.rules.files import DEMO_BASE
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit import schema
+from kit.config import schema
 from kit.findings import Finding, error, warning
 from kit.stack import version_tuple
 

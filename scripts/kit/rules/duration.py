@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kit.estimate import training_hours, training_tokens
 from kit.findings import Finding, ok
-from kit.model_shape import shape_of
+from kit.model.shape import shape_of
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation

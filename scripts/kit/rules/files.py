@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, ok, skipped
-from kit.model_files import is_local
+from kit.model.files import is_local
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation

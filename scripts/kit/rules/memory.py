@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from kit.estimate import MemoryEstimate, MemoryLimit, estimate_memory, memory_limit
 from kit.findings import Finding, error, ok, skipped, warning
-from kit.machine_nvidia_rules import gigabytes
-from kit.model_shape import shape_of
+from kit.machine.nvidia_rules import gigabytes
+from kit.model.shape import shape_of
 
 if TYPE_CHECKING:
-    from kit.model_shape import ModelShape
+    from kit.config.settings import Settings
+    from kit.model.shape import ModelShape
     from kit.rules.situation import Situation
-    from kit.settings import Settings
 
 # The estimate is a first one: it is believed only where it is clearly over.
 _CLEARLY_OVER = 1.15

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, warning
-from kit.machine_nvidia_rules import FLOAT16_OVERRIDES, OLDEST_BF16
+from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, OLDEST_BF16
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kit.config import Resolved
-    from kit.machine import Gpu, Machine
-    from kit.settings import Settings
+    from kit.config.resolve import Resolved
+    from kit.config.settings import Settings
+    from kit.machine.facts import Gpu, Machine
     from kit.stack import Stack
 
 CUDA_PLATFORMS = frozenset({"h100", "cuda"})
@@ -21,7 +21,7 @@ class Situation:
     Attributes:
         resolved: The configuration and the origin of each value.
         machine: The machine's facts.
-        platform: What ``kit.platforms.judge`` made of them.
+        platform: What ``kit.machine.platforms.judge`` made of them.
         gpu: The NVIDIA GPU a run uses, as judged; None elsewhere.
         stack: What is installed.
     """

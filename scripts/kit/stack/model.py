@@ -17,7 +17,7 @@ from kit.stack import installed_stack
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.settings import Settings
+    from kit.config.settings import Settings
 
 # peft 0.7.0's LoraConfig: what every peft since then reads. Newer fields are left out of what is saved.
 PORTABLE_LORA_KEYS = frozenset(
@@ -40,7 +40,7 @@ def resolve_attention(requested: str) -> str:
 
 
 def load_tokenizer(settings: Settings) -> Any:
-    """Load transformers' tokenizer, to pad with and to save; rows are encoded by ``kit.chat_tokenizer``."""
+    """Load transformers' tokenizer, to pad with and to save; rows are encoded by ``kit.model.chat_tokenizer``."""
     tokenizer = AutoTokenizer.from_pretrained(
         settings.model.model_name_or_path, revision=settings.model.revision, trust_remote_code=False
     )

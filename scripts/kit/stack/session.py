@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kit.adapter_card import render_card
-from kit.model_files import ModelFileError, find
+from kit.model.files import ModelFileError, find
+from kit.run.adapter_card import render_card
 from kit.stack.model import save_adapter
 
 if TYPE_CHECKING:
-    from kit.settings import Settings
+    from kit.config.settings import Settings
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 

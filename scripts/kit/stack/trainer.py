@@ -19,17 +19,17 @@ from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainingArguments
 from trl import SFTTrainer
 
-from kit.encoding import IGNORE_INDEX
+from kit.data.encoding import IGNORE_INDEX
+from kit.run.plan import FILLER
 from kit.stack import installed_stack
 from kit.stack.model import load_tokenizer
-from kit.training_plan import FILLER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kit.encoding import EncodedRow
-    from kit.settings import Settings
-    from kit.training_plan import TrainingPlan
+    from kit.config.settings import Settings
+    from kit.data.encoding import EncodedRow
+    from kit.run.plan import TrainingPlan
 
 IS_CURRENT = installed_stack().name == "current"
 

@@ -1,0 +1,158 @@
+"""Resolve a configuration: command line over file over default, every problem at once, every origin known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kit.config import schema
+from kit.config.error import ConfigError
+from kit.config.findings import COMMAND_LINE, finding_of, unknown_key
+from kit.config.settings import Settings
+from kit.config.validator import violations
+from kit.config.yaml_reader import Document, parse_value, read_document
+from kit.findings import Finding, error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT = "default"
+
+Overrides = Sequence[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One configuration, validated and complete.
+
+    Attributes:
+        path: The file it came from.
+        settings: The typed form that everything past the loader works with.
+        values: The same as nested dictionaries, in the schema's order.
+        origins: By dotted key path: ``command line``, ``file.yaml:12`` or ``default``.
+    """
+
+    path: Path
+    settings: Settings
+    values: dict[str, dict[str, Any]]
+    origins: dict[str, str]
+
+    def where(self, key: str) -> str:
+        """Say where a key's value can be changed: its origin, or the file it could stand in."""
+        origin = self.origins[key]
+        return f"{self.path} (default)" if origin == DEFAULT else origin
+
+
+@dataclass
+class _Draft:
+    """Values on their way to be resolved, with the origin of each path of keys."""
+
+    path: Path
+    values: dict[str, Any]
+    origins: dict[tuple[str, ...], str]
+    findings: list[Finding] = field(default_factory=list)
+
+
+def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
+    """Read a file, lay the overrides over it, hold the result against the schema and fill in the defaults.
+
+    Args:
+        path: The YAML file.
+        overrides: ``key.path=value`` strings, parsed as YAML scalars; or a mapping of key paths, or of sections, to
+            Python values, which are taken as they are. The last one given for a key counts.
+
+    Raises:
+        ConfigError: Every problem of the file and the overrides, as findings.
+    """
+    document = read_document(path)
+    draft = _Draft(path, document.values, _file_origins(path, document))
+    _lay_over(draft, overrides)
+    draft.findings.extend(
+        finding_of(violation, _where(draft, violation.path)) for violation in violations(draft.values)
+    )
+    if draft.findings:
+        raise ConfigError(draft.findings)
+    return _complete(draft)
+
+
+def _file_origins(path: Path, document: Document) -> dict[tuple[str, ...], str]:
+    return {keys: f"{path}:{line}" for keys, line in document.lines.items()}
+
+
+def _where(draft: _Draft, path: tuple[str, ...]) -> str:
+    """Return the origin of a key, else of its section, else the file."""
+    return draft.origins.get(path) or draft.origins.get(path[:1]) or str(draft.path)
+
+
+def _complete(draft: _Draft) -> Resolved:
+    """Fill in the defaults and give whole numbers the type of their key, so that 1 and 1.0 resolve alike."""
+    values: dict[str, dict[str, Any]] = {section: {} for section in schema.SCHEMA}
+    origins: dict[str, str] = {}
+    defaults = schema.defaults()
+    for dotted, rule in schema.keys().items():
+        section, key = dotted.split(".")
+        given = draft.values.get(section, {})
+        value = given[key] if key in given else defaults[section][key]
+        values[section][key] = float(value) if rule["type"] == "number" else value
+        origins[dotted] = draft.origins[section, key] if key in given else DEFAULT
+    return Resolved(draft.path, Settings.from_mapping(values), values, origins)
+
+
+def _lay_over(draft: _Draft, overrides: Overrides) -> None:
+    pairs = _from_mapping(overrides) if isinstance(overrides, Mapping) else _from_strings(draft, overrides)
+    for dotted, value in pairs:
+        section, _, key = dotted.partition(".")
+        if not key and section in schema.SCHEMA:
+            first = next(iter(schema.SCHEMA[section]["schema"]))
+            _refuse_override(
+                draft, f"{section} is a section, not a key", f"name a key in it, such as {section}.{first}=…"
+            )
+            continue
+        if section not in schema.SCHEMA or not key:
+            # Kept out of the values: an unknown name must not stand in for a part of the file.
+            draft.findings.append(unknown_key(tuple(dotted.split(".")), COMMAND_LINE))
+            continue
+        if section not in draft.values:
+            draft.origins[section,] = COMMAND_LINE
+        body = draft.values.setdefault(section, {})
+        if body is None:
+            body = draft.values[section] = {}
+        if isinstance(body, dict):
+            body[key] = value
+            draft.origins[section, key] = COMMAND_LINE
+
+
+def _from_mapping(overrides: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in overrides.items():
+        if isinstance(value, Mapping):
+            pairs.extend((f"{name}.{key}", inner) for key, inner in value.items())
+        else:
+            pairs.append((str(name), list(value) if isinstance(value, tuple) else value))
+    return pairs
+
+
+def _from_strings(draft: _Draft, overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    if isinstance(overrides, str):
+        overrides = [overrides]
+    for text in overrides:
+        dotted, equals, value = text.partition("=")
+        dotted = dotted.strip()
+        if not equals:
+            _refuse_override(draft, f"{text!r} is no override: it has no '='", "write key.path=value")
+        elif not dotted:
+            _refuse_override(draft, f"{text!r} names no key before the '='", "write key.path=value")
+        elif not value.strip():
+            _refuse_override(draft, f"{dotted} is given no value", f"write {dotted}=value, or {dotted}=null for none")
+        else:
+            try:
+                pairs.append((dotted, parse_value(value, f"{COMMAND_LINE}, {dotted}")))
+            except ConfigError as exc:
+                draft.findings.extend(exc.findings)
+    return pairs
+
+
+def _refuse_override(draft: _Draft, message: str, fix: str) -> None:
+    draft.findings.append(error("config.override.malformed", message, fix, COMMAND_LINE))

@@ -1,0 +1,51 @@
+"""Write resolved values as YAML that reads back to the same values, here and in any other YAML reader."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from kit.config.yaml_reader import plain_scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PLAIN = re.compile(r"[A-Za-z/_.][A-Za-z0-9/_.-]*\Z")
+# Words that YAML 1.1 readers take for booleans.
+_YAML_1_1_BOOLEANS = frozenset({"y", "n", "yes", "no", "on", "off"})
+
+
+def scalar(value: Any) -> str:
+    """Write one value, or one list in flow style; text is quoted wherever a reader could take it for something else."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(scalar(item) for item in value)}]"
+    if isinstance(value, float):
+        digits, exponent, power = repr(value).partition("e")
+        # 1e-05 is text to YAML 1.1, 1.0e-05 a number to all.
+        return f"{digits}.0e{power}" if exponent and "." not in digits else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    plain = _PLAIN.match(value) and isinstance(plain_scalar(value), str) and value.lower() not in _YAML_1_1_BOOLEANS
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def annotated_yaml(values: Mapping[str, Mapping[str, Any]], origins: Mapping[str, str]) -> str:
+    """Write sections of keys, each value with its origin in an aligned comment."""
+    lines = {
+        f"{section}.{key}": f"  {key}: {scalar(value)}" for section in values for key, value in values[section].items()
+    }
+    # The one long list would push every comment off the screen: it is left out of the alignment.
+    width = max((len(line) for line in lines.values() if len(line) <= _WIDEST_ALIGNED), default=0)
+    written = []
+    for section, body in values.items():
+        written.append(f"{section}:")
+        written.extend(f"{lines[f'{section}.{key}']:<{width}}  # {origins[f'{section}.{key}']}" for key in body)
+    return "\n".join(written) + "\n"
+
+
+_WIDEST_ALIGNED = 60  # characters

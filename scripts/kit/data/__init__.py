@@ -1,0 +1,1 @@
+"""The data: rows as conversations, conversations as token ids and labels."""

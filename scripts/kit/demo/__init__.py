@@ -1,0 +1,1 @@
+"""The demo's task and its base model."""

@@ -1,0 +1,143 @@
+"""Make the demo's base model: a small Mistral, pre-trained here, so that fine-tuning has something to adapt.
+
+Deterministic: the same seed on the same machine and stack gives the same weights. Imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tqdm import tqdm
+from transformers import MistralConfig, MistralForCausalLM
+
+from kit.data.encoding import IGNORE_INDEX
+from kit.demo.task import plain_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")  # ids 0, 1, 2, as in Mistral's own tokenizer
+BOS_ID, EOS_ID = 1, 2
+# Mistral v0.2's shape of a conversation: turns alternate, system messages are refused, answers end in </s>.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+# Written in transformers 4's words, which both stacks read.
+SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-05,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+}
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Make a tokenizer of single bytes: any text can be written in it, and spelling tasks can be learnt."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))  # noqa: S106 - a token, no secret
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def new_model(vocabulary_size: int, seed: int) -> MistralForCausalLM:
+    """Initialise the small Mistral from a seed."""
+    torch.manual_seed(seed)
+    return MistralForCausalLM(
+        MistralConfig(vocab_size=vocabulary_size, bos_token_id=BOS_ID, eos_token_id=EOS_ID, **SHAPE)
+    )
+
+
+def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write model and tokenizer so that both stacks load them: transformers 4's layout, safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save(str(folder / "tokenizer.json"))
+    files = {
+        "config.json": {
+            "architectures": ["MistralForCausalLM"],
+            "model_type": "mistral",
+            "vocab_size": tokenizer.get_vocab_size(),
+            "bos_token_id": BOS_ID,
+            "eos_token_id": EOS_ID,
+            "hidden_act": "silu",
+            "torch_dtype": "float32",
+            **SHAPE,
+        },
+        "generation_config.json": {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "model_max_length": SHAPE["max_position_embeddings"],
+            "clean_up_tokenization_spaces": False,
+            "chat_template": CHAT_TEMPLATE,
+        },
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def pretrain(folder: Path, *, steps: int, batch_size: int = 64, learning_rate: float = 3e-3, seed: int = 0) -> float:
+    """Pre-train the small Mistral on the plain form of the demo's tasks and save it.
+
+    Args:
+        folder: Where the model goes.
+        steps: Optimizer steps.
+        batch_size: Lines per step.
+        learning_rate: Its peak; warm-up, then cosine.
+        seed: Of the weights and the lines.
+
+    Returns:
+        The last step's loss, in nats per token.
+    """
+    tokenizer = byte_tokenizer()
+    model = new_model(tokenizer.get_vocab_size(), seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)
+    source = random.Random(seed)  # noqa: S311 - training lines, not a secret
+    colon = tokenizer.token_to_id(":")
+    loss = float("nan")
+    for _ in tqdm(range(steps), desc="pre-training the demo's base", unit="step", disable=not sys.stderr.isatty()):
+        lines = [tokenizer.encode(plain_line(source)).ids for _ in range(batch_size)]
+        longest = max(map(len, lines)) + 2
+        ids = torch.full((batch_size, longest), EOS_ID)
+        labels = torch.full((batch_size, longest), IGNORE_INDEX)
+        mask = torch.zeros_like(ids)
+        for row, line in enumerate(lines):
+            tokens = torch.tensor([BOS_ID, *line, EOS_ID])
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+            # The word is random: only what follows from it can be learnt.
+            answer = tokens.tolist().index(colon) + 1
+            labels[row, answer : len(tokens)] = tokens[answer:]
+        step_loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        step_loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        loss = float(step_loss.detach())
+    save_base(model, tokenizer, folder)
+    return loss

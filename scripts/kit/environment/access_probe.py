@@ -1,0 +1,165 @@
+"""Find out what this environment may reach: the base model and Weights & Biases. Never reads a secret into a fact."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import netrc
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from kit.environment.facts import ModelAccess, WandbAccess
+from kit.model.files import is_local
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TRUE = {"1", "ON", "YES", "TRUE"}  # huggingface_hub's own list
+_HUB_SECONDS = 10.0
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+
+
+def _hub_home(environ: Mapping[str, str]) -> Path:
+    default = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return _expanded(environ.get("HF_HOME") or str(default))
+
+
+def _expanded(path: str) -> Path:
+    return Path(os.path.expandvars(path)).expanduser()
+
+
+def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the Hugging Face hub's cache folder, by huggingface_hub's own rules."""
+    chosen = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    return _expanded(chosen) if chosen else _hub_home(environ) / "hub"
+
+
+def has_hub_token(environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether a Hub token is set or stored; its value stays where it is."""
+    if (environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or "").strip():
+        return True
+    chosen = environ.get("HF_TOKEN_PATH")
+    try:
+        return (_expanded(chosen) if chosen else _hub_home(environ) / "token").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def is_offline(environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether the Hub must not be asked (``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``)."""
+    value = environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in _TRUE
+
+
+def missing_files(folder: Path) -> tuple[str, ...]:
+    """Name what a model folder lacks to be loaded from safetensors: configuration, tokenizer, every shard."""
+    if not folder.is_dir():
+        return ("everything: there is no such folder",)
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        missing.append(" or ".join(_TOKENIZERS))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return (*missing, f"a readable {index.name}")
+        missing.extend(str(shard) for shard in shards if not (folder / str(shard)).is_file())
+    elif not (folder / "model.safetensors").is_file():
+        missing.append("model.safetensors")
+    return tuple(missing)
+
+
+def cached_snapshot(name: str, revision: str | None, cache: Path) -> Path | None:
+    """Return the cached snapshot of a hub model at a revision (``main`` by default), or None."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    commit = revision or "main"
+    with contextlib.suppress(OSError):
+        commit = (repository / "refs" / commit).read_text(encoding="utf-8").strip()
+    snapshot = repository / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def ask_hub(name: str, revision: str | None) -> str:
+    """Ask the Hub for the model's configuration with the credentials there are.
+
+    Returns:
+        ``ok``, ``gated``, ``not_found``, ``unreachable``, or ``not_asked`` without huggingface_hub.
+    """
+    try:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    except ImportError:
+        return "not_asked"
+    # In a thread of its own: a name server that never answers ignores the request's own time-out. Its retries would be
+    # logged between our lines.
+    answer = ["unreachable"]
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=_HUB_SECONDS)
+            answer[0] = "ok"
+        except GatedRepoError:
+            answer[0] = "gated"
+        except (RepositoryNotFoundError, EntryNotFoundError):
+            answer[0] = "not_found"
+        except Exception:  # noqa: BLE001 - no network shows itself in many ways
+            answer[0] = "unreachable"
+        finally:
+            log.setLevel(level)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_HUB_SECONDS + 2)
+    return answer[0]
+
+
+def probe_model(name: str, revision: str | None = None, *, ask: bool = True) -> ModelAccess:
+    """Find out whether a model can be loaded: a local folder, the cache, or (where ``ask``) the Hub."""
+    if is_local(name):
+        return ModelAccess(name, "folder", missing_files=missing_files(Path(name).expanduser()))
+    cache = hub_cache()
+    snapshot = cached_snapshot(name, revision, cache)
+    missing = () if snapshot is None else missing_files(snapshot)
+    offline = is_offline()
+    is_complete = snapshot is not None and not missing
+    return ModelAccess(
+        name,
+        "hub",
+        missing_files=missing,
+        is_cached=snapshot is not None,
+        cache_directory=without_home(cache),
+        has_token=has_hub_token(),
+        is_offline=offline,
+        hub_answer="not_asked" if is_complete or offline or not ask else ask_hub(name, revision),
+    )
+
+
+def without_home(path: Path) -> str:
+    """Write a path with ``~`` for the home folder: a record may be shown to others."""
+    with contextlib.suppress(ValueError):
+        return str(Path("~") / path.relative_to(Path.home()))
+    return str(path)
+
+
+def probe_wandb(environ: Mapping[str, str] = os.environ) -> WandbAccess:
+    """Find out where a wandb login would come from, and the mode the environment asks for."""
+    mode = environ.get("WANDB_MODE", "").lower()
+    if environ.get("WANDB_DISABLED", "").upper() in _TRUE:
+        mode = "disabled"
+    if environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return WandbAccess("environment", mode)
+    host = urlsplit(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    paths = [environ["NETRC"]] if environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    for path in paths:
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc(str(Path(path).expanduser())).authenticators(host):
+                return WandbAccess("netrc", mode)
+    return WandbAccess("none", mode)

@@ -1,0 +1,163 @@
+"""What an NVIDIA GPU and Apple's need of an environment: driver, build of torch, native libraries, attention.
+
+Pure functions over ``kit.environment.facts.Environment``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.environment import version_checks as versions
+from kit.findings import Finding, error, ok, skipped, warning
+from kit.stack import version_tuple
+
+if TYPE_CHECKING:
+    from kit.environment.facts import Environment
+
+OLDEST_CUDA = (12, 1)
+# The oldest Linux driver for each CUDA major release; minor releases run on it (NVIDIA, "CUDA Compatibility").
+OLDEST_DRIVERS = {12: (525, 60, 13), 13: (580, 65, 6)}
+OLDEST_MPS_TORCH = (2, 14)
+OLDEST_MPS_BITSANDBYTES = (0, 50)
+OLDEST_MACOS = (14, 0)
+_NOT_ASKED = "torch itself was not asked: the device probe did not get that far"
+
+
+def check_imports_h100(environment: Environment) -> list[Finding]:
+    """Judge what an NVIDIA GPU needs: a driver, CUDA 12.1+, a torch that sees it, CUDA in bitsandbytes, flash-attn."""
+    nvidia = environment.machine.nvidia
+    found = []
+    if nvidia.visible_gpus:
+        gpu = nvidia.visible_gpus[0]
+        found.append(ok("environment.gpu", f"{gpu.name}, driver {nvidia.driver_version or 'unknown'}"))
+    else:
+        fix = "`nvidia-smi` must list the GPU; in a container, start it with `--gpus all`"
+        found.append(error("environment.gpu", nvidia.problem or "no NVIDIA GPU is visible to this process", fix))
+    return [*found, *_torch_cuda(environment), *_bitsandbytes_cuda(environment), *check_flash_attention(environment)]
+
+
+def _torch_cuda(environment: Environment) -> list[Finding]:
+    probe, setup = environment.probe, versions.setup_command(environment)
+    if "torch" not in environment.installed:
+        return [versions.check_minimum(environment, "torch", versions.MINIMUMS["torch"])]
+    if probe.fact("cuda_available") is None:
+        return [skipped("environment.torch_cuda", _NOT_ASKED)]
+    built = probe.fact("cuda_version")
+    if built is None:
+        message = f"torch {environment.installed['torch']} was built without CUDA: it cannot use the GPU"
+        return [error("environment.torch_without_cuda", message, setup)]
+    if version_tuple(built) < OLDEST_CUDA:
+        message = f"torch was built for CUDA {built}; {versions.dotted(OLDEST_CUDA)} or later is needed"
+        return [error("environment.cuda_version", message, setup)]
+    if probe.fact("cuda_available"):
+        sees = f"torch {environment.installed['torch']} (CUDA {built}) sees {probe.fact('device_name')}"
+        return [ok("environment.torch_cuda", sees)]
+    return [_why_no_gpu(environment, built)]
+
+
+def _why_no_gpu(environment: Environment, built: str) -> Finding:
+    driver = environment.machine.nvidia.driver_version
+    oldest = OLDEST_DRIVERS.get(version_tuple(built)[0])
+    if driver and oldest and version_tuple(driver) < oldest:
+        message = (
+            f"the NVIDIA driver is {driver}; torch's CUDA {built} needs {versions.dotted(oldest)} or later, so torch "
+            "sees no GPU"
+        )
+        fix = f"update the driver to {oldest[0]} or later (in a container: the host's driver)"
+        return error("environment.driver_too_old", message, fix)
+    message = f"torch {environment.installed['torch']} (CUDA {built}) sees no GPU"
+    fix = "check `nvidia-smi`, CUDA_VISIBLE_DEVICES and, in a container, `--gpus all`"
+    return error("environment.cuda_unavailable", message, fix)
+
+
+def _bitsandbytes_cuda(environment: Environment) -> list[Finding]:
+    library = environment.probe.fact("bitsandbytes_library")
+    if library is None:
+        return []  # missing or not importable: check_training_dependencies says so
+    if "cuda" in library and not library.startswith("none"):
+        return [ok("environment.bitsandbytes_library", f"bitsandbytes loads its CUDA library, {library}")]
+    message = f"bitsandbytes does not load its CUDA library but {library!r}: 4-bit does not work on the GPU"
+    # bitsandbytes 0.41.0 takes its CPU library exactly where torch.cuda.is_available() is False, whatever libcudart is
+    # there (evaluate_cuda_setup); later ones where the library for torch's CUDA is missing or does not load.
+    setup = versions.setup_command(environment)
+    fix = f"make torch see the GPU; if it does: {setup}, then `python -m bitsandbytes` says what it looks for"
+    return [error("environment.bitsandbytes_library", message, fix)]
+
+
+def check_flash_attention(environment: Environment, asked: str = "auto") -> list[Finding]:
+    """Say what flash-attn's presence, absence or failure means for attention as the configuration asks for it."""
+    identity = "environment.flash_attention"
+    installed = environment.installed.get("flash-attn")
+    if installed is not None:
+        problem = environment.probe.import_error("flash_attn")
+        if problem:
+            message = (
+                f"flash-attn {installed} is installed and does not import, which can break transformers: {problem}"
+            )
+            fix = "install the wheel made for this torch, or `pip uninstall flash-attn`"
+            return [error(identity, message, fix)]
+        return [ok(identity, f"flash-attn {installed}")]
+    fix = "`pip install flash-attn --no-build-isolation` (fetches a wheel where one fits, else compiles for hours)"
+    if asked == "flash_attention_2":
+        message = "model.attn_implementation is flash_attention_2, and flash-attn is not installed"
+        return [error(identity, message, f"{fix}, or model.attn_implementation=auto")]
+    if environment.stack.name == "reference":
+        # transformers 4.36 has no SDPA for Mistral; 32 heads x 4096 x 4096 scores x 2 bytes = 1.07 GB.
+        message = (
+            "flash-attn is not installed: on this stack attention is then eager, which keeps the whole score matrix "
+            "(1.07 GB per row and layer at 4096 tokens) and is slower"
+        )
+        return [warning(identity, message, f"{fix}, or STACK=current, whose SDPA needs no flash-attn")]
+    return [ok(identity, "flash-attn is not installed and not needed: torch's SDPA is used")]
+
+
+def check_imports_m4(environment: Environment) -> list[Finding]:
+    """Judge what Apple silicon needs: a native Python, macOS 14, MPS, a torch that is right on MPS, 4-bit."""
+    apple, setup = environment.machine.apple, versions.setup_command(environment)
+    if apple is None or not apple.is_apple_silicon:
+        message = f"this is no Apple silicon machine ({environment.machine.system} {environment.machine.arch})"
+        return [error("environment.apple_silicon", message, "run this on the Mac itself, outside any container")]
+    found = [ok("environment.apple_silicon", apple.chip)]
+    if apple.is_rosetta:
+        message = "this Python is an x86-64 build that runs translated, and sees no MPS"
+        found = [error("environment.apple_silicon", message, f"install an arm64 Python 3.11, then {setup}")]
+    if apple.macos_version is not None and apple.macos_version < OLDEST_MACOS:
+        message = f"macOS {versions.dotted(apple.macos_version)}; 14 or later is needed for bf16 and 4-bit on MPS"
+        found.append(error("environment.macos_version", message, "update macOS to 14 or later"))
+    found.extend(_torch_mps(environment))
+    bitsandbytes = environment.installed.get("bitsandbytes")
+    if bitsandbytes is not None and version_tuple(bitsandbytes) < OLDEST_MPS_BITSANDBYTES:
+        message = (
+            f"bitsandbytes {bitsandbytes} has no 4-bit on a Mac; 0.50 or later has (a resolver takes 0.42 in silence "
+            "unless it compiles for macOS 14)"
+        )
+        found.append(error("environment.bitsandbytes_mps", message, setup))
+    return found
+
+
+def _torch_mps(environment: Environment) -> list[Finding]:
+    probe, setup = environment.probe, versions.setup_command(environment)
+    torch = environment.installed.get("torch")
+    if torch is None:
+        return [versions.check_minimum(environment, "torch", versions.MINIMUMS["torch"])]
+    found = []
+    if version_tuple(torch) < OLDEST_MPS_TORCH:
+        message = (
+            f"torch {torch} computes wrongly on MPS; 2.14 or later is needed: 2.7 to 2.13 multiply transposed float32 "
+            "matrices wrongly (pytorch#193487), 2.11 to 2.12 let causal attention see the future (pytorch#195910)"
+        )
+        found.append(error("environment.torch_mps_version", message, setup))
+    else:
+        found.append(ok("environment.torch_mps_version", f"torch {torch} (2.14 or later is right on MPS)"))
+    built, available = probe.fact("mps_built"), probe.fact("mps_available")
+    if available is None:
+        found.append(skipped("environment.mps", _NOT_ASKED))
+    elif not built:
+        found.append(error("environment.mps", "torch was built without MPS", setup))
+    elif not available:
+        message = "torch has MPS but says it is not available here"
+        fix = "use macOS 14 or later and an arm64 Python, outside any virtual machine or container"
+        found.append(error("environment.mps", message, fix))
+    else:
+        found.append(ok("environment.mps", "torch sees the GPU through MPS"))
+    return found

@@ -1,0 +1,199 @@
+"""What is known of an environment: the machine, the packages, what the device did when worked, and what it may reach.
+
+Frozen facts, recorded to JSON and replayed from it. ``kit.environment.probe`` fills them in, ``kit.environment.checks``
+judges them. No value of a token or a key is ever a fact: only whether one is there. Sizes are bytes, times seconds;
+``None`` means "could not be found out".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kit.machine import facts as machines
+from kit.stack import Stack, stack_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.machine.facts import Machine
+
+SCHEMA_VERSION = 1
+_NOT_OURS = (
+    f"not an environment recorded by `scripts/validate_environment.py --record FILE` (schema_version {SCHEMA_VERSION})"
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the device probe.
+
+    Attributes:
+        name: Such as ``import torch`` or ``train step``.
+        outcome: ``ok``, ``failed``, ``skipped``, or ``started`` where the child ended inside it.
+        detail: What was measured, or the error's own sentence.
+        facts: What the stage found out: flat names to numbers, strings and booleans.
+    """
+
+    name: str
+    outcome: str
+    seconds: float = 0.0
+    detail: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeviceProbe:
+    """What became of the child process that works the device.
+
+    Attributes:
+        outcome: ``finished`` (see the stages), ``died``, ``timed_out``, ``garbled`` or ``not_run``.
+        detail: The signal, the time-out or the last lines of stderr; empty where it finished.
+        stages: In the order they ran.
+    """
+
+    outcome: str = "not_run"
+    detail: str = ""
+    stages: tuple[Stage, ...] = ()
+
+    def stage(self, name: str) -> Stage | None:
+        """Return the stage of that name, or None where the probe did not get to it."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    def fact(self, name: str) -> Any:
+        """Return a fact that any stage found out, or None."""
+        return next((stage.facts[name] for stage in self.stages if name in stage.facts), None)
+
+    @property
+    def stopped_in(self) -> str | None:
+        """The stage the child ended inside, where it did not finish."""
+        return next((stage.name for stage in reversed(self.stages) if stage.outcome == "started"), None)
+
+    def import_error(self, package: str) -> str | None:
+        """Return why a package does not import, ``""`` where it does, None where that was not tried."""
+        stage = self.stage(f"import {package}")
+        if stage is None or stage.outcome == "skipped":
+            return None
+        return "" if stage.outcome == "ok" else stage.detail or "the process ended while importing it"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The lock this environment should have been made from, and the versions it names (canonical package names)."""
+
+    name: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelAccess:
+    """Whether the base model can be loaded from here.
+
+    Attributes:
+        kind: ``folder`` (a local one) or ``hub``.
+        missing_files: What the folder, or the cached copy, lacks to be loaded from safetensors.
+        is_cached: A hub model's snapshot lies in the cache (complete where ``missing_files`` is empty).
+        hub_answer: ``ok``, ``gated``, ``not_found``, ``unreachable`` or ``not_asked``.
+    """
+
+    name: str
+    kind: str
+    missing_files: tuple[str, ...] = ()
+    is_cached: bool = False
+    cache_directory: str = ""
+    has_token: bool = False
+    is_offline: bool = False
+    hub_answer: str = "not_asked"
+
+
+@dataclass(frozen=True)
+class WandbAccess:
+    """Whether Weights & Biases can be reached without a prompt.
+
+    Attributes:
+        login: Where a key was found: ``environment``, ``netrc`` or ``none``.
+        mode: ``WANDB_MODE`` where it is set (``online``, ``offline``, ``disabled``), else empty.
+    """
+
+    login: str = "none"
+    mode: str = ""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything validation knows of one environment at one moment.
+
+    Attributes:
+        installed: Every installed distribution's version by canonical name.
+        output_disk_free_bytes: Free where the run directory would be.
+        cache_disk_free_bytes: Free where the Hugging Face cache is.
+    """
+
+    machine: Machine
+    installed: dict[str, str] = field(default_factory=dict)
+    probe: DeviceProbe = field(default_factory=DeviceProbe)
+    lock: Lock | None = None
+    model: ModelAccess | None = None
+    wandb: WandbAccess = field(default_factory=WandbAccess)
+    output_disk_free_bytes: int | None = None
+    cache_disk_free_bytes: int | None = None
+
+    @property
+    def stack(self) -> Stack:
+        """The stack these packages make."""
+        return stack_of(self.installed)
+
+
+def stage_from_mapping(data: dict[str, Any]) -> Stage:
+    """Rebuild one stage as the child reported it.
+
+    Raises:
+        TypeError: It is no stage of ours.
+    """
+    return Stage(**data)
+
+
+def to_json(environment: Environment) -> str:
+    """Serialise an environment's facts; ``from_mapping`` reads them back."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, "environment": asdict(environment)}, indent=2) + "\n"
+
+
+def from_mapping(data: Any) -> Environment:
+    """Rebuild an environment from its recorded facts.
+
+    Raises:
+        ValueError: The record is not one of ours, is of another schema version, or lacks facts.
+    """
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(_NOT_OURS)
+    if not isinstance(data.get("environment"), dict):
+        raise ValueError(_NOT_OURS)  # noqa: TRY004 - the file's content is at fault, whatever type it came as
+    facts = dict(data["environment"])
+    try:
+        machine = machines.from_mapping({"schema_version": machines.SCHEMA_VERSION, "machine": facts.pop("machine")})
+        probe = dict(facts.pop("probe", None) or {})
+        stages = tuple(stage_from_mapping(stage) for stage in probe.pop("stages", ()))
+        lock, model = facts.pop("lock", None), facts.pop("model", None)
+        if model is not None:
+            model = ModelAccess(**{**model, "missing_files": tuple(model.get("missing_files", ()))})
+        return Environment(
+            machine=machine,
+            probe=DeviceProbe(stages=stages, **probe),
+            lock=None if lock is None else Lock(**lock),
+            model=model,
+            wandb=WandbAccess(**(facts.pop("wandb", None) or {})),
+            **facts,
+        )
+    except (TypeError, KeyError, AttributeError) as exc:
+        raise ValueError(f"{_NOT_OURS}: {exc}") from exc
+
+
+def read(path: Path) -> Environment:
+    """Read recorded facts from a file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not JSON, or not a recorded environment.
+    """
+    return from_mapping(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,221 @@
+"""Find out what an environment is: starts the device probe as a child and watches it, reads metadata, locks and disks.
+
+Imports nothing heavy itself: only the child imports torch. The child gets no token and no key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from importlib import metadata
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from kit.environment import access_probe
+from kit.environment.device_probe import STAGE_PREFIX
+from kit.environment.facts import DeviceProbe, Environment, Lock, Stage, stage_from_mapping
+from kit.interpreter import PROJECT_ROOT
+from kit.machine import probe as machine_probe
+from kit.setup import locks
+from kit.stack import stack_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kit.config.settings import Settings
+
+    OnStage = Callable[[Stage], None]
+
+DEVICE_PROBE = Path(__file__).with_name("device_probe.py")
+DEFAULT_MODEL = "mistralai/Mistral-7B-Instruct-v0.2"
+# A first import from a cold disk takes a minute; a hang takes for ever.
+TIMEOUT_SECONDS = 300.0
+_SECRET_NAME = re.compile(r"TOKEN|API_?KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_LINUX_LOCKS = {"reference": locks.REFERENCE, "current": locks.CURRENT}
+
+
+def canonical(name: str) -> str:
+    """Return a distribution's canonical name (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed_versions() -> dict[str, str]:
+    """Return every installed distribution's version by canonical name, from metadata alone."""
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        # The first on sys.path is the one that is imported.
+        if name and canonical(name) not in found:
+            found[canonical(name)] = distribution.version
+    return dict(sorted(found.items()))
+
+
+def read_lock(system: str, stack_name: str, root: Path = PROJECT_ROOT) -> Lock | None:
+    """Read the lock that belongs to a stack on a system, or None where there is none."""
+    lock = locks.M4 if system == "Darwin" else _LINUX_LOCKS.get(stack_name)
+    if lock is None:
+        return None
+    try:
+        return Lock(lock.target, locks.packages((root / lock.target).read_text(encoding="utf-8")))
+    except OSError:
+        return None
+
+
+def disk_free_bytes(path: Path) -> int | None:
+    """Return the free space where a path is, or would be made."""
+    for place in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(place).free
+    return None
+
+
+def child_environment() -> dict[str, str]:
+    """Return this environment for the child: without secrets, and without a hub to ask."""
+    kept = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def work_device(
+    device: str = "auto",
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    on_stage: OnStage | None = None,
+    command: tuple[str, ...] | None = None,
+) -> DeviceProbe:
+    """Run the device probe as a child process and report what became of it, whatever becomes of it.
+
+    Args:
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+        timeout_seconds: After this the child and everything it started are ended.
+        on_stage: Called with each stage as it begins and ends.
+        command: Another child, for tests.
+    """
+    at_most = str(math.ceil(timeout_seconds) + 10)
+    child = subprocess.Popen(
+        command or (sys.executable, str(DEVICE_PROBE), "--device", device, "--at-most", at_most),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment(),
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    reports: list[Stage] = []
+    talk: list[str] = []
+    printed: list[str] = []
+    assert child.stdout is not None and child.stderr is not None  # noqa: S101, PT018 - for mypy: both are pipes
+    readers = [
+        threading.Thread(target=_read_stages, args=(child.stderr, reports, talk, on_stage), daemon=True),
+        threading.Thread(target=_read_all, args=(child.stdout, printed), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    timed_out = False
+    try:
+        child.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+    finally:
+        # Also on Ctrl-C, and also what a finished child left running.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    for reader in readers:
+        reader.join(5)
+    if timed_out:
+        return DeviceProbe("timed_out", f"ended after {timeout_seconds:g} s", latest(reports))
+    if child.returncode != 0:
+        return DeviceProbe("died", f"{_how_it_ended(child.returncode)}{_last_words(talk)}", latest(reports))
+    return _finished("".join(printed), reports)
+
+
+def _finished(printed: str, reports: list[Stage]) -> DeviceProbe:
+    try:
+        stages = tuple(stage_from_mapping(stage) for stage in json.loads(printed)["stages"])
+    except (ValueError, KeyError, TypeError):
+        said = " ".join(printed.split())[:120]
+        return DeviceProbe("garbled", f"it printed {said!r}" if said else "it printed nothing", latest(reports))
+    return DeviceProbe("finished", "", stages)
+
+
+def latest(reports: list[Stage]) -> tuple[Stage, ...]:
+    """Keep each stage's last report: ``started`` only where nothing came after it."""
+    return tuple({stage.name: stage for stage in reports}.values())
+
+
+def _read_stages(stream: IO[str], reports: list[Stage], talk: list[str], on_stage: OnStage | None) -> None:
+    for line in stream:
+        if not line.startswith(STAGE_PREFIX):
+            if line.strip():
+                talk.append(line.strip())
+            continue
+        with contextlib.suppress(ValueError, TypeError):
+            stage = stage_from_mapping(json.loads(line.removeprefix(STAGE_PREFIX)))
+            reports.append(stage)
+            if on_stage is not None:
+                on_stage(stage)
+
+
+def _read_all(stream: IO[str], printed: list[str]) -> None:
+    printed.append(stream.read())
+
+
+def _how_it_ended(returncode: int) -> str:
+    if returncode > 0:
+        return f"exit code {returncode}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-returncode).name}"
+    return f"signal {-returncode}"
+
+
+def _last_words(talk: list[str]) -> str:
+    return f"; its last words: {' | '.join(talk[-3:])[-400:]}" if talk else ""
+
+
+def probe(
+    settings: Settings | None = None,
+    *,
+    work: bool = True,
+    device: str = "auto",
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    on_stage: OnStage | None = None,
+) -> Environment:
+    """Find out everything about the environment this Python belongs to.
+
+    Args:
+        settings: The run's configuration: which model, which output folder. Without it, the kit's default model.
+        work: Whether to start the child that imports the stack and works the device, and to ask the Hub; without it
+            the answer comes at once.
+        device: What the child works on.
+        timeout_seconds: How long the child may take.
+        on_stage: Called with each of the child's stages as it begins and ends.
+    """
+    machine = machine_probe.probe()
+    installed = installed_versions()
+    facts: dict[str, Any] = {}
+    if settings is None:
+        model = access_probe.probe_model(DEFAULT_MODEL, ask=work)
+        output = PROJECT_ROOT / "outputs"
+    else:
+        model = access_probe.probe_model(settings.model.model_name_or_path, settings.model.revision, ask=work)
+        output = settings.run_directory
+    if work:
+        facts["probe"] = work_device(device, timeout_seconds, on_stage)
+    return Environment(
+        machine=machine,
+        installed=installed,
+        lock=read_lock(machine.system, stack_of(installed).name),
+        model=model,
+        wandb=access_probe.probe_wandb(),
+        output_disk_free_bytes=disk_free_bytes(output),
+        cache_disk_free_bytes=disk_free_bytes(access_probe.hub_cache()),
+        **facts,
+    )

@@ -1,0 +1,1 @@
+"""What the gate, the tests and CI share."""

@@ -1,0 +1,201 @@
+"""What is known of a machine: frozen facts, recorded to JSON and replayed from it.
+
+Probing (``kit.machine.probe``) fills these in, judging (``kit.machine.platforms``) reads them; neither does the other's
+work.
+Sizes are bytes. ``None`` means "could not be found out", never "none there".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+
+# The kinds a recorded fact can have, by the annotation of its field.
+_KINDS: dict[str, tuple[type, str]] = {
+    "str": (str, "a printable text"),
+    "int": (int, "a whole number, not negative,"),
+    "bool": (bool, "true or false"),
+}
+_NO_SIZE = 2**63
+_Facts = TypeVar("_Facts", "Gpu", "Nvidia", "Apple", "Machine")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU, or one MIG slice of it, as the driver reports it.
+
+    Attributes:
+        index: The driver's own number; slices carry the number of the GPU they are cut from.
+        mig_enabled: The GPU is in MIG mode. Without ``is_mig_slice``, no slice has been cut and CUDA sees nothing.
+    """
+
+    index: int
+    name: str
+    memory_total_bytes: int
+    memory_used_bytes: int | None = None
+    compute_capability: tuple[int, int] | None = None
+    mig_enabled: bool = False
+    is_mig_slice: bool = False
+
+    @property
+    def memory_free_bytes(self) -> int:
+        """What a run can take now; all of it where the driver did not say what is in use."""
+        return self.memory_total_bytes - (self.memory_used_bytes or 0)
+
+
+@dataclass(frozen=True)
+class Nvidia:
+    """The NVIDIA side of a machine.
+
+    Attributes:
+        gpus: Every GPU the driver lists; where one is cut into MIG slices, its slices in its place.
+        driver_version: Such as ``535.104.05``; None where no driver answered.
+        cuda_driver_version: The newest CUDA the driver supports, as (major, minor).
+        source: ``nvml``, ``nvidia-smi`` or ``none``: who was asked.
+        problem: Why nothing usable, or not everything, came back although something of NVIDIA's is there.
+        cuda_visible_devices: The environment variable as it stands, None where it is not set.
+        visible: Positions in ``gpus`` that the variable leaves to a run, in its order; None where it restricts nothing.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    driver_version: str | None = None
+    cuda_driver_version: tuple[int, int] | None = None
+    source: str = "none"
+    problem: str = ""
+    cuda_visible_devices: str | None = None
+    visible: tuple[int, ...] | None = None
+
+    @property
+    def visible_gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs a run can use, in the order it sees them."""
+        return self.gpus if self.visible is None else tuple(self.gpus[position] for position in self.visible)
+
+
+@dataclass(frozen=True)
+class Apple:
+    """The Apple side of a machine.
+
+    Attributes:
+        chip: Such as ``Apple M4 Max``, or an Intel processor's name.
+        macos_version: As (major, minor).
+        is_apple_silicon: The hardware is arm64, whatever Python runs on it.
+        is_rosetta: This Python is an x86-64 build running translated.
+        gpu_cores: As system_profiler counts them.
+        unified_memory_bytes: Memory shared by CPU and GPU.
+    """
+
+    chip: str
+    macos_version: tuple[int, int] | None
+    is_apple_silicon: bool
+    is_rosetta: bool
+    unified_memory_bytes: int | None
+    gpu_cores: int | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Everything detection found out about one machine, at one moment.
+
+    ``memory_available_bytes`` and ``disk_free_bytes`` describe that moment; ``disk_free_bytes`` is the project's disk.
+    ``mps_available`` is torch's own answer where it was asked, None where it was not (see ``check_mps_backend``).
+    """
+
+    system: str  # platform.system(): Linux, Darwin, Windows
+    arch: str  # platform.machine() of the running Python
+    python_version: str
+    cpu_model: str
+    cpu_count: int  # what this process may use: affinity and container limits counted in
+    memory_total_bytes: int | None
+    memory_available_bytes: int | None
+    disk_free_bytes: int | None
+    in_container: bool
+    nvidia: Nvidia = field(default_factory=Nvidia)
+    apple: Apple | None = None
+    mps_available: bool | None = None
+
+
+def to_json(machine: Machine) -> str:
+    """Serialise a machine's facts; ``from_mapping`` reads them back."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, "machine": asdict(machine)}, indent=2) + "\n"
+
+
+def from_mapping(data: Any) -> Machine:
+    """Rebuild a machine from its recorded facts.
+
+    Raises:
+        ValueError: The record is not one of ours, is of another schema version, or a fact is missing, unknown or of
+            another kind; the message names it.
+    """
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or "machine" not in data:
+        raise ValueError(f"not a machine recorded with `check_gpu.py --record` (schema_version {SCHEMA_VERSION})")
+    return _build(Machine, data["machine"], "machine")
+
+
+def read(path: Path) -> Machine:
+    """Read recorded facts from a file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not JSON, or not a recorded machine.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"not JSON: {exc}") from exc
+    return from_mapping(data)
+
+
+def _build(cls: type[_Facts], data: Any, where: str) -> _Facts:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {_shown(data)}; a JSON object is needed")  # noqa: TRY004 - the record is at fault
+    known = {item.name: item for item in fields(cls)}
+    for name in data:
+        if name not in known:
+            raise ValueError(f"{where}.{name} is no fact of a machine; known are {', '.join(known)}")
+    values: dict[str, Any] = {}
+    for name, item in known.items():
+        if name in data:
+            values[name] = _value(str(item.type), data[name], f"{where}.{name}")
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise ValueError(f"{where}.{name} is missing")
+    gpu_count = len(values.get("gpus", ()))
+    if cls is Nvidia and not all(0 <= position < gpu_count for position in values.get("visible") or ()):
+        raise ValueError(f"{where}.visible names a GPU that {where}.gpus does not list")
+    return cls(**values)
+
+
+def _value(kind: str, value: Any, where: str) -> Any:
+    """Check one fact against its field's annotation, which ``from __future__ import annotations`` keeps as text."""
+    optional = kind.endswith(" | None")
+    if optional and value is None:
+        return None
+    kind = kind[: -len(" | None")] if optional else kind
+    if kind == "Nvidia":
+        return _build(Nvidia, value, where)
+    if kind == "Apple":
+        return _build(Apple, value, where)
+    if kind.startswith("tuple"):
+        if not isinstance(value, list) or (kind == "tuple[int, int]" and len(value) != 2):  # noqa: PLR2004 - a pair
+            raise ValueError(f"{where} is {_shown(value)}; a list is needed, of two numbers for a version")
+        if kind == "tuple[Gpu, ...]":
+            return tuple(_build(Gpu, item, f"{where}[{position}]") for position, item in enumerate(value))
+        return tuple(_value("int", item, f"{where}[{position}]") for position, item in enumerate(value))
+    needed, words = _KINDS[kind]
+    is_number = type(value) is int and 0 <= value < _NO_SIZE
+    # What cannot be printed would reach the terminal as it is.
+    is_text = isinstance(value, str) and value.isprintable()
+    if not {int: is_number, str: is_text, bool: isinstance(value, bool)}[needed]:
+        raise ValueError(f"{where} is {_shown(value)}; {words} is needed")
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    limit = 40
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,218 @@
+"""What can be wrong with a machine's NVIDIA side: pure rules over recorded facts.
+
+Standard library only, for Python 3.9 and later. Sizes are decimal: 1 GB is 10^9 bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from kit.findings import Finding, error, ok, skipped, warning
+
+if TYPE_CHECKING:
+    from kit.machine.facts import Gpu, Nvidia
+
+GB = 10**9
+# Above what an 80 GB card has left after the driver's share is reserved, below which the H100's settings do not fit.
+H100_BYTES = 70 * GB
+# The smallest run, micro-batch 1 at 2,048 tokens with all layers recomputed: 3.60 GB of 4-bit weights, 0.52 embedding
+# and head, 0.67 adapter with gradients and Adam, 0.12 one dequantised layer, 0.5 CUDA context, 2,048 tokens x 0.71 MB
+# = 1.45: together 6.9 GB, and 15 % for fragments.
+SMALLEST_RUN_BYTES = 8 * GB
+# An idle GPU shows up to some hundred MB in use: a display, a monitor.
+_IDLE_BYTES = GB
+OLDEST_BF16 = (8, 0)
+# The newest compute capability that CUDA 12.1 builds for: https://docs.nvidia.com/cuda/archive/12.1.0/
+_NEWEST_FOR_REFERENCE = (9, 0)
+# Minor-version compatibility and CUDA 12.1's own driver on Linux:
+# https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/ (tables 2 and 3)
+OLDEST_DRIVER = (525, 60, 13)
+NATIVE_DRIVER = (530, 30, 2)
+FLOAT16_OVERRIDES = (
+    "training.bf16=false training.fp16=true model.torch_dtype=float16 quantization.bnb_4bit_compute_dtype=float16"
+)
+
+
+def gigabytes(size: int) -> str:
+    """Show a size in decimal GB: ``85.5 GB``, ``70 GB``."""
+    return f"{size / GB:.1f}".removesuffix(".0") + " GB"
+
+
+def nvidia_findings(nvidia: Nvidia, gpu: Gpu | None, platform: str) -> list[Finding]:
+    """Return everything there is to say about the driver and about ``gpu``, the one a run uses."""
+    findings = _problem(nvidia)
+    if not nvidia.gpus:
+        return findings
+    findings.append(_driver(nvidia.driver_version))
+    if gpu is None:
+        return findings + _unusable(nvidia)
+    where = place(gpu)
+    return [
+        *findings,
+        *_several(nvidia, gpu, where),
+        _memory(gpu, where),
+        _busy(nvidia, gpu, platform, where),
+        _bf16(gpu, where),
+        *_stack(gpu, where),
+    ]
+
+
+def place(gpu: Gpu) -> str:
+    """Name a GPU as a person would look for it: ``GPU 0``, or ``GPU 0, MIG 1g.10gb``."""
+    _, cut, profile = gpu.name.partition(" MIG ")
+    return f"GPU {gpu.index}{', MIG ' + profile if cut else ''}"
+
+
+def _problem(nvidia: Nvidia) -> list[Finding]:
+    problem = nvidia.problem
+    if not problem:
+        return []
+    if nvidia.gpus:
+        return [warning("nvidia.problem", problem, "nvidia-smi -q, and dmesg | grep -i xid for a GPU that fell away")]
+    if nvidia.source == "none":
+        return [
+            warning(
+                "nvidia.no_driver",
+                problem,
+                "install NVIDIA's driver, version 530.30.02 or later; in a container, start it with --gpus all and "
+                "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+            )
+        ]
+    if "No devices were found" in problem:
+        # Cloud images carry the driver on machines that were rented without a GPU.
+        return [warning("nvidia.no_device", "NVIDIA's driver is here, but finds no GPU", "choose a machine with a GPU")]
+    if "did not answer" in problem:
+        fix = "the driver hangs: look for Xid errors with dmesg | grep -i xid, then restart the machine"
+    elif "mismatch" in problem:
+        fix = "the driver was updated under a running kernel module: restart the machine"
+    elif "libnvidia-ml" in problem:
+        fix = "start the container with --gpus all and NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+    else:
+        fix = "run nvidia-smi by hand; where it fails too, reinstall NVIDIA's driver (530.30.02 or later) and restart"
+    return [error("nvidia.no_answer", problem, fix)]
+
+
+def driver_tuple(version: str) -> tuple[int, ...]:
+    """Turn ``525.60.13`` into ``(525, 60, 13)``."""
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def _driver(version: str | None) -> Finding:
+    if not version:
+        return skipped("nvidia.driver", "the driver's version is unknown, so its age was not checked")
+    if driver_tuple(version) < OLDEST_DRIVER:
+        return error(
+            "nvidia.driver",
+            f"driver {version} is too old for CUDA 12.1: 525.60.13 or later is needed",
+            "update NVIDIA's driver to 530.30.02 or later (Ubuntu: sudo apt install nvidia-driver-535), then restart",
+        )
+    if driver_tuple(version) < NATIVE_DRIVER:
+        return ok("nvidia.driver", f"driver {version} runs CUDA 12.1 through minor-version compatibility")
+    return ok("nvidia.driver", f"driver {version} runs CUDA 12.1")
+
+
+def _unusable(nvidia: Nvidia) -> list[Finding]:
+    if not nvidia.visible_gpus:
+        return [
+            warning(
+                "gpu.hidden",
+                f"CUDA_VISIBLE_DEVICES={nvidia.cuda_visible_devices!r} hides {_count(nvidia.gpus)} from every run",
+                "unset CUDA_VISIBLE_DEVICES",
+            )
+        ]
+    return [
+        error(
+            "gpu.mig",
+            "MIG mode is on, but no slice has been cut, so CUDA sees no GPU",
+            "sudo nvidia-smi -mig 0 for the whole GPU, or sudo nvidia-smi mig -cgi 0 -C for one slice of all of it",
+            place(nvidia.visible_gpus[0]),
+        )
+    ]
+
+
+def _count(gpus: tuple[Gpu, ...]) -> str:
+    return "the one GPU" if len(gpus) == 1 else f"all {len(gpus)} GPUs"
+
+
+def _several(nvidia: Nvidia, gpu: Gpu, where: str) -> list[Finding]:
+    findings = []
+    visible = nvidia.visible_gpus
+    if nvidia.visible is not None:
+        message = f"CUDA_VISIBLE_DEVICES={nvidia.cuda_visible_devices} leaves {len(visible)} of {len(nvidia.gpus)} GPUs"
+        findings.append(ok("gpu.visible", message))
+    if len(visible) < 2:  # noqa: PLR2004 - one needs no choice
+        return findings
+    others = ", ".join(place(other) for other in visible if other is not gpu)
+    unit = "GPUs or slices" if any(other.is_mig_slice for other in visible) else "GPUs"
+    another = next(other for other in visible if other is not gpu)
+    choose = f"CUDA_VISIBLE_DEVICES={another.index}"
+    if another.is_mig_slice:
+        choose = "CUDA_VISIBLE_DEVICES=MIG-…, as nvidia-smi -L names it,"
+    message = f"{len(visible)} {unit} here; the kit trains on one and uses this one, not {others}"
+    findings.append(warning("gpu.several", message, f"to use another, put {choose} in front of the command", where))
+    if nvidia.visible is None and len({other.name for other in visible}) > 1:
+        findings.append(
+            warning(
+                "gpu.mixed",
+                f"the GPUs differ, and CUDA numbers them by speed, not as nvidia-smi does; {gpu.name} should be first",
+                f"put CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={gpu.index} in front of the command",
+                where,
+            )
+        )
+    return findings
+
+
+def _memory(gpu: Gpu, where: str) -> Finding:
+    size = gigabytes(gpu.memory_total_bytes)
+    id, what = ("gpu.mig", "this MIG slice") if gpu.is_mig_slice else ("gpu.memory", "this GPU")  # noqa: A001
+    if gpu.memory_total_bytes < SMALLEST_RUN_BYTES:
+        fix = (
+            "use a larger slice, or the whole GPU" if gpu.is_mig_slice else "use a GPU with more memory, or: make demo"
+        )
+        needed = f"the smallest 7B run needs about {gigabytes(SMALLEST_RUN_BYTES)}"
+        return error(id, f"{what} has {size}; {needed}", fix, where)
+    if gpu.memory_total_bytes < H100_BYTES:
+        message = f"{what} has {size}; the H100 configuration needs {gigabytes(H100_BYTES)}"
+        fix = "make validate CONFIG=configs/training_config.yaml, which compares what a run needs with what is here"
+        if gpu.is_mig_slice:
+            fix = f"use a larger slice or the whole GPU; or {fix}"
+        return warning(id, message, fix, where)
+    return ok(id, f"{what} has {size}", where)
+
+
+def _busy(nvidia: Nvidia, gpu: Gpu, platform: str, where: str) -> Finding:
+    used = gpu.memory_used_bytes
+    if used is None:
+        return skipped("gpu.busy", "how much of its memory is in use is unknown", where=where)
+    if used < _IDLE_BYTES:
+        return ok("gpu.busy", f"{gigabytes(gpu.memory_free_bytes)} of its memory are free", where)
+    free = gigabytes(gpu.memory_free_bytes)
+    message = f"other programs hold {gigabytes(used)} of its memory, which leaves {free}"
+    fix = "see who with nvidia-smi, and end it or wait"
+    idle = [other for other in nvidia.gpus if (other.memory_used_bytes or 0) < _IDLE_BYTES and not other.mig_enabled]
+    if idle:
+        fix = f"put CUDA_VISIBLE_DEVICES={idle[0].index} in front of the command, that GPU is idle; or {fix}"
+    needed = H100_BYTES if platform == "h100" else SMALLEST_RUN_BYTES
+    if gpu.memory_free_bytes < needed <= gpu.memory_total_bytes:
+        return error("gpu.busy", f"{message}; {gigabytes(needed)} are needed", fix, where)
+    return warning("gpu.busy", message, fix, where)
+
+
+def _bf16(gpu: Gpu, where: str) -> Finding:
+    known = gpu.compute_capability
+    if known is None:
+        return skipped("gpu.bf16", "its compute capability is unknown, so bfloat16 was not checked", where=where)
+    capability = f"compute capability {known[0]}.{known[1]}"
+    if known < OLDEST_BF16:
+        message = f"{capability} has no bfloat16, which the configurations use; 8.0 or later has it"
+        return warning("gpu.bf16", message, f'add SET="{FLOAT16_OVERRIDES}"', where)
+    return ok("gpu.bf16", f"{capability} has bfloat16", where)
+
+
+def _stack(gpu: Gpu, where: str) -> list[Finding]:
+    known = gpu.compute_capability
+    if known is None or known <= _NEWEST_FOR_REFERENCE:
+        return []
+    message = f"compute capability {known[0]}.{known[1]} is newer than CUDA 12.1, so the reference stack cannot use it"
+    return [warning("gpu.stack", message, "use STACK=current", where)]

@@ -1,0 +1,232 @@
+"""Judge a machine: which platform it is and why, what to run on it, and how long that takes.
+
+Pure functions over recorded facts (``kit.machine.facts``); what is wrong with the machine is in ``rules`` and
+``nvidia_rules``. Standard library only, for Python 3.9 and later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16, gigabytes, nvidia_findings
+from kit.machine.rules import GIB, apple_findings, host_findings
+
+if TYPE_CHECKING:
+    from kit.findings import Finding
+    from kit.machine.facts import Apple, Gpu, Machine
+
+PLATFORMS = ("h100", "cuda", "m4", "cpu")
+H100_CAPABILITY = (9, 0)
+OLDEST_MPS_MACOS = (12, 3)  # https://developer.apple.com/metal/pytorch/
+
+CONFIGS = {
+    "h100": Path("configs/training_config_h100.yaml"),
+    "cuda": Path("configs/training_config.yaml"),
+    "m4": Path("configs/training_config_m4.yaml"),
+    "cpu": Path("configs/training_config_demo.yaml"),
+}
+
+# Training tokens a second for Mistral-7B in 4 bits, (low, high). Arithmetic, not measurements on these machines:
+# a token costs 32.5 to 47.6 GFLOP, depending on how many layers are recomputed.
+# h100: 7,000 is what 3-4 h for 15,000 examples x 3 epochs need at 2,048 tokens an example, 17,100 what 3 h need at
+#   4,096; every layer recomputed, 790 TFLOP/s (bf16, measured on an H200, which has the same arithmetic) give 16,600.
+# cuda: the same, times the GPU's dense 16-bit peak over the H100's 989 TFLOP/s, from a T4 (65) to an A100 (312), as in
+#   NVIDIA's data sheets. A GPU newer than the H100 can be faster.
+# m4: the 3.8 to 4.3 TFLOP/s of an M4's ten GPU cores over the cost of a token; a ceiling.
+# cpu: 50 to 500 GFLOP/s in float32 over the cost of a token.
+TOKENS_PER_SECOND: dict[str, tuple[int, int]] = {
+    "h100": (7_000, 17_100),
+    "cuda": (450, 5_400),
+    "m4": (80, 139),
+    "cpu": (1, 10),
+}
+M4_GPU_CORES = 10
+# The job that the project's expected times are stated for.
+EXAMPLES, EPOCHS = 15_000, 3
+# Errors that nothing mends: the machine cannot hold Mistral-7B, but it can run the demo.
+_TOO_SMALL = {"gpu.memory", "apple.memory"}
+_SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a machine is good for.
+
+    Attributes:
+        platform: One of ``PLATFORMS``.
+        reason: Why, in words: what was found and what decided.
+        recommended_config: Relative to the project's root.
+        expected_time: One sentence.
+        next_command: What to type next; ``make detect`` again where an error has to be mended
+            first, ``make demo`` where the machine is too small for Mistral-7B.
+        findings: What is wrong, and what was looked at and is fine.
+        gpu: The NVIDIA GPU, or slice, that a run uses; None on m4 and cpu.
+    """
+
+    platform: str
+    reason: str
+    recommended_config: Path
+    expected_time: str
+    next_command: str
+    findings: tuple[Finding, ...]
+    gpu: Gpu | None = None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return what ``--json`` shows besides the findings."""
+        return {
+            "platform": self.platform,
+            "reason": self.reason,
+            "recommended_config": self.recommended_config.as_posix(),
+            "expected_time": self.expected_time,
+            "next_command": self.next_command,
+            "gpu_index": self.gpu.index if self.gpu else None,
+        }
+
+
+def hours(tokens: int, platform: str, gpu_cores: int | None = None) -> tuple[float, float]:
+    """Return the (low, high) hours that training on this many tokens takes, epochs counted in.
+
+    Args:
+        tokens: Rows x tokens a row x epochs, padding included.
+        platform: One of ``PLATFORMS``.
+        gpu_cores: Of the Mac, where it is known: an M4 Max has four times the cores of an M4. Ignored elsewhere.
+
+    Raises:
+        ValueError: There is no such platform, or the tokens are negative.
+    """
+    if platform not in TOKENS_PER_SECOND:
+        raise ValueError(f"platform {platform!r} is not one of {', '.join(PLATFORMS)}")
+    if tokens < 0:
+        raise ValueError(f"tokens is {tokens}; it cannot be negative")
+    slow, fast = TOKENS_PER_SECOND[platform]
+    scale = gpu_cores / M4_GPU_CORES if platform == "m4" and gpu_cores else 1.0
+    return tokens / (fast * scale) / _SECONDS_PER_HOUR, tokens / (slow * scale) / _SECONDS_PER_HOUR
+
+
+def chosen_gpu(machine: Machine) -> Gpu | None:
+    """Return the GPU a run uses: CUDA's device 0, since the kit trains on one.
+
+    CUDA puts the fastest first unless CUDA_VISIBLE_DEVICES says otherwise; equal ones stay in the driver's order.
+    """
+    usable = [gpu for gpu in machine.nvidia.visible_gpus if gpu.is_mig_slice or not gpu.mig_enabled]
+    if not usable:
+        return None
+    if machine.nvidia.visible is not None:
+        return usable[0]
+    return max(usable, key=lambda gpu: (gpu.compute_capability or (0, 0), gpu.memory_total_bytes))
+
+
+def judge(machine: Machine) -> Judgement:
+    """Decide what this machine is, and say everything that stands in the way."""
+    gpu = chosen_gpu(machine)
+    platform, reason = _platform(machine, gpu)
+    findings = (
+        *nvidia_findings(machine.nvidia, gpu, platform),
+        *(apple_findings(machine.apple) if machine.apple else ()),
+        *host_findings(machine, platform),
+    )
+    config = CONFIGS[platform]
+    if platform == "cuda" and gpu and gpu.memory_total_bytes >= H100_BYTES and _has_bf16(gpu):
+        config = CONFIGS["h100"]
+    return Judgement(
+        platform=platform,
+        reason=reason,
+        recommended_config=config,
+        expected_time=_expected_time(platform, machine.apple),
+        next_command=_after(findings) or _next_command(platform, config, gpu),
+        findings=findings,
+        gpu=gpu,
+    )
+
+
+def _after(findings: tuple[Finding, ...]) -> str:
+    """Return what to type once an error was found; empty where none was."""
+    errors = {finding.id for finding in findings if finding.severity == "error"}
+    if not errors:
+        return ""
+    return "make demo" if errors <= _TOO_SMALL else "make detect"
+
+
+def _has_bf16(gpu: Gpu) -> bool:
+    return gpu.compute_capability is None or gpu.compute_capability >= OLDEST_BF16
+
+
+def _platform(machine: Machine, gpu: Gpu | None) -> tuple[str, str]:
+    if gpu:
+        return _cuda_platform(gpu)
+    if machine.apple:
+        return _apple_platform(machine.apple, machine)
+    if machine.nvidia.gpus:
+        return "cpu", f"NVIDIA GPUs here: {len(machine.nvidia.gpus)}, but none that a run can use"
+    if machine.nvidia.problem:
+        return "cpu", f"something of NVIDIA's is here, but no GPU answered: {machine.nvidia.problem}"
+    return "cpu", f"no NVIDIA GPU and no Apple silicon: {machine.cpu_model}, {machine.cpu_count} CPUs"
+
+
+def _cuda_platform(gpu: Gpu) -> tuple[str, str]:
+    known = gpu.compute_capability
+    size = f"CUDA GPU with {gigabytes(gpu.memory_total_bytes)}"
+    capability = f"compute capability {known[0]}.{known[1]}" if known else "compute capability unknown"
+    if gpu.memory_total_bytes < H100_BYTES:
+        return "cuda", f"{size} (h100 needs {gigabytes(H100_BYTES)}), {capability}: {gpu.name}"
+    if known != H100_CAPABILITY:
+        return "cuda", f"{size}, {capability} (h100 needs 9.0): {gpu.name}"
+    return "h100", f"{size}, {capability}: {gpu.name}"
+
+
+def _apple_platform(apple: Apple, machine: Machine) -> tuple[str, str]:
+    if not apple.is_apple_silicon:
+        return "cpu", f"Intel Mac, on which MPS cannot train this stack: {apple.chip}"
+    if apple.is_rosetta:
+        return "cpu", f"{apple.chip}, but this Python is translated by Rosetta, and its torch has no MPS"
+    version = ".".join(map(str, apple.macos_version)) if apple.macos_version else "of unknown version"
+    if apple.macos_version and apple.macos_version < OLDEST_MPS_MACOS:
+        return "cpu", f"{apple.chip}, but macOS {version} has no MPS"
+    if machine.mps_available is False:
+        return "cpu", f"{apple.chip} with macOS {version}, but torch says that MPS is not available"
+    cores = f", {apple.gpu_cores} GPU cores" if apple.gpu_cores else ""
+    memory = f", {apple.unified_memory_bytes / GIB:.0f} GB unified memory" if apple.unified_memory_bytes else ""
+    return "m4", f"Apple silicon with MPS: {apple.chip}{cores}{memory}, macOS {version}"
+
+
+def _next_command(platform: str, config: Path, gpu: Gpu | None) -> str:
+    if platform == "h100":
+        return "make train-h100"
+    if platform == "m4":
+        return "make train-m4"
+    if platform == "cpu":
+        return "make demo"
+    overrides = "" if gpu is None or _has_bf16(gpu) else f' SET="{FLOAT16_OVERRIDES}"'
+    return f"make train CONFIG={config.as_posix()}{overrides}"
+
+
+def _expected_time(platform: str, apple: Apple | None) -> str:
+    """Say how long the project's stated job takes, with what the statement rests on."""
+    job = f"{EXAMPLES:,} examples x {EPOCHS} epochs"
+    rows = EXAMPLES * EPOCHS
+    if platform == "cpu":
+        return (
+            "the demo takes a few minutes (about three on 2 CPU cores); Mistral-7B itself is not for a CPU: "
+            f"{job} at 2,048 tokens an example would take {_span(hours(rows * 2048, platform))}"
+        )
+    if platform == "m4":
+        cores = apple.gpu_cores if apple else None
+        high = 12
+        length = high / hours(rows, platform, cores)[1]
+        return (
+            f"{job} fit into 8-12 h only up to about {length:,.0f} tokens an example; at 2,048 they take "
+            f"{_span(hours(rows * 2048, platform, cores))} at the very best (arithmetic from "
+            f"{cores or M4_GPU_CORES} GPU cores at their peak)"
+        )
+    short, long = _span(hours(rows * 2048, platform)), _span(hours(rows * 4096, platform))
+    return f"{job} take {short} at 2,048 tokens an example, {long} at 4,096 (arithmetic; `make validate` counts yours)"
+
+
+def _span(span: tuple[float, float]) -> str:
+    low, high = span
+    days = 48
+    if low >= days:
+        return f"{low / 24:,.0f}-{high / 24:,.0f} days"
+    return f"{low:.1f}-{high:.1f} h"

@@ -1,0 +1,1 @@
+"""One training run: checked before, planned, watched, receipted."""

@@ -1,0 +1,177 @@
+"""Everything that can be found wrong with a run before it starts: rules, model, data, the folder it writes to."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit import rules
+from kit.console import duration
+from kit.data.dataset import EncodedFile, load_file
+from kit.estimate import training_hours
+from kit.findings import Finding, error, ok, run_check, skipped, warning
+from kit.model.chat_tokenizer import ChatTokenizer
+from kit.model.files import ModelFileError, is_local
+from kit.model.shape import shape_of
+from kit.run.plan import make_plan
+
+if TYPE_CHECKING:
+    from kit.config.resolve import Resolved
+    from kit.config.settings import Settings
+    from kit.machine.facts import Machine
+    from kit.machine.platforms import Judgement
+    from kit.stack import Stack
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found, and the data it was found in.
+
+    Attributes:
+        findings: Of every check.
+        tokenizer: The base model's; None where it could not be loaded.
+        train: The training file; None where it could not be read.
+        val: The validation file; None where there is none, or it could not be read.
+    """
+
+    findings: list[Finding]
+    tokenizer: ChatTokenizer | None
+    train: EncodedFile | None
+    val: EncodedFile | None
+
+
+def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool) -> Preflight:
+    """Check one run against one machine.
+
+    Args:
+        resolved: The configuration.
+        judgement: What the machine is good for.
+        machine: The machine.
+        stack: The installed stack.
+        download: Whether the hub may be asked for the tokenizer.
+    """
+    findings = rules.check(resolved, judgement, machine, stack)
+    tokenizer, model_findings = _load_tokenizer(resolved.settings, download=download)
+    findings += model_findings
+    train, train_findings = _load(resolved, "data.train_file", tokenizer)
+    val, val_findings = _load(resolved, "data.val_file", tokenizer)
+    findings += train_findings + val_findings
+    if train and val:
+        findings += run_check(lambda: leakage(train, val), "data.leakage")
+    if train and train.rows:
+        # The rule knows only the number of rows; here their tokens are counted.
+        findings = [finding for finding in findings if finding.id != "config.duration"]
+        findings += run_check(lambda: expected_time(resolved, judgement, machine, train), "run.time")
+    return Preflight(findings, tokenizer, train, val)
+
+
+def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenizer | None, list[Finding]]:
+    model = settings.model
+    try:
+        tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=download)
+    except ModelFileError as exc:
+        found, _, fix = str(exc).rpartition("; ")
+        if download or is_local(model.model_name_or_path):
+            return None, [error("model.tokenizer", found, fix)]
+        return None, [skipped("model.tokenizer", f"{found}, so the data's tokens were not counted", fix)]
+    return tokenizer, [ok("model.tokenizer", f"{model.model_name_or_path}: tokenizer and chat template load")]
+
+
+def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tuple[EncodedFile | None, list[Finding]]:
+    settings = resolved.settings
+    name = settings.data.train_file if key == "data.train_file" else settings.data.val_file
+    if name is None or tokenizer is None:
+        return None, []
+    loaded: list[EncodedFile] = []
+
+    def load() -> list[Finding]:
+        path = Path(name).expanduser()
+        try:
+            if not path.exists() or path.is_dir() or (path.is_file() and not path.stat().st_size):
+                return []  # a finding of the rules already
+            if not path.is_file():
+                fix = "write the rows into a file"
+                return [error("data.not_a_file", "is a pipe or a device, and the rows are read twice", fix, str(path))]
+            loaded.append(load_file(path, tokenizer, settings.training.max_seq_length))
+        except OSError as exc:
+            return [error("data.unreadable", f"cannot be read ({exc.strerror})", f"{key}=PATH", str(path))]
+        return list(loaded[0].findings)
+
+    findings = run_check(load, key)
+    return (loaded[0] if loaded else None), findings
+
+
+def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
+    """Look for validation rows that are trained on too: what they measure is memory, not learning."""
+    held_out = {tuple(row.input_ids) for row in val.rows}
+    trained = {ids for row in train.rows if (ids := tuple(row.input_ids)) in held_out}
+    lines = [row.line for row in val.rows if tuple(row.input_ids) in trained]
+    if not lines:
+        return [ok("data.leakage", f"none of the {len(val.rows):,} validation rows is trained on", where=str(val.path))]
+    return [
+        warning(
+            "data.leakage",
+            f"{len(lines):,} of {len(val.rows):,} validation rows are in {train.path} too, word for word",
+            "take them out of one of the files: the validation loss would be too good",
+            f"{val.path}:{lines[0]}",
+        )
+    ]
+
+
+def expected_time(resolved: Resolved, judgement: Judgement, machine: Machine, train: EncodedFile) -> list[Finding]:
+    """Say how long the run takes on this machine, from the tokens that were counted."""
+    settings = resolved.settings
+    plan = make_plan(settings, train.rows)
+    size = f"{plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
+    shape = shape_of(settings.model.model_name_or_path)
+    cores = machine.apple.gpu_cores if machine.apple else None
+    span = shape and training_hours(shape, plan.tokens[-1], judgement.platform, cores)
+    if not span:
+        return [ok("run.time", f"{size}; how long they take is not known for this model here")]
+    low, high = (duration(hours * 3600) for hours in span)
+    return [ok("run.time", f"{size}: {low} to {high} on {judgement.platform} by arithmetic, padding not counted")]
+
+
+def run_directory_findings(settings: Settings, *, overwrite: bool) -> list[Finding]:
+    """Check the folder the run writes to: writable, and no earlier run in it that would be lost.
+
+    Leaves the disk as it was.
+    """
+    folder = settings.run_directory
+    try:
+        return _earlier_run(settings, folder, overwrite=overwrite) or _not_writable(folder)
+    except OSError as exc:
+        return [error("run.folder", f"cannot be written to ({exc.strerror})", "set training.output_dir", str(folder))]
+
+
+def _earlier_run(settings: Settings, folder: Path, *, overwrite: bool) -> list[Finding]:
+    there = [name for name in ("run.json", "metrics.jsonl", "checkpoints", "adapter") if (folder / name).exists()]
+    if there and not overwrite:
+        return [
+            error(
+                "run.exists",
+                f"holds a run already ({', '.join(there)})",
+                f"name this one: training.run_name={settings.training.run_name}-2, or replace that one: --overwrite",
+                str(folder),
+            )
+        ]
+    return []
+
+
+def _not_writable(folder: Path) -> list[Finding]:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        return [error("run.folder", "is a file, and the run needs a folder there", "move it away", str(parent))]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    finally:
+        with contextlib.suppress(OSError):  # never made, or in use by another run since
+            for path in missing:
+                path.rmdir()
+    return []

@@ -1,0 +1,1 @@
+"""Environments from locks: what makes them, and what can stand in the way."""

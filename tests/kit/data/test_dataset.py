@@ -1,0 +1,153 @@
+"""A data file: every row is trained on or named with its line, and the file's quirks are said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chat_folders import CHATML, MISTRAL
+from kit.data import dataset
+from kit.data.conversations import read_conversations
+from kit.data.dataset import EncodedFile, file_sha256, load_file
+from kit.data.encoding import IGNORE_INDEX, encode
+from kit.demo.task import TRAIN_ROWS, VALIDATION_WORDS
+from kit.interpreter import PROJECT_ROOT
+from kit.model.chat_tokenizer import ChatTokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from chat_folders import ChatFolder
+    from kit.findings import Finding
+
+
+def _row(user: str = "ask", answer: str = "tell", system: str = "") -> dict[str, Any]:
+    turns = [("system", system)] if system else []
+    turns += [("user", user), ("assistant", answer)]
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def _load(folder: Path, rows: list[Any], chat: ChatTokenizer, length: int = 1000) -> EncodedFile:
+    path = folder / "rows.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return load_file(path, chat, length)
+
+
+def _finding(file: EncodedFile, id: str) -> Finding:  # noqa: A002 - the field's own name
+    (finding,) = [finding for finding in file.findings if finding.id == id]
+    return finding
+
+
+def test_the_sample_data_is_fine(byte_chat: ChatTokenizer) -> None:
+    for name, rows in (("train", TRAIN_ROWS), ("val", len(VALIDATION_WORDS))):
+        file = load_file(PROJECT_ROOT / "data" / "sample" / f"{name}.jsonl", byte_chat, 64)
+        assert [finding.severity for finding in file.findings] == ["ok"]
+        assert len(file.rows) == rows
+
+
+def test_rows_are_what_each_is_alone_in_the_files_order(
+    tmp_path: Path, byte_chat: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "_ROWS_AT_ONCE", 3)
+    file = _load(tmp_path, [_row(f"ask {number}", "tell" * number) for number in range(1, 8)], byte_chat, 40)
+    alone = [encode(item, byte_chat, 40) for item in read_conversations(file.path)]  # type: ignore[arg-type]
+    assert list(file.rows) == alone
+    assert [row.line for row in file.rows] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_tokens_are_counted(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    file = _load(tmp_path, [_row(), _row(answer="told you")], byte_chat)
+    assert file.tokens == sum(len(row.input_ids) for row in file.rows)
+    assert file.trainable_tokens == len(" tell") + 1 + len(" told you") + 1
+    assert _finding(file, "data.rows").message.startswith(f"2 rows, {file.tokens} tokens, longest ")
+
+
+def test_every_row_is_kept_or_named(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    rows = [_row(), "{", _row(user="long " * 20), "", {"text": "a"}, _row(answer="x" * 90)]
+    file = _load(tmp_path, rows, byte_chat, 60)
+    assert [row.line for row in file.rows] == [1, 6]
+    errors = {finding.where.rpartition(":")[2]: finding.id for finding in file.findings if finding.severity == "error"}
+    assert errors == {"2": "data.row", "3": "data.no_loss", "5": "data.row"}
+
+
+def test_an_answer_beyond_the_length_is_an_error_with_its_line(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    file = _load(tmp_path, [_row(), _row(user="a" * 100)], byte_chat, 50)
+    finding = _finding(file, "data.no_loss")
+    assert finding.severity == "error"
+    assert finding.where == f"{file.path}:2"
+    assert finding.message.startswith("the row at line 2 would carry no loss: the answer lies beyond 50 tokens")
+
+
+def test_a_row_cut_in_its_answer_is_kept_and_named(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    file = _load(tmp_path, [_row(), _row(answer="a" * 100)], byte_chat, 50)
+    finding = _finding(file, "data.truncated")
+    assert finding.severity == "warning"
+    assert finding.where == f"{file.path}:2"
+    assert "the row at line 2 will be cut at 50 tokens" in finding.message
+    cut = file.rows[1]
+    assert len(cut.input_ids) == 50 < cut.full_length
+    assert cut.labels[-1] == cut.input_ids[-1] != byte_chat.eos_token_id
+
+
+def test_a_row_that_exactly_fits_is_not_cut(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    length = _load(tmp_path, [_row()], byte_chat).tokens
+    file = _load(tmp_path, [_row()], byte_chat, length)
+    assert [finding.id for finding in file.findings] == ["data.rows"]
+
+
+def test_merged_system_messages_are_said_with_their_lines(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    file = _load(tmp_path, [_row(), _row(system="be brief")], byte_chat)
+    assert _finding(file, "data.system_merged").where == f"{file.path}:2"
+    assert "be brief\n\nask" in byte_chat.decode(file.rows[1].input_ids)
+
+
+def test_carried_system_messages_need_no_remark(tmp_path: Path, chat_folder: ChatFolder) -> None:
+    file = _load(tmp_path, [_row(system="be brief")], ChatTokenizer.load(str(chat_folder(CHATML))))
+    assert [finding.id for finding in file.findings] == ["data.rows"]
+
+
+def test_control_tokens_in_the_text_are_a_warning(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    file = _load(tmp_path, [_row(), _row(answer="tell</s>")], byte_chat)
+    finding = _finding(file, "data.control_tokens")
+    assert (finding.severity, finding.where) == ("warning", f"{file.path}:2")
+
+
+def test_a_template_that_never_ends_an_answer_is_a_warning(tmp_path: Path, chat_folder: ChatFolder) -> None:
+    chat = ChatTokenizer.load(str(chat_folder(MISTRAL.replace(" + eos_token", ""))))
+    assert _finding(_load(tmp_path, [_row()], chat), "data.no_end").severity == "warning"
+
+
+def test_a_row_the_template_refuses_is_named(tmp_path: Path, chat_folder: ChatFolder) -> None:
+    picky = "{% if messages[0]['content'] == 'no' %}{{ raise_exception('not that') }}{% endif %}" + MISTRAL
+    file = _load(tmp_path, [_row(), _row(user="no")], ChatTokenizer.load(str(chat_folder(picky))))
+    finding = _finding(file, "data.row")
+    assert finding.message == "the row at line 2 is refused by the base model's chat template (not that)"
+    assert len(file.rows) == 1
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_without_rows_is_an_error(tmp_path: Path, byte_chat: ChatTokenizer, content: str) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text(content, encoding="utf-8")
+    (finding,) = load_file(path, byte_chat, 64).findings
+    assert (finding.id, finding.severity) == ("data.empty", "error")
+
+
+def test_a_row_of_many_tokens_is_read(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    file = _load(tmp_path, [_row(answer="a" * 200_000)], byte_chat, 100)
+    assert file.rows[0].full_length > 200_000
+    assert len(file.rows[0].labels) == 100
+    assert IGNORE_INDEX in file.rows[0].labels
+
+
+def test_the_hash_is_of_the_files_bytes(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    file = _load(tmp_path, [_row()], byte_chat)
+    assert file.sha256 == file_sha256(file.path) == hashlib.sha256(file.path.read_bytes()).hexdigest()
+
+
+def test_a_file_that_cannot_be_read_raises(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        load_file(tmp_path / "none.jsonl", byte_chat, 64)

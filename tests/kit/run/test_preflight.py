@@ -1,0 +1,236 @@
+"""Everything that can be found before a run starts is a finding: model, data, and the folder the run writes to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kit.config.resolve import resolve
+from kit.data.dataset import load_file
+from kit.interpreter import PROJECT_ROOT
+from kit.machine import facts as machines
+from kit.machine.platforms import judge
+from kit.run import preflight
+from kit.run.preflight import Preflight, check_run, leakage, run_directory_findings
+from kit.stack import stack_of
+
+if TYPE_CHECKING:
+    from chat_folders import ChatFolder
+    from kit.config.resolve import Resolved
+    from kit.findings import Finding
+    from kit.model.chat_tokenizer import ChatTokenizer
+
+DEMO = PROJECT_ROOT / "configs" / "training_config_demo.yaml"
+MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
+STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"})
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _rows(path: Path, *answers: str) -> Path:
+    rows = [{"prompt": f"ask {answer}", "completion": answer} for answer in answers]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _resolved(base: Path | str, train: Path | str, val: Path | str | None, **training: Any) -> Resolved:
+    values = {
+        "model.model_name_or_path": str(base),
+        "data.train_file": str(train),
+        "data.val_file": None if val is None else str(val),
+        "training.output_dir": "run",
+        **{f"training.{key}": value for key, value in training.items()},
+    }
+    return resolve(DEMO, values)
+
+
+def _check(resolved: Resolved, *, download: bool = False) -> tuple[Preflight, dict[str, list[Finding]]]:
+    result = check_run(resolved, judge(MACHINE), MACHINE, STACK, download=download)
+    found: dict[str, list[Finding]] = {}
+    for finding in result.findings:
+        found.setdefault(finding.id, []).append(finding)
+    assert not [name for name in found if name.endswith(".crashed")]
+    return result, found
+
+
+def test_a_good_run_is_loaded(chat_folder: ChatFolder, tmp_path: Path) -> None:
+    train, val = _rows(tmp_path / "train.jsonl", "a", "b", "c"), _rows(tmp_path / "val.jsonl", "d")
+    result, found = _check(_resolved(chat_folder(), train, val))
+    assert result.tokenizer
+    assert result.train
+    assert result.val
+    assert (len(result.train.rows), len(result.val.rows)) == (3, 1)
+    for name in ("model.tokenizer", "data.rows", "data.leakage"):
+        assert {finding.severity for finding in found[name]} == {"ok"}
+
+
+def test_a_run_without_validation_rows_is_loaded(chat_folder: ChatFolder, tmp_path: Path) -> None:
+    result, found = _check(_resolved(chat_folder(), _rows(tmp_path / "train.jsonl", "a"), None))
+    assert result.train
+    assert result.val is None
+    assert "data.leakage" not in found
+
+
+def test_a_file_in_the_home_folder_is_trained_on(
+    chat_folder: ChatFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Passed over in silence, the validation rows would have been trained on in its place.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _rows(tmp_path / "train.jsonl", "a", "b")
+    result, _ = _check(_resolved(chat_folder(), "~/train.jsonl", _rows(tmp_path / "val.jsonl", "c")))
+    assert result.train
+    assert len(result.train.rows) == 2
+
+
+def test_a_pipe_is_refused_and_not_waited_for(chat_folder: ChatFolder, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train.jsonl")
+    result, found = _check(_resolved(chat_folder(), tmp_path / "train.jsonl", None))
+    assert result.train is None
+    assert found["data.not_a_file"][0].severity == "error"
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty"])
+def test_a_file_that_is_not_there_is_said_once(chat_folder: ChatFolder, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "train.jsonl"
+    if kind == "folder":
+        path.mkdir()
+    if kind == "empty":
+        path.touch()
+    result, _ = _check(_resolved(chat_folder(), path, None))
+    assert result.train is None
+    errors = [finding for finding in result.findings if finding.severity == "error" and "data" in finding.id]
+    assert len(errors) == 1
+
+
+def test_a_file_that_stops_being_readable_is_an_error_and_no_bug(
+    chat_folder: ChatFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(preflight, "load_file", fail)
+    _, found = _check(_resolved(chat_folder(), _rows(tmp_path / "train.jsonl", "a"), None))
+    assert found["data.unreadable"][0].message == "cannot be read (Input/output error)"
+
+
+def test_problems_of_both_files_are_shown_at_once(chat_folder: ChatFolder, tmp_path: Path) -> None:
+    for name in ("train.jsonl", "val.jsonl"):
+        (tmp_path / name).write_text('{"text": 1}\n', encoding="utf-8")
+    _, found = _check(_resolved(chat_folder(), tmp_path / "train.jsonl", tmp_path / "val.jsonl"))
+    assert [finding.where for finding in found["data.row"]] == [
+        f"{tmp_path}/train.jsonl:1",
+        f"{tmp_path}/val.jsonl:1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "download", "severity"),
+    [("./none", False, "error"), ("./none", True, "error"), ("models/none", True, "error"), ("a/b", False, "skipped")],
+)
+def test_a_tokenizer_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, download: bool, severity: str
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    result, found = _check(_resolved(name, _rows(tmp_path / "train.jsonl", "a"), None), download=download)
+    assert result.tokenizer is None
+    assert result.train is None
+    (finding,) = found["model.tokenizer"]
+    assert finding.severity == severity
+    assert finding.fix
+
+
+def test_a_base_without_a_chat_template_is_an_error_with_its_fix(chat_folder: ChatFolder, tmp_path: Path) -> None:
+    _, found = _check(_resolved(chat_folder(None), _rows(tmp_path / "train.jsonl", "a"), None))
+    (finding,) = found["model.tokenizer"]
+    assert (finding.severity, finding.fix) == ("error", "use an instruct model")
+
+
+def test_validation_rows_that_are_trained_on_are_named(byte_chat: ChatTokenizer, tmp_path: Path) -> None:
+    train = load_file(_rows(tmp_path / "train.jsonl", "a", "b", "c"), byte_chat, 100)
+    val = load_file(_rows(tmp_path / "val.jsonl", "x", "b", "y", "c"), byte_chat, 100)
+    (finding,) = leakage(train, val)
+    assert (finding.severity, finding.where) == ("warning", f"{val.path}:2")
+    assert finding.message.startswith("2 of 4 validation rows are in")
+    (fine,) = leakage(train, load_file(_rows(tmp_path / "other.jsonl", "x"), byte_chat, 100))
+    assert fine.severity == "ok"
+
+
+def test_the_same_words_in_another_shape_are_the_same_row(byte_chat: ChatTokenizer, tmp_path: Path) -> None:
+    train = load_file(_rows(tmp_path / "train.jsonl", "a"), byte_chat, 100)
+    other = tmp_path / "val.jsonl"
+    other.write_text('{"instruction": "ask a", "output": "a"}\n', encoding="utf-8")
+    assert leakage(train, load_file(other, byte_chat, 100))[0].severity == "warning"
+
+
+def _folder(folder: Path, *, overwrite: bool = False) -> list[Finding]:
+    settings = resolve(DEMO, {"training.output_dir": str(folder), "training.run_name": "first"}).settings
+    return run_directory_findings(settings, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("depth", ["run", "outputs/a/b/run"])
+def test_a_new_folder_is_fine_and_is_not_made_yet(tmp_path: Path, depth: str) -> None:
+    assert _folder(tmp_path / depth) == []
+    assert _folder(Path(depth)) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_fine_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert _folder(tmp_path / "run") == []
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "checkpoints", "adapter"])
+def test_an_earlier_run_is_not_lost_by_accident(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run" / name).mkdir(parents=True)
+    (finding,) = _folder(tmp_path / "run")
+    assert (finding.id, finding.severity) == ("run.exists", "error")
+    assert name in finding.message
+    assert "training.run_name=first-2" in finding.fix
+    assert "--overwrite" in finding.fix
+    assert _folder(tmp_path / "run", overwrite=True) == []
+    assert (tmp_path / "run" / name).exists()
+
+
+@pytest.mark.parametrize("folder", ["file", "file/run", "file/deeper/run"])
+def test_a_file_in_the_way_is_named(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    (finding,) = _folder(tmp_path / folder)
+    assert (finding.id, finding.severity, finding.where) == ("run.folder", "error", str(tmp_path / "file"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o500)
+    assert "Permission denied" in _folder(tmp_path / "run")[0].message
+    assert "Permission denied" in _folder(tmp_path / "run" / "deeper")[0].message
+
+
+@pytest.mark.parametrize("method", ["mkdir", "touch", "exists"])
+def test_a_folder_that_cannot_be_written_to_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    real = getattr(Path, method)
+
+    def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if "run" in path.parts:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, method, refuse)
+    (finding,) = _folder(tmp_path / "run")
+    assert (finding.id, finding.message) == ("run.folder", "cannot be written to (Read-only file system)")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_the_disk_does_not_take_is_an_error(tmp_path: Path) -> None:
+    (finding,) = _folder(tmp_path / ("x" * 300))
+    assert finding.message == "cannot be written to (File name too long)"

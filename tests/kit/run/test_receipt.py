@@ -1,0 +1,182 @@
+"""run.json: whole whenever it is read, free of secrets, and honest about what is not known."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.config.resolve import resolve
+from kit.data.dataset import EncodedFile
+from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.interpreter import PROJECT_ROOT
+from kit.machine import facts as machines
+from kit.run import receipt as receipts
+from kit.run.receipt import Receipt, describe_before, describe_code, describe_data, describe_stack, write_json
+from kit.stack import stack_of
+
+MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
+STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0"})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_a_receipt_is_on_disk_from_the_start(tmp_path: Path) -> None:
+    receipt = Receipt(tmp_path / "outputs" / "run", seed=7)
+    content = _read(receipt.path)
+    assert (content["schema_version"], content["state"], content["seed"]) == (1, "started", 7)
+    assert content["started_at"].endswith("+00:00")
+    assert "ended_at" not in content
+
+
+def test_a_receipt_grows_and_is_completed(tmp_path: Path) -> None:
+    receipt = Receipt(tmp_path, seed=7)
+    receipt.update(state="training", attention="sdpa")
+    assert _read(receipt.path)["state"] == "training"
+    receipt.finish("finished", eval_loss=0.5)
+    content = _read(receipt.path)
+    assert (content["state"], content["attention"], content["eval_loss"]) == ("finished", "sdpa", 0.5)
+    assert content["seconds"] >= 0
+    assert content["ended_at"] >= content["started_at"]
+
+
+def test_a_reader_never_meets_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_json(path, {"n": 0})
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(60):
+            write_json(path, {"n": number, "filling": "x" * 50_000})
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = 0
+    while not done.is_set():
+        assert "n" in _read(path)
+        seen += 1
+    writer.join()
+    assert seen
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_failed_write_leaves_the_old_receipt_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.json"
+    write_json(path, {"state": "started"})
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, {"state": "finished"})
+    assert _read(path) == {"state": "started"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_paths_and_names_of_any_bytes_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    name = os.fsdecode(b"rows-\xff.jsonl")
+    write_json(path, {"path": Path("data"), "argv": [name, "naïve 🦙"]})
+    assert _read(path) == {"path": "data", "argv": [name, "naïve 🦙"]}
+
+
+def test_no_environment_variables_value_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SOMETHING_ELSE"):
+        monkeypatch.setenv(name, "planted-secret")
+    resolved = resolve(PROJECT_ROOT / "configs" / "training_config_demo.yaml")
+    facts = describe_before(["config.yaml"], resolved.settings, resolved.origins, MACHINE, STACK)
+    receipt = Receipt(tmp_path, **facts)
+    receipt.finish("failed", error="ValueError: no")
+    assert "planted-secret" not in receipt.path.read_text(encoding="utf-8")
+
+
+def test_the_configuration_the_machine_and_the_versions_are_in_it() -> None:
+    resolved = resolve(PROJECT_ROOT / "configs" / "training_config_demo.yaml", {"training.seed": 5})
+    facts = json.loads(json.dumps(describe_before(["a", "b=c"], resolved.settings, resolved.origins, MACHINE, STACK)))
+    assert facts["argv"] == ["a", "b=c"]
+    assert facts["seed"] == facts["config"]["training"]["seed"] == 5
+    assert facts["origins"]["lora.r"].startswith(str(PROJECT_ROOT / "configs"))
+    assert facts["machine"]["system"] == "Linux"
+    assert facts["packages"]["pytest"] == pytest.__version__
+    assert set(facts["locks"]) == {path.name for path in (PROJECT_ROOT / "locks").glob("*.txt")}
+    assert all(len(digest) == 64 for digest in facts["locks"].values())
+
+
+def test_a_distribution_without_a_name_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, version: str | None) -> None:
+            self.metadata, self.version = {"Name": None}, version
+
+    monkeypatch.setattr(receipts.metadata, "distributions", lambda: [Broken("1"), Broken(None), Broken(None)])
+    assert describe_stack(STACK)["packages"].keys() == {"?"}
+
+
+def test_data_is_named_with_its_hash_and_counts() -> None:
+    row = EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 1, 3)
+    file = EncodedFile(Path("data/rows.jsonl"), (row, row), (), "ab" * 32)
+    assert describe_data([file]) == [
+        {"path": "data/rows.jsonl", "sha256": "ab" * 32, "rows": 2, "tokens": 6, "trainable_tokens": 4}
+    ]
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_the_code_is_named_by_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "PROJECT_ROOT", tmp_path)
+    _git(tmp_path, "init")
+    file = tmp_path / "naïve.py"
+    file.write_text("1", encoding="utf-8")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-m", "first")
+    code = describe_code()
+    assert len(code["git_revision"]) == 40
+    assert code["git_dirty"] is False
+    file.write_text("2", encoding="utf-8")
+    assert describe_code() == {**code, "git_dirty": True}
+
+
+def test_code_outside_git_is_said_to_be_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert describe_code() == {"git_revision": None, "git_dirty": None}
+
+
+def test_a_machine_without_git_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert describe_code() == {"git_revision": None, "git_dirty": None}
+
+
+@pytest.mark.parametrize(
+    "failure", [subprocess.TimeoutExpired("git", 10), subprocess.CalledProcessError(128, "git"), PermissionError(13)]
+)
+def test_a_status_git_does_not_give_is_unknown_and_not_clean(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def run(command: list[str], **_kwargs: Any) -> subprocess.CompletedProcess[bytes]:
+        if "status" in command:
+            raise failure
+        return subprocess.CompletedProcess(command, 0, b"abc\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert describe_code() == {"git_revision": "abc", "git_dirty": None}
+
+
+def test_names_git_prints_in_any_bytes_are_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.CompletedProcess([], 0, b" M caf\xe9\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_kwargs: done)
+    assert describe_code()["git_dirty"] is True
