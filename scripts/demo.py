@@ -25,9 +25,9 @@ import train
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import paint, say
+from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import file_sha256
 from kit.findings import render
-from kit.model.chat_tokenizer import ChatTokenizer
 from kit.quiet_libraries import quiet_imports
 from kit.run.receipt import write_json
 

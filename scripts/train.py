@@ -33,10 +33,10 @@ from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, error, has_errors, render, summary
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
+from kit.preflight import Preflight, check_run, run_directory_findings
 from kit.quiet_libraries import quiet_imports
 from kit.run.failures import explain
 from kit.run.plan import TrainingPlan, make_plan
-from kit.run.preflight import Preflight, check_run, run_directory_findings
 from kit.run.receipt import Receipt, describe_before, describe_data
 from kit.stack import Stack, installed_stack
 

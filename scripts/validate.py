@@ -26,7 +26,7 @@ from kit.console import fail, say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, exit_code, skipped
-from kit.run.preflight import check_run
+from kit.preflight import check_run
 from kit.stack import installed_stack
 from kit.verdict import Target, add_target_arguments, show, target_of
 

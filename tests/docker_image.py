@@ -41,6 +41,7 @@ class Image:
     def options(self) -> list[str]:
         """How a container is confined here, as compose.yaml does it."""
         mounts = [f"--volume={self.tree}/{name}:/kit/{name}" for name in ("data", "models", "outputs")]
+        mounts.append("--volume=/cache")
         confined = ["--read-only", "--tmpfs=/tmp:exec,mode=1777", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
         return [*confined, "--network=none", f"--user={UID}:{GID}", *mounts]
 

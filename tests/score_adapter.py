@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import torch
 
 from kit.config.resolve import resolve
+from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 from kit.interpreter import PROJECT_ROOT
-from kit.model.chat_tokenizer import ChatTokenizer
 from kit.stack.model import load_adapter, load_base_model
 
 

@@ -60,8 +60,8 @@ def test_a_base_that_learnt_nothing_fails_the_demo(tiny_base: Path, tmp_path: Pa
 
 
 def test_the_sample_data_fits_the_demo(tiny_base: Path) -> None:
+    from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.dataset import load_file
-    from kit.model.chat_tokenizer import ChatTokenizer
 
     loaded = load_file(PROJECT_ROOT / "data/sample/train.jsonl", ChatTokenizer.load(str(tiny_base)), 64)
     assert len(loaded.rows) == 4000

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from kit.model.chat_tokenizer import ChatTokenizer
+    from kit.data.chat_tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True)

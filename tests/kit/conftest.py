@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chat_folders import write_chat_folder
-from kit.model.chat_tokenizer import ChatTokenizer
+from kit.data.chat_tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from kit.answers import Question, answer, exact_match, read_questions
+from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message
-from kit.model.chat_tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

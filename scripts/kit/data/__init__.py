@@ -1,1 +1,1 @@
-"""The data: rows as conversations, conversations as token ids and labels."""
+"""The data: rows as conversations, conversations as text, token ids and labels."""

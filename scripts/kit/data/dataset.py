@@ -7,16 +7,16 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.data.chat_tokenizer import TemplateError
 from kit.data.conversations import RowProblem, collapse, read_conversations, rows_at
 from kit.data.encoding import EncodedRow, MaskingError, answer_spans, label
 from kit.findings import Finding, error, ok, warning
-from kit.model.chat_tokenizer import TemplateError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.conversations import Conversation
-    from kit.model.chat_tokenizer import ChatTokenizer
 
 _ROWS_AT_ONCE = 64  # tokenised together, on all cores; bounds what is in memory beside the rows
 

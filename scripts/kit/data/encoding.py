@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from tokenizers import Encoding
 
+    from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.conversations import Conversation
-    from kit.model.chat_tokenizer import ChatTokenizer
 
 IGNORE_INDEX = -100  # torch's cross entropy skips this label
 

@@ -1,1 +1,1 @@
-"""One training run: checked before, planned, watched, receipted."""
+"""One training run: planned, watched, receipted."""

@@ -40,7 +40,7 @@ def resolve_attention(requested: str) -> str:
 
 
 def load_tokenizer(settings: Settings) -> Any:
-    """Load transformers' tokenizer, to pad with and to save; rows are encoded by ``kit.model.chat_tokenizer``."""
+    """Load transformers' tokenizer, to pad with and to save; rows are encoded by ``kit.data.chat_tokenizer``."""
     tokenizer = AutoTokenizer.from_pretrained(
         settings.model.model_name_or_path, revision=settings.model.revision, trust_remote_code=False
     )

@@ -10,12 +10,12 @@ import pytest
 
 from chat_folders import CHATML, MISTRAL
 from kit.data import dataset
+from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import read_conversations
 from kit.data.dataset import EncodedFile, file_sha256, load_file
 from kit.data.encoding import IGNORE_INDEX, encode
 from kit.demo.task import TRAIN_ROWS, VALIDATION_WORDS
 from kit.interpreter import PROJECT_ROOT
-from kit.model.chat_tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_folders import CHATML, MISTRAL
+from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message
 from kit.data.encoding import IGNORE_INDEX, EncodedRow, MaskingError, answer_spans, encode
-from kit.model.chat_tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

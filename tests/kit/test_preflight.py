@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit import preflight
 from kit.config.resolve import resolve
 from kit.data.dataset import load_file
 from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
-from kit.run import preflight
-from kit.run.preflight import Preflight, check_run, leakage, run_directory_findings
+from kit.preflight import Preflight, check_run, leakage, run_directory_findings
 from kit.stack import stack_of
 
 if TYPE_CHECKING:
     from chat_folders import ChatFolder
     from kit.config.resolve import Resolved
+    from kit.data.chat_tokenizer import ChatTokenizer
     from kit.findings import Finding
-    from kit.model.chat_tokenizer import ChatTokenizer
 
 DEMO = PROJECT_ROOT / "configs" / "training_config_demo.yaml"
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")

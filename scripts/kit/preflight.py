@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from kit import rules
 from kit.console import duration
+from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
 from kit.estimate import training_hours
 from kit.findings import Finding, error, ok, run_check, skipped, warning
-from kit.model.chat_tokenizer import ChatTokenizer
 from kit.model.files import ModelFileError, is_local
 from kit.model.shape import shape_of
 from kit.run.plan import make_plan

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chat_folders import CHATML, MISTRAL
+from kit.data.chat_tokenizer import ChatTokenizer, TemplateError
 from kit.data.conversations import Message
-from kit.model.chat_tokenizer import ChatTokenizer, TemplateError
 from kit.model.files import ModelFileError
 
 if TYPE_CHECKING:
