@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +40,9 @@ NEEDED_BYTES = {"current": 19_000_000_000, "reference": 16_000_000_000}
 NAME = "mistral-qlora-kit-test"
 STAND_IN = f"{NAME}-base:bookworm"
 SUITE = "bookworm"
-# Found nowhere but where it was planted: in a file no image may hold, and in the build's secret.
-CANARY = "canary-7f3a91c2-do-not-ship"
+# Found nowhere but where it was planted: in files no image may hold, and in the build's secret. Another one each time,
+# because this file is in the image.
+CANARY = f"canary-{uuid.uuid4().hex}"
 _PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap", "docker-compose": "docker-compose"}
 
 

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 
 import pytest
-from kit.locks import packages
 
 from kit.image.build import FLASH_ATTN_WHEELS
 from kit.interpreter import PROJECT_ROOT
+from kit.setup.locks import packages
 
 TEXT = (PROJECT_ROOT / "docs" / "SETUP_H100.md").read_text(encoding="utf-8")
 STACKS = (PROJECT_ROOT / "docs" / "STACKS.md").read_text(encoding="utf-8")
