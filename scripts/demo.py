@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     options = parser.parse_args(argv)
     os.chdir(PROJECT_ROOT)
+    # The demo's matrices are small: several threads spend their time waiting for each other, above all where other
+    # programs run too. One thread also gives the same adapter whatever the number of cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         settings = resolve(CONFIG, options.overrides).settings
     except ConfigError as exc:
