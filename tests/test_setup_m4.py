@@ -56,7 +56,11 @@ def test_memory_and_time_are_said_as_the_configuration_says_them(mac: Mac) -> No
     [
         ({"system": "Linux", "machine": "x86_64"}, "this is Linux", "make setup"),
         ({"machine": "x86_64", "arm64": ""}, "Intel processor (x86_64)", "an M1 or later"),
-        ({"machine": "x86_64", "translated": "1"}, "translated by Rosetta", "arch -arm64 /bin/bash setup_m4.sh"),
+        (
+            {"machine": "x86_64", "translated": "1", "arm64": ""},
+            "translated by Rosetta",
+            "arch -arm64 /bin/bash setup_m4.sh",
+        ),
         ({"machine": "x86_64", "translated": ""}, "translated by Rosetta", "arch -arm64 /bin/bash setup_m4.sh"),
         ({"macos": "13.7.2"}, "macOS 13.7.2 is too old", "Software Update"),
         ({"macos": ""}, "version of macOS cannot be read", "sw_vers"),
