@@ -11,13 +11,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import torch
-
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 from kit.interpreter import PROJECT_ROOT
-from kit.stack.model import load_adapter, load_base_model
+from kit.quiet_libraries import quiet_imports
+
+with quiet_imports():
+    import torch
+    from kit.stack.model import load_adapter, load_base_model
 
 
 def main(base: str, adapter: str, data: str) -> None:

@@ -181,6 +181,22 @@ def test_a_base_without_safetensors_is_one_sentence(
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
     assert _train(base, tmp_path / "out") == 1
     assert "safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "out/run.json").exists()
+
+
+def test_a_run_that_dies_says_so_in_its_receipt(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kit.stack import trainer
+
+    def out_of_memory(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(trainer, "build_trainer", out_of_memory)
+    assert _train(tiny_base, tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert "out of memory" in told
+    assert "gradient_accumulation_steps" in told
     assert read_receipt(tmp_path / "out")["state"] == "failed"
 
 
