@@ -19,6 +19,7 @@ from kit.quiet_libraries import quiet_imports
 
 with quiet_imports():
     import torch
+
     from kit.stack.model import load_adapter, load_base_model
 
 
