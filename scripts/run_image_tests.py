@@ -195,6 +195,7 @@ def try_image(engine: engines.Engine, stack: str, work: Path, more: Sequence[str
     environment = PROJECT_ROOT / ".venv" / "bin" / "python"
     python = str(environment if environment.exists() else sys.executable)
     tests = [python, "-m", "pytest", "-m", "docker", "tests/docker", *more]
+    tests += [f"--basetemp={work / 'pytest'}"]  # pytest's own is shared: other runs clear it
     try:
         for command, folder in ((build, tree), (tests, PROJECT_ROOT)):
             code = subprocess.run(command, cwd=folder, check=False).returncode
