@@ -1,6 +1,7 @@
 """Train: check everything, then fine-tune the base model with QLoRA and save the adapter with its receipt.
 
 Run as:
+    python scripts/train.py                                          the configuration that fits this machine
     python scripts/train.py configs/training_config_demo.yaml
     python scripts/train.py configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower-rate
     python scripts/train.py configs/training_config_m4.yaml --require m4
@@ -22,7 +23,6 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.config.error import ConfigError
@@ -31,19 +31,18 @@ from kit.console import say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, error, has_errors, render, summary
-from kit.machine.platforms import Judgement, judge
-from kit.machine.probe import probe
+from kit.machine.platforms import PLATFORMS
 from kit.preflight import Preflight, check_run, run_directory_findings
 from kit.quiet_libraries import quiet_imports
 from kit.run.failures import explain
 from kit.run.plan import TrainingPlan, make_plan
 from kit.run.receipt import Receipt, describe_before, describe_data
 from kit.stack import Stack, installed_stack
+from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from kit.machine.facts import Machine
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -51,26 +50,25 @@ class Job:
     """Everything a run needs, checked."""
 
     resolved: Resolved
-    machine: Machine
-    judgement: Judgement
+    target: Target
     stack: Stack
     preflight: Preflight
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, train, save; return the exit code."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_intermixed_args(argv)
+    target = target_of(options)
     try:
-        resolved = resolve(Path(options.config), options.overrides)
+        resolved = resolve(target.config, target.overrides)
     except ConfigError as exc:
         render(exc.findings, sys.stderr)
         return exc.exit_code
-    job, findings = _check(resolved, require=options.require, overwrite=options.overwrite)
+    job, findings = _check(resolved, target, require=options.require, overwrite=options.overwrite)
+    render([finding for finding in findings if finding.severity in {"warning", "error"}], sys.stderr)
     if has_errors(findings):
-        render(findings, sys.stderr)
         say(f"not started: {summary(findings)}. Mend the errors above, then run the same command again.", "red", "bold")
         return 1
-    render([finding for finding in findings if finding.severity == "warning"], sys.stderr)
     return _run(job, list(argv if argv is not None else sys.argv[1:]), overwrite=options.overwrite)
 
 
@@ -78,18 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="the configuration, such as configs/training_config_demo.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="values that win over the file")
-    parser.add_argument("--require", choices=("h100", "cuda", "m4", "cpu"), help="refuse to run on any other platform")
+    add_config_arguments(parser)
+    parser.add_argument("--require", choices=PLATFORMS, help="refuse to run on any other platform")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run of the same name")
     return parser
 
 
-def _check(resolved: Resolved, *, require: str | None, overwrite: bool) -> tuple[Job, list[Finding]]:
-    machine, stack = probe(), installed_stack()
-    judgement = judge(machine)
-    say(f"{judgement.platform}: {judgement.reason}; {stack.name} stack", "bold")
-    findings: list[Finding] = []
+def _check(resolved: Resolved, target: Target, *, require: str | None, overwrite: bool) -> tuple[Job, list[Finding]]:
+    stack, judgement, settings = installed_stack(), target.judgement, resolved.settings
+    say(f"{target.config} on {judgement.platform}: {judgement.reason}; {stack.name} stack", "bold")
+    findings = run_directory_findings(settings, overwrite=overwrite)
     if require and judgement.platform != require:
         findings.append(
             error(
@@ -98,12 +94,10 @@ def _check(resolved: Resolved, *, require: str | None, overwrite: bool) -> tuple
                 f"run it on such a machine, or here with {judgement.recommended_config}",
             )
         )
-    preflight = check_run(resolved, judgement, machine, stack, download=True)
-    environment = environment_findings(
-        probe_environment(resolved.settings, work=False), resolved.settings, judgement.platform
-    )
-    findings += preflight.findings + environment + run_directory_findings(resolved.settings, overwrite=overwrite)
-    return Job(resolved, machine, judgement, stack, preflight), findings
+    findings += environment_findings(probe_environment(settings, work=False), settings, judgement.platform)
+    # The hub is asked only for a run that can begin.
+    preflight = check_run(resolved, judgement, target.machine, stack, download=not has_errors(findings))
+    return Job(resolved, target, stack, preflight), findings + preflight.findings
 
 
 def _run(job: Job, argv: list[str], *, overwrite: bool) -> int:
@@ -113,8 +107,8 @@ def _run(job: Job, argv: list[str], *, overwrite: bool) -> int:
         _remove_earlier_run(settings.run_directory)
     receipt = Receipt(
         settings.run_directory,
-        **describe_before(argv, settings, job.resolved.origins, job.machine, job.stack),
-        platform=job.judgement.platform,
+        **describe_before(argv, settings, job.resolved.origins, job.target.machine, job.stack),
+        platform=job.target.judgement.platform,
         data=describe_data(files),
         steps=plan.steps,
     )
@@ -147,7 +141,7 @@ def _train(job: Job, plan: TrainingPlan, receipt: Receipt) -> int:
         from kit.stack.session import adapter_sha256, peak_memory_bytes, prepare_logging, save_run
         from kit.stack.trainer import build_trainer
 
-    settings, platform = job.resolved.settings, job.judgement.platform
+    settings, platform = job.resolved.settings, job.target.judgement.platform
     prepare_logging(settings)
     base = load_base_model(settings, platform)
     model = attach_adapter(base, settings)

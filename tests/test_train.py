@@ -149,6 +149,23 @@ def test_a_run_for_another_platform_is_refused_with_the_reason(
     assert not (tmp_path / "out/run.json").exists()
 
 
+def test_the_hub_is_not_asked_for_a_run_that_cannot_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_args, **options: pytest.fail(str(options)))
+    assert train.main([f"training.output_dir={tmp_path}/out", "--require", "m4"]) == 1
+    told = capsys.readouterr().err
+    assert "this run is for m4" in told
+    assert "     ok  " not in told
+
+
+def test_without_a_configuration_the_recommended_one_is_trained(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*overrides(tiny_base, tmp_path / "out"), "--require", "h100"]) == 1
+    assert "training_config_demo.yaml on cpu" in capsys.readouterr().err
+
+
 def test_unusable_rows_are_named_and_nothing_is_trained(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from kit.console import duration
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
 from kit.estimate import training_hours
-from kit.findings import Finding, error, ok, run_check, skipped, warning
+from kit.findings import Finding, error, has_errors, ok, run_check, skipped, warning
 from kit.model.files import ModelFileError, is_local
 from kit.model.shape import shape_of
 from kit.run.plan import make_plan
@@ -53,7 +53,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         download: Whether the hub may be asked for the tokenizer.
     """
     findings = rules.check(resolved, judgement, machine, stack)
-    tokenizer, model_findings = _load_tokenizer(resolved.settings, download=download)
+    tokenizer, model_findings = _load_tokenizer(resolved.settings, download=download and not has_errors(findings))
     findings += model_findings
     train, train_findings = _load(resolved, "data.train_file", tokenizer)
     val, val_findings = _load(resolved, "data.val_file", tokenizer)

@@ -41,10 +41,15 @@ class Target:
     is_recorded: bool
 
 
-def add_target_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what ``target_of`` reads, and ``--json``. Parse with ``parse_intermixed_args``."""
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the configuration and its overrides. Parse with ``parse_intermixed_args``."""
     parser.add_argument("config", type=Path, nargs="?", help="the YAML file; without it, the one that fits the machine")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the configuration, ``--from`` for a recorded machine, and ``--json``."""
+    add_config_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--from", dest="record", type=Path, metavar="MACHINE.json", help="judge a recorded machine")
 
@@ -55,17 +60,17 @@ def target_of(options: argparse.Namespace) -> Target:
     Raises:
         ValueError: The recorded machine cannot be read; the message names the file and the reason.
     """
-    config, overrides = options.config, list(options.overrides)
+    config, overrides, record = options.config, list(options.overrides), getattr(options, "record", None)
     if config is not None and "=" in str(config) and not config.exists():
         # An override in the configuration's place changes the recommended one.
         config, overrides = None, [str(config), *overrides]
     try:
-        machine = machines.read(options.record) if options.record else probe()
+        machine = machines.read(record) if record else probe()
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
-        raise ValueError(f"{options.record}: {reason}") from exc
+        raise ValueError(f"{record}: {reason}") from exc
     judgement = judge(machine)
-    return Target(config or recommended(judgement), tuple(overrides), machine, judgement, bool(options.record))
+    return Target(config or recommended(judgement), tuple(overrides), machine, judgement, bool(record))
 
 
 def recommended(judgement: Judgement) -> Path:

@@ -6,6 +6,7 @@ Imports neither torch nor transformers.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def find(name_or_path: str, filename: str, revision: str | None = None, *, downl
         raise ModelFileError(f"{name_or_path}: there is no such folder; give a model's folder or its name on the hub")
 
     from huggingface_hub import hf_hub_download
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries end in one sentence below
 
     try:
         return Path(hf_hub_download(name_or_path, filename, revision=revision, local_files_only=not download))
