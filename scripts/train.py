@@ -137,7 +137,7 @@ def _train(job: Job, plan: TrainingPlan, receipt: Receipt) -> int:
     # Imported here: everything that can be found wrong without torch was found before.
     with quiet_imports():
         from kit.run.watch import StopRequest, TrainingWatch
-        from kit.stack.model import attach_adapter, load_base_model, resolve_attention
+        from kit.stack.model import attach_adapter, load_base_model
         from kit.stack.session import adapter_sha256, peak_memory_bytes, prepare_logging, save_run
         from kit.stack.trainer import build_trainer
 
@@ -151,7 +151,7 @@ def _train(job: Job, plan: TrainingPlan, receipt: Receipt) -> int:
     watch.trainer = trainer
     receipt.update(
         state="training",
-        attention=resolve_attention(settings.model.attn_implementation),
+        attention=job.stack.resolve_attention(settings.model.attn_implementation, platform),
         adapter_init_sha256=adapter_sha256(model),
     )
     with stop.listening():

@@ -57,6 +57,13 @@ def is_offline(environ: Mapping[str, str] = os.environ) -> bool:
 
 def missing_files(folder: Path) -> tuple[str, ...]:
     """Name what a model folder lacks to be loaded from safetensors: configuration, tokenizer, every shard."""
+    try:
+        return _missing_files(folder)
+    except PermissionError:
+        return ("everything: this user may not look into the folder",)
+
+
+def _missing_files(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         return ("everything: there is no such folder",)
     missing = [] if (folder / "config.json").is_file() else ["config.json"]

@@ -50,10 +50,7 @@ class Situation:
     @property
     def attention(self) -> str:
         """The attention implementation that will run: ``auto`` is the best that is installed."""
-        asked = self.settings.model.attn_implementation
-        if asked != "auto":
-            return asked
-        return self.stack.attention_implementations[0] if self.is_installed else "sdpa"
+        return self.stack.resolve_attention(self.settings.model.attn_implementation, self.platform)
 
     @property
     def uses_bfloat16(self) -> bool:

@@ -105,8 +105,13 @@ def describe_data(files: Sequence[EncodedFile]) -> list[dict[str, Any]]:
 
 
 def describe_code() -> dict[str, Any]:
-    """Name the code: the git revision, and whether anything differs from it; None where git does not say."""
+    """Name the code: the git revision, and whether anything differs from it; None where git does not say.
+
+    An image holds no git: it was built with its revision in ``KIT_REVISION``.
+    """
     revision = _git("rev-parse", "HEAD")
+    if revision is None and os.environ.get("KIT_REVISION"):
+        return {"git_revision": os.environ["KIT_REVISION"], "git_dirty": None}
     changes = None if revision is None else _git("status", "--porcelain", "--untracked-files=no")
     return {"git_revision": revision, "git_dirty": None if changes is None else bool(changes)}
 

@@ -52,6 +52,13 @@ class Stack:
         flash = ("flash_attention_2",) if self.has_flash_attention else ()
         return (*flash, "sdpa", "eager") if self.name == "current" else (*flash, "eager")
 
+    def resolve_attention(self, requested: str, platform: str) -> str:
+        """Turn ``auto`` into the best this stack has on a platform; anything else is taken at its word."""
+        if requested != "auto":
+            return requested
+        on_cuda = platform in {"h100", "cuda"}
+        return next(name for name in self.attention_implementations if on_cuda or name != "flash_attention_2")
+
     @property
     def has_empty_cache_steps(self) -> bool:
         """Whether the trainer knows ``torch_empty_cache_steps`` (transformers 4.45 and later)."""

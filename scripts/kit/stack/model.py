@@ -34,11 +34,6 @@ def device_of(platform: str) -> str:
     return {"h100": "cuda:0", "cuda": "cuda:0", "m4": "mps"}.get(platform, "cpu")
 
 
-def resolve_attention(requested: str) -> str:
-    """Turn ``auto`` into the best this stack has for the model; anything else is taken at its word."""
-    return installed_stack().attention_implementations[0] if requested == "auto" else requested
-
-
 def load_tokenizer(settings: Settings) -> Any:
     """Load transformers' tokenizer, to pad with and to save; rows are encoded by ``kit.data.chat_tokenizer``."""
     tokenizer = AutoTokenizer.from_pretrained(
@@ -61,7 +56,7 @@ def load_base_model(settings: Settings, platform: str) -> Any:
     options: dict[str, Any] = {
         # transformers 5 renamed the argument; 4.36 knows only the old name.
         "dtype" if installed_stack().name == "current" else "torch_dtype": dtype,
-        "attn_implementation": resolve_attention(settings.model.attn_implementation),
+        "attn_implementation": installed_stack().resolve_attention(settings.model.attn_implementation, platform),
         # With None, transformers 5 puts a quantised model on the CPU of a Mac.
         "device_map": {"": device_of(platform)},
         "revision": settings.model.revision,
