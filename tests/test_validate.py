@@ -107,3 +107,16 @@ def test_torch_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_fresh_clone_is_ready_for_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo's base model is made by the demo: that it is not there yet stands in nobody's way."""
+    for name in ("configs", "data"):
+        (tmp_path / name).symlink_to(PROJECT_ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    assert validate.main(["configs/training_config_demo.yaml", "--no-probe"]) == 0
+    out = capsys.readouterr().out
+    assert "the demo makes" in out
+    assert out.splitlines()[-1] == "next: make demo"

@@ -13,7 +13,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
 from kit.estimate import training_hours
 from kit.findings import Finding, error, has_errors, ok, run_check, skipped, warning
-from kit.model.files import ModelFileError, is_local
+from kit.model.files import DEMO_BASE, ModelFileError, is_local
 from kit.model.shape import shape_of
 from kit.run.plan import make_plan
 
@@ -73,6 +73,9 @@ def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenize
         tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=download)
     except ModelFileError as exc:
         found, _, fix = str(exc).rpartition("; ")
+        if model.model_name_or_path == DEMO_BASE and not Path(DEMO_BASE).exists():
+            severity = error if download else skipped
+            return None, [severity("model.tokenizer", f"{found}: the demo makes it on its first run", "make demo")]
         if download or is_local(model.model_name_or_path):
             return None, [error("model.tokenizer", found, fix)]
         return None, [skipped("model.tokenizer", f"{found}, so the data's tokens were not counted", fix)]

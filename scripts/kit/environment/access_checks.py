@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.environment.facts import NO_FOLDER
 from kit.findings import Finding, error, ok, skipped, warning
+from kit.model.files import DEMO_BASE
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
@@ -36,11 +38,7 @@ def check_model(environment: Environment, settings: Settings | None = None) -> l
         return [skipped("environment.model", "no model was asked about")]
     severity = warning if settings is None else error
     if model.kind == "folder":
-        if model.missing_files:
-            message = f"the model folder lacks {', '.join(model.missing_files)}"
-            fix = "copy the model's complete folder there (weights as safetensors), or correct model.model_name_or_path"
-            return [severity("environment.model_incomplete", message, fix, model.name)]
-        return [ok("environment.model", "a complete local folder", model.name)]
+        return [_folder_finding(model, is_configured=settings is not None)]
     if model.is_cached and not model.missing_files:
         return [ok("environment.model", f"complete in the cache at {model.cache_directory}", model.name)]
     if model.is_offline:
@@ -49,6 +47,17 @@ def check_model(environment: Environment, settings: Settings | None = None) -> l
         fix = f"`hf download {model.name}` with a network first, or unset the variable"
         return [severity("environment.model_offline", message, fix, model.name)]
     return [_hub_finding(model, is_configured=settings is not None)]
+
+
+def _folder_finding(model: ModelAccess, *, is_configured: bool) -> Finding:
+    if not model.missing_files:
+        return ok("environment.model", "a complete local folder", model.name)
+    if model.name == DEMO_BASE and NO_FOLDER in model.missing_files:
+        return skipped("environment.model", "the demo makes this model on its first run", "make demo", model.name)
+    message = f"the model folder lacks {', '.join(model.missing_files)}"
+    fix = "copy the model's complete folder there (weights as safetensors), or correct model.model_name_or_path"
+    severity = error if is_configured else warning
+    return severity("environment.model_incomplete", message, fix, model.name)
 
 
 def _hub_finding(model: ModelAccess, *, is_configured: bool) -> Finding:

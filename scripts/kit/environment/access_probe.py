@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from kit.environment.facts import ModelAccess, WandbAccess
+from kit.environment.facts import NO_FOLDER, ModelAccess, WandbAccess
 from kit.model.files import is_local
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def missing_files(folder: Path) -> tuple[str, ...]:
 
 def _missing_files(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
-        return ("everything: there is no such folder",)
+        return (NO_FOLDER,)
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         missing.append(" or ".join(_TOKENIZERS))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kit.machine.facts import Machine
 
 SCHEMA_VERSION = 1
+NO_FOLDER = "everything: there is no such folder"  # among a model's missing files
 _NOT_OURS = (
     f"not an environment recorded by `scripts/validate_environment.py --record FILE` (schema_version {SCHEMA_VERSION})"
 )

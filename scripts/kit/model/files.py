@@ -14,6 +14,9 @@ from typing import Any
 # First parts of a path that a Hugging Face owner's name would hardly be: the kit's own folders.
 _LOCAL_ROOTS = frozenset({"models", "outputs", "data", "checkpoints"})
 
+# Made by `make demo` on first use, so a fresh clone does not have it.
+DEMO_BASE = "models/demo-base"
+
 
 class ModelFileError(RuntimeError):
     """A model's file is not where it should be; the message is one sentence with its fix."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, warning
+from kit.model.files import DEMO_BASE
 from kit.model.shape import shape_of
-from kit.rules.files import DEMO_BASE
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation

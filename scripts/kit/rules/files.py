@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, ok, skipped
-from kit.model.files import is_local
+from kit.model.files import DEMO_BASE, is_local
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation
-
-# Made by `make demo` on first use, so a fresh clone does not have it.
-DEMO_BASE = "models/demo-base"
 
 
 def data_files(run: Situation) -> list[Finding]:
