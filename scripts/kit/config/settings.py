@@ -120,7 +120,7 @@ class Settings:
     @property
     def run_directory(self) -> Path:
         """Where the run writes: ``training.output_dir``, or ``outputs/<run_name>``."""
-        return Path(self.training.output_dir or Path("outputs") / self.training.run_name)
+        return Path(self.training.output_dir or Path("outputs") / self.training.run_name).expanduser()
 
     @property
     def effective_batch_size(self) -> int:
