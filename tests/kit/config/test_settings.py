@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
 
