@@ -94,13 +94,13 @@ def test_make_detects_inside_the_image(image: Image) -> None:
 
 
 def test_training_by_compose_validates_first_and_belongs_to_the_person(image: Image, short_run: list[str]) -> None:
-    done = image.service("train", *short_run, "training.run_name=short")
+    done = image.service("train", *short_run, f"training.run_name=short-{image.stack}")
     talk = done.stdout + done.stderr
     assert done.returncode == 0, talk
     assert "attention: " in talk
     assert "bitsandbytes: libbitsandbytes_cpu.so" in talk
     assert talk.index("ready") < talk.index("trained 3 steps")
-    run = image.tree / "outputs" / "short"
+    run = image.tree / "outputs" / f"short-{image.stack}"
     written = [run, *run.rglob("*")]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in written} == {(UID, GID)}
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
@@ -127,7 +127,12 @@ def test_long_rows_without_flash_attention(image: Image, short_run: list[str], t
 
 
 def test_sigterm_ends_in_a_saved_checkpoint(image: Image, short_run: list[str]) -> None:
-    endless = [*short_run, "training.run_name=stopped", "training.max_steps=100000", "training.save_steps=50000"]
+    endless = [
+        *short_run,
+        f"training.run_name=stopped-{image.stack}",
+        "training.max_steps=100000",
+        "training.save_steps=50000",
+    ]
     endless += ["training.eval_steps=50000"]
     name = f"{image.name}-stopped"
     image.call("rm", "--force", name)
@@ -147,7 +152,7 @@ def test_sigterm_ends_in_a_saved_checkpoint(image: Image, short_run: list[str]) 
     finally:
         image.call("rm", "--force", name)
     assert state["ExitCode"] == 143, (talk.stdout + talk.stderr)[-2000:]
-    run = image.tree / "outputs" / "stopped"
+    run = image.tree / "outputs" / f"stopped-{image.stack}"
     assert list((run / "checkpoints").glob("checkpoint-*/adapter_model.safetensors"))
     assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
 
