@@ -1,0 +1,138 @@
+"""Runs read back from their folders: what the report, the table of runs, evaluation, chat and merge begin with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kit.config import schema
+from kit.config.settings import Settings
+
+OUTPUTS = Path("outputs")
+NEWEST = "newest"  # in place of a run's name
+
+
+class RunError(ValueError):
+    """A run cannot be found or read; the message names the place, what was found, and the fix after a semicolon."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as its folder tells it.
+
+    Attributes:
+        folder: ``outputs/<run_name>``.
+        receipt: ``run.json``.
+        steps: The lines of ``metrics.jsonl`` that are training steps; ``loss`` is missing where it was not logged.
+        evaluations: The lines that are evaluations: ``step`` and ``eval_loss``.
+    """
+
+    folder: Path
+    receipt: dict[str, Any]
+    steps: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    evaluations: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.receipt.get("run_name") or self.folder.name)
+
+    @property
+    def state(self) -> str:
+        """``started``, ``training``, ``finished``, ``interrupted`` or ``failed``."""
+        return str(self.receipt.get("state", "unknown"))
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration it ran with; keys that are younger than the run have their default.
+
+        Raises:
+            RunError: The receipt holds no configuration.
+        """
+        recorded = self.receipt.get("config")
+        if not isinstance(recorded, dict):
+            raise RunError(f"{self.folder}/run.json: holds no configuration; train it again")
+        values = schema.defaults()
+        for section, keys in values.items():
+            given = recorded.get(section) or {}
+            keys.update({key: given[key] for key in schema.SCHEMA[section]["schema"] if key in given})
+        return Settings.from_mapping(values)
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter's folder.
+
+        Raises:
+            RunError: The run has none.
+        """
+        folder = self.folder / "adapter"
+        if not (folder / "adapter_config.json").exists():
+            raise RunError(f"{self.folder}: the run is {self.state} and has no adapter; train it to its end")
+        return folder
+
+
+def find_run(name: str, outputs: Path = OUTPUTS) -> Path:
+    """Find a run's folder by its path, its name under ``outputs/``, or ``newest``.
+
+    Raises:
+        RunError: There is no such run; the message lists those that are there.
+    """
+    if name == NEWEST:
+        folders = run_folders(outputs)
+        if not folders:
+            raise RunError(f"{outputs}: there is no run yet; train one, or: make demo")
+        return folders[-1]
+    for folder in (Path(name).expanduser(), outputs / name):
+        if (folder / "run.json").exists():
+            return folder
+    there = ", ".join(folder.name for folder in run_folders(outputs)) or "none"
+    raise RunError(f"{name}: no run there, and none of that name in {outputs} (there: {there}); name a run's folder")
+
+
+def run_folders(outputs: Path = OUTPUTS) -> list[Path]:
+    """List the folders that hold a receipt, the one written last at the end."""
+    receipts = [path for path in outputs.glob("*/run.json") if path.is_file()]
+    return [path.parent for path in sorted(receipts, key=lambda path: (path.stat().st_mtime_ns, path))]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run, under way or over.
+
+    Raises:
+        RunError: The receipt is missing, unreadable, or not a receipt.
+    """
+    path = folder / "run.json"
+    try:
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise RunError(f"{path}: cannot be read ({exc.strerror}); name a run's folder") from exc
+    except (ValueError, RecursionError) as exc:
+        raise RunError(f"{path}: is not a receipt ({exc}); restore it, or train again") from exc
+    if not isinstance(receipt, dict):
+        raise RunError(f"{path}: is not a receipt; restore it, or train again")
+    lines = _metrics(folder / "metrics.jsonl")
+    return Run(
+        folder,
+        receipt,
+        tuple(line for line in lines if "eval_loss" not in line),
+        tuple(line for line in lines if "eval_loss" in line),
+    )
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the lines that are whole: a run that is being written, or was killed, ends in half of one."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = []
+    for text_line in text.splitlines():
+        try:
+            line = json.loads(text_line)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines

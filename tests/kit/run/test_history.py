@@ -1,0 +1,86 @@
+"""Runs are found by name or path and read back, whatever state their folder is in."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kit.config.resolve import resolve
+from kit.interpreter import PROJECT_ROOT
+from kit.run.history import NEWEST, RunError, find_run, read_run, run_folders
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml").settings
+
+
+def _run(outputs: Path, name: str, *, written: int = 0, **facts: object) -> Path:
+    folder = outputs / name
+    folder.mkdir(parents=True)
+    receipt = {"run_name": name, "state": "finished", "config": SETTINGS.as_mapping(), **facts}
+    (folder / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
+    os.utime(folder / "run.json", (written, written))
+    return folder
+
+
+def test_a_run_is_found_by_its_name_and_by_its_path(tmp_path: Path) -> None:
+    folder = _run(tmp_path, "first")
+    assert find_run("first", tmp_path) == folder
+    assert find_run(str(folder), tmp_path / "elsewhere") == folder
+
+
+def test_newest_is_the_run_whose_receipt_was_written_last(tmp_path: Path) -> None:
+    _run(tmp_path, "b", written=100)
+    newest = _run(tmp_path, "a", written=200)
+    assert find_run(NEWEST, tmp_path) == newest
+    assert run_folders(tmp_path)[-1] == newest
+
+
+def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    _run(tmp_path, "first")
+    with pytest.raises(RunError, match=r"frist: no run there.*\(there: first\)"):
+        find_run("frist", tmp_path)
+
+
+def test_without_any_run_the_newest_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="make demo"):
+        find_run(NEWEST, tmp_path)
+
+
+def test_steps_and_evaluations_are_told_apart_and_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+    folder = _run(tmp_path, "first")
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 1, "eval_loss": 1.5}\n{"step": 2, "lo')
+    run = read_run(folder)
+    assert run.steps == ({"step": 1, "loss": 2.0},)
+    assert run.evaluations == ({"step": 1, "eval_loss": 1.5},)
+
+
+def test_the_settings_are_those_it_ran_with(tmp_path: Path) -> None:
+    assert read_run(_run(tmp_path, "first")).settings == SETTINGS
+
+
+def test_keys_younger_than_the_run_have_their_default_and_keys_that_are_gone_are_passed_over(tmp_path: Path) -> None:
+    config = SETTINGS.as_mapping()
+    del config["training"]["max_grad_norm"]
+    config["training"]["a_key_of_the_past"] = 1
+    settings = read_run(_run(tmp_path, "old", config=config)).settings
+    assert (
+        settings.training.max_grad_norm
+        == resolve(PROJECT_ROOT / "configs/training_config.yaml").settings.training.max_grad_norm
+    )
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '"text"', "[" * 100_000])
+def test_a_receipt_that_is_none_is_an_error_with_its_path(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=r"run\.json: is not a receipt"):
+        read_run(tmp_path)
+
+
+def test_a_run_without_an_adapter_says_its_state(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the run is interrupted and has no adapter"):
+        _ = read_run(_run(tmp_path, "first", state="interrupted")).adapter
