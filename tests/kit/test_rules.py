@@ -26,6 +26,7 @@ CURRENT_FLASH = stack_of({**CURRENT.versions, "flash-attn": "2.8.0"})
 REFERENCE = stack_of({"torch": "2.1.0", "transformers": "4.36.0", "bitsandbytes": "0.41.0", "wandb": "0.16.0"})
 REFERENCE_FLASH = stack_of({**REFERENCE.versions, "flash-attn": "2.3.3"})
 NONE = stack_of({})
+EVERY_N = "training.gradient_checkpointing_every_n_layers"
 H100 = "training_config_h100"
 M4 = "training_config_m4"
 DEMO = "training_config_demo"
@@ -45,6 +46,23 @@ def _by_id(findings: list[Finding]) -> dict[str, str]:
 
 
 CASES: list[tuple[str, str, dict[str, Any], Stack, str, str]] = [
+    (H100, "h100_80gb", {EVERY_N: 2}, REFERENCE_FLASH, "levers.checkpointing", "error"),
+    (
+        H100,
+        "h100_80gb",
+        {EVERY_N: 2, "training.gradient_checkpointing": False},
+        CURRENT,
+        "levers.checkpointing",
+        "warning",
+    ),
+    (H100, "h100_80gb", {"training.padding_free": True}, REFERENCE_FLASH, "levers.padding_free", "error"),
+    (H100, "h100_80gb", {"training.padding_free": True}, CURRENT, "levers.padding_free", "warning"),
+    (M4, "m4_32gb", {"training.torch_compile": True}, CURRENT, "levers.torch_compile", "error"),
+    (H100, "h100_80gb", {"training.torch_compile": True}, REFERENCE_FLASH, "levers.torch_compile", "error"),
+    (M4, "m4_32gb", {"training.use_liger_kernel": True}, CURRENT, "levers.liger_kernel", "error"),
+    (H100, "h100_80gb", {"training.use_liger_kernel": True}, CURRENT, "levers.liger_kernel", "error"),
+    (H100, "h100_80gb", {"model.attn_implementation": "flex_attention"}, REFERENCE_FLASH, "device.attention", "error"),
+    (DEMO, "linux_cpu", {"model.attn_implementation": "flex_attention"}, CURRENT, "device.attention", "error"),
     (H100, "h100_80gb", {"training.fp16": True}, CURRENT, "precision.both", "error"),
     (H100, "h100_80gb", {"model.torch_dtype": "float16"}, CURRENT, "precision.torch_dtype", "error"),
     (H100, "h100_80gb", {"training.bf16": False, "training.fp16": True}, CURRENT, "precision.torch_dtype", "error"),
@@ -222,6 +240,21 @@ def test_the_duration_is_an_upper_bound_from_the_rows(tmp_path: Path) -> None:
     (finding,) = (item for item in findings if item.id == "config.duration")
     assert finding.message.startswith("at most 92.2 M tokens")
     assert "184" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stack"),
+    [
+        ({EVERY_N: 2}, CURRENT),
+        ({"training.padding_free": True}, CURRENT_FLASH),
+        ({"training.padding_free": True, "model.attn_implementation": "flex_attention"}, CURRENT),
+        ({"training.torch_compile": True}, CURRENT),
+        ({"training.use_liger_kernel": True}, stack_of({**CURRENT.versions, "liger-kernel": "0.8.5"})),
+    ],
+)
+def test_a_lever_is_let_through_where_it_works(overrides: dict[str, Any], stack: Stack) -> None:
+    found = _by_id(_findings(H100, "h100_80gb", overrides, stack))
+    assert not [name for name in found if name.startswith(("levers.", "device.attention", "device.no_effect"))]
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere", "~/nowhere", "models/mine", "a/b/c"])

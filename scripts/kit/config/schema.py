@@ -16,6 +16,7 @@ from typing import Any
 
 ALL_PLATFORMS = ("h100", "cuda", "m4", "cpu")
 _CUDA = ("h100", "cuda")
+_CUDA_OR_CPU = ("h100", "cuda", "cpu")
 _ACCELERATORS = ("h100", "cuda", "m4")
 
 LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -89,7 +90,7 @@ _MODEL = {
     ),
     "attn_implementation": _choice(
         "auto",
-        ("auto", "flash_attention_2", "sdpa", "eager"),
+        ("auto", "flash_attention_2", "flex_attention", "sdpa", "eager"),
         "How attention is computed; auto takes the best that is installed and names it in the log and the receipt.",
         "attention",
         "flash_attention",
@@ -169,6 +170,21 @@ _TRAINING = {
     ),
     "gradient_checkpointing": _boolean(
         True, "Recompute activations in the backward pass: a third more compute, far less memory."
+    ),
+    "gradient_checkpointing_every_n_layers": _integer(
+        1, 1, 1000, "Checkpoint only every n-th layer: spends spare memory to recompute less; the same gradients."
+    ),
+    "padding_free": _boolean(
+        False, "Lay a micro-batch's rows end to end instead of padding them; each attends to itself alone."
+    ),
+    "sort_within_update": _boolean(
+        True, "Put rows of like length into one micro-batch, within each update: less padding, the same update."
+    ),
+    "torch_compile": _boolean(
+        False, "Compile the decoder layers: minutes at the start, then faster steps.", "compile", platforms=_CUDA_OR_CPU
+    ),
+    "use_liger_kernel": _boolean(
+        False, "Fused RMSNorm, rotary embedding and SwiGLU from liger-kernel.", "liger_kernel", platforms=_CUDA
     ),
     "num_train_epochs": _number(3.0, 1000.0, "Passes over the training file.", "epochs", "num_epochs", above=0.0),
     "max_steps": {

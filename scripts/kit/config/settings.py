@@ -62,6 +62,11 @@ class TrainingSettings:
     per_device_eval_batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
+    gradient_checkpointing_every_n_layers: int
+    padding_free: bool
+    sort_within_update: bool
+    torch_compile: bool
+    use_liger_kernel: bool
     num_train_epochs: float
     max_steps: int
     learning_rate: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, ok, run_check, skipped
-from kit.rules import adapter, device, duration, files, memory, precision, reporting, schedule
+from kit.rules import adapter, device, duration, files, levers, memory, precision, reporting, schedule
 from kit.rules.situation import Situation
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ RULES: tuple[Callable[[Situation], list[Finding]], ...] = (
     device.idle_quantization,
     device.cache_clearing,
     device.keys_without_effect,
+    levers.partial_checkpointing,
+    levers.padding_free,
+    levers.torch_compile,
+    levers.liger_kernel,
     adapter.scaling,
     adapter.dropout,
     adapter.learning_rate,

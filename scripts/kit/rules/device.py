@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _OLDEST_FLASH = (8, 0)  # flash-attn 2: Ampere or later
 _OLDEST_MPS_BITSANDBYTES = (0, 50)
 _LONGEST_EAGER = 2048  # tokens; beyond it the score matrices crowd out everything else
-_KEYS_WITH_OWN_RULE = frozenset({"training.fp16"})
+_KEYS_WITH_OWN_RULE = frozenset({"training.fp16", "training.torch_compile", "training.use_liger_kernel"})
 
 
 def optimizer(run: Situation) -> list[Finding]:
@@ -61,9 +61,14 @@ def attention_of_stack(run: Situation) -> list[Finding]:
     key, attention, stack = "model.attn_implementation", run.attention, run.stack
     if not run.is_installed:
         return []
-    if attention == "sdpa" and "sdpa" not in stack.attention_implementations:
-        message = f"{key} is sdpa, which transformers {stack.versions.get('transformers')} does not have for Mistral"
+    if attention in {"sdpa", "flex_attention"} and attention not in stack.attention_implementations:
+        message = (
+            f"{key} is {attention}, which transformers {stack.versions.get('transformers')} does not have for Mistral"
+        )
         return [error("config.device.attention", message, f"{key}=auto, or make setup STACK=current", run.where(key))]
+    if attention == "flex_attention" and not run.on_cuda:
+        message = f"{key} is flex_attention, whose backward pass needs CUDA; this platform is {run.platform}"
+        return [error("config.device.attention", message, f"{key}=auto", run.where(key))]
     length = run.settings.training.max_seq_length
     if attention == "eager" and length > _LONGEST_EAGER:
         why = "the best that is installed" if run.settings.model.attn_implementation == "auto" else "asked for"

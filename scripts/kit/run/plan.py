@@ -28,7 +28,7 @@ class TrainingPlan:
     Attributes:
         rows: What is trained on.
         eval_rows: What it is measured on; empty for none.
-        order: Row indices (or ``FILLER``), ``batch_size`` of them for each optimizer step.
+        order: Row indices (or ``FILLER``), ``batch_size`` of them for each optimizer step, its micro-batches in turn.
         batch_size: Rows per optimizer step.
         steps: Optimizer steps.
         steps_per_epoch: Optimizer steps until every row was seen once.
@@ -63,6 +63,8 @@ def make_plan(settings: Settings, rows: Sequence[EncodedRow], eval_rows: Sequenc
         order += indices
         order += [FILLER] * (steps_per_epoch * batch_size - len(rows))
     order = order[: steps * batch_size]
+    if training.sort_within_update:
+        order = _longest_first(order, rows, batch_size)
 
     tokens, trainable, seen = [], [], 0
     for step in range(steps):
@@ -73,3 +75,17 @@ def make_plan(settings: Settings, rows: Sequence[EncodedRow], eval_rows: Sequenc
     return TrainingPlan(
         rows, eval_rows, tuple(order), batch_size, steps, steps_per_epoch, tuple(tokens), tuple(trainable)
     )
+
+
+def _longest_first(order: Sequence[int], rows: Sequence[EncodedRow], batch_size: int) -> list[int]:
+    """Sort each update's rows by length, so that a micro-batch holds rows of like length and little padding.
+
+    The update stays the same sum over the same rows. The longest micro-batch comes first: what does not fit fails at
+    once.
+    """
+    arranged: list[int] = []
+    for begin in range(0, len(order), batch_size):
+        update = order[begin : begin + batch_size]
+        # Python's sort is stable, so the order is the same everywhere; a filler is the shortest there is.
+        arranged += sorted(update, key=lambda index: 0 if index == FILLER else -len(rows[index].input_ids))
+    return arranged

@@ -10,7 +10,7 @@ import functools
 from dataclasses import dataclass, field
 from importlib import metadata
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn", "wandb")
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn", "liger-kernel", "wandb")
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -50,7 +50,7 @@ class Stack:
     def attention_implementations(self) -> tuple[str, ...]:
         """What Mistral can use here, best first. transformers 4.36 has no SDPA path for Mistral."""
         flash = ("flash_attention_2",) if self.has_flash_attention else ()
-        return (*flash, "sdpa", "eager") if self.name == "current" else (*flash, "eager")
+        return (*flash, "sdpa", "flex_attention", "eager") if self.name == "current" else (*flash, "eager")
 
     def resolve_attention(self, requested: str, platform: str) -> str:
         """Turn ``auto`` into the best this stack has on a platform; anything else is taken at its word."""
@@ -58,6 +58,26 @@ class Stack:
             return requested
         on_cuda = platform in {"h100", "cuda"}
         return next(name for name in self.attention_implementations if on_cuda or name != "flash_attention_2")
+
+    @property
+    def has_partial_checkpointing(self) -> bool:
+        """Whether every n-th layer alone can be checkpointed (transformers 5.17 and later)."""
+        return version_tuple(self.versions.get("transformers", "")) >= (5, 17)
+
+    @property
+    def has_padding_free(self) -> bool:
+        """Whether rows laid end to end are kept apart by their positions (transformers 5)."""
+        return self.name == "current"
+
+    @property
+    def has_compiled_layers(self) -> bool:
+        """Whether decoder layers with an adapter on a 4-bit base compile without breaks (bitsandbytes 0.50)."""
+        return self.name == "current"
+
+    @property
+    def has_liger_kernel(self) -> bool:
+        """Whether the optional liger-kernel package is installed, and the trainer knows it."""
+        return self.name == "current" and "liger-kernel" in self.versions
 
     @property
     def has_empty_cache_steps(self) -> bool:

@@ -22,6 +22,7 @@ from trl import SFTTrainer
 from kit.data.encoding import IGNORE_INDEX
 from kit.run.plan import FILLER
 from kit.stack import installed_stack
+from kit.stack.levers import EndToEnd, compile_layers, leave_out_idle_window, lever_arguments
 from kit.stack.model import load_tokenizer
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
         "use_cpu": platform == "cpu",
         "dataloader_pin_memory": on_cuda,
     }
-    if training.gradient_checkpointing:
-        arguments["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
+    arguments |= lever_arguments(settings)
     if IS_CURRENT:
         arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
         arguments["max_length"] = None
@@ -174,7 +174,8 @@ def build_trainer(
     """
     tokenizer = load_tokenizer(settings)
     arguments = training_arguments(settings, plan, platform)
-    collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
+    padded = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
+    collator = EndToEnd() if settings.training.padding_free else padded
     # trl rounds the adapter of a 4-bit base to bfloat16; its initial values are put back unrounded.
     initial = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     trained = _dataset(plan.rows, plan.order)
@@ -203,6 +204,9 @@ def build_trainer(
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             weight.data = initial[name].to(dtype)
+    leave_out_idle_window(model.config, settings.training.max_seq_length)
+    if settings.training.torch_compile:
+        compile_layers(model)
     return trainer
 
 
