@@ -43,7 +43,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean bench-gpu
 
 ##@ Start here
 help: ## show this
@@ -119,6 +119,9 @@ format: ## bring every file into the gate's format
 	@$(SETUP) --dev
 	@.venv-dev/bin/ruff check --quiet --fix-only .
 	@.venv-dev/bin/ruff format .
+
+bench-gpu: ## what each lever is worth on this GPU, against trl's defaults; a tiny model without one (ARGS)
+	@$(PY) scripts/benchmark.py $(ARGS)
 
 lock: ## compile the locks from locks/*.in (ARGS: --check, --upgrade)
 	@$(PYTHON) scripts/lock.py $(ARGS)
