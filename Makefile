@@ -43,7 +43,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean bench-gpu
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean bench-gpu bench-cli
 
 ##@ Start here
 help: ## show this
@@ -122,6 +122,9 @@ format: ## bring every file into the gate's format
 
 bench-gpu: ## what each lever is worth on this GPU, against trl's defaults; a tiny model without one (ARGS)
 	@$(PY) scripts/benchmark.py $(ARGS)
+
+bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
+	@$(PY) scripts/bench_cli.py $(ARGS)
 
 lock: ## compile the locks from locks/*.in (ARGS: --check, --upgrade)
 	@$(PYTHON) scripts/lock.py $(ARGS)

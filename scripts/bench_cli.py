@@ -1,0 +1,94 @@
+"""Measure what a person waits for: detection, validation, the way to the first step, each against its yardstick.
+
+Run as:
+    python scripts/bench_cli.py              five rounds of everything, in turns, medians and ratios
+    python scripts/bench_cli.py --rounds 1   a quick look
+
+Ratios are what counts: both sides run in turns on the same machine. Writes outputs/bench/cli.json. Exit codes: 0
+measured and every goal reached, 1 a goal missed, 2 a command failed.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.bench.pairs import Timed, pairs, prepare, run_pair
+from kit.console import fail, say
+from kit.run.receipt import describe_code, write_json
+from kit.stack import installed_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Time each pair, write, show; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each command that count")
+    options = parser.parse_args(argv)
+    if options.rounds < 1:
+        return fail("--rounds is a number from 1 on")
+    timed: list[Timed] = []
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        for pair in pairs(Path(folder)):
+            say(f"{pair.name} …", "dim")
+            try:
+                timed.append(run_pair(pair, options.rounds))
+            except (RuntimeError, OSError, subprocess.TimeoutExpired) as exc:
+                return fail(f"{pair.name}: {exc}")
+    print(table(timed))
+    output = Path("outputs/bench")
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(
+        output / "cli.json",
+        {
+            "schema_version": 1,
+            "command": ["scripts/bench_cli.py", *(argv if argv is not None else sys.argv[1:])],
+            "rounds": options.rounds,
+            "versions": installed_stack().versions,
+            **describe_code(),
+            "pairs": [
+                {
+                    "name": item.pair.name,
+                    "ours_seconds": item.ours_seconds,
+                    "other_seconds": item.other_seconds,
+                    "ratio": item.ratio,
+                    "goal": item.pair.goal,
+                }
+                for item in timed
+            ],
+        },
+    )
+    missed = [item.pair.name for item in timed if _missed(item)]
+    print(f"written: {output}/cli.json; {'goals missed: ' + '; '.join(missed) if missed else 'every goal is reached'}")
+    return 1 if missed else 0
+
+
+def _missed(item: Timed) -> bool:
+    return item.pair.goal is not None and item.ratio is not None and item.ratio < item.pair.goal
+
+
+def table(timed: Sequence[Timed]) -> str:
+    """Write the results as a Markdown table."""
+    lines = ["| what | the kit, s | the other, s | other / kit | goal |", "|---|---:|---:|---:|---:|"]
+    for item in timed:
+        other = "" if item.other_seconds is None else f"{item.other_seconds:.2f}"
+        ratio = "" if item.ratio is None else f"{item.ratio:.2f}"
+        goal = "" if item.pair.goal is None else f"{item.pair.goal:g}"
+        lines.append(f"| {item.pair.name} | {item.ours_seconds:.2f} | {other} | {ratio} | {goal} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,157 @@
+"""What a person waits for, against what it is measured by: whole commands, taken in turns in one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.interpreter import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PYTHON = sys.executable
+BIN = Path(sys.executable).parent
+_LIMIT = 900  # seconds for one command
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two commands and how they should compare.
+
+    Attributes:
+        name: What is compared.
+        ours: The kit's command; None where only the other one is timed.
+        other: What it is compared with; None where there is nothing fair to compare with.
+        goal: The least that ``other / ours`` should be.
+    """
+
+    name: str
+    ours: tuple[str, ...]
+    other: tuple[str, ...] | None
+    goal: float | None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One pair, timed: medians in seconds, and how often the other takes as long."""
+
+    pair: Pair
+    ours_seconds: float
+    other_seconds: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """``other / ours``: above 1, the kit is faster."""
+        return None if self.other_seconds is None else self.other_seconds / self.ours_seconds
+
+
+def pairs(job: Path) -> list[Pair]:
+    """Return the pairs; ``job`` is a folder made by ``prepare``."""
+    script = str(PROJECT_ROOT / "scripts")
+    config = str(PROJECT_ROOT / "configs/training_config_demo.yaml")
+    tiny = json.loads((job / "overrides.json").read_text(encoding="utf-8"))
+    many = [item for item in tiny if not item.startswith("data.train_file=")]
+    import_torch = (PYTHON, "-c", "import torch")
+    return [
+        Pair("detect, against importing torch", (PYTHON, f"{script}/check_gpu.py"), import_torch, 10.0),
+        Pair("detect, against accelerate env", (PYTHON, f"{script}/check_gpu.py"), (f"{BIN}/accelerate", "env"), 1.0),
+        Pair(
+            "validate config and 100,000 rows",
+            (PYTHON, f"{script}/validate.py", config, *many, f"data.train_file={job}/100k.jsonl", "--no-probe"),
+            None,
+            None,
+        ),
+        Pair(
+            "from the command to the end of the first step, against trl sft",
+            (PYTHON, f"{script}/train.py", config, *tiny, "training.max_steps=1", "--overwrite"),
+            (f"{BIN}/trl", "sft", "--config", str(job / "trl.yaml")),
+            1.0,
+        ),
+    ]
+
+
+def prepare(job: Path) -> None:
+    """Write the tiny job both sides train, and the 100,000 rows. Imports torch."""
+    import torch
+
+    from kit.bench.random_base import write_random_base
+    from kit.bench.variants import SMALL
+
+    base = write_random_base(SMALL, job / "base", dtype=torch.float32, device="cpu")
+    rows = [{"prompt": f"Write the word {number} backwards.", "completion": str(number)[::-1]} for number in range(64)]
+    _write_rows(job / "train.jsonl", rows)
+    _write_rows(
+        job / "100k.jsonl",
+        [{"prompt": f"Write the word {n} backwards.", "completion": str(n)[::-1]} for n in range(100_000)],
+    )
+    overrides = [
+        f"model.model_name_or_path={base}",
+        f"data.train_file={job}/train.jsonl",
+        "data.val_file=null",
+        f"training.output_dir={job}/run",
+        "training.per_device_train_batch_size=4",
+    ]
+    (job / "overrides.json").write_text(json.dumps(overrides), encoding="utf-8")
+    # The same job in trl's own words: model, rows, batch, one step, LoRA on the same layers of a 4-bit base.
+    options = {
+        "model_name_or_path": str(base),
+        "dataset_name": str(job / "trl-data"),
+        "output_dir": str(job / "trl-run"),
+        "max_steps": 1,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "use_peft": True,
+        "lora_r": 16,
+        "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "use_bnb_nested_quant": True,
+        "dtype": "float32",
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+    }
+    (job / "trl-data").mkdir(exist_ok=True)
+    _write_rows(job / "trl-data" / "train.jsonl", rows)
+    (job / "trl.yaml").write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in options.items()) + "\n")
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def run_pair(pair: Pair, rounds: int) -> Timed:
+    """Time both sides in turns, after one run of each that does not count.
+
+    Raises:
+        RuntimeError: A command failed; the message ends with its last line.
+    """
+    ours, other = [], []
+    for number in range(rounds + 1):
+        ours.append(_seconds(pair.ours))
+        if pair.other:
+            other.append(_seconds(pair.other))
+        if number == 0:
+            ours.clear()
+            other.clear()
+    return Timed(pair, statistics.median(ours), statistics.median(other) if other else None)
+
+
+def _seconds(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=_LIMIT, check=False, env=environment, cwd=PROJECT_ROOT
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"{' '.join(command[:3])} … ended with exit code {done.returncode}: {last}")
+    return time.perf_counter() - began

@@ -1,0 +1,55 @@
+"""The waiting-time benchmark: honest table, honest exit codes; the timing itself is `make bench-cli`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import bench_cli
+from kit.bench.pairs import Pair, Timed, run_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PASS = (sys.executable, "-c", "pass")
+
+
+def test_a_ratio_above_one_means_that_the_kit_is_faster() -> None:
+    timed = Timed(Pair("detect", PASS, PASS, 10.0), 0.5, 6.0)
+    assert timed.ratio == pytest.approx(12.0)
+    assert "| detect | 0.50 | 6.00 | 12.00 | 10 |" in bench_cli.table([timed])
+
+
+def test_a_command_without_a_yardstick_is_only_timed() -> None:
+    timed = run_pair(Pair("alone", PASS, None, None), rounds=1)
+    assert timed.ratio is None
+    assert timed.ours_seconds > 0
+
+
+def test_a_failing_command_is_named_with_its_last_line() -> None:
+    broken = (sys.executable, "-c", "raise SystemExit('no such thing')")
+    with pytest.raises(RuntimeError, match="exit code 1: no such thing"):
+        run_pair(Pair("broken", broken, None, None), rounds=1)
+
+
+@pytest.mark.parametrize(("ratio", "code"), [(12.0, 0), (2.0, 1)])
+def test_a_missed_goal_is_an_exit_code(
+    ratio: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = Pair("detect", PASS, PASS, 10.0)
+
+    def fake_pairs(_job: object) -> Sequence[Pair]:
+        return [pair]
+
+    monkeypatch.setattr(bench_cli, "prepare", lambda _job: None)
+    monkeypatch.setattr(bench_cli, "pairs", fake_pairs)
+    monkeypatch.setattr(bench_cli, "run_pair", lambda pair, _rounds: Timed(pair, 1.0, ratio))
+    monkeypatch.setattr(bench_cli, "write_json", lambda _path, _data: None)
+    assert bench_cli.main([]) == code
+    assert ("goals missed: detect" in capsys.readouterr().out) == bool(code)
+
+
+def test_no_rounds_is_wrong_use() -> None:
+    assert bench_cli.main(["--rounds", "0"]) == 2
