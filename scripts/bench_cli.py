@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.bench.pairs import Timed, pairs, prepare, run_pair
+from kit.bench.pairs import Timed, pairs, prepare, run_pair, step_overhead
 from kit.console import fail, say
 from kit.run.receipt import describe_code, write_json
 from kit.stack import installed_stack
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 timed.append(run_pair(pair, options.rounds))
             except (RuntimeError, OSError, subprocess.TimeoutExpired) as exc:
                 return fail(f"{pair.name}: {exc}")
+        say("a step of training …", "dim")
+        timed.append(step_overhead(Path(folder), options.rounds))
     print(table(timed))
     output = Path("outputs/bench")
     output.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,7 @@ def test_a_missed_goal_is_an_exit_code(
     monkeypatch.setattr(bench_cli, "prepare", lambda _job: None)
     monkeypatch.setattr(bench_cli, "pairs", fake_pairs)
     monkeypatch.setattr(bench_cli, "run_pair", lambda pair, _rounds: Timed(pair, 1.0, ratio))
+    monkeypatch.setattr(bench_cli, "step_overhead", lambda _job, _rounds: Timed(Pair("step", (), (), 0.98), 1.0, 1.0))
     monkeypatch.setattr(bench_cli, "write_json", lambda _path, _data: None)
     assert bench_cli.main([]) == code
     assert ("goals missed: detect" in capsys.readouterr().out) == bool(code)

@@ -145,6 +145,29 @@ def run_pair(pair: Pair, rounds: int) -> Timed:
     return Timed(pair, statistics.median(ours), statistics.median(other) if other else None)
 
 
+def step_overhead(job: Path, rounds: int) -> Timed:
+    """Time a step of the kit's trainer against one of trl's ``SFTTrainer`` on the same rows, in turns. Imports torch.
+
+    Same model, rows, batch, checkpointing and optimizer; what differs is what the kit does beside: its loss weighting,
+    metrics and receipts' worth of watching.
+    """
+    import torch
+
+    from kit.bench.one_row import measure
+    from kit.bench.random_base import write_random_base
+    from kit.bench.variants import BASELINE, STEADY, VARIANTS, Variant
+
+    base = write_random_base(STEADY.shape, job / "steady", dtype=torch.float32, device="cpu")
+    plain = next(variant for variant in VARIANTS if variant.name == BASELINE)
+    kit = Variant("kit", {"training.optim": "adamw_torch_fused", "training.sort_within_update": False})
+    ours, other = [], []
+    for _ in range(rounds):
+        ours.append(measure(kit, "full", STEADY, base, "cpu")["milliseconds_per_step"] / 1000)
+        other.append(measure(plain, "full", STEADY, base, "cpu")["milliseconds_per_step"] / 1000)
+    pair = Pair("one step of training, against trl's SFTTrainer", (), (), 0.98)
+    return Timed(pair, min(ours), min(other))
+
+
 def _seconds(command: Sequence[str]) -> float:
     began = time.perf_counter()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

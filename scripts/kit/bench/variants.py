@@ -45,6 +45,8 @@ SCALES = {
     "7b": Scale("7b", MISTRAL_7B, 4096, 4, 16, 3, 10),
     "small": Scale("small", SMALL, 64, 4, 8, 1, 3),
 }
+# Enough steps of a small model to see what a trainer adds to a step.
+STEADY = Scale("steady", ModelShape(259, 128, 384, 4, 4, 2, 32, 512), 64, 16, 16, 5, 40)
 
 
 @dataclass(frozen=True)
