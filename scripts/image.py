@@ -108,15 +108,23 @@ def make_image(client: Client, build: Build) -> int:
 
 def write_sbom(client: Client, tag: str, target: Path) -> int:
     """Ask the image what is inside and keep the answer."""
-    done = subprocess.run([client.path, "run", "--rm", "--network=none", tag, "sbom"], capture_output=True, check=False)
+    # Asked first, because `docker run` would look for a missing image in a registry.
+    if ask([client.path, "image", "inspect", tag]).code:
+        say(f"error: there is no image {tag} yet", "red")
+        say(f"  fix: make image STACK={tag.partition(':')[2]}")
+        return 1
+    confined = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    done = subprocess.run([client.path, "run", "--rm", *confined, tag, "sbom"], capture_output=True, check=False)
     if done.returncode:
         say(done.stderr.decode(errors="replace").strip(), "dim")
-        say(f"error: {tag} did not list its packages", "red")
-        say(f"  fix: make image STACK={tag.partition(':')[2]}")
+        say(f"error: {tag} did not list its packages: its own words are above", "red")
+        say(f"  fix: build it again: make image STACK={tag.partition(':')[2]}")
         return 1
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(done.stdout)
-    print(f"{target}: {len(json.loads(done.stdout)['components'])} packages of {tag}")
+    listed = [str(component["purl"]) for component in json.loads(done.stdout)["components"]]
+    python = sum(purl.startswith("pkg:pypi/") for purl in listed)
+    print(f"{target}: what is in {tag}: {python} Python packages, {len(listed) - python} of the system")
     return 0
 
 

@@ -33,7 +33,8 @@ MAC = {
 STUBS = {
     "id": 'echo "{id}"',
     "uname": 'case "$1" in -m) echo "{machine}" ;; *) echo "{system}" ;; esac',
-    "sw_vers": 'echo "{macos}"',
+    # What a program built for an old macOS is told, unless it asks for the truth.
+    "sw_vers": """case "$SYSTEM_VERSION_COMPAT" in 0) echo "{macos}" ;; *) echo 10.16 ;; esac""",
     "sysctl": """case "$2" in
 sysctl.proc_translated) echo "{translated}" ;;
 hw.optional.arm64) echo "{arm64}" ;;

@@ -1,15 +1,23 @@
-"""docs/SETUP_H100.md and docs/STACKS.md: their commands are the kit's, and what they quote is what the kit says."""
+"""docs/SETUP_H100.md and docs/STACKS.md: each command of the container is run on a host that is not there, the others
+are known to make; what they quote is what the kit says."""
+
+from __future__ import annotations
 
 import re
 import shlex
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kit.image.build import FLASH_ATTN_WHEELS
 from kit.interpreter import PROJECT_ROOT
 from kit.setup.locks import packages
+from stand_in_engine import EngineHost
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXT = (PROJECT_ROOT / "docs" / "SETUP_H100.md").read_text(encoding="utf-8")
 STACKS = (PROJECT_ROOT / "docs" / "STACKS.md").read_text(encoding="utf-8")
@@ -18,10 +26,65 @@ IN_BLOCKS = [
 ]
 COMMANDS = sorted({*IN_BLOCKS, *re.findall(r"`(make [^`]*)`", TEXT + STACKS)})
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
+# These need nothing but the engine; the rest set up, train or check on this machine itself.
+IN_THE_ENGINE = re.compile(r"make (image|train-h100|shell-h100|demo-image)\b|make .*\bIN=docker\b")
 
 
 def test_the_commands_are_found() -> None:
-    assert len(MAKE) >= 10
+    assert len(MAKE) >= 19
+    assert len([command for command in MAKE if IN_THE_ENGINE.match(command)]) >= 15
+    assert [command.split()[0] for command in IN_BLOCKS if not command.startswith("make ")] == ["cp", "docker"]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What these commands see of a clone, in a folder with spaces."""
+    target = tmp_path_factory.mktemp("clone") / "a project with spaces"
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("configs", "data/sample", "docker", "locks", "scripts"):
+        shutil.copytree(PROJECT_ROOT / name, target / name, ignore=ignore)
+    for name in (".dockerignore", ".env.example", "LICENSE", "Makefile", "pyproject.toml"):
+        shutil.copy(PROJECT_ROOT / name, target)
+    return target
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("command", [command for command in MAKE if IN_THE_ENGINE.match(command)])
+def test_each_command_of_the_container_runs(clone: Path, tmp_path: Path, command: str) -> None:
+    host = EngineHost(tmp_path)
+    done = host.run(*shlex.split(command), cwd=clone)
+    assert done.returncode == 0, done.stderr
+    if command != "make image-check":
+        assert host.calls(), "the engine was asked for nothing"
+
+
+@pytest.mark.parametrize("command", [command for command in IN_BLOCKS if not command.startswith("make ")])
+def test_each_command_by_hand_runs_in_the_projects_folder(clone: Path, tmp_path: Path, command: str) -> None:
+    words = shlex.split(command)
+    done = EngineHost(tmp_path).run(*words, cwd=clone)
+    assert done.returncode == 0, done.stderr
+    # The engine is none; what it would read has to be there.
+    named = [word for word in words if word.endswith((".yaml", ".example"))]
+    assert named
+    assert [name for name in named if not (clone / name).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "reaches"),
+    [
+        ("make train-h100 STACK=current", "run --rm -T train configs/training_config_h100.yaml"),
+        ('make train-h100 SET="training.learning_rate=1e-4 training.run_name=lower"',
+         "train configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower"),
+        ("make validate IN=docker CONFIG=configs/training_config_h100.yaml",
+         "run --rm -T validate configs/training_config_h100.yaml"),
+        ("make demo-image", "run --rm -T demo"),
+    ],
+)  # fmt: skip
+def test_what_a_command_asks_for_reaches_the_container(clone: Path, tmp_path: Path, command: str, reaches: str) -> None:
+    host = EngineHost(tmp_path)
+    assert f"`{command}`" in TEXT
+    host.run(*shlex.split(command), cwd=clone)
+    assert host.calls()[-1].endswith(reaches)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

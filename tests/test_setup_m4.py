@@ -93,6 +93,19 @@ def test_no_python_at_all_names_the_way_to_one(mac: Mac) -> None:
     assert "no Python 3.10 or newer, built for arm64, was found\n" in done.stderr
 
 
+def test_apples_window_that_offers_the_command_line_tools_is_not_opened(mac: Mac) -> None:
+    """Without those tools /usr/bin/python3 is no Python; the one in its place here would write down its start."""
+    script, window = mac.root / "setup_m4.sh", mac.bin / "python3"
+    script.write_text(script.read_text().replace("/usr/bin/python3", str(window)))
+    (mac.bin / "python3.11").rename(window)
+    window.write_text(f'#!/bin/sh\ntouch "{mac.folder}/opened"\n')
+    assert mac.run("--dry-run").returncode == 1
+    assert not (mac.folder / "opened").exists()
+    (mac.bin / "xcode-select").write_text("#!/bin/sh\n")
+    mac.run("--dry-run")
+    assert (mac.folder / "opened").exists()
+
+
 @pytest.mark.parametrize("minor", ["10", "12", "14"])
 def test_every_python_from_3_10_on_can_start_it(tmp_path: Path, minor: str) -> None:
     assert Mac(tmp_path, python=f"3 {minor} arm64 True").run("--dry-run").returncode == 0

@@ -27,10 +27,19 @@ def python_components() -> list[dict[str, Any]]:
             "version": version,
             "purl": f"pkg:pypi/{name}@{quote(version)}",
         }
-        if "License-Expression" in distribution.metadata:
-            component["licenses"] = [{"expression": distribution.metadata["License-Expression"]}]
-        found.setdefault(name, component)
+        licences = licences_of(distribution.metadata)
+        found.setdefault(name, {**component, "licenses": licences} if licences else component)
     return [found[name] for name in sorted(found)]
+
+
+def licences_of(declared: metadata.PackageMetadata) -> list[dict[str, Any]]:
+    """Read the licence a distribution declares: an SPDX expression, or the names that older metadata has instead."""
+    if "License-Expression" in declared:
+        return [{"expression": declared["License-Expression"]}]
+    classifiers = [line for line in declared.get_all("Classifier") or [] if line.startswith("License :: ")]
+    names = [line.rpartition(" :: ")[2] for line in classifiers] or [declared["License"] or ""]
+    # Some put the whole text there, which is no name.
+    return [{"license": {"name": name}} for name in names if name and "\n" not in name]
 
 
 def debian_components(listing: str, distribution: str) -> list[dict[str, Any]]:

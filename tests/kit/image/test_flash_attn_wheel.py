@@ -67,3 +67,11 @@ def test_a_wheel_that_cannot_be_had_names_the_way_out(served: Path, tmp_path: Pa
     served.unlink()
     with pytest.raises(WheelError, match="FLASH_ATTN_WHEEL= "):
         install(tmp_path, served.as_uri(), "")
+
+
+def test_installing_it_changes_nothing_that_is_locked(served: Path, tmp_path: Path) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text(f'#!/bin/sh\necho "$*" >"{tmp_path}/called"\n')
+    uv.chmod(0o755)
+    install(uv, served.as_uri(), hashlib.sha256(b"wheel").hexdigest())
+    assert {"--no-deps", "--no-cache"} <= set((tmp_path / "called").read_text().split())

@@ -1,6 +1,9 @@
+from email.message import Message
 from importlib import metadata
 
-from kit.image.sbom import debian_components, document, python_components
+import pytest
+
+from kit.image.sbom import debian_components, document, licences_of, python_components
 
 
 def test_every_installed_distribution_is_listed_once() -> None:
@@ -24,3 +27,25 @@ def test_the_document_says_which_image_it_is_about() -> None:
     made = document([{"type": "library", "name": "a", "version": "1", "purl": "pkg:pypi/a@1"}], "current", "abc")
     assert (made["bomFormat"], made["metadata"]["component"]["version"]) == ("CycloneDX", "current-abc")
     assert [item["bom-ref"] for item in made["components"]] == ["pkg:pypi/a@1"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "licences"),
+    [
+        ([("License-Expression", "MIT"), ("License", "see LICENSE")], [{"expression": "MIT"}]),
+        (
+            [("License", "Apache"), ("Classifier", "License :: OSI Approved :: Apache Software License")],
+            [{"license": {"name": "Apache Software License"}}],
+        ),
+        ([("License", "BSD-3-Clause"), ("Classifier", "Topic :: Software")], [{"license": {"name": "BSD-3-Clause"}}]),
+        ([("License", "Copyright (c) …\n  all of it")], []),
+        ([], []),
+    ],
+)
+def test_a_licence_is_read_from_whatever_declares_it(
+    headers: list[tuple[str, str]], licences: list[dict[str, object]]
+) -> None:
+    declared = Message()
+    for name, value in headers:
+        declared[name] = value
+    assert licences_of(declared) == licences
