@@ -1,0 +1,72 @@
+"""What a base is loaded with, asked of the code itself on either stack, with the libraries' loaders listening."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit.interpreter import PROJECT_ROOT
+
+_REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
+# Both hold for every platform; a Mac's device is the one that a library would choose wrongly.
+_ASK = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from kit.config.resolve import resolve
+from kit.stack import model as loading
+
+asked = {}
+
+def listen(name, answer):
+    def from_pretrained(path, **options):
+        asked[name] = {key: repr(value) for key, value in options.items() if key != "quantization_config"}
+        return answer
+    return SimpleNamespace(from_pretrained=from_pretrained)
+
+base = SimpleNamespace(config=SimpleNamespace(use_cache=True))
+loading.AutoModelForCausalLM = listen("model", base)
+loading.AutoTokenizer = listen("tokenizer", SimpleNamespace(pad_token="x"))
+settings = resolve(Path("configs/training_config_m4.yaml"), []).settings
+loading.load_base_model(settings, "m4")
+loading.load_tokenizer(settings)
+print(json.dumps({**asked, "use_cache": base.config.use_cache}))
+"""
+
+pytestmark = pytest.mark.slow  # imports torch and transformers, in a process of its own
+
+
+@pytest.fixture(scope="module", params=["current", pytest.param("reference", marks=pytest.mark.stacks)])
+def asked(request: pytest.FixtureRequest) -> dict[str, object]:
+    python = Path(sys.executable) if request.param == "current" else _REFERENCE
+    if not python.exists():
+        pytest.skip("there is no .venv-reference: make setup STACK=reference")
+    command = [str(python), "-W", "ignore", "-c", f"import sys; sys.path.insert(0, 'scripts')\n{_ASK}"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_only_safetensors_are_read(asked: dict[str, dict[str, str]]) -> None:
+    """torch below 2.6 can be made to run code by a pickled checkpoint (CVE-2025-32434)."""
+    assert asked["model"]["use_safetensors"] == "True"
+
+
+@pytest.mark.parametrize("what", ["model", "tokenizer"])
+def test_no_code_of_the_models_folder_is_run(asked: dict[str, dict[str, str]], what: str) -> None:
+    assert asked[what]["trust_remote_code"] == "False"
+
+
+def test_the_device_is_named_because_a_quantised_model_goes_to_the_cpu_otherwise(
+    asked: dict[str, dict[str, str]],
+) -> None:
+    assert asked["model"]["device_map"] == "{'': 'mps'}"
+
+
+def test_no_cache_is_kept_while_training(asked: dict[str, object]) -> None:
+    """With gradient checkpointing it is an exception in eager attention, and worse losses in FlashAttention 2."""
+    assert asked["use_cache"] is False
