@@ -38,6 +38,7 @@ from kit.image.build import (
 )
 from kit.image.container import Service, compose_variables, container_user, prepare_folders, run_command
 from kit.image.engine import Client, Engine, ask, probe
+from kit.image.signals import run_passing_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,8 +129,8 @@ def write_sbom(client: Client, tag: str, target: Path) -> int:
     return 0
 
 
-def run_service(options: argparse.Namespace, engine: Engine, build: Build) -> int:
-    """Become compose, which runs the service; signals then reach it without a detour."""
+def run_service(options: argparse.Namespace, engine: Engine, client: Client, build: Build) -> int:
+    """Have compose run the service; return the exit code of what ran inside."""
     prepare_folders(ROOT, build.user)
     with_gpu = options.command == "train" or (
         options.command != "demo" and bool(engine.gpus) and engine.has_nvidia_runtime
@@ -137,11 +138,19 @@ def run_service(options: argparse.Namespace, engine: Engine, build: Build) -> in
     if options.command != "demo" and not with_gpu:
         say("without a GPU: this machine has none that the engine can hand on", "yellow")
     has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    service = Service(options.command, options.arguments, with_gpu=with_gpu, has_terminal=has_terminal)
+    # Unique on this host for as long as this process lives, and the container does not outlive it.
+    container = f"{NAME}-{options.command}-{os.getpid()}"
+    service = Service(
+        options.command, options.arguments, with_gpu=with_gpu, has_terminal=has_terminal, container=container
+    )
     command = run_command(ROOT, engine.compose, service)
+    environment = {**os.environ, **compose_variables(build.name, build.stack, build.user)}
     os.chdir(ROOT)
     sys.stdout.flush()
-    os.execvpe(command[0], command, {**os.environ, **compose_variables(build.name, build.stack, build.user)})  # noqa: S606 - no shell
+    if has_terminal:
+        # The terminal belongs to the container: Ctrl-C is a key that it reads there.
+        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell
+    return run_passing_signals(command, environment, client.path, container)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = make_image(engine.client, build)
         if code or options.command == "build":
             return code
-    return run_service(options, engine, build)
+    return run_service(options, engine, engine.client, build)
 
 
 if __name__ == "__main__":

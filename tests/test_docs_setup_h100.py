@@ -72,12 +72,12 @@ def test_each_command_by_hand_runs_in_the_projects_folder(clone: Path, tmp_path:
 @pytest.mark.parametrize(
     ("command", "reaches"),
     [
-        ("make train-h100 STACK=current", "run --rm -T train configs/training_config_h100.yaml"),
+        ("make train-h100 STACK=current", "train configs/training_config_h100.yaml"),
         ('make train-h100 SET="training.learning_rate=1e-4 training.run_name=lower"',
          "train configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower"),
         ("make validate IN=docker CONFIG=configs/training_config_h100.yaml",
-         "run --rm -T validate configs/training_config_h100.yaml"),
-        ("make demo-image", "run --rm -T demo"),
+         "validate configs/training_config_h100.yaml"),
+        ("make demo-image", "demo"),
     ],
 )  # fmt: skip
 def test_what_a_command_asks_for_reaches_the_container(clone: Path, tmp_path: Path, command: str, reaches: str) -> None:

@@ -24,7 +24,8 @@ def test_training_builds_what_is_missing_and_hands_over_to_compose(host: EngineH
     built, ran = host.calls()
     assert built.startswith("buildx build --load")
     assert "STACK=reference" in built
-    assert "compose.gpu.yaml run --rm -T train configs/training_config_h100.yaml training.seed=1" in ran
+    assert "compose.gpu.yaml run --rm -T --name mistral-qlora-kit-train-" in ran
+    assert ran.endswith(" train configs/training_config_h100.yaml training.seed=1")
 
 
 def test_a_build_that_fails_starts_nothing(host: EngineHost) -> None:

@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from docker_image import DEMO, GID, UID, Image
+from kit.image.container import Service, compose_variables, run_command
 from kit.setup.locks import packages
 
 if TYPE_CHECKING:
@@ -68,6 +70,29 @@ def test_everything_in_the_lock_is_inside_and_the_sbom_lists_it(image: Image) ->
     assert document["specVersion"] == "1.5"
     assert {name: listed.get(name) for name in locked} == locked
     assert any(item["purl"].startswith("pkg:deb/") and item["name"] == "gcc" for item in document["components"])
+
+
+def test_make_lists_what_is_in_the_image(image: Image) -> None:
+    done = subprocess.run(
+        ["make", "image-sbom", f"STACK={image.stack}", f"PYTHON={sys.executable}"],
+        cwd=image.tree, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((image.tree / "outputs" / f"sbom-{image.stack}.cdx.json").read_text())
+    assert f"what is in {image.tag}: " in done.stdout
+    licensed = [item for item in document["components"] if item.get("licenses")]
+    assert len(licensed) > 50
+
+
+def test_a_service_is_confined_by_the_kernel_too(image: Image) -> None:
+    asked = "id -u; grep -E '^(NoNewPrivs|CapEff|CapBnd):' /proc/self/status; touch /kit/x /opt/x /etc/x 2>&1"
+    done = image.service("shell", "-c", asked)
+    said = done.stdout.split("\n")
+    assert said[0] == str(UID), done.stderr
+    assert {line.split()[0]: int(line.split()[1], 16) for line in said[1:4]} == {
+        "CapEff:": 0, "CapBnd:": 0, "NoNewPrivs:": 1,
+    }  # fmt: skip
+    assert done.stdout.count("Read-only file system") == 3
 
 
 def test_nothing_of_the_installation_stays_behind(image: Image) -> None:
@@ -155,6 +180,35 @@ def test_sigterm_ends_in_a_saved_checkpoint(image: Image, short_run: list[str]) 
     run = image.tree / "outputs" / f"stopped-{image.stack}"
     assert list((run / "checkpoints").glob("checkpoint-*/adapter_model.safetensors"))
     assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
+
+
+def test_ctrl_c_in_the_foreground_ends_in_a_saved_checkpoint_and_says_so(image: Image, short_run: list[str]) -> None:
+    """As image.py does it without a terminal; image.py itself starts no training where there is no GPU."""
+    name = f"signalled-{image.stack}"
+    endless = [*short_run, f"training.run_name={name}", "training.max_steps=100000", "training.save_steps=50000"]
+    endless += ["training.eval_steps=50000"]
+    command = run_command(image.tree, image.compose, Service("train", endless, container=name))
+    script = (
+        f"import os, sys; sys.path.insert(0, {str(image.tree / 'scripts')!r})\n"
+        "from kit.image.signals import run_passing_signals\n"
+        f"raise SystemExit(run_passing_signals({command!r}, os.environ, {image.docker!r}, {name!r}))"
+    )
+    env = {**os.environ, **compose_variables(image.name, image.stack, (UID, GID))}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=image.tree, env=env, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        talk = []
+        for line in process.stdout:
+            talk.append(line)
+            if "step      1/" in line:
+                os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=120) == 130, "".join(talk)[-2000:]
+    assert "checkpoint" in "".join(talk[-5:])
+    run = image.tree / "outputs" / name
+    assert list((run / "checkpoints").glob("checkpoint-*/adapter_model.safetensors"))
+    assert image.call("container", "inspect", name).returncode != 0
 
 
 def test_bitsandbytes_finds_its_cuda_library(image: Image) -> None:

@@ -57,12 +57,14 @@ class Service:
         arguments: What follows its entry point.
         with_gpu: It reserves the GPU.
         has_terminal: A person is looking.
+        container: What its container is called; compose makes a name up where this is empty.
     """
 
     name: str
     arguments: Sequence[str] = ()
     with_gpu: bool = False
     has_terminal: bool = False
+    container: str = ""
 
 
 def run_command(root: Path, compose: Sequence[str], service: Service) -> list[str]:
@@ -71,4 +73,5 @@ def run_command(root: Path, compose: Sequence[str], service: Service) -> list[st
     if service.with_gpu:
         command += ["--file", str(root / "docker" / "compose.gpu.yaml")]
     terminal = () if service.has_terminal else ("-T",)
-    return [*command, "run", "--rm", *terminal, service.name, *service.arguments]
+    name = ("--name", service.container) if service.container else ()
+    return [*command, "run", "--rm", *terminal, *name, service.name, *service.arguments]

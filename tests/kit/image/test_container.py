@@ -46,3 +46,9 @@ def test_only_a_service_with_a_gpu_asks_for_one(tmp_path: Path) -> None:
 def test_a_terminal_is_asked_for_only_where_a_person_looks(tmp_path: Path) -> None:
     assert "-T" in run_command(tmp_path, ["docker-compose"], Service("train"))
     assert "-T" not in run_command(tmp_path, ["docker-compose"], Service("train", has_terminal=True))
+
+
+def test_a_container_can_be_named_so_that_signals_find_it(tmp_path: Path) -> None:
+    named = run_command(tmp_path, ["docker-compose"], Service("train", ("c.yaml",), container="kit-train-1"))
+    assert named[-4:] == ["--name", "kit-train-1", "train", "c.yaml"]
+    assert "--name" not in run_command(tmp_path, ["docker-compose"], Service("train"))
