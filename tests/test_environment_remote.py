@@ -53,6 +53,23 @@ def test_every_file_the_notes_name_is_there() -> None:
     assert [name for name in named if not (PROJECT_ROOT / name).exists()] == []
 
 
+def test_the_notes_name_the_environment_and_the_file_as_they_are_called() -> None:
+    name = yaml.safe_load(TEXT)["name"]
+    commands = re.findall(r"^# \w+: +(conda .*)$", TEXT, re.MULTILINE)
+    assert commands == [f"conda env create -f {FILE.name}", f"conda activate {name}", f"conda env remove -n {name}"]
+
+
+@pytest.mark.slow  # imports the libraries
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="with a GPU these commands would do their work")
+@pytest.mark.parametrize("command", re.findall(r"^# \w+: +python (scripts/.*)$", TEXT, re.MULTILINE))
+def test_each_command_of_the_notes_is_understood_and_asks_for_the_gpu(command: str) -> None:
+    words = [sys.executable, *command.split()]
+    done = subprocess.run(words, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "h100" in done.stdout + done.stderr
+
+
 # What pip makes of such a section, with one small package in the place of all.
 
 
