@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -162,3 +163,25 @@ def test_compose_accepts_the_files(files: list[str]) -> None:
     train = yaml.safe_load(done.stdout)["services"]["train"]
     assert train["environment"]["HF_HUB_OFFLINE"] == "1"
     assert bool(train.get("deploy")) == (len(files) > 1)
+
+
+@pytest.mark.docker
+def test_compose_hands_on_what_the_env_file_holds_and_nothing_unset(tmp_path: Path) -> None:
+    if shutil.which("docker-compose") is None:
+        pytest.skip("docker-compose is not installed")
+    shutil.copytree(PROJECT_ROOT / "docker", tmp_path / "docker")
+    example = (PROJECT_ROOT / ".env.example").read_text()
+    # As a person fills it in: the mark of a comment goes, a value comes.
+    (tmp_path / ".env").write_text(re.sub(r"^#([A-Z_]+)=.*$", r"\1=my-\1", example, flags=re.MULTILINE))
+    command = ["docker-compose", "--project-directory", str(tmp_path)]
+    command += [f"--file={tmp_path}/docker/{name}" for name in ("compose.yaml", "compose.gpu.yaml")]
+    env = {"PATH": os.environ["PATH"]}
+    done = subprocess.run([*command, "config"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    read = yaml.safe_load(done.stdout)
+    train = read["services"]["train"]
+    secrets = ("HF_TOKEN", "WANDB_API_KEY")
+    assert [train["environment"][name] for name in secrets] == [f"my-{name}" for name in secrets]
+    assert train["environment"]["HF_ENDPOINT"] is None
+    assert train["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] == ["my-KIT_GPU"]
+    assert read["volumes"]["cache"]["name"] == "my-KIT_CACHE"
