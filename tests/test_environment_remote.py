@@ -123,7 +123,7 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.slow  # 5.6 GB of packages: two to ten minutes, with how busy machine and network are; pip caches them
+@pytest.mark.slow  # 6.0 GB of packages: two to ten minutes, with how busy machine and network are; pip caches them
 def test_the_pip_section_installs_exactly_the_lock_and_it_imports(
     project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
