@@ -96,7 +96,7 @@ def test_the_first_run_makes_and_fills_the_environment(project: Project) -> None
 
 
 def test_progress_says_what_and_how_much(project: Project) -> None:
-    assert "packages (0.1 GB) → .venv-dev" in project.run().stderr
+    assert "packages (0.2 GB) → .venv-dev" in project.run().stderr
 
 
 def test_results_stay_off_stdout(project: Project) -> None:

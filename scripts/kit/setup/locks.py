@@ -48,7 +48,7 @@ _MACOS = (*_PYTHON, "--python-platform", "aarch64-apple-darwin", "--only-binary"
 REFERENCE = Lock(
     "reference", "locks/reference.in", "locks/reference-linux-x86_64.txt", _LINUX, installed_bytes=int(5.8 * _GB)
 )
-CURRENT = Lock("current", "locks/current.in", "locks/current-linux-x86_64.txt", _LINUX, installed_bytes=int(8.0 * _GB))
+CURRENT = Lock("current", "locks/current.in", "locks/current-linux-x86_64.txt", _LINUX, installed_bytes=int(8.2 * _GB))
 M4 = Lock(
     "m4",
     "locks/current.in",
@@ -58,7 +58,7 @@ M4 = Lock(
     environment=(("MACOSX_DEPLOYMENT_TARGET", "14.0"),),
     installed_bytes=int(1.2 * _GB),
 )
-DEV = Lock("dev", "locks/dev.in", "locks/dev.txt", ("--universal", *_PYTHON), installed_bytes=int(0.1 * _GB))
+DEV = Lock("dev", "locks/dev.in", "locks/dev.txt", ("--universal", *_PYTHON), installed_bytes=int(0.2 * _GB))
 # For any Python that can start the set-up, and every platform uv has a wheel for.
 UV = Lock("uv", "locks/uv.in", "locks/uv.txt", ("--universal", "--python-version", "3.9"))
 LOCKS = (REFERENCE, CURRENT, M4, DEV, UV)
