@@ -103,6 +103,22 @@ def read_run(folder: Path) -> Run:
     Raises:
         RunError: The receipt is missing, unreadable, or not a receipt.
     """
+    receipt = read_receipt(folder)
+    lines = _metrics(folder / "metrics.jsonl")
+    return Run(
+        folder,
+        receipt,
+        tuple(line for line in lines if "eval_loss" not in line),
+        tuple(line for line in lines if "eval_loss" in line),
+    )
+
+
+def read_receipt(folder: Path) -> dict[str, Any]:
+    """Read a run's receipt alone.
+
+    Raises:
+        RunError: It is missing, unreadable, or not a receipt.
+    """
     path = folder / "run.json"
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
@@ -112,13 +128,7 @@ def read_run(folder: Path) -> Run:
         raise RunError(f"{path}: is not a receipt ({exc}); restore it, or train again") from exc
     if not isinstance(receipt, dict):
         raise RunError(f"{path}: is not a receipt; restore it, or train again")
-    lines = _metrics(folder / "metrics.jsonl")
-    return Run(
-        folder,
-        receipt,
-        tuple(line for line in lines if "eval_loss" not in line),
-        tuple(line for line in lines if "eval_loss" in line),
-    )
+    return receipt
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.data.dataset import EncodedFile, file_sha256
 from kit.interpreter import PROJECT_ROOT
+from kit.run.liveness import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ class Receipt:
             "schema_version": SCHEMA_VERSION,
             "state": "started",
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "process": this_process(),
             **facts,
         }
         run_directory.mkdir(parents=True, exist_ok=True)

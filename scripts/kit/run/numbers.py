@@ -1,0 +1,37 @@
+"""Numbers out of files that may hold anything: a receipt edited by hand, metrics of a run that went to NaN."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def number(value: Any) -> float | None:
+    """Return a number as a float, NaN and infinity included; None for whatever is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number as a float; None for NaN, infinity and whatever is no number."""
+    found = number(value)
+    return found if found is not None and math.isfinite(found) else None
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a dictionary with text keys as it is, and an empty one for whatever is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list as it is, and an empty one for whatever is none."""
+    return value if isinstance(value, list) else []
+
+
+def gigabytes(size_bytes: float) -> str:
+    """Write bytes as decimal gigabytes: ``1.23 GB``."""
+    return f"{size_bytes / 1e9:,.2f} GB"

@@ -1,0 +1,131 @@
+"""List the runs on this machine, or compare two.
+
+Run as:
+    python scripts/runs.py                               (or: make runs)
+    python scripts/runs.py --sort eval_loss              lowest first; --reverse turns it round
+    python scripts/runs.py --compare demo demo-2         what differs in configuration, data, stack and result
+    python scripts/runs.py --json                        one JSON object
+
+Looks in outputs/, or where --outputs says. A run that says it is training and whose process is gone is shown as
+"killed?". Exit codes: 0 shown, 2 wrong use or a run that cannot be read.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.console import fail, paint, say, wants_colour
+from kit.run.comparison import Difference, compare_runs
+from kit.run.history import OUTPUTS, RunError, find_run, read_run, run_folders
+from kit.run.summary import Summary, summarise
+from kit.run.table import SORT_KEYS, as_data, sort_runs, table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMA_VERSION = 1
+_UNLIMITED = 10_000  # columns, where no terminal limits them
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List or compare; return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.compare:
+            return _compare(*options.compare, outputs=options.outputs, as_json=options.json)
+        return _list(options)
+    except RunError as exc:
+        message, _, fix = str(exc).rpartition("; ")
+        return fail(message, fix)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="runs.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sort", choices=SORT_KEYS, default="started", help="the column to sort by (default: started)")
+    parser.add_argument("--reverse", action="store_true", help="largest first")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two runs, by name or folder")
+    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="where the runs are (default: outputs)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    runs, unreadable = _read(options.outputs)
+    runs = sort_runs(runs, options.sort, reverse=options.reverse)
+    if options.json:
+        body = {"schema_version": SCHEMA_VERSION, "runs": [as_data(run) for run in runs], "unreadable": unreadable}
+        print(json.dumps(body, indent=2, ensure_ascii=False))
+        return 0
+    for problem in unreadable:
+        say(f"warning: {problem}", "yellow")
+    if not runs:
+        say(f"{options.outputs} holds no run yet. Next: make demo")
+        return 0
+    _print_table(runs)
+    what = "1 run" if len(runs) == 1 else f"{len(runs):,} runs"
+    say(f"{what} in {options.outputs}. Next: make report RUN={runs[-1].name}", "dim")
+    return 0
+
+
+def _read(outputs: Path) -> tuple[list[Summary], list[str]]:
+    """Read every run; one that cannot be read is named and does not hide the others."""
+    runs, unreadable = [], []
+    for folder in run_folders(outputs):
+        try:
+            runs.append(summarise(read_run(folder)))
+        except RunError as exc:
+            unreadable.append(str(exc))
+    return runs, unreadable
+
+
+def _print_table(runs: Sequence[Summary]) -> None:
+    from rich.console import Console
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
+    table, left_out = table_of(runs, width)
+    colour = wants_colour(sys.stdout)
+    Console(width=width, no_color=not colour, force_terminal=colour, highlight=False).print(table)
+    if left_out:
+        say(f"the terminal is too narrow for: {', '.join(left_out)}; --json has everything", "dim")
+
+
+def _compare(first: str, second: str, *, outputs: Path, as_json: bool) -> int:
+    runs = [read_run(find_run(name, outputs)) for name in (first, second)]
+    differences = compare_runs(*runs)
+    if as_json:
+        body = {"schema_version": SCHEMA_VERSION, "differences": [asdict(difference) for difference in differences]}
+        print(json.dumps({**body, "runs": [str(run.folder) for run in runs]}, indent=2, ensure_ascii=False))
+        return 0
+    _print_comparison(differences, *(run.name for run in runs))
+    return 0
+
+
+def _print_comparison(differences: Sequence[Difference], first: str, second: str) -> None:
+    name_width = max(len(difference.name) for difference in differences)
+    width = max(len(first), *(len(difference.first) for difference in differences))
+    print(f"{'':<{name_width}}  {first:<{width}}  {second}")
+    for group in ("config", "data", "stack", "machine", "code", "result"):
+        rows = [difference for difference in differences if difference.group == group]
+        print(paint(group, "bold", stream=sys.stdout) + ("" if rows else ": the same"))
+        for row in rows:
+            print(f"{row.name:<{name_width}}  {row.first:<{width}}  {row.second}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""`make runs`: the table, its order, its width, and the comparison of two runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+import runs
+from kit.run.history import read_run
+from kit.run.summary import summarise
+from kit.run.table import sort_runs, table_of
+from written_run import RESOLVED, write_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    write_run(tmp_path / "good", loss=lambda _: 0.5)
+    write_run(tmp_path / "bad", loss=lambda _: 2.5, state="failed", started_at="2026-11-24T10:00:00+00:00")
+    write_run(tmp_path / "broken", loss=lambda _: math.nan)
+    return tmp_path
+
+
+def names(outputs: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert runs.main(["--outputs", str(outputs), "--json", *arguments]) == 0
+    return [run["name"] for run in json.loads(capsys.readouterr().out)["runs"]]
+
+
+def test_the_table_shows_every_run_with_its_state(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs.main(["--outputs", str(outputs)]) == 0
+    rows = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines()}
+    assert rows["good"] == ["finished", "0.5000"]
+    assert rows["bad"] == ["failed", "2.5000"]
+    assert rows["broken"] == ["finished", "NaN"]
+
+
+def test_runs_are_sorted_and_what_has_no_value_comes_last(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert names(outputs, capsys, "--sort", "loss") == ["good", "bad", "broken"]
+    assert names(outputs, capsys, "--sort", "loss", "--reverse") == ["bad", "good", "broken"]
+    assert names(outputs, capsys)[-1] == "bad"
+
+
+def test_json_has_no_nan_in_it(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.main(["--outputs", str(outputs), "--json"])
+    text = capsys.readouterr().out
+    broken = next(run for run in json.loads(text)["runs"] if run["name"] == "broken")
+    assert "NaN" not in text
+    assert (broken["loss"], broken["is_finite"]) == (None, False)
+
+
+def test_a_folder_that_is_no_run_is_named_and_hides_no_other(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (outputs / "torn").mkdir()
+    (outputs / "torn" / "run.json").write_text("{")
+    assert runs.main(["--outputs", str(outputs)]) == 0
+    said = capsys.readouterr()
+    assert "torn/run.json: is not a receipt" in said.err
+    assert "good" in said.out
+
+
+def test_where_there_is_no_run_it_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs.main(["--outputs", str(tmp_path / "nowhere")]) == 0
+    assert "make demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 400])
+def test_a_narrow_terminal_gets_fewer_columns_and_is_told_which(outputs: Path, width: int) -> None:
+    from rich.console import Console
+
+    found = sort_runs([summarise(read_run(folder)) for folder in outputs.iterdir()], "name")
+    table, left_out = table_of(found, width)
+    console = Console(width=width, record=True)
+    with console.capture() as shown:
+        console.print(table)
+    lines = shown.get().splitlines()
+    assert len(lines) == 1 + len(found)  # nothing is wrapped
+    assert ("data" in left_out) == (width < 150)
+    assert all(any(run.name in line for line in lines) for run in found)
+
+
+def test_two_runs_are_compared_in_what_they_ran_with_and_what_came_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RESOLVED.settings.as_mapping()
+    other = {**config, "training": {**config["training"], "learning_rate": 0.5, "run_name": "b"}}
+    write_run(tmp_path / "a", loss=lambda _: 1.0)
+    write_run(tmp_path / "b", loss=lambda _: 2.0, config=other, packages={"torch": "2.1.0", "peft": "0.21.2"})
+    assert runs.main(["--outputs", str(tmp_path), "--compare", "a", "b", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["differences"]
+    differing = {(item["group"], item["name"]): (item["first"], item["second"]) for item in found}
+    assert differing["config", "training.learning_rate"] == ("0.002", "0.5")
+    assert differing["stack", "torch"] == ("2.10.0", "2.1.0")
+    assert differing["result", "loss"] == ("1.0000", "2.0000")
+    assert {name for group, name in differing if group in {"config", "data", "stack", "machine", "code"}} == {
+        "training.learning_rate",
+        "torch",
+    }
+
+
+def test_the_comparison_says_what_is_the_same(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs.main(["--outputs", str(outputs), "--compare", "good", "bad"]) == 0
+    shown = capsys.readouterr().out
+    assert "config: the same" in shown
+    assert any(line.split() == ["loss", "0.5000", "2.5000"] for line in shown.splitlines())
+
+
+def test_a_run_that_is_not_there_is_wrong_use(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs.main(["--outputs", str(outputs), "--compare", "good", "gud"]) == 2
+    assert "gud: no run there" in capsys.readouterr().err
