@@ -1,0 +1,59 @@
+"""Follow a ``metrics.jsonl`` that is being written: each call reads what has come since the last one, once."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_AT_ONCE_BYTES = 1 << 20
+
+
+class MetricsTail:
+    """The growing end of one metrics file."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin at the file's beginning, whether it is there yet or not."""
+        self.path = path
+        self._offset = 0
+        self._file_id: tuple[int, int] | None = None
+        self._half = b""
+
+    def read(self) -> tuple[list[dict[str, Any]], bool]:
+        """Read the lines that have become whole since the last call.
+
+        Returns:
+            The lines, and whether the file is another one than before: its run was started again.
+        """
+        lines: list[dict[str, Any]] = []
+        try:
+            with self.path.open("rb") as file:
+                again = self._begin_again_where_replaced(file.fileno())
+                file.seek(self._offset)
+                while chunk := file.read(_AT_ONCE_BYTES):
+                    self._offset += len(chunk)
+                    *whole, self._half = (self._half + chunk).split(b"\n")
+                    lines += [line for text in whole if (line := _parse(text)) is not None]
+        except OSError:
+            return lines, False
+        return lines, again
+
+    def _begin_again_where_replaced(self, descriptor: int) -> bool:
+        status = os.fstat(descriptor)
+        file_id = (status.st_dev, status.st_ino)
+        replaced = self._file_id not in (None, file_id) or status.st_size < self._offset
+        self._file_id = file_id
+        if replaced:
+            self._offset, self._half = 0, b""
+        return replaced
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None

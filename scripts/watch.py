@@ -1,0 +1,187 @@
+"""Watch a run while it goes on: progress, loss, learning rate, gradient norm, tokens a second, time left.
+
+Run as:
+    python scripts/watch.py                 the newest run        (or: make watch)
+    python scripts/watch.py demo            a run's name or folder (or: make watch RUN=demo)
+    python scripts/watch.py demo --once     where it stands now, and out
+
+Reads metrics.jsonl as it grows and touches nothing: Ctrl-C leaves, and the run goes on. Where stdout is no terminal it
+prints plain lines. Ends when the run does. Exit codes: 0 the run finished (--once: it was shown), 1 it was stopped,
+failed or killed, 2 there is no such run, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from kit.console import fail, say, wants_colour
+from kit.run.history import NEWEST, Run, RunError, find_run, read_receipt
+from kit.run.liveness import KILLED, UNDER_WAY, state_of
+from kit.run.metrics_tail import MetricsTail
+from kit.run.terminal_view import Course, figures, plain_line, plot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console, RenderableType
+
+_LOOK_EVERY_S = 0.5
+_JUDGE_EVERY_S = 2.0  # the receipt and the process change seldom
+_PLAIN_EVERY_S = 10.0
+_PLOT_LINES = 8
+
+
+class Watched:
+    """One run being watched: its receipt, its metrics so far, and whether it still goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin to watch the run in a folder.
+
+        Raises:
+            RunError: It has no receipt that can be read.
+        """
+        self.folder = folder
+        self._tail = MetricsTail(folder / "metrics.jsonl")
+        self._judged = 0.0
+        self.course = Course()
+        self.run = Run(folder, read_receipt(folder))
+        self.state = state_of(self.run)
+        self.look()
+
+    def look(self) -> bool:
+        """Read what is new; return whether any step came."""
+        now = time.monotonic()
+        if now - self._judged >= _JUDGE_EVERY_S:
+            self._judged = now
+            self.run = Run(self.folder, read_receipt(self.folder))
+            self.state = state_of(self.run)
+        # Read after the receipt: when it says that the run is over, every line is there.
+        lines, again = self._tail.read()
+        if again:
+            self.course = Course()
+        planned = self.run.receipt.get("steps")
+        self.course.planned_steps = planned if isinstance(planned, int) else None
+        self.course.add(lines)
+        return bool(lines)
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more will come."""
+        return self.state not in UNDER_WAY
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the run and show it until it ends; return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        watched = Watched(find_run(options.run))
+        if options.once:
+            print(_once(watched))
+            return 0
+        if watched.is_over:
+            return _end(watched)
+        if sys.stdout.isatty():
+            _live(watched)
+        else:
+            _lines(watched)
+        return _end(watched)
+    except RunError as exc:
+        message, _, fix = str(exc).rpartition("; ")
+        return fail(message, fix)
+    except KeyboardInterrupt:
+        say("left; the run goes on")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="watch.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
+    parser.add_argument("--once", action="store_true", help="show where it stands now, and leave")
+    return parser
+
+
+def _once(watched: Watched) -> str:
+    text = f"{watched.run.name} ({watched.state})  {plain_line(watched.course)}"
+    sparks = plot(watched.course.losses, 60, 1, unicode=_shows_blocks())
+    return f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
+
+
+def _end(watched: Watched) -> int:
+    course, name = watched.course, watched.run.name
+    words = {KILLED: "is gone: its process was killed"}.get(watched.state, watched.state)
+    validation = f", validation loss {course.evaluations[-1][1]:.4f}" if course.evaluations else ""
+    loss = f": training loss {course.losses[-1]:.4f}{validation}" if course.losses else ""
+    of = f" of {course.planned_steps:,}" if course.planned_steps else ""
+    print(f"{name} {words} at step {course.step:,}{of}{loss}")
+    print(f"next: make report RUN={watched.folder}")
+    return 0 if watched.state == "finished" else 1
+
+
+def _lines(watched: Watched) -> None:
+    """Print a line where there is something new, for a log file."""
+    print(plain_line(watched.course), flush=True)
+    said, step = time.monotonic(), watched.course.step
+    while not watched.is_over:
+        time.sleep(_LOOK_EVERY_S)
+        watched.look()
+        if watched.course.step != step and time.monotonic() - said >= _PLAIN_EVERY_S:
+            said, step = time.monotonic(), watched.course.step
+            print(plain_line(watched.course), flush=True)
+
+
+def _live(watched: Watched) -> None:
+    """Redraw the terminal until the run ends."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(no_color=not wants_colour(sys.stdout), highlight=False)
+    with Live(_frame(watched, console), console=console, auto_refresh=False) as live:
+        while not watched.is_over:
+            time.sleep(_LOOK_EVERY_S)
+            watched.look()
+            live.update(_frame(watched, console), refresh=True)
+
+
+def _frame(watched: Watched, console: Console) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    course, width = watched.course, console.width
+    planned = course.planned_steps
+    of = f" of {planned:,}" if planned else ""
+    title = Text.assemble((watched.run.name, "bold"), f"  {watched.state}, step {course.step:,}{of}")
+    parts: list[RenderableType] = [title]
+    if planned:
+        parts.append(ProgressBar(total=planned, completed=course.step, width=width - 1))
+    if course.losses:
+        lines = plot(course.losses, width - 2, _PLOT_LINES, unicode=_shows_blocks())
+        parts.append(Text("\n".join(["", *lines]), style="blue", no_wrap=True))
+        parts.append(Text("loss, from the first step to the newest", style="dim"))
+    else:
+        parts.append(Text("no step has been logged yet", style="dim"))
+    table = Table.grid(padding=(0, 2))
+    for name, value in figures(course):
+        table.add_row(Text(name, style="dim"), value)
+    return Group(*parts, Text(""), table, Text("Ctrl-C leaves; the run goes on", style="dim"))
+
+
+def _shows_blocks() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
