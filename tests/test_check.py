@@ -54,7 +54,17 @@ def test_shell_scripts_are_found_by_name_and_by_first_line() -> None:
 
 def test_the_gate_has_all_its_parts() -> None:
     names = [step.name for step in check.gate(Path("tools"), Path("python"))]
-    assert names == ["format", "lint", "locks", "tracked files", "shell", "dockerfile", "types", "fast tests"]
+    assert names == [
+        "format",
+        "lint",
+        "locks",
+        "tracked files",
+        "generated docs",
+        "shell",
+        "dockerfile",
+        "types",
+        "fast tests",
+    ]
 
 
 def test_every_step_runs_although_one_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

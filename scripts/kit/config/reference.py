@@ -1,0 +1,61 @@
+"""The Cerberus schema as a page: every key with its meaning, what it may hold, its default and where it matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kit.config import schema
+from kit.config.validator import describe
+from kit.config.yaml_writer import scalar
+
+_HEAD = """<!-- Generated from scripts/kit/config/schema.py by `make docs`; do not edit. -->
+# Configuration reference
+
+One YAML file describes a run. A key that is left out has its default; a key that is not listed here is refused, with
+the nearest right name. Any value can be changed for one run, with the same rules:
+
+```sh
+make config CONFIG=configs/training_config_demo.yaml SET="training.learning_rate=1e-3 lora.r=8"
+python scripts/config_loader.py configs/training_config_demo.yaml training.learning_rate=1e-3 lora.r=8
+```
+
+Editors check a file while it is typed against [training_config.schema.json](training_config.schema.json), made from the
+same rules; the shipped files name it in their first line, which the YAML language server reads. Two things only the kit
+itself refuses: a whole number written as `4.0`, and `.nan`. What a machine, a stack or two keys together do not allow
+is not here: `make validate` says it.
+"""
+
+
+def reference_page() -> str:
+    """Return the reference page in Markdown."""
+    parts = [_HEAD]
+    for name, body in schema.SCHEMA.items():
+        parts.append(f"## {name}\n\n{body['meta']['meaning']}\n")
+        parts.append(_table(body["schema"]))
+    return "\n".join(parts)
+
+
+def _table(keys: dict[str, dict[str, Any]]) -> str:
+    rows = ["| key | meaning | may be | default |", "|---|---|---|---|"]
+    rows += [
+        f"| `{key}` | {_meaning(rule)} | {_cell(describe(rule))} | {_default(rule)} |" for key, rule in keys.items()
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _meaning(rule: dict[str, Any]) -> str:
+    meta = rule["meta"]
+    words = [meta["meaning"]]
+    if meta["platforms"] != schema.ALL_PLATFORMS:
+        words.append(f"On {', '.join(meta['platforms'])} only.")
+    if meta["also_known_as"]:
+        words.append(f"Elsewhere: {', '.join(f'`{name}`' for name in meta['also_known_as'])}.")
+    return _cell(" ".join(words))
+
+
+def _default(rule: dict[str, Any]) -> str:
+    return f"`{scalar(rule['default'])}`" if "default" in rule else "**required**"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
