@@ -29,6 +29,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import file_sha256
 from kit.findings import render
 from kit.quiet_libraries import quiet_imports
+from kit.report import after_run
 from kit.run.receipt import write_json
 
 if TYPE_CHECKING:
@@ -125,8 +126,17 @@ def compare(settings: Settings) -> int:
     print(f"exact match on {len(questions)} unseen words: {scores[0]:.0%} before, {scores[1]:.0%} after")
     write_json(
         settings.run_directory / "demo.json",
-        {"exact_match_before": scores[0], "exact_match_after": scores[1], "questions": len(questions)},
+        {
+            "exact_match_before": scores[0],
+            "exact_match_after": scores[1],
+            "questions": len(questions),
+            "samples": [
+                {"prompt": question.prompt, "expected": question.expected, "base": old, "adapter": new}
+                for question, old, new in zip(questions, before, after, strict=True)
+            ],
+        },
     )
+    after_run(settings.run_directory)
     if scores[0] < MOST_BEFORE and scores[1] > LEAST_AFTER:
         print(paint("the demo worked.", "green", "bold", stream=sys.stdout) + " Next: make validate")
         return 0

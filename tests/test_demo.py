@@ -56,7 +56,11 @@ def test_a_base_that_learnt_nothing_fails_the_demo(tiny_base: Path, tmp_path: Pa
     assert train.main([str(CONFIG), *changes]) == 0
     assert demo.compare(resolve(CONFIG, changes).settings) == 1
     scores = json.loads((tmp_path / "out/demo.json").read_text(encoding="utf-8"))
+    samples = scores.pop("samples")
     assert scores == {"exact_match_before": 0.0, "exact_match_after": 0.0, "questions": 100}
+    assert len(samples) == 100
+    assert samples[0].keys() == {"prompt", "expected", "base", "adapter"}
+    assert samples[0]["prompt"] in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_the_sample_data_fits_the_demo(tiny_base: Path) -> None:

@@ -1,0 +1,22 @@
+"""The report: one run as a page a person likes to look at. Nothing heavy is imported until one is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.console import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def after_run(folder: Path) -> None:
+    """Write a run's report and say where it is. Never raises: a run is not worth less for a report that failed."""
+    try:
+        from kit.report.write import write_report
+
+        say(f"report: {write_report(folder).page}")
+    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - whatever it is, the run itself is over and saved
+        detail = (str(exc).splitlines() or [""])[0]
+        problem = f"{type(exc).__name__}: {detail}" if detail else type(exc).__name__
+        say(f"warning: the report could not be written ({problem}); again with: make report RUN={folder}", "yellow")

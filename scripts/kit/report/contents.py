@@ -1,0 +1,143 @@
+"""Everything a report says, gathered from a run's folder before a word of it is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kit.config import schema
+from kit.config.yaml_writer import scalar
+from kit.report.curves import Curves, curves_of
+from kit.report.lengths import Lengths, lengths_of
+from kit.report.samples import Answers, read_answers
+from kit.report.verdict import Verdict, judge_run
+from kit.run.history import Run, read_run
+from kit.run.numbers import finite, listed, mapping
+from kit.run.summary import Summary, summarise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of the predicted memory, in bytes."""
+
+    name: str
+    size_bytes: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted before the run, and what was measured; None where one is not known.
+
+    Attributes:
+        peak_memory_bytes: Predicted.
+        seconds: Predicted, of training.
+        parts: The terms of the predicted memory.
+        measured_memory_bytes: The run's peak.
+        measured_seconds: From the first step to the last, evaluations included.
+    """
+
+    peak_memory_bytes: float | None = None
+    seconds: float | None = None
+    parts: tuple[Part, ...] = ()
+    measured_memory_bytes: float | None = None
+    measured_seconds: float | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Tell whether anything was predicted."""
+        return self.peak_memory_bytes is not None or self.seconds is not None
+
+
+@dataclass(frozen=True)
+class ConfigRow:
+    """One value of the configuration; ``default`` is the schema's own, None for a required key."""
+
+    key: str
+    value: str
+    default: str | None
+    origin: str
+
+    @property
+    def is_changed(self) -> bool:
+        """Tell whether the value is another than the schema's default."""
+        return self.default is not None and self.value != self.default
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One report's contents."""
+
+    run: Run
+    summary: Summary
+    verdict: Verdict
+    curves: Curves
+    lengths: Lengths
+    answers: Answers
+    prediction: Prediction
+    config: tuple[tuple[str, tuple[ConfigRow, ...]], ...]
+    written_at: str
+
+
+def gather(folder: Path) -> Contents:
+    """Gather a report's contents.
+
+    Raises:
+        RunError: The folder holds no run that can be read.
+    """
+    run = read_run(folder)
+    summary, answers, lengths = summarise(run), read_answers(folder), lengths_of(run)
+    return Contents(
+        run=run,
+        summary=summary,
+        verdict=judge_run(run, summary, answers, lengths),
+        curves=curves_of(run.steps, run.evaluations),
+        lengths=lengths,
+        answers=answers,
+        prediction=_prediction(run, summary),
+        config=config_rows(mapping(run.receipt.get("config")), mapping(run.receipt.get("origins"))),
+        written_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _prediction(run: Run, summary: Summary) -> Prediction:
+    predicted = mapping(run.receipt.get("predicted"))
+    parts = [
+        Part(str(term.get("name", "?")), size)
+        for term in listed(predicted.get("terms"))
+        if isinstance(term, dict) and (size := finite(term.get("size_bytes", term.get("bytes")))) is not None
+    ]
+    last = run.steps[-1] if run.steps else {}
+    memory = summary.peak_memory_bytes
+    return Prediction(
+        peak_memory_bytes=finite(predicted.get("peak_memory_bytes")),
+        seconds=finite(predicted.get("seconds")),
+        parts=tuple(parts),
+        measured_memory_bytes=None if memory is None else float(memory),
+        measured_seconds=finite(last.get("seconds")),
+    )
+
+
+def config_rows(config: dict[str, Any], origins: dict[str, Any]) -> tuple[tuple[str, tuple[ConfigRow, ...]], ...]:
+    """Return the configuration by section, each value with its default and its origin."""
+    defaults = schema.defaults()
+    sections = []
+    for section, body in config.items():
+        rows = [
+            ConfigRow(
+                key=str(key),
+                value=_written(value),
+                default=_written(defaults[section][key]) if key in defaults.get(section, {}) else None,
+                origin=str(origins.get(f"{section}.{key}", "not recorded")),
+            )
+            for key, value in mapping(body).items()
+        ]
+        sections.append((str(section), tuple(rows)))
+    return tuple(sections)
+
+
+def _written(value: Any) -> str:
+    return str(value) if isinstance(value, dict) else scalar(value)

@@ -1,0 +1,102 @@
+"""Answers before and after, out of ``evaluation.json`` or, for the demo's own run, ``demo.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kit.run.numbers import finite, listed, mapping
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOST_SHOWN = 12
+LONGEST_SHOWN = 1200  # characters of a text on the page
+_FILES = ("evaluation.json", "demo.json")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question, and what the base and the adapter say to it; None where there is no such answer."""
+
+    prompt: str
+    expected: str | None
+    base: str | None
+    adapter: str | None
+
+    def is_right(self, answer: str | None) -> bool | None:
+        """Tell whether an answer is the expected one, letter for letter; None where that cannot be said."""
+        if answer is None or self.expected is None:
+            return None
+        return answer.strip() == self.expected.strip()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the run's evaluation, or the demo, left behind.
+
+    Attributes:
+        source: The file's name; empty where there is none.
+        samples: The first of its samples.
+        count: How many samples it holds, or how many questions were asked.
+        exact_match_base: Share of answers that were right before; None where not measured.
+        exact_match_adapter: And after.
+    """
+
+    source: str = ""
+    samples: tuple[Sample, ...] = ()
+    count: int = 0
+    exact_match_base: float | None = None
+    exact_match_adapter: float | None = None
+
+
+def read_answers(folder: Path) -> Answers:
+    """Read a run's answers; an evaluation says more than the demo, so it goes first."""
+    for name in _FILES:
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            return _answers(name, found)
+    return Answers()
+
+
+def _answers(name: str, found: dict[str, Any]) -> Answers:
+    samples = [_sample(item) for item in listed(found.get("samples")) if isinstance(item, dict)]
+    questions = finite(found.get("questions"))
+    return Answers(
+        source=name,
+        samples=tuple(samples[:MOST_SHOWN]),
+        count=int(questions) if questions is not None else len(samples),
+        exact_match_base=_score(found, "base", "exact_match_before"),
+        exact_match_adapter=_score(found, "adapter", "exact_match_after"),
+    )
+
+
+def _score(found: dict[str, Any], side: str, key: str) -> float | None:
+    """Look for the score as the demo writes it, or as the evaluation does: ``{"base": {"exact_match": …}, …}``."""
+    return _first(finite(found.get(key)), finite(mapping(found.get(side)).get("exact_match")))
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _sample(item: dict[str, Any]) -> Sample:
+    return Sample(
+        _text(item.get("prompt")) or "",
+        _text(item.get("expected")),
+        _text(item.get("base")),
+        _text(item.get("adapter")),
+    )
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    # Half a character, as a broken file may hold it, cannot be written as UTF-8.
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} …"

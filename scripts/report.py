@@ -1,0 +1,71 @@
+"""Write a run's report: one page with everything about it, and its curves as a picture for a chat message.
+
+Run as:
+    python scripts/report.py                     the newest run      (or: make report)
+    python scripts/report.py demo                a run's name        (or: make report RUN=demo)
+    python scripts/report.py outputs/demo        or its folder
+    python scripts/report.py demo --json         one JSON object: the verdict and what is suspicious
+
+Writes report.html and report.png into the run's folder. It is written after every run; a run that is under way, was
+stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, or it cannot be read or written.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+from typing import TYPE_CHECKING
+
+from kit.console import fail, say
+from kit.findings import as_json, render
+from kit.run.history import NEWEST, RunError, find_run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the run, write its report, say where it is; return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        folder = find_run(options.run)
+        from kit.report.write import write_report
+
+        written = write_report(folder)
+    except RunError as exc:
+        message, _, fix = str(exc).rpartition("; ")
+        return fail(message, fix)
+    except OSError as exc:
+        return fail(
+            f"{exc.filename or options.run}: cannot be written ({exc.strerror})", "make room, or the folder yours"
+        )
+    except KeyboardInterrupt:
+        return 130
+    verdict = written.verdict
+    if options.json:
+        files = {"page": str(written.page), "picture": str(written.picture)}
+        print(as_json(verdict.findings, run=str(folder), sentence=verdict.sentence, tone=verdict.tone, **files))
+        return 0
+    print(verdict.sentence)
+    render(verdict.findings)
+    print(f"{written.page}\n{written.picture}")
+    say("next: open the page in a browser; the picture is for a chat message", "dim")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="report.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
