@@ -6,6 +6,8 @@ CONFIG ?=
 SET ?=
 ## STACK    current or reference
 STACK ?= current
+## RUN      a run's name or folder; without it, the newest
+RUN ?=
 ## RECORD   detect: write this machine's facts to a file
 RECORD ?=
 ## FROM     detect, validate: judge the facts in such a file instead of this machine
@@ -43,7 +45,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean bench-gpu bench-cli
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli
 
 ##@ Start here
 help: ## show this
@@ -85,6 +87,16 @@ train-m4: ## train on this Mac, within Metal's share of its memory (CONFIG, SET)
 train-h100: ## on an NVIDIA host: check it and the image, validate inside, then train (CONFIG, SET, STACK)
 	@$(call IMAGE,$(IMAGE_STACK)) train $(or $(CONFIG),configs/training_config_h100.yaml) $(SET) $(ARGS)
 
+##@ Use
+report: ## write a run's report: one page, and its curves as a picture (RUN)
+	@$(PY) scripts/report.py $(if $(RUN),"$(RUN)") $(ARGS)
+
+watch: ## follow a run while it goes on (RUN; ARGS: --once)
+	@$(PY) scripts/watch.py $(if $(RUN),"$(RUN)") $(ARGS)
+
+runs: ## list the runs on this machine (ARGS: --sort loss, --compare A B, --json)
+	@$(PY) scripts/runs.py $(ARGS)
+
 ##@ Container
 image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)
 	@$(call IMAGE,$(IMAGE_STACK)) build
@@ -104,6 +116,7 @@ demo-image: ## the demo inside the image, on the CPU (the current stack)
 ##@ Work on the kit
 test: ## all tests, on both stacks
 	@$(SETUP)
+	@$(SETUP) --dev
 	@.venv/bin/python scripts/run_tests.py $(ARGS)
 
 test-image: ## build both images and try them, where a Docker engine can be had
@@ -119,6 +132,9 @@ format: ## bring every file into the gate's format
 	@$(SETUP) --dev
 	@.venv-dev/bin/ruff check --quiet --fix-only .
 	@.venv-dev/bin/ruff format .
+
+docs: ## write the configuration's reference and its JSON schema, from the schema (ARGS: --check)
+	@$(PY) scripts/document_config.py $(ARGS)
 
 bench-gpu: ## what each lever is worth on this GPU, against trl's defaults; a tiny model without one (ARGS)
 	@$(PY) scripts/benchmark.py $(ARGS)
