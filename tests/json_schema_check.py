@@ -44,5 +44,5 @@ def _holds(keyword: str, rule: Any, schema: dict[str, Any], value: Any) -> bool:
 def _is(kind: str, value: Any) -> bool:
     if kind in {"integer", "number"}:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and (kind == "number" or value == int(value))
+        return is_number and (kind == "number" or isinstance(value, int) or value.is_integer())
     return isinstance(value, _TYPES[kind])
