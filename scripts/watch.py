@@ -26,7 +26,7 @@ from kit.console import fail, say, wants_colour
 from kit.run.history import NEWEST, Run, RunError, find_run, read_receipt
 from kit.run.liveness import KILLED, UNDER_WAY, state_of
 from kit.run.metrics_tail import MetricsTail
-from kit.run.terminal_view import Course, figures, plain_line, plot
+from kit.run.terminal_view import Course, figures, plain_line, plot, plotted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +114,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _once(watched: Watched) -> str:
     text = f"{watched.run.name} ({watched.state})  {plain_line(watched.course)}"
-    sparks = plot(watched.course.losses, 60, 1, unicode=_shows_blocks())
+    losses, _ = plotted(watched.course.losses)
+    sparks = plot(losses, 60, 1, unicode=_shows_blocks())
     return f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
 
 
@@ -168,9 +169,10 @@ def _frame(watched: Watched, console: Console) -> RenderableType:
     if planned:
         parts.append(ProgressBar(total=planned, completed=course.step, width=width - 1))
     if course.losses:
-        lines = plot(course.losses, width - 2, _PLOT_LINES, unicode=_shows_blocks())
+        losses, remark = plotted(course.losses)
+        lines = plot(losses, width - 2, _PLOT_LINES, unicode=_shows_blocks())
         parts.append(Text("\n".join(["", *lines]), style="blue", no_wrap=True))
-        parts.append(Text("loss, from the first step to the newest", style="dim"))
+        parts.append(Text(f"loss{remark}, from the first step to the newest", style="dim"))
     else:
         parts.append(Text("no step has been logged yet", style="dim"))
     table = Table.grid(padding=(0, 2))

@@ -39,6 +39,7 @@ class Curves:
         eval_loss: Validation loss.
         learning_rate: Of each step.
         grad_norm: Before clipping.
+        smooth_grad_norm: Its moving average.
         tokens_per_second: Over windows of a hundredth of the run.
         memory_bytes: Where the metrics hold it.
         broken_steps: Steps whose loss is NaN or infinite.
@@ -50,6 +51,7 @@ class Curves:
     eval_loss: Curve = Curve()
     learning_rate: Curve = Curve()
     grad_norm: Curve = Curve()
+    smooth_grad_norm: Curve = Curve()
     tokens_per_second: Curve = Curve()
     memory_bytes: Curve = Curve()
     broken_steps: tuple[int, ...] = ()
@@ -58,13 +60,14 @@ class Curves:
 
 def curves_of(steps: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> Curves:
     """Make the curves from the lines of a ``metrics.jsonl``."""
-    loss = curve(steps, "loss")
+    loss, grad_norm = curve(steps, "loss"), curve(steps, "grad_norm")
     return Curves(
         loss=thin(loss),
         smooth_loss=thin(smooth(loss)),
         eval_loss=thin(curve(evaluations, "eval_loss")),
         learning_rate=thin(curve(steps, "learning_rate")),
-        grad_norm=thin(curve(steps, "grad_norm")),
+        grad_norm=thin(grad_norm),
+        smooth_grad_norm=thin(smooth(grad_norm)),
         tokens_per_second=rate(steps),
         memory_bytes=thin(curve(steps, "memory_bytes")),
         broken_steps=tuple(

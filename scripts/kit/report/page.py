@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent
 _TONES = {GOOD: "Good", DOUBTFUL: "Have a look", BAD: "Bad", UNDER_WAY_TONE: "Under way"}
+_LONG = 80  # characters of a sample that want the page's whole width
 _MAIN_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers", "flash-attn")
 
 
@@ -52,6 +53,9 @@ def render_page(contents: Contents, charts: dict[str, str]) -> str:
         css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         tone=_TONES[contents.verdict.tone],
         tiles=_tiles(contents),
+        long_answers=any(
+            len(text or "") > _LONG for sample in contents.answers.samples for text in (sample.prompt, sample.adapter)
+        ),
         lengths_note=_lengths_note(contents),
         machine=_machine(contents),
         receipt=_receipt(contents),
@@ -132,7 +136,12 @@ def _machine(contents: Contents) -> list[tuple[str, str]]:
         ("attention", receipt.get("attention")),
         ("Python", receipt.get("python")),
     ]
-    rows += [(name, version) for name, version in _packages(contents) if name in _MAIN_PACKAGES]
+    rows += [
+        (name, version)
+        for name, version in _packages(contents)
+        if name  # characters of a sample that want the page's whole width
+        in _MAIN_PACKAGES
+    ]
     return [(name, str(value)) for name, value in rows if value]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _POINTS_WITH_MARKS = 60  # more validation points than this are a line
 _DECADES = 30.0  # a loss that falls by more than this factor is drawn on a logarithmic axis
+_FAINT = 0.4  # single steps, behind their average
 _FAR = 2.5  # a limit that many times beyond the longest row would squeeze the rows into a corner
 _MOST_EPOCHS = 12  # drawn as lines; more would be a curtain
 
@@ -57,8 +58,8 @@ def _thousands(axis: Any) -> None:
 def _over_steps(axes: Axes, palette: Palette, contents: Contents, unit: str) -> None:
     _label(axes, palette, "optimizer step", unit)
     _thousands(axes.xaxis)
-    first = min((line["step"] for line in contents.run.steps[:1]), default=1)
-    last = max((curve.steps[-1] for curve in (contents.curves.loss, contents.curves.eval_loss) if curve), default=first)
+    shown = [line["step"] for lines in (contents.run.steps, contents.run.evaluations) for line in lines]
+    first, last = min(shown, default=1), max(shown, default=1)
     pad = max((last - first) * 0.015, 0.5)
     axes.set_xlim(first - pad, last + pad)
 
@@ -70,7 +71,7 @@ def loss(axes: Axes, contents: Contents, palette: Palette) -> None:
         curves.loss.steps,
         curves.loss.values,
         color=palette.train,
-        alpha=1.0 if _mark(curves.loss) else 0.3,
+        alpha=1.0 if _mark(curves.loss) else _FAINT,
         linewidth=1.0,
         marker=_mark(curves.loss),
         label="training, each step",
@@ -165,17 +166,20 @@ def _short(value: float) -> str:
 
 
 def grad_norm(axes: Axes, contents: Contents, palette: Palette) -> None:
-    """Draw the gradient's length before clipping, and the length it is clipped to where that happened."""
-    curve = contents.curves.grad_norm
-    axes.plot(curve.steps, curve.values, color=palette.train, linewidth=1.2, marker=_mark(curve))
+    """Draw the gradient's length before clipping, smoothed too, and the length it is clipped to where that happened."""
+    curve, smooth = contents.curves.grad_norm, contents.curves.smooth_grad_norm
+    faint = 1.0 if _mark(curve) else _FAINT
+    axes.plot(curve.steps, curve.values, color=palette.train, linewidth=1, alpha=faint, marker=_mark(curve))
+    if not _mark(curve):
+        axes.plot(smooth.steps, smooth.values, color=palette.train, linewidth=2)
     highest = max(curve.values)
     axes.set_ylim(0, highest * 1.08 or 1.0)
     limit = finite(mapping(mapping(contents.run.receipt.get("config")).get("training")).get("max_grad_norm"))
     if limit and limit < highest:
         axes.axhline(
-            limit, color=palette.validation, linewidth=1.4, linestyle="--", label=f"cut to {limit:g} above this"
+            limit, color=palette.validation, linewidth=1.6, linestyle="--", label=f"cut to {limit:g} above this"
         )
-        _legend(axes, palette, "upper right")
+        _legend(axes, palette, "lower right", bbox_to_anchor=(1, 1), borderpad=0)
     _over_steps(axes, palette, contents, "length before clipping")
 
 

@@ -11,7 +11,7 @@ from kit.run.numbers import finite, listed, mapping
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST_SHOWN = 12
+MOST_SHOWN = 8
 LONGEST_SHOWN = 1200  # characters of a text on the page
 _FILES = ("evaluation.json", "demo.json")
 

@@ -40,7 +40,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Losses:
-    """The finite losses' course: means of the first and the last few, and the first step that was not finite."""
+    """The losses' course until the first that is not finite: means of the first and the last few."""
 
     count: int
     averaged: int
@@ -73,14 +73,15 @@ def judge_run(run: Run, summary: Summary, answers: Answers, lengths: Lengths) ->
 
 def _course(steps: tuple[dict[str, Any], ...]) -> _Losses:
     found = [(line["step"], loss) for line in steps if (loss := number(line.get("loss"))) is not None]
-    real = [loss for _, loss in found if math.isfinite(loss)]
+    broken_at = next((step for step, loss in found if not math.isfinite(loss)), None)
+    real = [loss for step, loss in found if broken_at is None or step < broken_at]
     ends = max(1, min(20, len(real) // 50))
     return _Losses(
         count=len(real),
         averaged=ends,
         first=sum(real[:ends]) / ends if real else math.nan,
         last=sum(real[-ends:]) / ends if real else math.nan,
-        broken_at=next((step for step, loss in found if not math.isfinite(loss)), None),
+        broken_at=broken_at,
         all_zero=bool(real) and not any(real),
     )
 
@@ -88,7 +89,11 @@ def _course(steps: tuple[dict[str, Any], ...]) -> _Losses:
 def _sentence(summary: Summary, losses: _Losses, answers: Answers) -> str:
     parts = [_what_happened(summary, losses)]
     if summary.eval_loss is not None:
-        parts.append(f"validation loss {loss_text(summary.eval_loss)}")
+        lowest = summary.lowest_eval_loss
+        rises = lowest is not None and _rises(lowest, summary.eval_loss)
+        parts.append(
+            f"validation loss {loss_text(summary.eval_loss)}" + (f", up from {loss_text(lowest or 0)}" if rises else "")
+        )
     if answers.exact_match_adapter is not None:
         before = "" if answers.exact_match_base is None else f"{answers.exact_match_base:.0%} → "
         questions = f" on {answers.count:,} questions" if answers.count else ""
@@ -106,11 +111,13 @@ def _what_happened(summary: Summary, losses: _Losses) -> str:
         KILLED: f"Its process is gone after {of}. ",
     }.get(summary.state, f"Under way, {of} done. ")
     if not losses.count:
-        return f"{lead}No loss was logged"
+        broke = f"It broke: the loss is not a number at step {losses.broken_at}"
+        return lead + ("No loss was logged" if losses.broken_at is None else broke)
     means = f" (means of {losses.averaged} steps)" if losses.averaged > 1 else ""
-    course = f"training loss from {loss_text(losses.first)} to {loss_text(losses.last)}{means} in {done}"
+    course = f"training loss from {loss_text(losses.first)} to {loss_text(losses.last)}{means}"
+    course += f" in {done}" if losses.broken_at is None else ""
     if losses.broken_at is not None:
-        return f"{lead}It broke: the loss is not a number at step {losses.broken_at:,}; before and after, {course}"
+        return f"{lead}It broke: the loss is not a number from step {losses.broken_at:,} on; before, {course}"
     if losses.all_zero:
         return f"{lead}It learned nothing: the loss is exactly 0 in all {done}"
     if losses.count < _FEWEST_STEPS:
@@ -118,6 +125,10 @@ def _what_happened(summary: Summary, losses: _Losses) -> str:
     if losses.last < losses.first * _LEARNT:
         return f"{lead}{'It is learning' if summary.state in UNDER_WAY else 'It learned'}: {course}"
     return f"{lead}It did not learn: {course}"
+
+
+def _rises(lowest: float, last: float) -> bool:
+    return last > lowest * _OVERFITTED and last - lowest > _NOISE
 
 
 def loss_text(loss: float) -> str:
@@ -148,7 +159,8 @@ def _loss_findings(losses: _Losses, summary: Summary) -> list[Finding]:
         what = "the loss is exactly 0.0: no token was trained on, as when all labels are masked"
         return [error("loss.zero", what, "make validate: it names the rows without a trainable token")]
     if losses.count < _FEWEST_STEPS and summary.state not in UNDER_WAY:
-        return [warning("loss.too_short", f"{losses.count} logged steps do not show whether it learns")]
+        logged = "1 logged step does" if losses.count == 1 else f"{losses.count} logged steps do"
+        return [warning("loss.too_short", f"{logged} not show whether it learns")]
     if losses.count >= _FEWEST_STEPS and losses.last >= losses.first * _LEARNT and summary.state not in UNDER_WAY:
         what = f"the training loss did not fall: {loss_text(losses.first)} at first, {loss_text(losses.last)} at last"
         return [error("loss.flat", what, "check the learning rate, and that the rows fit the task")]
@@ -182,7 +194,7 @@ def _evaluation_findings(run: Run, summary: Summary) -> list[Finding]:
         return []
     step, lowest = min(evaluations, key=lambda item: item[1])
     last = evaluations[-1][1]
-    if last > lowest * _OVERFITTED and last - lowest > _NOISE:
+    if _rises(lowest, last):
         kept = run.folder / "checkpoints" / f"checkpoint-{step}"
         fix = f"use {kept}, which is still there" if kept.is_dir() else "fewer epochs, more rows, or a lower rate"
         what = (

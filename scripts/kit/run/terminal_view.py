@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*##"
+_DECADES = 30.0  # a loss that fell by more than this factor would be a line along the bottom
 _RECENT = 50  # steps the rate and the time left are taken from
 
 
@@ -112,6 +113,14 @@ def _written(value: Any, form: str) -> str:
     if found is None:
         return "-"
     return format(found, form) if math.isfinite(found) else "not a number"
+
+
+def plotted(losses: Sequence[float]) -> tuple[Sequence[float], str]:
+    """Return what of the losses is plotted: their logarithms where they fell far, and the words for it."""
+    real = [loss for loss in losses if math.isfinite(loss)]
+    if not real or min(real) <= 0 or max(real) < _DECADES * min(real):
+        return losses, ""
+    return [math.log10(loss) if math.isfinite(loss) else math.nan for loss in losses], ", logarithmic"
 
 
 def plot(values: Sequence[float], width: int, height: int, *, unicode: bool = True) -> list[str]:

@@ -183,7 +183,7 @@ def test_samples_are_shown_with_what_is_right(tmp_path: Path) -> None:
     sample = {"prompt": "Write amber backwards.", "expected": "rebma", "base": "", "adapter": "rebma "}
     (folder / "demo.json").write_text(json.dumps({"samples": [sample], "questions": 1}))
     text = without_tags(page(folder))
-    assert re.search(r"Write amber backwards\.\s+rebma\s+\(nothing\)\s+✗ wrong\s+rebma\s+✓ right", text)
+    assert re.search(r"Write amber backwards\.\s+rebma\s+\(nothing\)\s+✗ differs\s+rebma\s+✓ as expected", text)
 
 
 def test_changed_values_are_marked_with_their_default(ordinary: Written) -> None:

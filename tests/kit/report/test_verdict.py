@@ -46,7 +46,12 @@ def test_answers_before_and_after_are_part_of_it(tmp_path: Path) -> None:
     ("loss", "finding", "words"),
     [
         (lambda _: 0.0, "loss.zero", "It learned nothing: the loss is exactly 0"),
-        (lambda step: 1.0 if step < 7 else math.nan, "loss.not_finite", "the loss is not a number at step 7"),
+        (
+            lambda step: 1.0 if step < 7 else math.nan,
+            "loss.not_finite",
+            "the loss is not a number from step 7 on; before, training loss from 1.00 to 1.00",
+        ),
+        (lambda _: math.inf, "loss.not_finite", "It broke: the loss is not a number at step 1"),
         (lambda _: 1.5, "loss.flat", "It did not learn: training loss from 1.50 to 1.50"),
         (lambda step: 1.0 + step, "loss.flat", "It did not learn"),
         (lambda _: None, "loss.too_short", "No loss was logged"),
@@ -73,6 +78,7 @@ def test_a_validation_loss_that_rises_again_is_overfitting(tmp_path: Path) -> No
     (folder / "checkpoints" / "checkpoint-50").mkdir(parents=True)
     (finding,) = gather(folder).verdict.findings
     assert finding.id == "evaluation.rises"
+    assert "validation loss 1.30, up from 0.8." in gather(folder).verdict.sentence
     assert finding.fix == f"use {folder}/checkpoints/checkpoint-50, which is still there"
 
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.run.terminal_view import Course, figures, plain_line, plot
+from kit.run.terminal_view import Course, figures, plain_line, plot, plotted
 
 
 def line(step: int, **more: object) -> dict[str, object]:
@@ -58,6 +58,13 @@ def test_a_falling_loss_falls_from_left_to_right() -> None:
     top, bottom = plot([4.0, 3.0, 2.0, 1.0], 4, 2)
     assert top == "█▃  "
     assert bottom == "███▁" or bottom[0] == "█"
+
+
+def test_a_loss_that_fell_far_is_plotted_by_its_logarithm() -> None:
+    assert plotted([8.0, 1.0]) == ([8.0, 1.0], "")
+    assert plotted([8.0, 0.0]) == ([8.0, 0.0], "")
+    values, remark = plotted([10.0, math.nan, 0.01])
+    assert (values[0], math.isnan(values[1]), values[2], remark) == (1.0, True, -2.0, ", logarithmic")
 
 
 @given(
