@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.run.numbers import finite, number
+from kit.run.numbers import finite, logged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,9 +71,7 @@ def curves_of(steps: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, A
         tokens_per_second=rate(steps),
         memory_bytes=thin(curve(steps, "memory_bytes")),
         broken_steps=tuple(
-            line["step"]
-            for line in steps
-            if (value := number(line.get("loss"))) is not None and not math.isfinite(value)
+            line["step"] for line in steps if (value := logged(line, "loss")) is not None and not math.isfinite(value)
         ),
         epochs=epoch_ends(steps),
     )

@@ -40,6 +40,7 @@ def render_page(contents: Contents, charts: dict[str, str]) -> str:
     environment.filters |= {
         "gb": gigabytes,
         "duration": duration,
+        "loss": loss_text,
         "when": _when,
         "percent": lambda share: f"{share:.0%}",
     }
@@ -167,6 +168,7 @@ def _receipt(contents: Contents) -> list[tuple[str, str]]:
         ("command", " ".join(str(part) for part in listed(receipt.get("argv")))),
         ("started", _when(receipt["started_at"]) if receipt.get("started_at") else None),
         ("ended", _when(receipt["ended_at"]) if receipt.get("ended_at") else None),
+        ("sessions", _sessions(receipt)),
         ("code", f"{revision}{changes}" if revision else "not recorded"),
         ("seed", receipt.get("seed")),
         ("tokens trained on", f"{receipt['tokens']:,}" if isinstance(receipt.get("tokens"), int) else None),
@@ -185,6 +187,12 @@ def _receipt(contents: Contents) -> list[tuple[str, str]]:
         ("left out of its config", ", ".join(map(str, listed(receipt.get("left_out_of_adapter_config"))))),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def _sessions(receipt: dict[str, Any]) -> str | None:
+    """Tell where a run was resumed; None where it never was."""
+    resumed = [mapping(session).get("from_step") for session in listed(receipt.get("sessions"))[1:]]
+    return f"{len(resumed) + 1}, resumed from step {', '.join(map(str, resumed))}" if resumed else None
 
 
 def _packages(contents: Contents) -> list[tuple[str, str]]:

@@ -42,6 +42,8 @@ class Answers:
         count: How many samples it holds, or how many questions were asked.
         exact_match_base: Share of answers that were right before; None where not measured.
         exact_match_adapter: And after.
+        loss_base: Of the base, on the rows evaluated on; None where not measured.
+        loss_adapter: Of base and adapter.
     """
 
     source: str = ""
@@ -49,6 +51,8 @@ class Answers:
     count: int = 0
     exact_match_base: float | None = None
     exact_match_adapter: float | None = None
+    loss_base: float | None = None
+    loss_adapter: float | None = None
 
 
 def read_answers(folder: Path) -> Answers:
@@ -72,6 +76,8 @@ def _answers(name: str, found: dict[str, Any]) -> Answers:
         count=int(questions) if questions is not None else len(samples),
         exact_match_base=_score(found, "base", "exact_match_before"),
         exact_match_adapter=_score(found, "adapter", "exact_match_after"),
+        loss_base=finite(mapping(found.get("base")).get("loss")),
+        loss_adapter=finite(mapping(found.get("adapter")).get("loss")),
     )
 
 
@@ -85,8 +91,12 @@ def _first(*values: float | None) -> float | None:
 
 
 def _sample(item: dict[str, Any]) -> Sample:
+    prompt = item.get("prompt")
+    if prompt is None:
+        # An evaluation keeps the whole conversation; what was asked is its last turn.
+        prompt = mapping(next(reversed(listed(item.get("messages"))), None)).get("content")
     return Sample(
-        _text(item.get("prompt")) or "",
+        _text(prompt) or "",
         _text(item.get("expected")),
         _text(item.get("base")),
         _text(item.get("adapter")),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.findings import Finding, error, warning
 from kit.run.liveness import KILLED, UNDER_WAY
-from kit.run.numbers import finite, listed, mapping, number
+from kit.run.numbers import finite, listed, logged, mapping, number
 
 if TYPE_CHECKING:
     from kit.report.lengths import Lengths
@@ -72,7 +72,7 @@ def judge_run(run: Run, summary: Summary, answers: Answers, lengths: Lengths) ->
 
 
 def _course(steps: tuple[dict[str, Any], ...]) -> _Losses:
-    found = [(line["step"], loss) for line in steps if (loss := number(line.get("loss"))) is not None]
+    found = [(line["step"], loss) for line in steps if (loss := logged(line, "loss")) is not None]
     broken_at = next((step for step, loss in found if not math.isfinite(loss)), None)
     real = [loss for step, loss in found if broken_at is None or step < broken_at]
     ends = max(1, min(20, len(real) // 50))

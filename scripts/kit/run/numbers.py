@@ -22,6 +22,13 @@ def finite(value: Any) -> float | None:
     return found if found is not None and math.isfinite(found) else None
 
 
+def logged(line: dict[str, Any], key: str) -> float | None:
+    """Return what a line of metrics says: NaN for null, which is how JSON holds it; None where the key is missing."""
+    if key not in line:
+        return None
+    return math.nan if line[key] is None else number(line[key])
+
+
 def mapping(value: Any) -> dict[str, Any]:
     """Return a dictionary with text keys as it is, and an empty one for whatever is none."""
     return value if isinstance(value, dict) else {}

@@ -47,7 +47,6 @@ class Receipt:
             "schema_version": SCHEMA_VERSION,
             "state": "started",
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "process": this_process(),
             **facts,
         }
         run_directory.mkdir(parents=True, exist_ok=True)
@@ -144,6 +143,7 @@ def describe_before(
     return {
         "run_name": settings.training.run_name,
         "argv": list(argv),
+        "process": this_process(),
         "config": settings.as_mapping(),
         "origins": origins,
         "seed": settings.training.seed,

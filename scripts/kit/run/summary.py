@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.run.liveness import state_of
-from kit.run.numbers import finite, listed, mapping, number
+from kit.run.numbers import finite, listed, logged, mapping
 
 if TYPE_CHECKING:
     from kit.run.history import Run
@@ -59,8 +59,8 @@ def summarise(run: Run) -> Summary:
     """Put one run in a line."""
     receipt = run.receipt
     train = next((file for file in listed(receipt.get("data")) if isinstance(file, dict)), {})
-    losses = [loss for line in reversed(run.steps) if (loss := number(line.get("loss"))) is not None]
-    evaluations = [loss for line in run.evaluations if (loss := number(line.get("eval_loss"))) is not None]
+    losses = [loss for line in reversed(run.steps) if (loss := logged(line, "loss")) is not None]
+    evaluations = [loss for line in run.evaluations if (loss := logged(line, "eval_loss")) is not None]
     real = [loss for loss in evaluations if finite(loss) is not None]
     last = run.steps[-1] if run.steps else {}
     return Summary(

@@ -186,6 +186,19 @@ def test_samples_are_shown_with_what_is_right(tmp_path: Path) -> None:
     assert re.search(r"Write amber backwards\.\s+rebma\s+\(nothing\)\s+✗ differs\s+rebma\s+✓ as expected", text)
 
 
+def test_an_evaluations_conversations_are_shown_by_their_last_turn(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", sessions=[{"from_step": 0}, {"from_step": 40}])
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "what now?"}]
+    sides = {"base": {"loss": 2.125, "exact_match": 0.0}, "adapter": {"loss": 0.5, "exact_match": 1.0}}
+    sample = {"messages": messages, "expected": "this", "base": "that", "adapter": "this"}
+    (folder / "evaluation.json").write_text(json.dumps({**sides, "questions": 1, "samples": [sample]}))
+    text = without_tags(page(folder))
+    assert re.search(r"what now\?\s+this\s+that\s+✗ differs\s+this\s+✓ as expected", text)
+    assert "Loss 2.12 before, 0.5 after" in text
+    assert "be brief" not in text
+    assert "2, resumed from step 40" in text
+
+
 def test_changed_values_are_marked_with_their_default(ordinary: Written) -> None:
     text = text_of(ordinary)
     row = re.search(r'<tr class="changed"><th scope="row">max_steps</th>.*?</tr>', text)

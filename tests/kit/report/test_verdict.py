@@ -66,6 +66,16 @@ def test_a_loss_that_is_suspicious_is_found(
     assert found.tone != "good"
 
 
+def test_null_in_the_metrics_is_a_loss_that_was_no_number(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", loss=lambda step: 1.0 if step < 7 else math.nan, evaluations=[(9, math.nan)])
+    metrics = folder / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("NaN", "null"))
+    found = gather(folder)
+    assert ids(found.verdict) == {"loss.not_finite", "evaluation.not_finite"}
+    assert found.curves.broken_steps[0] == 7
+    assert math.isnan(found.summary.loss or 0)
+
+
 def test_one_step_is_too_short_to_say(tmp_path: Path) -> None:
     found = verdict(tmp_path / "run", done=1, evaluations=[(1, 2.0)])
     assert "Too short to say whether it learns" in found.sentence
