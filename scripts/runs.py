@@ -79,7 +79,7 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     _print_table(runs)
     what = "1 run" if len(runs) == 1 else f"{len(runs):,} runs"
-    say(f"{what} in {options.outputs}. Next: make report RUN={runs[-1].name}", "dim")
+    say(f"{what} in {options.outputs}. Next: make report RUN={runs[-1].folder}", "dim")
     return 0
 
 

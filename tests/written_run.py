@@ -45,8 +45,8 @@ def write_run(
     receipt = {
         "schema_version": 1,
         "state": "finished",
-        "started_at": "2026-11-23T14:29:26+00:00",
-        "ended_at": "2026-11-23T14:32:35+00:00",
+        "started_at": "2024-05-01T14:29:26+00:00",
+        "ended_at": "2024-05-01T14:32:35+00:00",
         "run_name": folder.name,
         "argv": ["configs/training_config_demo.yaml"],
         "config": RESOLVED.settings.as_mapping(),

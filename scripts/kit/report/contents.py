@@ -89,7 +89,8 @@ def gather(folder: Path) -> Contents:
         RunError: The folder holds no run that can be read.
     """
     run = read_run(folder)
-    summary, answers, lengths = summarise(run), read_answers(folder), lengths_of(run)
+    summary, lengths = summarise(run), lengths_of(run)
+    answers = read_answers(folder, summary.started)
     return Contents(
         run=run,
         summary=summary,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kit.run.numbers import finite, listed, mapping
@@ -55,16 +56,30 @@ class Answers:
     loss_adapter: float | None = None
 
 
-def read_answers(folder: Path) -> Answers:
-    """Read a run's answers; an evaluation says more than the demo, so it goes first."""
+def read_answers(folder: Path, started: str | None = None) -> Answers:
+    """Read a run's answers; an evaluation says more than the demo, so it goes first.
+
+    Args:
+        folder: The run's.
+        started: When the run did, as ISO 8601: what was written before is an earlier run's of the same name.
+    """
     for name in _FILES:
         try:
+            if (folder / name).stat().st_mtime < _seconds(started):
+                continue
             found = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue
         if isinstance(found, dict):
             return _answers(name, found)
     return Answers()
+
+
+def _seconds(moment: str | None) -> float:
+    try:
+        return datetime.fromisoformat(moment or "").timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _answers(name: str, found: dict[str, Any]) -> Answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,6 +41,13 @@ def test_answers_before_and_after_are_part_of_it(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "demo.json").write_text('{"exact_match_before": 0.0, "exact_match_after": 0.97, "questions": 100}')
     assert gather(folder).verdict.sentence.endswith("exact match 0% → 97% on 100 questions.")
+
+
+def test_answers_of_an_earlier_run_of_the_same_name_are_not_this_runs(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "demo.json").write_text('{"exact_match_after": 0.97}')
+    os.utime(folder / "demo.json", (0, 0))
+    assert "exact match" not in gather(folder).verdict.sentence
 
 
 @pytest.mark.parametrize(
