@@ -73,3 +73,24 @@ def test_what_is_missing_is_installed_where_that_is_possible(tools: Path) -> Non
     done = run(tools)
     assert "python3 python3-venv" in done.stdout
     assert done.stdout.splitlines()[-1] == "4 passed, 0 failed, 0 skipped"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_browser_is_installed_by_itself_so_that_a_system_without_one_gets_the_rest(
+    tools: Path, is_there: bool
+) -> None:
+    (tools / "id").unlink()
+    (tools / "python3").unlink()
+    bodies = {
+        "id": "echo 0",
+        # Like apt-get, it installs nothing at all where one of the names is unknown.
+        "apt-get": 'case "$*" in *chromium*) exit 100 ;; *install*) ln -sf "$BIN/git" "$BIN/python3" ;; esac',
+        **({"google-chrome": ":"} if is_there else {}),
+    }
+    (tools / "ln").symlink_to(shutil.which("ln") or "ln")
+    for name, body in bodies.items():
+        (tools / name).write_text(f"#!/bin/sh\nBIN={tools}\n{body}\n")
+        (tools / name).chmod(0o755)
+    done = run(tools)
+    assert ("chromium" in done.stdout) != is_there
+    assert done.stdout.splitlines()[-1] == "4 passed, 0 failed, 0 skipped"

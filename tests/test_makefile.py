@@ -143,6 +143,24 @@ def test_demo_sets_up_first(fresh: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["report"], "report.py"),
+        (["report", "RUN=my run"], 'report.py "my run"'),
+        (["watch", "RUN=demo", "ARGS=--once"], 'watch.py "demo" --once'),
+        (["runs", "ARGS=--sort loss"], "runs.py --sort loss"),
+        (["docs", "ARGS=--check"], "document_config.py --check"),
+    ],
+)
+def test_what_looks_at_runs_gets_the_run(installed: Path, arguments: list[str], command: str) -> None:
+    assert recipe(installed, *arguments) == [f".venv/bin/python scripts/{command}"]
+
+
+def test_all_tests_have_the_tools_they_look_with(fresh: Path) -> None:
+    assert "python3 scripts/setup_environment.py --dev" in recipe(fresh, "test")
+
+
 def test_setup_can_run_with_another_python(fresh: Path) -> None:
     assert recipe(fresh, "setup", "PYTHON=python3.12", "STACK=reference") == [
         "python3.12 scripts/setup_environment.py --stack reference"
