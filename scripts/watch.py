@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 def _once(watched: Watched) -> str:
     text = f"{watched.run.name} ({watched.state})  {plain_line(watched.course)}"
     losses, _ = plotted(watched.course.losses)
-    sparks = plot(losses, 60, 1, unicode=_shows_blocks())
+    sparks = plot(losses, 60, 1, unicode=_shows_blocks(sys.stdout.encoding))
     return f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
 
 
@@ -170,7 +170,7 @@ def _frame(watched: Watched, console: Console) -> RenderableType:
         parts.append(ProgressBar(total=planned, completed=course.step, width=width - 1))
     if course.losses:
         losses, remark = plotted(course.losses)
-        lines = plot(losses, width - 2, _PLOT_LINES, unicode=_shows_blocks())
+        lines = plot(losses, width - 2, _PLOT_LINES, unicode=_shows_blocks(console.encoding))
         parts.append(Text("\n".join(["", *lines]), style="blue", no_wrap=True))
         parts.append(Text(f"loss{remark}, from the first step to the newest", style="dim"))
     else:
@@ -178,11 +178,14 @@ def _frame(watched: Watched, console: Console) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for name, value in figures(course):
         table.add_row(Text(name, style="dim"), value)
-    return Group(*parts, Text(""), table, Text("Ctrl-C leaves; the run goes on", style="dim"))
+    parts += [Text(""), table]
+    if not watched.is_over:
+        parts.append(Text("Ctrl-C leaves; the run goes on", style="dim"))
+    return Group(*parts)
 
 
-def _shows_blocks() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+def _shows_blocks(encoding: str | None) -> bool:
+    return (encoding or "").lower().startswith("utf")
 
 
 if __name__ == "__main__":
