@@ -105,11 +105,11 @@ def _what_happened(summary: Summary, losses: _Losses) -> str:
     done = f"{summary.steps:,} steps" if summary.steps != 1 else "1 step"
     of = f"{summary.steps:,} of {summary.planned_steps:,} steps" if summary.planned_steps else done
     lead = {
-        "finished": "",
+        **dict.fromkeys(UNDER_WAY, f"Under way, {of} done. "),
         "interrupted": f"Stopped after {of}. ",
         "failed": f"Failed after {of}. ",
         KILLED: f"Its process is gone after {of}. ",
-    }.get(summary.state, f"Under way, {of} done. ")
+    }.get(summary.state, "")
     if not losses.count:
         broke = f"It broke: the loss is not a number at step {losses.broken_at}"
         return lead + ("No loss was logged" if losses.broken_at is None else broke)

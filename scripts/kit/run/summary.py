@@ -75,7 +75,8 @@ def summarise(run: Run) -> Summary:
         loss=losses[0] if losses else None,
         eval_loss=evaluations[-1] if evaluations else None,
         lowest_eval_loss=min(real) if real else None,
-        seconds=finite(receipt.get("seconds")) or finite(last.get("seconds")),
+        # While a run goes on, its metrics are ahead of its receipt.
+        seconds=max(filter(None, (finite(receipt.get("seconds")), finite(last.get("seconds")))), default=None),
         tokens_per_second=_rate(last),
         peak_memory_bytes=_whole(receipt.get("peak_memory_bytes")),
         state=state_of(run),

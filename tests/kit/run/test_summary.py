@@ -28,6 +28,11 @@ def test_the_loss_is_the_last_one_that_was_written(tmp_path: Path) -> None:
     assert summarise(read_run(folder)).loss == 2.0
 
 
+def test_the_time_of_a_run_under_way_is_that_of_its_newest_step(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", state="training", seconds=9.0)
+    assert summarise(read_run(folder)).seconds == 50.0
+
+
 def test_a_loss_that_is_no_number_is_not_passed_over(tmp_path: Path) -> None:
     summary = summarise(read_run(write_run(tmp_path / "run", loss=lambda step: 1.0 if step < 9 else math.nan)))
     assert summary.loss is not None
