@@ -183,7 +183,7 @@ def test_samples_are_shown_with_what_is_right(tmp_path: Path) -> None:
     sample = {"prompt": "Write amber backwards.", "expected": "rebma", "base": "", "adapter": "rebma "}
     (folder / "demo.json").write_text(json.dumps({"samples": [sample], "questions": 1}))
     text = without_tags(page(folder))
-    assert re.search(r"Write amber backwards\.\s+rebma\s+\(nothing\)\s+✗ differs\s+rebma\s+✓ as expected", text)
+    assert re.search(r"Write amber backwards\.\s+rebma\s+\(nothing\)\s+✗ differs\s+rebma\s+✓ same", text)
 
 
 def test_an_evaluations_conversations_are_shown_by_their_last_turn(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_an_evaluations_conversations_are_shown_by_their_last_turn(tmp_path: Pat
     sample = {"messages": messages, "expected": "this", "base": "that", "adapter": "this"}
     (folder / "evaluation.json").write_text(json.dumps({**sides, "questions": 1, "samples": [sample]}))
     text = without_tags(page(folder))
-    assert re.search(r"what now\?\s+this\s+that\s+✗ differs\s+this\s+✓ as expected", text)
+    assert re.search(r"what now\?\s+this\s+that\s+✗ differs\s+this\s+✓ same", text)
     assert "Loss 2.12 before, 0.5 after" in text
     assert "be brief" not in text
     assert "2, resumed from step 40" in text
