@@ -271,7 +271,8 @@ def _show(options: argparse.Namespace, outcome: Outcome, findings: list[Finding]
         print(as_json(findings, card=outcome.card, **facts))
         return
     render(findings)
-    lines = [line for name, found in outcome.measures.items() for line in ("", *chart(found, f"tokens a row, {name}"))]
+    charts = [chart(found, f"tokens a row, {name}") for name, found in outcome.measures.items() if found.rows]
+    lines = [line for drawn in charts for line in ("", *drawn)]
     if outcome.is_written:
         lines = ["", *card_summary(outcome.card, outcome.measures)]
     if lines:

@@ -76,7 +76,9 @@ def bars(chart: Histogram, max_seq_length: int = 0) -> list[str]:
     for start, end, count in zip(chart.edges, chart.edges[1:], chart.counts, strict=False):
         length = round(_BAR * count / largest) if largest else 0
         bar = "█" * (length or (count > 0))
-        beyond = "  cut" if max_seq_length and start > max_seq_length else ""
+        beyond = ""
+        if 0 < max_seq_length < end - 1:
+            beyond = "  cut" if start > max_seq_length else "  partly cut"
         lines.append(
             f"{start:>{digits},} to {end - 1:>{digits},}  {bar:<{_BAR}}  {count:>9,}  {count / total:>4.0%}{beyond}"
         )

@@ -215,7 +215,7 @@ def secret_findings(collected: Collected) -> list[Finding]:
         findings.append(
             warning(
                 "data.secrets",
-                f"{count:,} times what looks like {_article(kind)}: {shown}{more}",
+                f"{count:,} time{'' if count == 1 else 's'} what looks like {_article(kind)}: {shown}{more}",
                 "take them out before training: a model repeats what it learnt",
                 places[0][0],
             )

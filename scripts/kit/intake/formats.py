@@ -95,6 +95,10 @@ class Stream:
             packed = not isinstance(content.raw, CountedFile)
             head = content.peek(_PEEKED)
             self.format = self.format or _BY_SUFFIX.get(suffix_of(source.name)) or self._guess(head)
+            if not head:
+                counted.drain()
+                self.sha256 = counted.sha256()
+                return
             if head.startswith(b"PAR1") or self.format == "parquet":
                 yield from self._parquet(packed=packed, head=head)
                 return
@@ -131,8 +135,6 @@ class Stream:
 
     def _parquet(self, *, packed: bool, head: bytes) -> Iterator[Raw]:
         self.format = "parquet"
-        if not head:
-            return
         if self.source.path is None or packed:
             raise FileError(
                 1, "is Parquet inside something else, and Parquet is read from both ends", "unpack it first"

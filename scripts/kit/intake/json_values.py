@@ -71,10 +71,10 @@ class _Window:
         self._ended = False
         self._parse = json.JSONDecoder().raw_decode
 
-    def _grow(self, size: int = _READ_BYTES) -> bool:
+    def _grow(self, size: int = 0) -> bool:
         if self._ended:
             return False
-        data = self._file.read(size)
+        data = self._file.read(max(_READ_BYTES, size))
         self._ended = not data
         if b"\0" in data:
             raise FileError(self.line, "holds NUL bytes, as UTF-16 does", "save the file as UTF-8")
@@ -130,4 +130,4 @@ class _Window:
                 raise FileError(
                     self.line, what, f"write rows under {limit}, or JSONL, where one bad row hurts no other"
                 )
-            self._grow(max(_READ_BYTES, size))
+            self._grow(size)

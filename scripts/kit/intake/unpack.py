@@ -81,17 +81,17 @@ class _Unpacked(io.RawIOBase):
         super().__init__()
         self._kind = kind
         if kind == "gzip":
-            self._file = cast("BinaryIO", gzip.GzipFile(fileobj=file))
+            self._file: Any = gzip.GzipFile(fileobj=file)
         else:
             reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-            self._file = cast("BinaryIO", reader.stream_reader(file, read_across_frames=True))
+            self._file = reader.stream_reader(file, read_across_frames=True)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
-            data = self._file.read(len(buffer))
+            data = self._file.read1(len(buffer))  # what there is: data before a break is not lost with it
         except EOFError as exc:
             raise UnpackError(f"ends in the middle of its {self._kind} data") from exc
         except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as exc:
