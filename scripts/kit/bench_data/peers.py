@@ -24,19 +24,21 @@ class Tool:
     Attributes:
         name: As the table says it.
         program: What is run.
-        package: What is installed for it, pinned; empty where this environment has it.
+        packages: What is installed for it, pinned; none where this environment has it.
     """
 
     name: str
     program: str
-    package: str = ""
+    packages: tuple[str, ...] = ()
 
 
+# Its newest torch and torchaudio are built for two versions of CUDA, and refuse each other; these agree.
+LLAMAFACTORY = ("llamafactory==0.9.5", "torch==2.10.0", "torchaudio==2.10.0", "torchvision==0.25.0")
 TOOLS = {
     "ours": Tool("this kit", "ours.py"),
     "whole": Tool("this kit, all of `make data`", "whole.py"),
     "trl": Tool("TRL", "trl_peer.py"),
-    "llamafactory": Tool("LLaMA-Factory", "llamafactory_peer.py", "llamafactory==0.9.5"),
+    "llamafactory": Tool("LLaMA-Factory", "llamafactory_peer.py", LLAMAFACTORY),
 }
 
 
@@ -47,23 +49,23 @@ def python_for(key: str) -> str:
         SetupError: It cannot be installed here.
     """
     tool = TOOLS[key]
-    if not tool.package:
+    if not tool.packages:
         return sys.executable
-    folder = CACHE / key
+    folder, wanted = CACHE / key, " ".join(tool.packages)
     python, stamp = folder / "bin" / "python", folder / ".installed"
-    if python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == tool.package:
+    if python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return str(python)
     uv = str(ensure_uv(PROJECT_ROOT))
-    say(f"Installing {tool.package} (several GB) → {folder.relative_to(PROJECT_ROOT)}")
+    say(f"Installing {tool.packages[0]} (several GB) → {folder.relative_to(PROJECT_ROOT)}")
     shutil.rmtree(folder, ignore_errors=True)
     for command in (
         [uv, "venv", "--quiet", "--python", "3.11", str(folder)],
-        [uv, "pip", "install", "--quiet", "--python", str(python), tool.package],
+        [uv, "pip", "install", "--quiet", "--python", str(python), *tool.packages],
     ):
         done = subprocess.run(command, env=tool_environment(os.environ), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise diagnose(done.stdout + done.stderr, f"{tool.package} could not be installed")
-    stamp.write_text(tool.package, encoding="utf-8")
+            raise diagnose(done.stdout + done.stderr, f"{tool.packages[0]} could not be installed")
+    stamp.write_text(wanted, encoding="utf-8")
     return str(python)
 
 

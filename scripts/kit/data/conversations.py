@@ -7,7 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kit.data.shapes import KNOWN, ROLES, Message, RowError, kind_of, shape_row
+from kit.data.shapes import KNOWN, shape_row
+from kit.data.turns import ROLES, Message, RowError, kind_of
 from kit.findings import Finding, error
 
 if TYPE_CHECKING:

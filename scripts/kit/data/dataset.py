@@ -10,8 +10,9 @@ from kit.data.chat_tokenizer import TemplateError
 from kit.data.conversations import Conversation, Places, Problems, RowProblem, parse_row, read_lines
 from kit.data.encoding import MaskingError, answer_spans, token_spans
 from kit.data.pool import in_order, processes_for
-from kit.data.shapes import RowError, shape_row
+from kit.data.shapes import shape_row
 from kit.data.token_rows import TokenBlock, TokenRows
+from kit.data.turns import RowError
 from kit.findings import Finding, error, ok, warning
 
 if TYPE_CHECKING:

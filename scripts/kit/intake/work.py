@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kit.audit.lengths import Ruler
 from kit.audit.secrets import find_secrets
 from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
-from kit.data.shapes import PLAIN, Message, Reading, RowError, Shaped, kind_of, shape_row, shown
+from kit.data.shapes import PLAIN, Reading, Shaped, shape_row
+from kit.data.turns import Message, RowError, kind_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

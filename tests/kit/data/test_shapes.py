@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kit.data.shapes import Message, Reading, RowError, shape_row
+from kit.data.shapes import Reading, shape_row
+from kit.data.turns import Message, RowError
 
 TURNS = '[{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]'
 ASK, TELL = Message("user", "ask"), Message("assistant", "tell", is_answer=True)
