@@ -29,6 +29,7 @@ class Run:
         tokens: Tokens in them.
         trained: Tokens the loss is taken on.
         seconds: From the file to prepared rows, imports not counted.
+        cpu_seconds: What all cores worked for that together: the same on a busy machine as on an idle one, nearly.
         peak_bytes: Most memory of the process and its children together, pages they share counted once.
         failure: Why there are no numbers; empty where there are.
     """
@@ -38,6 +39,7 @@ class Run:
     tokens: int = 0
     trained: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_bytes: int = 0
     failure: str = ""
 

@@ -15,20 +15,20 @@ _OURS = "this kit"
 def table(runs: Mapping[int, Sequence[Run]], versions: Mapping[str, str]) -> list[str]:
     """Write the table in Markdown: a line for each size and tool."""
     lines = [
-        "| rows | tool | rows/s | seconds | peak memory | tokens | with loss | this kit is |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|",
+        "| rows | tool | rows/s | seconds | CPU seconds | peak memory | tokens | with loss | this kit is |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for size, found in runs.items():
         ours = next((run for run in found if run.tool == _OURS and not run.failure), None)
         for run in found:
             name = f"{run.tool} {versions.get(run.tool, '')}".strip()
             if run.failure:
-                lines.append(f"| {size:,} | {name} | {run.failure} | | | | | |")
+                lines.append(f"| {size:,} | {name} | {run.failure} | | | | | | |")
                 continue
             ratio = f"{ours.rate / run.rate:.1f} times as fast" if ours and not run.tool.startswith(_OURS) else ""
+            spent = f"{run.seconds:,.1f} | {run.cpu_seconds:,.1f} | {run.peak_bytes / 2**20:,.0f} MB"
             lines.append(
-                f"| {size:,} | {name} | {run.rate:,.0f} | {run.seconds:,.1f} | {run.peak_bytes / 2**20:,.0f} MB "
-                f"| {run.tokens:,} | {run.trained:,} | {ratio} |"
+                f"| {size:,} | {name} | {run.rate:,.0f} | {spent} | {run.tokens:,} | {run.trained:,} | {ratio} |"
             )
     return lines
 

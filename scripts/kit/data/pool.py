@@ -60,7 +60,11 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Ite
     following = list(itertools.islice(remaining, 1))
     if not following:
         return
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (work,))
+    # Forked from a server that has imported what the work needs, once for all; never from this process, whose threads
+    # a fork would break.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([type(work).__module__, __name__])
+    pool = ProcessPoolExecutor(processes, context, _start, (work,))
     waiting: deque[Future[R]] = deque()
     try:
         for chunk in itertools.chain(following, remaining):

@@ -14,6 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
+
+def cpu_seconds() -> float:
+    """Return what this process, its children and theirs have worked so far, ended ones included."""
+    this = psutil.Process()
+    return sum(sum(process.cpu_times()[:4]) for process in (this, *this.children(recursive=True)))
+
 
 def main() -> None:
     """Print what was done in how many seconds, imports not counted."""
@@ -25,10 +33,10 @@ def main() -> None:
         arguments = [rows, "--model", model, "--max-seq-length", length, "--processes", processes, "--no-cache"]
         arguments += ["--dedupe", "exact", "--out", f"{folder}/out", "--json"]
         output = io.StringIO()
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), cpu_seconds()
         with contextlib.redirect_stdout(output):
             code = prepare_data.main(arguments)
-        seconds = time.perf_counter() - started
+        seconds, worked = time.perf_counter() - started, cpu_seconds() - worked
     if code:
         raise SystemExit(output.getvalue())
     card = json.loads(output.getvalue())["card"]
@@ -37,6 +45,7 @@ def main() -> None:
         json.dumps(
             {
                 "seconds": seconds,
+                "cpu_seconds": worked,
                 "rows": card["steps"]["read"],
                 "tokens": sum(side["tokens"] for side in sides),
                 "trained": sum(side["trainable_tokens"] for side in sides),
