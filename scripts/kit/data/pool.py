@@ -5,6 +5,7 @@ Small inputs are worked on right here: starting processes takes longer than a fe
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ R = TypeVar("R")
 
 _CHUNKS_HERE = 16
 _CHUNKS_AHEAD = 2  # for each process: enough to keep it busy, few enough to keep memory flat
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _MOST_PROCESSES = 16  # beyond, the one that reads and writes sets the pace
 
 _work: Callable[[Any], Any] | None = None
@@ -68,7 +70,8 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Ite
     waiting: deque[Future[R]] = deque()
     try:
         for chunk in itertools.chain(following, remaining):
-            waiting.append(pool.submit(_apply, chunk))
+            with _undisturbed():
+                waiting.append(pool.submit(_apply, chunk))
             if len(waiting) >= processes * _CHUNKS_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -79,10 +82,21 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Ite
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let signals wait: a process that is being started when this one ends would end in a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start(work: Callable[[Any], Any]) -> None:
     global _work  # noqa: PLW0603 - a worker process has one job
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one in order
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
