@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -58,11 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes = processes_for(options.processes)
     if min(options.rows) < 1:
         return fail("--rows: at least 1")
+    runs: dict[int, list[Run]] = {}
+    versions: dict[str, str] = {}
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end what is being measured
     try:
-        runs, versions = _measure(options, processes)
+        _measure(options, processes, runs, versions)
     except KeyboardInterrupt:
-        say("\nstopped")
+        say("\nstopped; measured so far:")
+        print("\n".join(table(runs, versions)))
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     words, ahead = verdict(runs)
     if options.json:
         results = {str(size): [asdict(run) for run in found] for size, found in runs.items()}
@@ -73,21 +80,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if ahead else 1
 
 
-def _measure(options: argparse.Namespace, processes: int) -> tuple[dict[int, list[Run]], dict[str, str]]:
+def _measure(options: argparse.Namespace, processes: int, runs: dict[int, list[Run]], versions: dict[str, str]) -> None:
+    """Fill in ``runs`` by rows and ``versions`` by tool as they are found."""
     CACHE.mkdir(parents=True, exist_ok=True)
     model = CACHE / "tokenizer"
     sample = _rows_file(_TRAINED_ON)
     if not (model / "config.json").exists():
         say("training the tokenizer …", "dim")
         make_model(model, sample)
-    pythons, versions, failures = {}, {}, {}
+    pythons, failures = {}, {}
     for key in options.tools:
         try:
             pythons[key] = python_for(key)
             versions[TOOLS[key].name] = version_of(key, pythons[key])
         except SetupError as exc:
             failures[key] = f"{exc.message}; {exc.fix}"
-    runs: dict[int, list[Run]] = {}
     for size in options.rows:
         rows = _rows_file(size)
         runs[size] = []
@@ -99,10 +106,11 @@ def _measure(options: argparse.Namespace, processes: int) -> tuple[dict[int, lis
             program = [str(PROGRAMS / TOOLS[key].program), str(rows), str(model), str(MAX_SEQ_LENGTH), str(processes)]
             with tempfile.TemporaryDirectory(dir=CACHE) as folder:
                 run = run_program(name, [pythons[key], *program], Path(folder), options.limit)
-            told = run.failure or f"{run.rate:,.0f} rows/s, {run.peak_bytes / 2**20:,.0f} MB"
+            told = (
+                run.failure or f"{run.rate:,.0f} rows/s, {run.cpu_seconds:,.1f} CPU s, {run.peak_bytes / 2**20:,.0f} MB"
+            )
             say(f"{size:>9,} rows  {name:<30} {told}", "dim")
             runs[size].append(run)
-    return runs, versions
 
 
 def _rows_file(size: int) -> Path:
