@@ -41,6 +41,7 @@ def test_rows_are_the_same_each_time_and_can_be_trained_on(bench: Path, tmp_path
     assert len(file.rows) == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["ours.py", "whole.py"])
 def test_our_programs_count_what_they_prepared(bench: Path, tmp_path: Path, program: str) -> None:
     run = _program(program, bench, tmp_path)
@@ -93,6 +94,7 @@ def test_the_verdict_is_as_good_as_the_worst_size() -> None:
     assert verdict(faster) == ("behind TRL at 20 rows; not measured: LLaMA-Factory at 10 rows", False)
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_reports(
     bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,8 @@ from kit.intake.sources import find_sources
 
 datasets: Any = pytest.importorskip("datasets", reason="needs the libraries: make setup")
 
+pytestmark = pytest.mark.slow  # importing the library takes seconds
+
 ROWS = [{"question": f"ask {number}", "answer": f"tell {number}"} for number in range(20)]
 
 
