@@ -12,6 +12,8 @@ RUN ?=
 RECORD ?=
 ## FROM     detect, validate: judge the facts in such a file instead of this machine
 FROM ?=
+## INPUT    data: files, folders, globs, - for standard input, hf:NAME
+INPUT ?=
 ## ARGS     handed to the script as it is
 ARGS ?=
 ## IN       docker: detect and validate inside the image
@@ -45,7 +47,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data
 
 ##@ Start here
 help: ## show this
@@ -63,6 +65,13 @@ detect: ## say what this machine is, and which configuration fits it (RECORD, FR
 demo: ## a real 4-bit fine-tuning run in minutes, on any machine
 	@$(SETUP) --stack $(STACK)
 	@$(ENVIRONMENT)/bin/python scripts/demo.py $(ARGS)
+
+##@ Data
+data: ## check, split and write rows to train on (INPUT, CONFIG; ARGS: --audit, --dedupe exact, --on-bad-row drop, --map)
+	@$(PY) scripts/prepare_data.py $(INPUT) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
+
+bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --rows 10000 100000)
+	@$(PY) scripts/bench_data.py $(ARGS)
 
 ##@ Train
 validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, IN)

@@ -53,7 +53,7 @@ def test_help_shows_every_target(fresh: Path, target: str) -> None:
     assert re.search(rf"^  {target} +\S", make(fresh, "help").stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["CONFIG", "SET", "STACK", "RECORD", "FROM", "ARGS", "PYTHON"])
+@pytest.mark.parametrize("name", ["CONFIG", "SET", "STACK", "RECORD", "FROM", "INPUT", "ARGS", "PYTHON"])
 def test_help_shows_every_variable(fresh: Path, name: str) -> None:
     assert re.search(rf"^  {name} +\S", make(fresh, "help").stdout, re.MULTILINE)
 
@@ -83,6 +83,12 @@ def test_config_and_several_overrides_reach_the_script(installed: Path, target: 
 
 def test_validate_without_a_config_leaves_the_choice_to_detection(installed: Path) -> None:
     assert recipe(installed, "validate") == [".venv/bin/python scripts/validate.py"]
+
+
+def test_data_takes_several_inputs_and_what_they_are_for(installed: Path) -> None:
+    assert recipe(installed, "data", "INPUT=a.jsonl hf:b/c", "CONFIG=c.yaml", "ARGS=--dedupe exact") == [
+        '.venv/bin/python scripts/prepare_data.py a.jsonl hf:b/c --config "c.yaml" --dedupe exact'
+    ]
 
 
 def test_the_reference_stack_runs_with_its_own_python(installed: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit import rules
+from kit.audit.training_file import audit_training_file
 from kit.console import duration
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
@@ -60,6 +62,9 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     findings += train_findings + val_findings
     if train and val:
         findings += run_check(lambda: leakage(train, val), "data.leakage")
+    for file in filter(None, (train, val)):
+        length = resolved.settings.training.max_seq_length
+        findings += run_check(functools.partial(audit_training_file, file, length), "data.audit")
     if train and train.rows:
         # The rule knows only the number of rows; here their tokens are counted.
         findings = [finding for finding in findings if finding.id != "config.duration"]

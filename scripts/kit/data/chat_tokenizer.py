@@ -7,9 +7,11 @@ identical ids; transformers' own wrappers differ between 4.36 and 5 (and importi
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -80,6 +82,7 @@ class ChatTokenizer:
         special_tokens: ``bos_token``, ``eos_token`` … as the template sees them.
         eos_token_id: The id that ends an answer.
         merges_system: The template refuses system messages, so they open the first user turn instead.
+        template_source: The chat template as it was written.
     """
 
     tokenizer: Tokenizer
@@ -87,6 +90,7 @@ class ChatTokenizer:
     special_tokens: dict[str, str]
     eos_token_id: int
     merges_system: bool
+    template_source: str = ""
 
     @classmethod
     def load(cls, name_or_path: str, revision: str | None = None, *, download: bool = False) -> ChatTokenizer:
@@ -117,7 +121,29 @@ class ChatTokenizer:
         except jinja2.TemplateError as exc:
             raise ModelFileError(f"{name_or_path}: its chat template does not compile ({exc})") from exc
         merges = not _carries_system(template, special)
-        return cls(tokenizer, template, special, eos, merges)
+        return cls(tokenizer, template, special, eos, merges, source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process: a compiled template does not, its source does."""
+        return _rebuilt, (
+            self.tokenizer.to_str(),
+            self.template_source,
+            self.special_tokens,
+            self.eos_token_id,
+            self.merges_system,
+        )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Everything that decides which ids a conversation becomes, as a SHA-256: what a cache of them is keyed by."""
+        parts = [
+            metadata.version("tokenizers"),
+            self.tokenizer.to_str(),
+            self.template_source,
+            json.dumps(self.special_tokens, sort_keys=True),
+            f"{self.eos_token_id} {self.merges_system}",
+        ]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Render a conversation as the model reads it, special tokens included as text.
@@ -159,6 +185,11 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Turn ids back into text, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _rebuilt(tokenizer: str, source: str, special: dict[str, str], eos: int, merges: bool) -> ChatTokenizer:
+    template = _environment().from_string(source)
+    return ChatTokenizer(Tokenizer.from_str(tokenizer), template, special, eos, merges, source)
 
 
 def _special_tokens(config: dict[str, Any]) -> dict[str, str]:

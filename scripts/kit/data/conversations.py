@@ -1,43 +1,27 @@
-"""Rows of a JSONL file as conversations, whichever of the usual shapes they are written in.
-
-Recognised: ``messages`` (chat), ``prompt``/``completion`` (text or chat), ``instruction``/``input``/``output``.
-Every row becomes either a conversation or a problem with its line: nothing is dropped in between.
-"""
+"""Rows of a JSONL file as conversations: every row becomes either a conversation or a problem with its line."""
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kit.data.shapes import KNOWN, shape_row
+from kit.data.turns import ROLES, Message, RowError, kind_of
 from kit.findings import Finding, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
-ROLES = ("system", "user", "assistant")
-_SHAPES = "messages, prompt/completion or instruction/input/output"
-# Keys other tools give a meaning that would be lost here, with the values that mean nothing.
-_NOT_SUPPORTED: dict[str, dict[str, tuple[Any, ...]]] = {
-    "row": {"tools": (None, "", []), "functions": (None, "", []), "system": (None, ""), "history": (None, [])},
-    "turn": {"tool_calls": (None, []), "function_call": (None, {}), "weight": (None, 1)},
-}
-_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # Unicode categories: blanks, controls, marks of direction
+__all__ = ["ROLES", "Conversation", "Message", "Places", "RowProblem", "collapse", "read_conversations", "rows_at"]
+
+LONGEST_ROW_BYTES = 32 << 20  # what one row may take: it is held in memory several times over
 _LINES_SHOWN = 8
 _KINDS_SHOWN = 12
-_NAME_SHOWN = 40  # characters of a name out of the data
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn. ``is_answer`` marks the turns the loss is taken on."""
-
-    role: str
-    content: str
-    is_answer: bool = False
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -57,12 +41,6 @@ class RowProblem:
     fix: str
 
 
-class _RowError(ValueError):
-    def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.fix = fix
-
-
 def read_conversations(path: Path) -> Iterator[Conversation | RowProblem]:
     """Stream a JSONL file row by row, in bounded memory; blank lines are passed over.
 
@@ -70,150 +48,133 @@ def read_conversations(path: Path) -> Iterator[Conversation | RowProblem]:
         OSError: The file cannot be opened or read.
     """
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
-                raw = raw[3:]  # noqa: PLW2901 - a byte order mark says nothing about the row
-            if not raw.strip():
+        for item in read_lines(file):
+            if isinstance(item, RowProblem):
+                yield item
                 continue
+            number, raw = item
             try:
-                yield Conversation(_messages_of(_parse(raw)), number)
-            except _RowError as exc:
+                yield Conversation(shape_row(parse_row(raw)).messages, number)
+            except RowError as exc:
                 yield RowProblem(number, str(exc), exc.fix)
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:
+    """Number a file's lines from 1, passing over blank ones; a line too long for memory is a problem, not a crash."""
+    number = 0
+    while raw := file.readline(LONGEST_ROW_BYTES + 1):
+        number += 1
+        if number == 1:
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)  # it says nothing about the row
+        if len(raw) > LONGEST_ROW_BYTES and not raw.endswith(b"\n"):
+            while raw and not raw.endswith(b"\n"):
+                raw = file.readline(LONGEST_ROW_BYTES)
+            yield too_long(number)
+        elif raw.strip():
+            yield number, raw
+
+
+def too_long(line: int) -> RowProblem:
+    """Say that a row is larger than memory should be asked for."""
+    limit = f"{LONGEST_ROW_BYTES >> 20} MB"
+    return RowProblem(line, f"is longer than {limit}", f"write one row a line, each under {limit}")
+
+
+def parse_row(raw: bytes) -> dict[str, Any]:
+    """Parse one line of JSONL.
+
+    Raises:
+        RowError: It is no JSON object.
+    """
     if b"\0" in raw:
-        raise _RowError("holds NUL bytes, as UTF-16 does", "save the file as UTF-8")
+        raise RowError("holds NUL bytes, as UTF-16 does", "save the file as UTF-8")
     try:
         row = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as exc:
-        raise _RowError("is not UTF-8", "save the file as UTF-8") from exc
+        raise RowError("is not UTF-8", "save the file as UTF-8") from exc
     except (ValueError, RecursionError) as exc:  # ValueError: a number of thousands of digits
         reason = exc.msg if isinstance(exc, json.JSONDecodeError) else "nested too deep, or a number too long"
-        raise _RowError(f"is not valid JSON ({reason})", "write one complete JSON object per line") from exc
+        raise RowError(f"is not valid JSON ({reason})", "write one complete JSON object per line") from exc
+    return checked_object(row)
+
+
+def checked_object(row: Any) -> dict[str, Any]:
+    """Return the row where it is an object.
+
+    Raises:
+        RowError: It is something else.
+    """
     if not isinstance(row, dict):
-        raise _RowError(f"is {_kind(row)}, not a JSON object", f"write one object per line with {_SHAPES}")
+        raise RowError(f"is {kind_of(row)}, not a JSON object", f"write one object per line with {KNOWN}")
     return row
 
 
-def _messages_of(row: dict[str, Any]) -> tuple[Message, ...]:
-    _refuse_unsupported(row, "row")
-    if "messages" in row:
-        messages = _chat(row["messages"], "messages", answers=True)
-    elif "prompt" in row or "completion" in row:
-        messages = _prompt_completion(row)
-    elif "instruction" in row or "output" in row:
-        instruction = _text(row, "instruction")
-        given = "" if row.get("input") is None else _text(row, "input")
-        user = f"{instruction}\n\n{given}" if given.strip() else instruction
-        messages = (Message("user", user), Message("assistant", _text(row, "output"), is_answer=True))
-    else:
-        found = ", ".join(map(_shown, sorted(row)[:6])) or "nothing"
-        raise _RowError(f"has none of the known shapes (found: {found})", f"use {_SHAPES}")
-    _check_turns(messages)
-    return messages
+@dataclass
+class Places:
+    """Where something was found: how often, and the first lines, however many there are."""
+
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, line: int) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.first) < _LINES_SHOWN:
+            self.first.append(line)
+
+    def extend(self, lines: Iterable[int]) -> None:
+        """Count each of them."""
+        for line in lines:
+            self.add(line)
+
+    def __bool__(self) -> bool:
+        """Tell whether there is any."""
+        return self.count > 0
+
+    def __str__(self) -> str:
+        """Say which rows: ``the row at line 3``, or ``each of 12 rows (lines 3, 9, 10, …)``."""
+        if self.count == 1:
+            return f"the row at line {self.first[0]}"
+        lines = ", ".join(map(str, self.first))
+        return f"each of {self.count:,} rows (lines {lines}{', …' if self.count > len(self.first) else ''})"
 
 
-def _prompt_completion(row: dict[str, Any]) -> tuple[Message, ...]:
-    if isinstance(row.get("prompt"), list):
-        prompt = _chat(row["prompt"], "prompt", answers=False)
-        completion = row.get("completion")
-        if isinstance(completion, list):
-            return prompt + _chat(completion, "completion", answers=True)
-        return (*prompt, Message("assistant", _text(row, "completion"), is_answer=True))
-    return (
-        Message("user", _text(row, "prompt")),
-        Message("assistant", _text(row, "completion"), is_answer=True),
-    )
+class Problems:
+    """Row problems of one file by kind, in bounded memory.
 
+    After the first kinds the rest are counted together: a file of other shapes can hold a new kind in every row.
+    """
 
-def _chat(value: Any, key: str, *, answers: bool) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        found = "an empty list" if value == [] else _kind(value)
-        raise _RowError(f"has {key} that is {found}", f"{key} must be a list of turns, each with role and content")
-    messages = []
-    for turn in value:
-        if not isinstance(turn, dict):
-            raise _RowError(f"has a turn in {key} that is {_kind(turn)}", "each turn needs role and content")
-        _refuse_unsupported(turn, "turn")
-        role = _text(turn, "role")
-        if role not in ROLES:
-            raise _RowError(f"has the role {_shown(role)} in {key}", f"roles are {', '.join(ROLES)}")
-        messages.append(Message(role, _text(turn, "content"), is_answer=answers and role == "assistant"))
-    return tuple(messages)
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._places: dict[tuple[str, str], Places] = defaultdict(Places)
 
+    def add(self, problem: RowProblem) -> None:
+        """Count one."""
+        kind = (problem.message, problem.fix)
+        if kind not in self._places and len(self._places) >= _KINDS_SHOWN:
+            kind = ("cannot be trained on for other reasons", "mend the rows above first, then run this again")
+        self._places[kind].add(problem.line)
 
-def _check_turns(messages: tuple[Message, ...]) -> None:
-    dialogue = [message for message in messages if message.role != "system"]
-    if any(message.role == "system" for message in messages[1:]):
-        raise _RowError(
-            "has a system message that is not first", "put the system message first, or into the user's turn"
-        )
-    for position, message in enumerate(dialogue):
-        if message.role != ("user", "assistant")[position % 2]:
-            raise _RowError("has turns out of order", "turns must alternate user, assistant, beginning with user")
-    for message in messages:
-        if _is_blank(message.content):
-            raise _RowError(f"has an empty {message.role} turn", "write the turn's text, or take the turn or row out")
-    if not any(message.is_answer for message in messages):
-        raise _RowError("has no assistant turn, so there is nothing to learn", "add the answer, or take the row out")
-
-
-def _refuse_unsupported(mapping: dict[str, Any], kind: str) -> None:
-    for key, harmless in _NOT_SUPPORTED[kind].items():
-        if mapping.get(key) not in harmless:
-            raise _RowError(
-                f"has {key} in its {kind}, which would be lost", f"write it as text in the turns, or take {key} out"
-            )
-
-
-def _text(row: dict[str, Any], key: str) -> str:
-    value = row.get(key)
-    if value is None:
-        raise _RowError(f"has no {key}", f"add {key}, or take the row out")
-    if not isinstance(value, str):
-        raise _RowError(f"has {key} that is {_kind(value)}, not text", f"write {key} as a string")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise _RowError(f"has half of a character (a lone surrogate) in {key}", "write the whole character") from exc
-    return value
-
-
-def _is_blank(text: str) -> bool:
-    return all(unicodedata.category(character) in _INVISIBLE for character in text)
-
-
-def _shown(name: str) -> str:
-    """Quote a name out of the data for the terminal: cut, with what does not print escaped."""
-    return repr(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    def findings(self, path: Path | str, id: str = "data.row") -> list[Finding]:  # noqa: A002 - the field's own name
+        """Return one finding for each kind, at its first line."""
+        return [
+            error(id, f"{places} {message}", fix, f"{path}:{places.first[0]}")
+            for (message, fix), places in self._places.items()
+        ]
 
 
 def collapse(path: Path, problems: Iterable[RowProblem], id: str = "data.row") -> list[Finding]:  # noqa: A002
-    """Turn row problems into findings: one for each kind of problem, with its first lines and how many there are.
-
-    After the first kinds, the rest becomes one finding: a file of other shapes can hold a new kind in every row.
-    """
-    lines: dict[tuple[str, str], list[int]] = defaultdict(list)
+    """Turn row problems into findings: one for each kind of problem, with its first lines and how many there are."""
+    book = Problems()
     for problem in problems:
-        kind = (problem.message, problem.fix)
-        if kind not in lines and len(lines) >= _KINDS_SHOWN:
-            kind = ("cannot be trained on for other reasons", "mend the rows above first, then run this again")
-        lines[kind].append(problem.line)
-    return [
-        error(id, f"{rows_at(numbers)} {message}", fix, f"{path}:{numbers[0]}")
-        for (message, fix), numbers in lines.items()
-    ]
+        book.add(problem)
+    return book.findings(path, id)
 
 
-def rows_at(numbers: list[int]) -> str:
+def rows_at(numbers: Iterable[int]) -> str:
     """Say which rows: ``the row at line 3``, or ``each of 12 rows (lines 3, 9, 10, …)`` cut after the first few."""
-    if len(numbers) == 1:
-        return f"the row at line {numbers[0]}"
-    shown = ", ".join(map(str, numbers[:_LINES_SHOWN]))
-    return f"each of {len(numbers):,} rows (lines {shown}{', …' if len(numbers) > _LINES_SHOWN else ''})"
+    places = Places()
+    for number in numbers:
+        places.add(number)
+    return str(places)

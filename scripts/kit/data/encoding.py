@@ -91,11 +91,33 @@ def label(encoding: Encoding, spans: Sequence[tuple[int, int]], line: int, max_s
     A token that begins before an answer and ends in it counts as the answer's: it carries the answer's first letters.
     """
     ids = encoding.ids
+    return labelled(ids[:max_seq_length], token_spans(encoding, spans), line, len(ids))
+
+
+def labelled(ids: list[int], spans: Sequence[tuple[int, int]], line: int, full_length: int) -> EncodedRow:
+    """Make a row of its ids, already cut, and of the tokens its answers are, cut or not."""
     labels = [IGNORE_INDEX] * len(ids)
     for begin, end in spans:
-        tokens = _tokens_of(encoding, begin, end)
-        labels[tokens] = ids[tokens]
-    return EncodedRow(ids[:max_seq_length], labels[:max_seq_length], line, len(ids))
+        answer = ids[begin:end]
+        labels[begin : begin + len(answer)] = answer
+    return EncodedRow(ids, labels, line, full_length)
+
+
+def token_spans(encoding: Encoding, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return (first, behind the last) token of each answer, from its (start, end) in characters."""
+    tokens = (_tokens_of(encoding, begin, end) for begin, end in spans)
+    return [(found.start, found.stop) for found in tokens if found.stop > found.start]
+
+
+def trained_tokens(spans: Sequence[tuple[int, int]], length: int) -> int:
+    """Count the tokens the loss is taken on in a row cut at ``length``: see ``EncodedRow.trainable_tokens``."""
+    trained: set[int] = set()
+    if len(spans) == 1:
+        begin, end = spans[0]
+        return max(0, min(end, length) - max(begin, 1))
+    for begin, end in spans:  # two answers may touch the same token
+        trained.update(range(max(begin, 1), min(end, length)))
+    return len(trained)
 
 
 def _tokens_of(encoding: Encoding, begin: int, end: int) -> slice:

@@ -78,7 +78,7 @@ def test_any_text_is_kept_letter_for_letter(text: str) -> None:
         (3, "is a number, not a JSON object"),
         (None, "is null, not a JSON object"),
         ({}, "has none of the known shapes (found: nothing)"),
-        ({"conversations": []}, "has none of the known shapes (found: 'conversations')"),
+        ({"dialog": []}, "has none of the known shapes (found: 'dialog')"),
         ({"messages": []}, "has messages that is an empty list"),
         ({"messages": "hi"}, "has messages that is text"),
         ({"messages": None}, "has messages that is null"),
@@ -124,7 +124,6 @@ def test_each_way_to_be_wrong_is_named(row: Any, message: str) -> None:
     "row",
     [
         {"messages": [USER, ANSWER], "tools": [{"name": "search"}]},
-        {"instruction": "a", "output": "b", "system": "be brief"},
         {"instruction": "a", "output": "b", "history": [["x", "y"]]},
         {"messages": [USER, {**ANSWER, "tool_calls": [{"id": "1"}]}]},
         {"messages": [USER, {**ANSWER, "weight": 0}]},
@@ -139,6 +138,14 @@ def test_what_would_be_lost_is_refused(row: dict[str, Any]) -> None:
 FILES = {
     "latin1.jsonl": (2, "is not UTF-8"),
     "lone_surrogate.jsonl": (2, "has half of a character (a lone surrogate) in content"),
+    "archive.jsonl": (1, "holds NUL bytes"),
+    "mark_in_the_middle.jsonl": (2, "is not valid JSON"),
+    "mixed_formats.jsonl": (2, "is not valid JSON"),
+    "numbers_for_strings.jsonl": (2, "has prompt that is a number, not text"),
+    "only_marks_of_direction.jsonl": (2, "has an empty assistant turn"),
+    "plain_text.jsonl": (1, "is plain text"),
+    "tool_turn.jsonl": (2, "has 'observation' turns in conversations: tools are not supported"),
+    "wrong_roles.jsonl": (2, "has the role 'human' in messages"),
     "nested_too_deep.jsonl": (2, "is not valid JSON (nested too deep"),
     "nul_bytes.jsonl": (2, "holds NUL bytes"),
     "number_too_long.jsonl": (2, "is not valid JSON (nested too deep, or a number too long)"),
@@ -162,7 +169,7 @@ def test_a_broken_file_is_named_with_its_line(name: str) -> None:
 
 
 def test_every_broken_file_is_expected_to_fail() -> None:
-    assert {path.name for path in BAD_DATA.rglob("*.jsonl")} == {*FILES, "only_blank_lines.jsonl"}
+    assert {path.name for path in BAD_DATA.rglob("*.jsonl")} == {*FILES, "only_blank_lines.jsonl", "empty.jsonl"}
 
 
 def test_a_file_of_blank_lines_has_no_rows() -> None:

@@ -1,0 +1,130 @@
+"""What the ledger of rows tells before training: lengths, cuts, packing, duplicates, leakage, marks of the template."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.audit.lengths import HAS_CONTROLS, HAS_END, HAS_MERGED_SYSTEM
+from kit.audit.measures import Measures, measure
+from kit.findings import Finding, ok, skipped, warning
+
+if TYPE_CHECKING:
+    from kit.intake.collect import Collected
+
+
+def measures_of(collected: Collected, max_seq_length: int, side: int | None = None) -> Measures:
+    """Count the rows of one side, or all that are kept."""
+    ledger = collected.ledger
+    return measure(ledger.lengths(side), ledger.trained(side), max_seq_length)
+
+
+def token_findings(collected: Collected, measures: Measures, eos_token: str) -> list[Finding]:
+    """Judge lengths and what the template makes of the rows."""
+    limit = measures.max_seq_length
+    if not measures.rows:
+        return []
+    share = measures.trainable_tokens / measures.tokens
+    findings = [
+        ok(
+            "data.tokens",
+            f"{rows(measures.rows)}, {measures.tokens:,} tokens at {limit} a row, longest {measures.longest:,}; "
+            f"the loss is taken on {measures.trainable_tokens:,} ({share:.0%})",
+        ),
+        ok(
+            "data.packing",
+            f"packed, they fill {rows(measures.packing.sequences, 'sequence')} of {limit} "
+            f"to {measures.packing.packed:.0%}; one row each, to {measures.packing.padded:.0%}",
+        ),
+    ]
+    if measures.truncated_rows:
+        where, places = _named(collected, "tokens > ?", limit)
+        findings.append(
+            warning(
+                "data.truncated",
+                f"{places} will be cut at {limit} tokens, {measures.truncated_tokens:,} tokens in all; "
+                f"the longest has {measures.longest:,}",
+                "raise training.max_seq_length, shorten the rows, or leave them out: --long-rows drop",
+                where,
+            )
+        )
+    if collected.ledger.matching("marks & ?", HAS_MERGED_SYSTEM)[0]:
+        where, places = _named(collected, "marks & ?", HAS_MERGED_SYSTEM)
+        findings.append(
+            warning(
+                "data.system_merged",
+                f"{places} has a system message, which this model's template cannot carry: "
+                "it is put in front of the first user turn when training, as is usual for this model",
+                where=where,
+            )
+        )
+    if collected.ledger.matching("marks & ?", HAS_CONTROLS)[0]:
+        where, places = _named(collected, "marks & ?", HAS_CONTROLS)
+        findings.append(
+            warning(
+                "data.control_tokens",
+                f"{places} has one of the model's control tokens in its text: "
+                "the model reads it as the token, not as the text",
+                "take it out; the chat template writes the control tokens",
+                where,
+            )
+        )
+    if not collected.ledger.matching("marks & ?", HAS_END)[0]:
+        findings.append(
+            warning(
+                "data.no_end",
+                f"the chat template ends no answer with the eos_token, {eos_token!r}: the model will not learn to stop",
+                "make eos_token in tokenizer_config.json the token that the template writes after an answer",
+            )
+        )
+    return findings
+
+
+def duplicate_findings(collected: Collected) -> list[Finding]:
+    """Look for rows that repeat an earlier one, letter for letter."""
+    count, first = collected.ledger.duplicates()
+    if not count:
+        return [ok("data.duplicates", "no row repeats another")]
+    pairs = ", ".join(f"{collected.place(number)} = {collected.place(earlier)}" for number, earlier in first[:3])
+    return [
+        warning(
+            "data.duplicates",
+            f"{rows(count)} repeat{'s' if count == 1 else ''} an earlier one, letter for letter "
+            f"({pairs}{', …' if count > 3 else ''})",  # noqa: PLR2004
+            "make data … ARGS='--dedupe exact'",
+            collected.place(first[0][0]),
+        )
+    ]
+
+
+def leakage_findings(collected: Collected) -> list[Finding]:
+    """Look for held-out rows that are trained on too: what they measure is memory, not learning."""
+    held_out = sum(collected.ledger.counts("source", 1).values())
+    if not held_out or not collected.ledger.counts("source", 0):
+        what = "no file is named as training and none as validation data, so leakage was not looked for"
+        return [skipped("data.leakage", what, "name both: train.jsonl and val.jsonl")]
+    places = collected.ledger.leaked()
+    if not places:
+        return [ok("data.leakage", f"none of the {held_out:,} validation rows is trained on")]
+    return [
+        warning(
+            "data.leakage",
+            f"{places.count:,} of {held_out:,} validation rows are trained on too "
+            "(without regard to case, blanks and Unicode forms)",
+            "split them again: make data INPUT='…' puts the same conversation on one side only",
+            collected.place(places.first[0]),
+        )
+    ]
+
+
+def rows(count: int, noun: str = "row") -> str:
+    """Count something: ``1 row``, ``2,000 rows``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _named(collected: Collected, condition: str, value: int) -> tuple[str, str]:
+    """Return the first place, and a phrase for all of them: rows of several files are named with their file."""
+    count, numbers = collected.ledger.matching(condition, value)
+    places = [collected.place(number) for number in numbers]
+    if count == 1:
+        return places[0], "the row"
+    return places[0], f"each of {count:,} rows ({', '.join(places[:4])}{', …' if count > 4 else ''})"  # noqa: PLR2004

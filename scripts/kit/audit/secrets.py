@@ -1,0 +1,117 @@
+"""Likely secrets in text: found with detect-secrets' own patterns, and e-mail addresses and card numbers.
+
+Only where and what kind is ever told, with the first characters of the find: never the whole of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Keys and tokens with a form of their own. Left out: guesses by entropy, by the word "password" and by address, which
+# find something in every second row of prose or code.
+_PLUGINS = (
+    ("artifactory", "ArtifactoryDetector"),
+    ("aws", "AWSKeyDetector"),
+    ("azure_storage_key", "AzureStorageKeyDetector"),
+    ("basic_auth", "BasicAuthDetector"),
+    ("cloudant", "CloudantDetector"),
+    ("discord", "DiscordBotTokenDetector"),
+    ("github_token", "GitHubTokenDetector"),
+    ("gitlab_token", "GitLabTokenDetector"),
+    ("ibm_cloud_iam", "IbmCloudIamDetector"),
+    ("ibm_cos_hmac", "IbmCosHmacDetector"),
+    ("jwt", "JwtTokenDetector"),
+    ("mailchimp", "MailchimpDetector"),
+    ("npm", "NpmDetector"),
+    ("openai", "OpenAIDetector"),
+    ("private_key", "PrivateKeyDetector"),
+    ("pypi_token", "PypiTokenDetector"),
+    ("sendgrid", "SendGridDetector"),
+    ("slack", "SlackDetector"),
+    ("softlayer", "SoftlayerDetector"),
+    ("square_oauth", "SquareOAuthDetector"),
+    ("stripe", "StripeDetector"),
+    ("telegram_token", "TelegramBotTokenDetector"),
+    ("twilio", "TwilioKeyDetector"),
+)
+# What every pattern above needs: a long word with a digit in it, an address with a password, a key's first line, or
+# the name of a service whose keys look like any other. Prose holds none of them, and is passed over at once.
+_LONG_WORD = re.compile(r"(?<!\S)\S{12,}")
+_NAMES = ("://", "private key", "softlayer", "cloudant", "ibm", "bluemix", "aws", "hooks.slack")
+_DIGIT = re.compile(r"\d")
+_EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
+_THIRTEEN_DIGITS = re.compile(r"\d(?:[ -]?\d){12}")
+_CARD = re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d-])")
+# First digits the large issuers use; without them every long number would have a chance of one in ten.
+_ISSUER = re.compile(r"4|5[1-5]|2[2-7]|3[47]|36|38|30[0-5]|6011|65|64[4-9]|35|62")
+_LONGEST_LINE = 20_000  # characters looked at together: some patterns take the square of a line's length
+_SHOWN = 4
+_SHORTEST_SHOWN = 12  # characters: of a shorter find even the first ones would tell too much
+
+
+class Secret(NamedTuple):
+    """One likely secret: its kind, and what may be shown of it."""
+
+    kind: str
+    masked: str
+
+
+def find_secrets(text: str) -> list[Secret]:
+    """Return what looks like a secret in a text, each once, in a fixed order."""
+    found: dict[tuple[str, str], None] = {}
+    if "@" in text:
+        found |= dict.fromkeys(("e-mail address", match.group()) for match in _EMAIL.finditer(text))
+    if _THIRTEEN_DIGITS.search(text):
+        found |= dict.fromkeys(("card number", number) for number in _cards(text))
+    if _is_worth_a_look(text):
+        for line in text.splitlines():
+            for start in range(0, len(line), _LONGEST_LINE):
+                found |= dict.fromkeys(_in_line(line[start : start + _LONGEST_LINE + 200]))
+    return [Secret(kind, mask(value)) for kind, value in found]
+
+
+def mask(value: str) -> str:
+    """Show the first characters of a find, where it is long enough for that."""
+    return f"{value[:_SHOWN]}…" if len(value) >= _SHORTEST_SHOWN else "…"
+
+
+def _is_worth_a_look(text: str) -> bool:
+    lowered = text.lower()
+    if any(name in lowered for name in _NAMES):
+        return True
+    return any(not match.group().isalpha() and _DIGIT.search(match.group()) for match in _LONG_WORD.finditer(text))
+
+
+def _cards(text: str) -> Iterator[str]:
+    for match in _CARD.finditer(text):
+        digits = re.sub(r"\D", "", match.group())
+        if _ISSUER.match(digits) and len(set(digits)) > 1 and luhn(digits):
+            yield match.group()
+
+
+def luhn(digits: str) -> bool:
+    """Check a card number's last digit (ISO/IEC 7812-1, annex B)."""
+    doubled = (int(digit) * 2 for digit in digits[-2::-2])
+    return (sum(map(int, digits[-1::-2])) + sum(number - 9 if number > 9 else number for number in doubled)) % 10 == 0  # noqa: PLR2004
+
+
+def _in_line(line: str) -> Iterator[tuple[str, str]]:
+    if not _is_worth_a_look(line):
+        return
+    for plugin in _plugins():
+        for value in plugin.analyze_string(line):
+            text = "".join(value) if isinstance(value, tuple) else str(value)
+            if text:
+                yield plugin.secret_type, text
+
+
+@functools.cache
+def _plugins() -> list[Any]:
+    import importlib
+
+    return [getattr(importlib.import_module(f"detect_secrets.plugins.{module}"), name)() for module, name in _PLUGINS]

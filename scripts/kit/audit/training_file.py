@@ -1,0 +1,125 @@
+"""The audit of one file that is about to be trained on: what its tokens do not tell."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kit.audit.histogram import quantile
+from kit.audit.packing import packing
+from kit.audit.secrets import find_secrets
+from kit.data.conversations import Places, RowProblem, read_lines
+from kit.data.dataset import in_chunks, read_row
+from kit.data.pool import in_order, processes_for
+from kit.data.token_rows import TokenRows
+from kit.findings import Finding, ok, warning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.data.dataset import EncodedFile, Lines
+
+_DIGEST_BYTES = 8  # of a million rows, two differing ones share such a hash with a chance of one in 30 million
+
+
+def audit_training_file(file: EncodedFile, max_seq_length: int) -> list[Finding]:
+    """Look for repeated rows and likely secrets, and say how long rows are and what they fill.
+
+    Raises:
+        OSError: The file cannot be read again.
+    """
+    return [*_lengths(file, max_seq_length), *_texts(file.path)]
+
+
+def lengths_of(file: EncodedFile) -> dict[int, int]:
+    """Count a file's rows by their tokens before any cut: what a histogram is made of."""
+    if isinstance(file.rows, TokenRows):
+        return dict(Counter(file.rows.full_lengths))
+    return dict(Counter(row.full_length for row in file.rows))
+
+
+def _lengths(file: EncodedFile, max_seq_length: int) -> list[Finding]:
+    lengths = lengths_of(file)
+    if not lengths:
+        return []
+    packed = packing(lengths, max_seq_length)
+    half, most = quantile(lengths, 0.5), quantile(lengths, 0.95)
+    return [
+        ok(
+            "data.lengths",
+            f"half of the rows have up to {half:,} tokens, 95% up to {most:,}; a row to a sequence of {max_seq_length} "
+            f"fills it to {packed.padded:.0%}, packed they would to {packed.packed:.0%}",
+            where=str(file.path),
+        )
+    ]
+
+
+@dataclass
+class _Seen:
+    """What some lines hold."""
+
+    lines: array[int] = field(default_factory=lambda: array("q"))
+    digests: bytearray = field(default_factory=bytearray)
+    secrets: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+def _look(lines: Lines) -> _Seen:
+    seen = _Seen()
+    for item in lines:
+        row = read_row(item)
+        if isinstance(row, RowProblem):
+            continue
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        for message in row.messages:
+            digest.update(f"{message.role}\0{message.content}\0".encode())
+            seen.secrets += [(row.line, *secret) for secret in find_secrets(message.content)]
+        seen.lines.append(row.line)
+        seen.digests += digest.digest()
+    return seen
+
+
+def _texts(path: Path) -> list[Finding]:
+    lines, digests = array("q"), bytearray()
+    secrets: dict[str, Places] = {}
+    shown: dict[str, str] = {}
+    with path.open("rb") as file:
+        for seen in in_order(_look, in_chunks(read_lines(file)), processes_for()):
+            lines.extend(seen.lines)
+            digests += seen.digests
+            for line, kind, masked in seen.secrets:
+                secrets.setdefault(kind, Places()).add(line)
+                shown.setdefault(kind, masked)
+    findings = _duplicates(path, lines, digests)
+    for kind, places in sorted(secrets.items()):
+        findings.append(
+            warning(
+                "data.secrets",
+                f"{places} holds what looks like a secret ({kind}: {shown[kind]})",
+                "take it out before training: a model repeats what it learnt",
+                f"{path}:{places.first[0]}",
+            )
+        )
+    return findings
+
+
+def _duplicates(path: Path, lines: array[int], digests: bytearray) -> list[Finding]:
+    keys = np.frombuffer(digests, "<u8")
+    order = np.argsort(keys, kind="stable")  # the first of equal ones stays in front
+    repeats = np.sort(order[1:][keys[order[1:]] == keys[order[:-1]]])
+    if not len(repeats):
+        return [ok("data.duplicates", "no row repeats another", str(path))]
+    places = Places()
+    places.extend(lines[position] for position in repeats.tolist())
+    return [
+        warning(
+            "data.duplicates",
+            f"{places} repeats an earlier one, letter for letter",
+            f"make data INPUT={path} ARGS='--dedupe exact --out data/unique'",
+            f"{path}:{places.first[0]}",
+        )
+    ]

@@ -1,0 +1,82 @@
+"""Whom the kit is measured against, each with its own environment, made once and kept under ``.cache/bench``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.console import say
+from kit.interpreter import PROJECT_ROOT
+from kit.setup.uv import SetupError, diagnose, ensure_uv, tool_environment
+
+PROGRAMS = Path(__file__).resolve().parent / "programs"
+CACHE = PROJECT_ROOT / ".cache" / "bench"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Somebody's way to prepare data.
+
+    Attributes:
+        name: As the table says it.
+        program: What is run.
+        packages: What is installed for it, pinned; none where this environment has it.
+    """
+
+    name: str
+    program: str
+    packages: tuple[str, ...] = ()
+
+
+# Its newest torch and torchaudio are built for two versions of CUDA, and refuse each other; these agree.
+LLAMAFACTORY = ("llamafactory==0.9.5", "torch==2.10.0", "torchaudio==2.10.0", "torchvision==0.25.0")
+TOOLS = {
+    "ours": Tool("this kit", "ours.py"),
+    "whole": Tool("this kit, all of `make data`", "whole.py"),
+    "trl": Tool("TRL", "trl_peer.py"),
+    "llamafactory": Tool("LLaMA-Factory", "llamafactory_peer.py", LLAMAFACTORY),
+}
+
+
+def python_for(key: str) -> str:
+    """Return the interpreter that has a tool, setting its environment up where it is not there yet.
+
+    Raises:
+        SetupError: It cannot be installed here.
+    """
+    tool = TOOLS[key]
+    if not tool.packages:
+        return sys.executable
+    folder, wanted = CACHE / key, " ".join(tool.packages)
+    python, stamp = folder / "bin" / "python", folder / ".installed"
+    if python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return str(python)
+    uv = str(ensure_uv(PROJECT_ROOT))
+    say(f"Installing {tool.packages[0]} (several GB) → {folder.relative_to(PROJECT_ROOT)}")
+    shutil.rmtree(folder, ignore_errors=True)
+    for command in (
+        [uv, "venv", "--quiet", "--python", "3.11", str(folder)],
+        [uv, "pip", "install", "--quiet", "--python", str(python), *tool.packages],
+    ):
+        done = subprocess.run(command, env=tool_environment(os.environ), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise diagnose(done.stdout + done.stderr, f"{tool.packages[0]} could not be installed")
+    stamp.write_text(wanted, encoding="utf-8")
+    return str(python)
+
+
+def version_of(key: str, python: str) -> str:
+    """Return the version of what is measured."""
+    package = {"trl": "trl", "llamafactory": "llamafactory"}.get(key)
+    if package is None:
+        return ""
+    program = f"from importlib import metadata; print(metadata.version({package!r}))"
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+__all__ = ["CACHE", "PROGRAMS", "TOOLS", "SetupError", "Tool", "python_for", "version_of"]

@@ -1,0 +1,112 @@
+"""The data card: where the rows came from, what became of each, what is in the files; as JSON and to read."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kit.audit.findings import rows
+from kit.audit.histogram import bars
+from kit.intake.ledger import DROPPED, TRAIN, VAL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.audit.measures import Measures
+    from kit.intake.collect import Collected
+
+SCHEMA_VERSION = 1
+SIDES = {TRAIN: "train", VAL: "val"}
+REPEATS = {"exact": "repeats an earlier row, letter for letter", "near": "nearly repeats an earlier row"}
+
+
+def steps_of(collected: Collected) -> dict[str, Any]:
+    """Count rows from the first step to the last; what was read is what was kept and what was dropped."""
+    ledger = collected.ledger
+    sides = {side: sum(ledger.counts("source", side).values()) for side in (TRAIN, VAL)}
+    repeated = {REPEATS[str(reason)]: count for reason, count in ledger.counts("reason", DROPPED).items()}
+    return {
+        "read": collected.rows,
+        "dropped": {**dict(sorted(collected.reasons.items())), **repeated},
+        "train": sides[TRAIN],
+        "val": sides[VAL],
+    }
+
+
+def build_card(
+    collected: Collected, options: dict[str, Any], measures: dict[str, Measures], files: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Collect everything there is to say; no times and no paths of this machine, so that it is the same each time."""
+    ledger = collected.ledger
+    kept = [ledger.counts("source", side) for side in (TRAIN, VAL)]
+    repeats = ledger.counts("source", DROPPED)
+    labels = {name: dict(sorted(ledger.counts("label", side).items())) for side, name in SIDES.items()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "options": options,
+        "sources": [
+            {
+                "name": read.stream.source.name,
+                "format": read.stream.format,
+                "sha256": read.stream.sha256,
+                "rows": read.stream.rows,
+                "not_trainable": read.bad,
+                "repeats": repeats.get(number, 0),
+                "train": kept[0].get(number, 0),
+                "val": kept[1].get(number, 0),
+            }
+            for number, read in enumerate(collected.reads)
+        ],
+        "steps": steps_of(collected),
+        "shapes": dict(sorted(collected.shapes.items())),
+        "answers_trimmed_in_rows": collected.trimmed,
+        "columns_left_behind": dict(sorted(collected.unused.items())),
+        "labels": labels if any(label for side in labels.values() for label in side) else {},
+        "likely_secrets": dict(sorted(collected.secrets.items())),
+        "tokens": {name: found.as_mapping() for name, found in measures.items()} or None,
+        "files": files,
+    }
+
+
+def write_card(folder: Path, card: dict[str, Any], measures: dict[str, Measures]) -> None:
+    """Write both forms."""
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    (folder / "data_card.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+    lines = ["# Data card", "", "```", *summary(card, measures), "```", ""]
+    (folder / "data_card.md").write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
+def summary(card: dict[str, Any], measures: dict[str, Measures]) -> list[str]:
+    """Write the card for a person."""
+    steps = card["steps"]
+    lines = [f"{source['rows']:>10,}  rows of {source['name']} ({source['format']})" for source in card["sources"]]
+    lines += [f"{-count:>10,}  {reason}" for reason, count in steps["dropped"].items()]
+    lines += [f"{steps['train']:>10,}  rows to train on: train.jsonl", f"{steps['val']:>10,}  rows held out: val.jsonl"]
+    if card["answers_trimmed_in_rows"]:
+        lines.append(f"{card['answers_trimmed_in_rows']:>10,}  rows lost answers in front of their first question")
+    if card["columns_left_behind"]:
+        names = ", ".join(list(card["columns_left_behind"])[:8])
+        lines.append(f"{'':>10}  columns left behind: {names}")
+    for label in sorted({*card["labels"].get("train", {}), *card["labels"].get("val", {})}):
+        counts = [card["labels"][side].get(label, 0) for side in ("train", "val")]
+        lines.append(f"{'':>10}  {label}: {counts[0]:,} to train on, {counts[1]:,} held out")
+    for name, found in measures.items():
+        lines += ["", *chart(found, f"tokens a row, {name}")]
+    return lines
+
+
+def chart(found: Measures, title: str) -> list[str]:
+    """Draw one side's lengths, with what they amount to."""
+    if not found.rows:
+        return []
+    share = found.trainable_tokens / found.tokens
+    lines = [title, *bars(found.histogram, found.max_seq_length)]
+    lines.append(
+        f"{found.tokens:,} tokens at {found.max_seq_length} a row, {share:.0%} of them with loss; "
+        f"{rows(found.truncated_rows)} cut by {found.truncated_tokens:,} tokens"
+    )
+    lines.append(
+        f"packed they fill {rows(found.packing.sequences, 'sequence')} to {found.packing.packed:.0%}; "
+        f"one row each, to {found.packing.padded:.0%}"
+    )
+    return lines

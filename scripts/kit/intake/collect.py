@@ -1,0 +1,227 @@
+"""Read every source into the ledger: each row is entered there or named as a problem, and all of them are counted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from kit.data.conversations import Problems, RowProblem
+from kit.data.pool import in_order, processes_for
+from kit.findings import Finding, error, warning
+from kit.intake.formats import Stream
+from kit.intake.ledger import TRAIN, VAL, Ledger
+from kit.intake.work import Worker, in_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+    from kit.intake.near import NearIndex
+    from kit.intake.sources import Source
+    from kit.intake.work import Batch, Chunk, Job
+
+_HELD_OUT_NAMES = frozenset({"val", "valid", "validation", "dev", "eval", "test"})
+
+
+@dataclass
+class Read:
+    """One source and what became of its rows.
+
+    Attributes:
+        stream: How it was read.
+        problems: Rows that cannot be trained on, by kind.
+        bad: How many these are.
+        good: Rows that can.
+    """
+
+    stream: Stream
+    problems: Problems = field(default_factory=Problems)
+    bad: int = 0
+    good: int = 0
+
+    def place(self, line: int) -> str:
+        """Name one of its rows."""
+        return f"{self.stream.source.name}:{line}"
+
+
+@dataclass
+class Collected:
+    """All sources, read.
+
+    Attributes:
+        ledger: The rows that can be trained on.
+        reads: Each source.
+        shapes: Rows by the shape they were written in.
+        unused: Columns that were not carried over, by rows.
+        trimmed: Rows that lost answers in front of their first question.
+        secrets: Likely secrets by kind.
+        secret_places: The first of each kind: (source, line, what may be shown of it).
+        reasons: Rows that cannot be trained on, by reason.
+    """
+
+    ledger: Ledger
+    reads: list[Read] = field(default_factory=list)
+    shapes: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+    trimmed: int = 0
+    secrets: Counter[str] = field(default_factory=Counter)
+    secret_places: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rows(self) -> int:
+        """Rows that were read, good and bad."""
+        return sum(read.stream.rows for read in self.reads)
+
+    def place(self, number: int) -> str:
+        """Name a row of the ledger by its source and line."""
+        source, line = self.ledger.where(number)
+        return self.reads[source].place(line)
+
+    def problem_findings(self) -> list[Finding]:
+        """Return what keeps rows, or the rest of a file, from being trained on."""
+        findings: list[Finding] = []
+        for read in self.reads:
+            name = read.stream.source.name
+            findings += read.problems.findings(name)
+            if read.stream.broken:
+                broken = read.stream.broken
+                findings.append(error("data.file", f"the file {broken}", broken.fix, f"{name}:{broken.line}"))
+            elif not read.stream.rows:
+                findings.append(error("data.empty", "holds no rows", "write one row a line, or take it out", name))
+        return findings
+
+
+@dataclass(frozen=True)
+class Collector:
+    """How sources are read.
+
+    Attributes:
+        job: What each row is put through.
+        split: Of Hugging Face datasets.
+        revision: Of Hugging Face datasets.
+        format: What files are written as, where their names do not say it.
+        processes: How many may work; None for one a core.
+        rejects: Where bad rows are listed, a line of JSON each.
+        near: What finds near duplicates; None to look for none.
+        for_audit: Files named as validation data are held out, and no text is kept to be written.
+    """
+
+    job: Job
+    split: str = "train"
+    revision: str | None = None
+    format: str | None = None
+    processes: int | None = None
+    rejects: TextIO | None = None
+    near: NearIndex | None = None
+    for_audit: bool = False
+
+    def collect(self, sources: list[Source], ledger: Ledger) -> tuple[Collected, list[Finding]]:
+        """Read every source; return what was read, and the sources that could not be read at all."""
+        collected = Collected(ledger)
+        unreadable: list[Finding] = []
+        collected.reads = [Read(Stream(source, self.split, self.revision, self.format)) for source in sources]
+        with _progress(sources) as bar:
+            for read in collected.reads:
+                read.stream.progress = bar.update
+            chunks = _chunks(collected.reads, unreadable)
+            for batch in in_order(Worker(self.job), chunks, processes_for(self.processes)):
+                read = collected.reads[batch.source]
+                same_as = _near_duplicates(batch, self.near, ledger.count)
+                side = VAL if self.for_audit and is_held_out(read.stream.source) else TRAIN
+                ledger.add(batch.source, batch.rows, side=side, same_as=same_as, keep_text=not self.for_audit)
+                _count(collected, read, batch, self.rejects)
+                bar.set_postfix_str(f"{ledger.count:,} rows", refresh=False)
+        return collected, unreadable
+
+
+def is_held_out(source: Source) -> bool:
+    """Tell by its name whether a file holds validation data."""
+    return Path(source.name).name.split(".")[0].lower() in _HELD_OUT_NAMES
+
+
+def _chunks(reads: list[Read], unreadable: list[Finding]) -> Iterator[Chunk]:
+    for number, read in enumerate(reads):
+        try:
+            yield from in_chunks(number, read.stream)
+        except OSError as exc:
+            fix = "give it rights, or take it out"
+            reason = exc.strerror or str(exc)
+            unreadable.append(error("data.unreadable", f"cannot be read ({reason})", fix, read.stream.source.name))
+
+
+def _near_duplicates(batch: Batch, near: NearIndex | None, before: int) -> list[int | None]:
+    if near is None:
+        return []
+    return [near.first_like(before + at, row.signature) for at, row in enumerate(batch.rows, start=1)]
+
+
+def _count(collected: Collected, read: Read, batch: Batch, rejects: TextIO | None) -> None:
+    read.good += len(batch.rows)
+    collected.shapes += batch.shapes
+    collected.unused += batch.unused
+    collected.trimmed += batch.trimmed
+    for problem in batch.problems:
+        read.bad += 1
+        read.problems.add(problem)
+        collected.reasons[_reason(collected.reasons, problem)] += 1
+        if rejects:
+            rejects.write(reject(read.stream.source.name, problem.line, problem.message, problem.fix))
+    for line, kind, masked in batch.secrets:
+        collected.secrets[kind] += 1
+        places = collected.secret_places[kind]
+        if len(places) < 4:  # noqa: PLR2004 - as many as a finding names
+            places.append((read.place(line), masked))
+
+
+def _reason(reasons: Counter[str], problem: RowProblem) -> str:
+    """Count by reason, but not by a new reason for every row."""
+    return problem.message if problem.message in reasons or len(reasons) < 100 else "for other reasons"  # noqa: PLR2004
+
+
+def reject(file: str, line: int, reason: str, fix: str) -> str:
+    """Write one entry of the rejects file."""
+    return json.dumps({"file": file, "line": line, "reason": reason, "fix": fix}, ensure_ascii=False) + "\n"
+
+
+def _progress(sources: list[Source]) -> Any:
+    """Make a bar with rate and time left where a person is looking: in bytes where all sources have a size."""
+    sizes = [Path(source.path).stat().st_size if source.kind == "file" and source.path else None for source in sources]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    is_bytes = not any(source.kind == "hub" for source in sources)
+    return tqdm(
+        total=total,
+        unit="B" if is_bytes else "row",
+        unit_scale=True,
+        desc="reading",
+        disable=not sys.stderr.isatty(),
+        leave=False,
+    )
+
+
+def secret_findings(collected: Collected) -> list[Finding]:
+    """Return one finding for each kind of likely secret, with its first places and nothing that could be used."""
+    findings = []
+    for kind, count in sorted(collected.secrets.items()):
+        places = collected.secret_places[kind]
+        shown = ", ".join(f"{place} {masked}" for place, masked in places)
+        more = f" and {count - len(places):,} more" if count > len(places) else ""
+        findings.append(
+            warning(
+                "data.secrets",
+                f"{count:,} time{'' if count == 1 else 's'} what looks like {_article(kind)}: {shown}{more}",
+                "take them out before training: a model repeats what it learnt",
+                places[0][0],
+            )
+        )
+    return findings
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0].lower() in "aeio" else f"a {kind}"

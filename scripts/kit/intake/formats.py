@@ -1,0 +1,147 @@
+"""One source as a stream of rows, whatever it is packed in and written as."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from kit.data.conversations import RowProblem, read_lines
+from kit.data.dataset import file_sha256
+from kit.intake.hub import read_hub
+from kit.intake.json_values import FileError, read_values
+from kit.intake.sources import suffix_of
+from kit.intake.tables import read_csv, read_parquet
+from kit.intake.unpack import FOREIGN, CountedFile, UnpackError, unpacked
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable, Iterator
+
+    from kit.intake.sources import Source
+
+FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
+_BY_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_PEEKED = 4096
+
+Raw = tuple[int, Any] | RowProblem
+
+
+@dataclass
+class Stream:
+    """One source being read.
+
+    Attributes:
+        source: Which.
+        split: Of a Hugging Face dataset.
+        revision: Of a Hugging Face dataset.
+        format: What its rows are written as; None until that is known, or given by the person.
+        rows: How many have been yielded, problems among them.
+        sha256: Of the bytes as they lie on the disk, or of a dataset's rows; empty until all are read.
+        broken: What kept the rest from being read; None where all was.
+    """
+
+    source: Source
+    split: str = "train"
+    revision: str | None = None
+    format: str | None = None
+    rows: int = 0
+    sha256: str = ""
+    broken: FileError | None = None
+    progress: Callable[[int], None] | None = field(default=None, repr=False)
+
+    def __iter__(self) -> Iterator[Raw]:
+        """Yield (line, row) or a problem; the row is bytes where it is still to be parsed.
+
+        What breaks the file off is kept in ``broken``, so that the rows before it are still judged.
+
+        Raises:
+            OSError: The source cannot be opened or read at all.
+        """
+        try:
+            for item in self._items():
+                self.rows += 1
+                yield item
+        except FileError as exc:
+            self.broken = exc
+        except UnpackError as exc:
+            self.broken = FileError(max(self.rows, 1), str(exc), "pack the file again, or get it again")
+
+    @property
+    def unit(self) -> str:
+        """What rows are counted in: lines of text, or rows of a table without lines."""
+        return "row" if self.source.kind == "hub" or self.format == "parquet" else "line"
+
+    def _items(self) -> Iterator[Raw]:
+        source = self.source
+        if source.kind == "hub":
+            self.format = "dataset"
+            yield from read_hub(self)
+            return
+        with contextlib.ExitStack() as stack:
+            file = sys.stdin.buffer if source.path is None else stack.enter_context(Path(source.path).open("rb"))
+            counted = CountedFile(cast("BinaryIO", file), self.progress)
+            content = unpacked(cast("BinaryIO", counted))
+            packed = not isinstance(content.raw, CountedFile)
+            head = content.peek(_PEEKED)
+            self.format = self.format or _BY_SUFFIX.get(suffix_of(source.name)) or self._guess(head)
+            if not head:
+                counted.drain()
+                self.sha256 = counted.sha256()
+                return
+            if head.startswith(b"PAR1") or self.format == "parquet":
+                yield from self._parquet(packed=packed, head=head)
+                return
+            foreign = next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None)
+            if foreign:
+                raise FileError(1, f"is {foreign}, which is not read", "unpack it, or write it as JSONL")
+            yield from self._text(content, head)
+            counted.drain()
+            self.sha256 = counted.sha256()
+
+    def _guess(self, head: bytes) -> str:
+        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if start.startswith(b"PAR1"):
+            return "parquet"
+        if start.startswith(b"["):
+            return "json"
+        if start.startswith(b"{") or not start or head.startswith(_MARKS):
+            return "jsonl"
+        first = start.split(b"\n", 1)[0]
+        if any(delimiter in first for delimiter in (b",", b";", b"\t")) and b"{" not in first:
+            return "csv"
+        formats = ", ".join(FORMATS)
+        raise FileError(1, "is in none of the known formats", f"say which with --format, if it is one: {formats}")
+
+    def _text(self, content: io.BufferedReader, head: bytes) -> Iterator[Raw]:
+        if head.startswith(_MARKS):
+            raise FileError(1, "is UTF-16", "save the file as UTF-8")
+        if self.format in {"csv", "tsv"}:
+            yield from read_csv(content, tabs=self.format == "tsv")
+        elif self.format == "json":
+            yield from read_values(content)
+        else:
+            yield from read_lines(content)
+
+    def _parquet(self, *, packed: bool, head: bytes) -> Iterator[Raw]:
+        self.format = "parquet"
+        if self.source.path is None or packed:
+            raise FileError(
+                1, "is Parquet inside something else, and Parquet is read from both ends", "unpack it first"
+            )
+        if not head.startswith(b"PAR1"):
+            raise FileError(1, "is no Parquet file", "name it by what it is, or say so with --format")
+        yield from read_parquet(self.source.path)
+        self.sha256 = file_sha256(Path(self.source.path))
+        if self.progress:
+            self.progress(Path(self.source.path).stat().st_size)

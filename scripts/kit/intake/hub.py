@@ -1,0 +1,85 @@
+"""A Hugging Face dataset, streamed through ``datasets``: from the hub, from a folder, or as it was saved to disk.
+
+No code of a dataset's repository is ever run: datasets 4 and later have no such thing, and nothing here allows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.intake.json_values import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kit.intake.formats import Stream
+
+_REASON_SHOWN = 160
+
+
+def read_hub(stream: Stream) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each row of one split with its number.
+
+    Raises:
+        FileError: The dataset, the split or a part of it cannot be had.
+    """
+    name = stream.source.path or ""
+    digest = hashlib.sha256()
+    number = 0
+    try:
+        for number, row in enumerate(_open(name, stream.split, stream.revision), start=1):
+            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=True, default=repr).encode())
+            if stream.progress:
+                stream.progress(1)
+            yield number, row
+    except FileError:
+        raise
+    except Exception as exc:  # datasets raises what its dozens of readers raise
+        what = "cannot be loaded" if number == 0 else f"cannot be read behind row {number}"
+        raise FileError(number + 1, f"{what} ({_reason(exc)})", _advice(exc, stream)) from exc
+    stream.sha256 = digest.hexdigest()
+
+
+def _open(name: str, split: str, revision: str | None) -> Any:
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    with contextlib.suppress(ImportError):
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = Path(name).expanduser()
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        saved = datasets.load_from_disk(str(folder))
+        if not isinstance(saved, datasets.DatasetDict):
+            return saved
+        if split not in saved:
+            raise FileError(1, f"has no split {split!r}", f"--split one of {', '.join(sorted(map(str, saved)))}")
+        return saved[split]
+    return datasets.load_dataset(
+        str(folder) if folder.is_dir() else name, split=split, revision=revision, streaming=True
+    )
+
+
+def _reason(exc: Exception) -> str:
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    return text if len(text) <= _REASON_SHOWN else f"{text[:_REASON_SHOWN]}…"
+
+
+def _advice(exc: Exception, stream: Stream) -> str:
+    kind, text = type(exc).__name__, str(exc)
+    if "split" in text.lower():
+        return "name one of its splits with --split"
+    if "Gated" in kind or "401" in text or "403" in text:
+        return "accept the dataset's terms on its page, then `hf auth login` or set HF_TOKEN"
+    if "script" in text.lower() or "trust_remote_code" in text:
+        return "its repository needs its own code, which is not run here: export it to Parquet"
+    if stream.revision:
+        return "check the name, the --revision and the network"
+    return "check the name and the network, or download its files and name their folder"

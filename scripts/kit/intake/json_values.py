@@ -1,0 +1,133 @@
+"""Rows of a JSON file: one array of them, or one value after the other, read without holding the whole file."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from typing import TYPE_CHECKING, Any
+
+from kit.data.conversations import LONGEST_ROW_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+_READ_BYTES = 1 << 20
+_SPACE = " \t\r\n"
+
+
+class FileError(ValueError):
+    """From some place on a file cannot be read, so its rows cannot even be counted.
+
+    Attributes:
+        line: Where.
+        fix: What mends it.
+    """
+
+    def __init__(self, line: int, message: str, fix: str) -> None:
+        """Keep the parts apart, as findings show them."""
+        super().__init__(message)
+        self.line, self.fix = line, fix
+
+
+def read_values(file: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """Yield each row with the line it begins at.
+
+    Raises:
+        FileError: What follows is no JSON; where one value ends and the next begins is not known then.
+    """
+    window = _Window(file)
+    if not window.skip_space():
+        return
+    in_array = window.take("[")
+    first = True
+    while True:
+        if not window.skip_space():
+            if in_array:
+                raise FileError(window.line, "ends before its list does", "complete the file: it was cut off")
+            return
+        if in_array and window.take("]"):
+            if window.skip_space():
+                raise FileError(window.line, "goes on behind the end of its list", "put all rows into one list")
+            return
+        if not first and window.take(","):
+            window.skip_space()
+        elif not first and in_array:
+            raise FileError(window.line, "has no comma between two rows", "separate the rows of the list by commas")
+        first = False
+        line = window.line
+        yield line, window.value()
+
+
+class _Window:
+    """The part of a file that is looked at: it grows for a value that is not complete, and forgets what was read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.line = 1
+        self._file = file
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")()
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        self._parse = json.JSONDecoder().raw_decode
+
+    def _grow(self, size: int = 0) -> bool:
+        if self._ended:
+            return False
+        data = self._file.read(max(_READ_BYTES, size))
+        self._ended = not data
+        if b"\0" in data:
+            raise FileError(self.line, "holds NUL bytes, as UTF-16 does", "save the file as UTF-8")
+        try:
+            more = self._decode.decode(data, final=self._ended)
+        except UnicodeDecodeError as exc:
+            line = self.line + self._text[self._at :].count("\n") + data[: exc.start].count(b"\n")
+            raise FileError(line, "is not UTF-8", "save the file as UTF-8") from exc
+        self._text = self._text[self._at :] + more
+        self._at = 0
+        return not self._ended
+
+    def skip_space(self) -> bool:
+        """Go to the next character that means something; tell whether there is one."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in _SPACE:
+                self.line += self._text[self._at] == "\n"
+                self._at += 1
+            if self._at < len(self._text):
+                return True
+            if not self._grow() and self._at >= len(self._text):
+                return False
+
+    def take(self, character: str) -> bool:
+        """Step over a character where it is the next one."""
+        if self._text[self._at : self._at + 1] != character:
+            return False
+        self._at += 1
+        return True
+
+    def value(self) -> Any:
+        """Parse one value."""
+        while True:
+            try:
+                value, end = self._parse(self._text, self._at)
+            except RecursionError as exc:
+                raise FileError(self.line, "is nested too deep", "write flat rows") from exc
+            except json.JSONDecodeError as exc:
+                if self._ended:
+                    line = self.line + self._text.count("\n", self._at, exc.pos)
+                    raise FileError(line, f"is not valid JSON ({exc.msg})", "mend it there, or write JSONL") from exc
+            except ValueError as exc:
+                raise FileError(self.line, "holds a number too long", "write it as text") from exc
+            else:
+                if end < len(self._text) or self._ended:
+                    self.line += self._text.count("\n", self._at, end)
+                    self._at = end
+                    return value
+            size = len(self._text) - self._at
+            if size > LONGEST_ROW_BYTES:
+                limit = f"{LONGEST_ROW_BYTES >> 20} MB"
+                what = f"holds a row longer than {limit}, or is broken there"
+                raise FileError(
+                    self.line, what, f"write rows under {limit}, or JSONL, where one bad row hurts no other"
+                )
+            self._grow(size)

@@ -1,0 +1,57 @@
+"""Near duplicates: rows that share most of their runs of words, found with datasketch's MinHash and LSH.
+
+The index is held in memory, about 3.5 kB a row that is kept (measured: docs/DATA.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PERMUTATIONS = 128
+DEFAULT_THRESHOLD = 0.8
+_SEED = 1
+_prototype: Any = None
+
+
+def minhash(parts: Iterable[str]) -> bytes:
+    """Return the MinHash of a set of strings as bytes: the same on every machine."""
+    signature = _empty()
+    signature.update_batch([part.encode("utf-8", "surrogatepass") for part in parts])
+    return np.asarray(signature.hashvalues).astype("<u8").tobytes()
+
+
+class NearIndex:
+    """The rows kept so far, by what they resemble."""
+
+    def __init__(self, threshold: float = DEFAULT_THRESHOLD) -> None:
+        """Call rows the same that share ``threshold`` of their runs of words, by estimate."""
+        from datasketch import MinHashLSH
+
+        self._threshold = threshold
+        self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+        self._kept: dict[int, Any] = {}
+
+    def first_like(self, number: int, signature: bytes) -> int | None:
+        """Return the first row kept that is like this one; where there is none, keep this one."""
+        own = _empty()
+        own.hashvalues = np.frombuffer(signature, "<u8").astype(own.hashvalues.dtype)
+        for candidate in sorted(self._index.query(own)):
+            if own.jaccard(self._kept[candidate]) >= self._threshold:
+                return int(candidate)
+        self._index.insert(number, own)
+        self._kept[number] = own
+        return None
+
+
+def _empty() -> Any:
+    from datasketch import MinHash
+
+    global _prototype  # noqa: PLW0603 - its permutations take a while to draw
+    if _prototype is None:
+        _prototype = MinHash(num_perm=PERMUTATIONS, seed=_SEED)
+    return _prototype.copy()

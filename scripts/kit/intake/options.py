@@ -1,0 +1,196 @@
+"""The options of data preparation: what a person may ask for, checked, and what tokens are counted with."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.config.error import ConfigError
+from kit.config.resolve import resolve
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.data.shapes import Reading
+from kit.findings import Finding, ok, skipped
+from kit.intake.formats import FORMATS
+from kit.intake.near import DEFAULT_THRESHOLD
+from kit.intake.prepare import Wanted
+from kit.intake.split import DEFAULT_SHARE, MOST_BY_DEFAULT, Split
+from kit.intake.work import Job
+from kit.machine.platforms import judge
+from kit.machine.probe import probe
+from kit.model.files import ModelFileError
+from kit.verdict import recommended
+
+MAPPED = ("user", "assistant", "system", "messages")
+
+
+class UsageError(Exception):
+    """The command was used wrongly: one sentence, and what mends it."""
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        """Keep both parts apart."""
+        super().__init__(message)
+        self.fix = fix
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What tokens are counted with: no tokenizer where the model's is not on this machine."""
+
+    model: str
+    tokenizer: ChatTokenizer | None
+    max_seq_length: int
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Make the command's parser."""
+    first, _, rest = description.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("input", nargs="*", help="files, folders, globs, - for standard input, hf:NAME for a Hugging Face dataset")
+    add("--audit", action="store_true", help="judge the rows and write nothing")
+    add("--json", action="store_true", help="one JSON object on stdout")
+    reading = parser.add_argument_group("what the rows are")
+    add = reading.add_argument
+    add(
+        "--map", nargs="+", metavar="ROLE=COLUMN", default=[], help="columns of user, assistant, system; or of messages"
+    )
+    add("--text-prompt", metavar="TEXT", help="the user turn in front of rows that are plain text")
+    add("--trim", action="store_true", help="leave out answers in front of the first question")
+    add("--format", choices=FORMATS, help="what files are written as, where their names do not say it")
+    add("--split", default="train", help="of a Hugging Face dataset (default: train)")
+    add("--revision", help="of a Hugging Face dataset: branch, tag or commit")
+    keeping = parser.add_argument_group("what is kept")
+    add = keeping.add_argument
+    add("--on-bad-row", choices=("stop", "drop"), default="stop", help="write nothing (default), or leave the row out")
+    add("--dedupe", choices=("none", "exact", "near"), default="none", help="drop rows that repeat an earlier one")
+    add("--near-threshold", type=float, default=DEFAULT_THRESHOLD, help=f"likeness (default: {DEFAULT_THRESHOLD})")
+    add("--long-rows", choices=("keep", "drop"), default="keep", help="rows longer than the sequence length")
+    holding = parser.add_argument_group("what is held out")
+    add = holding.add_argument
+    default = f"{DEFAULT_SHARE:.0%}, at most {MOST_BY_DEFAULT:,} rows"
+    add("--val-share", type=float, help=f"share of the rows (default: {default})".replace("%", "%%"))
+    add("--group", metavar="KEY", help="rows with the same KEY stay on one side")
+    add("--stratify", metavar="KEY", help="each value of KEY has its share on both sides")
+    add("--seed", type=int, default=42, help="another seed holds out other rows (default: 42)")
+    measuring = parser.add_argument_group("what tokens are counted with")
+    add = measuring.add_argument
+    add("--config", type=Path, help="the configuration the data is for (default: the one that fits this machine)")
+    add("--model", help="the base model, in place of the configuration's")
+    add("--max-seq-length", type=int, help="the sequence length, in place of the configuration's")
+    add("--no-cache", action="store_true", help="count every row again")
+    add("--processes", type=int, help="how many may work at once (default: one a core)")
+    writing = parser.add_argument_group("what is written")
+    writing.add_argument(
+        "--out", type=Path, default=Path("data/processed"), help="the folder (default: data/processed)"
+    )
+    writing.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote there")
+    return parser
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse what no row could be read with.
+
+    Raises:
+        UsageError: With the option and what is allowed.
+    """
+    if options.val_share is not None and not 0 <= options.val_share < 1:
+        raise UsageError(f"--val-share {options.val_share}: a share is from 0 up to, and without, 1", "--val-share 0.1")
+    if not 0 < options.near_threshold <= 1:
+        raise UsageError(f"--near-threshold {options.near_threshold}: above 0, up to 1", "--near-threshold 0.8")
+    for name in ("max_seq_length", "processes"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: at least 1")
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        role, sign, column = pair.partition("=")
+        if role not in MAPPED or not sign or not column:
+            raise UsageError(f"--map {pair}: not ROLE=COLUMN", f"roles are {', '.join(MAPPED)}")
+        columns[role] = column
+    if columns and "messages" not in columns and not {"user", "assistant"} <= set(columns):
+        raise UsageError("--map needs user and assistant, or messages", "--map user=COLUMN assistant=COLUMN")
+    if "messages" in columns and {"user", "assistant"} & set(columns):
+        raise UsageError("--map takes user and assistant, or messages, not both")
+    return columns
+
+
+def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
+    """Return what tokens are counted with, and what there is to say about it.
+
+    Raises:
+        UsageError: The configuration or the model that was named cannot be used.
+    """
+    name, revision, length = options.model, None, options.max_seq_length
+    if name is None or length is None:
+        config = options.config or recommended(judge(probe()))
+        try:
+            settings = resolve(config, ()).settings
+        except ConfigError as exc:
+            raise UsageError(str(exc).splitlines()[0], f"make config CONFIG={config} shows all of it") from exc
+        if name is None:
+            name, revision = settings.model.model_name_or_path, settings.model.revision
+        length = length or settings.training.max_seq_length
+    try:
+        tokenizer = ChatTokenizer.load(name, revision)
+    except ModelFileError as exc:
+        if options.model:
+            found, _, fix = str(exc).rpartition("; ")
+            raise UsageError(found, fix) from exc
+        found, _, fix = str(exc).rpartition("; ")
+        return Meter(name, None, length), [skipped("data.tokens", f"{found}, so tokens were not counted", fix)]
+    return Meter(name, tokenizer, length), [ok("model.tokenizer", f"tokens are those of {name}, {length} a row")]
+
+
+def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Wanted:
+    """Put the options into what the work is done by.
+
+    Raises:
+        UsageError: Columns are not named as they should be.
+    """
+    columns = _columns(options.map)
+    job = Job(
+        Reading(columns, options.text_prompt, options.trim),
+        meter.tokenizer,
+        meter.max_seq_length,
+        options.group,
+        options.stratify,
+        options.dedupe == "near",
+        drop_long=options.long_rows == "drop",
+        cache=None if options.no_cache else cache,
+    )
+    said: dict[str, Any] = {
+        "map": columns,
+        "text_prompt": options.text_prompt,
+        "trim": options.trim,
+        "on_bad_row": options.on_bad_row,
+        "dedupe": options.dedupe,
+        "near_threshold": options.near_threshold if options.dedupe == "near" else None,
+        "long_rows": options.long_rows,
+        "val_share": options.val_share,
+        "group": options.group,
+        "stratify": options.stratify,
+        "seed": options.seed,
+        "hub_split": options.split,
+        "hub_revision": options.revision,
+        "max_seq_length": meter.max_seq_length if meter.tokenizer else None,
+        "model": meter.model if meter.tokenizer else None,
+    }
+    return Wanted(
+        job,
+        options.out,
+        options.dedupe,
+        options.near_threshold,
+        options.on_bad_row == "drop",
+        Split(options.val_share, options.seed, options.group is not None),
+        options.split,
+        options.revision,
+        options.format,
+        options.processes,
+        said,
+    )

@@ -1,0 +1,181 @@
+"""From sources to a folder of prepared data, or to an audit that writes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.audit.findings import duplicate_findings, leakage_findings, measures_of, token_findings
+from kit.findings import Finding, has_errors, ok
+from kit.intake.card import REPEATS, SIDES, build_card, write_card
+from kit.intake.collect import Collected, Collector, reject, secret_findings
+from kit.intake.ledger import TRAIN, VAL, Ledger
+from kit.intake.near import DEFAULT_THRESHOLD, NearIndex
+from kit.intake.publish import Draft
+from kit.intake.split import Split, split_rows
+from kit.intake.work import Job
+
+if TYPE_CHECKING:
+    from kit.audit.measures import Measures
+    from kit.data.chat_tokenizer import ChatTokenizer
+    from kit.intake.sources import Source
+
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person asked for.
+
+    Attributes:
+        job: What each row is put through.
+        out: The folder to write.
+        dedupe: ``none``, ``exact`` or ``near``.
+        near_threshold: Share of runs of words from which rows are near duplicates.
+        drop_bad_rows: Leave bad rows out, counted and listed, instead of writing nothing.
+        split: How rows are held out.
+        hub_split: Which split of a Hugging Face dataset is read.
+        revision: Which revision of it.
+        format: What files are written as, where their names do not say it.
+        processes: How many may work; None for one a core.
+        said: The options as they go into the card.
+    """
+
+    job: Job = field(default_factory=Job)
+    out: Path = Path("data/processed")
+    dedupe: str = "none"
+    near_threshold: float = DEFAULT_THRESHOLD
+    drop_bad_rows: bool = False
+    split: Split = field(default_factory=Split)
+    hub_split: str = "train"
+    revision: str | None = None
+    format: str | None = None
+    processes: int | None = None
+    said: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        findings: Everything there is to say.
+        card: The data card; of an audit, what it counted.
+        measures: Lengths of each side, or of all rows under ``all``; empty where tokens were not counted.
+        is_written: The folder is there.
+    """
+
+    findings: list[Finding]
+    card: dict[str, Any]
+    measures: dict[str, Measures]
+    is_written: bool
+
+
+def audit(sources: list[Source], wanted: Wanted) -> Outcome:
+    """Judge every row of every source; write nothing.
+
+    Raises:
+        OSError: The temporary folder cannot be written.
+        WorkerDiedError: A worker process was killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="kit-audit-") as folder, contextlib.closing(Ledger(Path(folder))) as ledger:
+        collected, findings = _collector(wanted, for_audit=True).collect(sources, ledger)
+        measures = _measures(collected, wanted, {"all": None})
+        findings += _judge(collected, wanted, measures.get("all"))
+        findings += duplicate_findings(collected) + leakage_findings(collected)
+        card = build_card(collected, wanted.said, measures, {})
+        return Outcome(findings, card, measures, is_written=False)
+
+
+def prepare(sources: list[Source], wanted: Wanted) -> Outcome:
+    """Read, check, make unique, split and write; the folder appears whole or not at all.
+
+    Raises:
+        OSError: The folder cannot be written.
+        sqlite3.Error: The same, from the ledger.
+        WorkerDiedError: A worker process was killed.
+    """
+    with Draft(wanted.out) as draft:
+        books, files = draft.path / ".books", draft.path
+        books.mkdir()
+        with (
+            contextlib.closing(Ledger(books)) as ledger,
+            (files / "rejects.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as rejects,
+        ):
+            near = NearIndex(wanted.near_threshold) if wanted.dedupe == "near" else None
+            collected, findings = _collector(wanted, rejects=rejects, near=near).collect(sources, ledger)
+            bad = collected.problem_findings()
+            cut_off = any(read.stream.broken for read in collected.reads)
+            if wanted.drop_bad_rows and not cut_off and ledger.count:
+                bad = [_dropped(finding) for finding in bad]
+            findings += bad
+            if wanted.dedupe == "exact":
+                ledger.drop_duplicates()
+            split_rows(ledger, wanted.split)
+            for source, line, reason, first_source, first_line in ledger.dropped():
+                first = collected.reads[first_source].place(first_line)
+                name = collected.reads[source].stream.source.name
+                rejects.write(reject(name, line, f"{REPEATS[reason]}: {first}", "--dedupe none keeps it"))
+            measures = _measures(collected, wanted, {name: side for side, name in SIDES.items()})
+            findings += _judge(collected, wanted, _measures(collected, wanted, {"all": None}).get("all"), bad=False)
+            if wanted.dedupe == "none":
+                findings += duplicate_findings(collected)
+            written = {} if has_errors(findings) else _write_sides(ledger, files)
+            rejects.flush()
+            card = build_card(collected, wanted.said, measures, written)
+        if has_errors(findings):
+            return Outcome(findings, card, measures, is_written=False)
+        for path in (*books.iterdir(), books):
+            path.rmdir() if path.is_dir() else path.unlink()
+        if not (files / "rejects.jsonl").stat().st_size:
+            (files / "rejects.jsonl").unlink()
+        write_card(files, card, measures)
+        draft.publish()
+        return Outcome(findings, card, measures, is_written=True)
+
+
+def _collector(wanted: Wanted, **more: Any) -> Collector:
+    return Collector(wanted.job, wanted.hub_split, wanted.revision, wanted.format, wanted.processes, **more)
+
+
+def _judge(collected: Collected, wanted: Wanted, measures: Measures | None, *, bad: bool = True) -> list[Finding]:
+    findings = collected.problem_findings() if bad else []
+    tokenizer: ChatTokenizer | None = wanted.job.tokenizer
+    if measures and tokenizer:
+        findings += token_findings(collected, measures, tokenizer.special_tokens["eos_token"])
+    if wanted.job.secrets:
+        findings += secret_findings(collected) or [ok("data.secrets", "nothing looks like a key, token or address")]
+    return findings
+
+
+def _measures(collected: Collected, wanted: Wanted, sides: dict[str, int | None]) -> dict[str, Measures]:
+    if wanted.job.tokenizer is None:
+        return {}
+    return {name: measures_of(collected, wanted.job.max_seq_length, side) for name, side in sides.items()}
+
+
+def _dropped(finding: Finding) -> Finding:
+    """Turn the error of a bad row into the remark that it was left out."""
+    if finding.id != "data.row":
+        return finding
+    return Finding(finding.id, "warning", f"{finding.message}: left out", finding.fix, finding.where)
+
+
+def _write_sides(ledger: Ledger, folder: Path) -> dict[str, dict[str, Any]]:
+    """Write both files; a side without rows has none."""
+    counts = {side: sum(ledger.counts("source", side).values()) for side in (TRAIN, VAL)}
+    paths = {side: folder / f"{name}.jsonl" for side, name in SIDES.items() if counts[side]}
+    hashes = {side: hashlib.sha256() for side in paths}
+    with contextlib.ExitStack() as stack:
+        files = {side: stack.enter_context(path.open("wb", buffering=_PIECE_BYTES)) for side, path in paths.items()}
+        for side, text in ledger.texts():
+            files[side].write(text)
+            hashes[side].update(text)
+    return {
+        path.name: {"rows": counts[side], "bytes": path.stat().st_size, "sha256": hashes[side].hexdigest()}
+        for side, path in paths.items()
+    }

@@ -1,0 +1,162 @@
+"""Where rows come from: files, folders, globs, standard input and Hugging Face datasets, in a fixed order."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.findings import Finding, error, skipped, warning
+
+STDIN = "-"
+HUB = "hf:"
+KNOWN_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
+PACKED_SUFFIXES = frozenset({".gz", ".zst", ".zstd"})
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+OWN_REPORTS = frozenset({"data_card.json", "rejects.jsonl", "dataset_infos.json"})  # about data, not data
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to read.
+
+    Attributes:
+        name: As the person wrote it, or as it was found in their folder; findings and the card say it.
+        kind: ``file``, ``stdin`` or ``hub``.
+        path: The file; for a Hugging Face dataset its name or folder; None for standard input.
+    """
+
+    name: str
+    kind: str
+    path: str | None = None
+
+
+def find_sources(inputs: list[str], exclude: Path | None = None) -> tuple[list[Source], list[Finding]]:
+    """Find everything the inputs name, each file once.
+
+    Args:
+        inputs: Files, folders, globs, ``-`` and ``hf:NAME`` (or ``owner/name`` where no such path is).
+        exclude: A folder that is not read, such as the one that is written to.
+
+    Returns:
+        The sources, in the order of the inputs and by name within each; and what was wrong with the inputs.
+    """
+    search = _Search(exclude.resolve() if exclude else None)
+    for name in inputs:
+        search.add(name)
+    return search.sources, search.findings
+
+
+class _Search:
+    def __init__(self, exclude: Path | None) -> None:
+        self.sources: list[Source] = []
+        self.findings: list[Finding] = []
+        self._exclude = exclude
+        self._seen: dict[tuple[int, int], str] = {}
+
+    def add(self, name: str) -> None:
+        if name == STDIN:
+            if any(source.kind == "stdin" for source in self.sources):
+                self._error("data.input", "is named twice", "name it once", STDIN)
+            else:
+                self.sources.append(Source("stdin", "stdin"))
+            return
+        if name.startswith(HUB):
+            self.sources.append(Source(name, "hub", name.removeprefix(HUB)))
+            return
+        try:
+            path = Path(name).expanduser()
+            if path.is_dir():
+                self._folder(path)
+            elif os.path.lexists(path):
+                self._file(path, str(path))
+            elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - absolute patterns too
+                for match in matches:
+                    found = Path(match)
+                    self._folder(found) if found.is_dir() else self._file(found, match)
+            elif _HUB_NAME.fullmatch(name) and not glob.has_magic(name) and not path.parent.is_dir():
+                self.sources.append(Source(f"{HUB}{name}", "hub", name))
+            else:
+                self._error("data.missing", "there is no such file or folder", "check the name", name)
+        except (OSError, ValueError, RuntimeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else exc
+            self._error("data.unreadable", f"cannot be looked at ({reason})", "check the name and its rights", name)
+
+    def _file(self, path: Path, name: str) -> None:
+        try:
+            status = path.stat()
+        except OSError as exc:
+            reason = "a link that leads nowhere" if path.is_symlink() else exc.strerror
+            self._error("data.unreadable", f"cannot be read ({reason})", "mend it, or take it out", name)
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._seen:
+            what = f"is the same file as {self._seen[identity]}, and is read once"
+            self.findings.append(warning("data.same_file", what, "name it once", name))
+            return
+        self._seen[identity] = name
+        self.sources.append(Source(name, "file", str(path)))
+
+    def _folder(self, folder: Path) -> None:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            # What `Dataset.save_to_disk` writes: Arrow files, and the folder says what they are.
+            self.sources.append(Source(f"{HUB}{folder}", "hub", str(folder)))
+            return
+        before, others = len(self.sources), []
+        for path in self._walk(folder, frozenset()):
+            if is_data(path.name):
+                self._file(path, str(path))
+            else:
+                others.append(path.name)
+        if others:
+            names = ", ".join(others[:_NAMES_SHOWN]) + (", …" if len(others) > _NAMES_SHOWN else "")
+            what = f"{len(others)} files of other kinds were not read: {names}"
+            self.findings.append(skipped("data.other_files", what, where=str(folder)))
+        if len(self.sources) == before and not any(finding.severity == "error" for finding in self.findings):
+            known = ", ".join(sorted(KNOWN_SUFFIXES))
+            self._error("data.missing", f"holds no data: no {known} file", "name the files themselves", str(folder))
+
+    def _walk(self, folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
+        """List files below a folder by name, following links, but never around in a circle."""
+        try:
+            status = folder.stat()
+            entries = sorted(folder.iterdir())
+        except OSError as exc:
+            self._error("data.unreadable", f"cannot be looked into ({exc.strerror})", "give it rights", str(folder))
+            return []
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            self._error("data.folder_loop", "leads back into a folder above it", "take the link out", str(folder))
+            return []
+        if self._exclude and folder.resolve() == self._exclude:
+            self.findings.append(skipped("data.own_output", "is written to, so it is not read", where=str(folder)))
+            return []
+        files: list[Path] = []
+        for entry in entries:
+            if entry.name.startswith((".", "_")):
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
+            files += self._walk(entry, above | {identity}) if is_folder else [entry]
+        return files
+
+    def _error(self, id: str, message: str, fix: str, where: str) -> None:  # noqa: A002 - the field's own name
+        self.findings.append(error(id, message, fix, where))
+
+
+def is_data(name: str) -> bool:
+    """Tell by its name whether a file in a folder holds rows."""
+    return suffix_of(name) in KNOWN_SUFFIXES and name not in OWN_REPORTS
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix that names the format, behind those that name a compression: ``.jsonl`` of ``a.jsonl.gz``."""
+    path = Path(name.lower())
+    while path.suffix in PACKED_SUFFIXES:
+        path = path.with_suffix("")
+    return path.suffix

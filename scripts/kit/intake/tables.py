@@ -1,0 +1,126 @@
+"""Rows of tables: CSV in the dialects people have, and Parquet by row groups."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem
+from kit.intake.json_values import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+_DELIMITERS = ",;\t|"
+_ROWS_AT_ONCE = 256
+
+
+def read_csv(file: BinaryIO, *, tabs: bool = False) -> Iterator[tuple[int, dict[str, Any]] | RowProblem]:
+    """Yield each row of a CSV file with the line it begins at; its first line names the columns.
+
+    The delimiter is the one of ``, ; tab |`` that the header holds most of. An empty cell is a missing value.
+
+    Raises:
+        FileError: The header cannot be used, or a quote is never closed.
+    """
+    csv.field_size_limit(LONGEST_ROW_BYTES)
+    # What is not UTF-8 comes as lone surrogates, so that it is the row's problem and not the file's.
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        yield from _read_csv(text, tabs=tabs)
+    finally:
+        text.detach()  # the file is somebody else's to close
+
+
+def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict[str, Any]] | RowProblem]:
+    head = text.readline(LONGEST_ROW_BYTES)
+    while head and not head.strip("\ufeff \t\r\n"):
+        head = text.readline(LONGEST_ROW_BYTES)
+    if not head:
+        return
+    if "\0" in head:
+        raise FileError(1, "holds NUL bytes, as UTF-16 does", "save it as CSV UTF-8")
+    delimiter = "\t" if tabs else max(_DELIMITERS, key=head.count)
+    reader = csv.reader(_chain(head, text), delimiter=delimiter, strict=True)
+    names = _header(reader)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            if "end of data" in str(exc) or "field larger" in str(exc):
+                what = "has a quote that is never closed, so where its rows end is not known"
+                raise FileError(line, what, "close the quote; write a quote inside a cell twice") from exc
+            yield RowProblem(line, f"is not valid CSV ({exc})", "quote the cell; write a quote inside it twice")
+            continue
+        if cells:
+            yield _row(names, cells, line)
+
+
+def _chain(head: str, rest: io.TextIOWrapper) -> Iterator[str]:
+    yield head
+    yield from rest
+
+
+def _header(reader: Any) -> list[str]:
+    try:
+        names = [name.strip() for name in next(reader)]
+    except csv.Error as exc:
+        raise FileError(1, f"has a header that is not valid CSV ({exc})", "write the column names there") from exc
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if "" in names and len(names) > 1 and names[-1] == "" and names.count("") == 1:
+        return names  # a delimiter at the end of the header line
+    if twice or "" in names:
+        found = f"{twice[0]!r} twice" if twice and twice[0] else "a column without a name"
+        raise FileError(1, f"has {found} in its header", "give each column a name of its own")
+    return names
+
+
+def _row(names: list[str], cells: list[str], line: int) -> tuple[int, dict[str, Any]] | RowProblem:
+    if len(cells) != len(names):
+        what = f"has {len(cells)} cells, and the header has {len(names)}"
+        return RowProblem(line, what, "quote cells that hold the delimiter, and fill up short rows")
+    row = {name: cell or None for name, cell in zip(names, cells, strict=True) if name}
+    for cell in cells:
+        if "\0" in cell:
+            return RowProblem(line, "holds NUL bytes, as UTF-16 does", "save it as CSV UTF-8")
+        if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
+            return RowProblem(line, "is not UTF-8", "save it as CSV UTF-8 (Excel: 'CSV UTF-8' in Save As)")
+    return line, row
+
+
+def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
+    """Yield each row of a Parquet file with its number, a batch in memory at a time.
+
+    Raises:
+        FileError: The file is no Parquet file, or broken from some row on.
+        OSError: It cannot be read.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    number = 1
+    try:
+        with parquet.ParquetFile(path, pre_buffer=False) as table:
+            for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, use_threads=False):
+                for offset in range(batch.num_rows):
+                    try:
+                        yield number, batch.slice(offset, 1).to_pylist()[0]
+                    except (ValueError, pa.ArrowException) as exc:
+                        reason = "text that is not UTF-8" if isinstance(exc, UnicodeDecodeError) else str(exc)
+                        yield RowProblem(number, f"holds {reason}", "write the column again as strings")
+                    number += 1
+    except pa.ArrowException as exc:
+        raise FileError(number, f"is no Parquet file, or broken ({_reason(exc)})", "write the file again") from exc
+    except OSError as exc:
+        if exc.errno is not None:  # the disk's own; pyarrow raises the same type for broken data, without a number
+            raise
+        raise FileError(number, f"is broken from row {number} on ({_reason(exc)})", "write the file again") from exc
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc).splitlines()[0][:120] if str(exc) else type(exc).__name__

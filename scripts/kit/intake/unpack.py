@@ -1,0 +1,115 @@
+"""A file's bytes: counted, hashed and unpacked as they are read, in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import zlib
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import zstandard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BUFFER_BYTES = 1 << 20
+_DEEPEST = 3  # layers of compression: one is usual, two happen, more are a trick
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+# What is recognised and not read, by its first bytes.
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ\x00": "packed with xz",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+    b"ARROW1": "an Arrow file",
+    b"Obj\x01": "an Avro file",
+}
+_ZSTD_WINDOW_BYTES = 1 << 27  # 128 MB: what `zstd --long` asks for, and the most memory a file may ask for
+
+
+class UnpackError(ValueError):
+    """Packed data that cannot be unpacked; the message is the file's predicate."""
+
+
+class CountedFile(io.RawIOBase):
+    """A binary file that counts and hashes what is read through it.
+
+    Attributes:
+        read_bytes: How many so far.
+    """
+
+    def __init__(self, file: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
+        """Read through ``file``, telling ``progress`` about each piece."""
+        super().__init__()
+        self.read_bytes = 0
+        self._file = file
+        self._progress = progress
+        self._hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read some bytes."""
+        data = self._file.read(len(buffer))
+        size = len(data)
+        buffer[:size] = data
+        self._hash.update(data)
+        self.read_bytes += size
+        if self._progress and size:
+            self._progress(size)
+        return size
+
+    def sha256(self) -> str:
+        """Hash what has been read; call it at the end."""
+        return self._hash.hexdigest()
+
+    def drain(self) -> None:
+        """Read what is left, so that the hash is the whole file's."""
+        buffer = memoryview(bytearray(_BUFFER_BYTES))
+        while self.readinto(buffer):
+            pass
+
+
+class _Unpacked(io.RawIOBase):
+    """Unpacked bytes, with the library's own errors in the kit's words."""
+
+    def __init__(self, file: BinaryIO, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+        if kind == "gzip":
+            self._file: Any = gzip.GzipFile(fileobj=file)
+        else:
+            reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+            self._file = reader.stream_reader(file, read_across_frames=True)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            data = self._file.read1(len(buffer))  # what there is: data before a break is not lost with it
+        except EOFError as exc:
+            raise UnpackError(f"ends in the middle of its {self._kind} data") from exc
+        except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as exc:
+            raise UnpackError(f"holds broken {self._kind} data") from exc
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def unpacked(file: BinaryIO) -> io.BufferedReader[Any]:
+    """Unpack gzip and zstd, told by their first bytes and not by the file's name, one inside the other too.
+
+    Raises:
+        UnpackError: There are too many layers.
+    """
+    buffered: io.BufferedReader[Any] = io.BufferedReader(cast("io.RawIOBase", file), _BUFFER_BYTES)
+    for _ in range(_DEEPEST):
+        kind = next((kind for magic, kind in _PACKED.items() if buffered.peek(4).startswith(magic)), None)
+        if kind is None:
+            return buffered
+        buffered = io.BufferedReader(_Unpacked(cast("BinaryIO", buffered), kind), _BUFFER_BYTES)
+    raise UnpackError(f"is packed more than {_DEEPEST} times over")

@@ -1,0 +1,261 @@
+"""What is done with each row on its own, on all cores: parse, shape, measure, fingerprint, look for secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kit.audit.lengths import Ruler
+from kit.audit.secrets import find_secrets
+from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
+from kit.data.shapes import PLAIN, Reading, Shaped, shape_row
+from kit.data.turns import Message, RowError, kind_of, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from kit.audit.length_cache import Length
+    from kit.data.chat_tokenizer import ChatTokenizer
+    from kit.intake.formats import Raw
+
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 4 << 20
+DIGEST_BYTES = 16
+_SHINGLE_WORDS = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every row is put through.
+
+    Attributes:
+        reading: What the person says about the rows' columns.
+        tokenizer: The base model's; None leaves tokens uncounted.
+        max_seq_length: Rows are cut there when trained on.
+        group: Column whose rows stay on one side of the split.
+        label: Column whose shares are kept on both sides.
+        near: Whether to prepare for finding near duplicates.
+        secrets: Whether to look for secrets.
+        drop_long: Refuse rows longer than ``max_seq_length``.
+        cache: Where token lengths are remembered; None for nowhere.
+    """
+
+    reading: Reading = PLAIN
+    tokenizer: ChatTokenizer | None = None
+    max_seq_length: int = 0
+    group: str | None = None
+    label: str | None = None
+    near: bool = False
+    secrets: bool = True
+    drop_long: bool = False
+    cache: Path | None = None
+
+
+class Row(NamedTuple):
+    """A row that can be trained on.
+
+    Attributes:
+        line: Where it stands in its source.
+        text: The row as it is written, a line of JSON without its end.
+        exact: Hash of its turns, letter for letter.
+        loose: Hash of its turns without regard to case, blanks and Unicode forms.
+        group: Hash of its group; empty for none.
+        label: What it is stratified by; empty for nothing.
+        length: Its tokens; None where they were not counted.
+        signature: For finding near duplicates; empty where that was not asked for.
+    """
+
+    line: int
+    text: bytes
+    exact: bytes
+    loose: bytes
+    group: bytes
+    label: str
+    length: Length | None
+    signature: bytes
+
+
+@dataclass
+class Batch:
+    """What became of some rows of one source.
+
+    Attributes:
+        source: Which, by number.
+        rows: Those that can be trained on, in order.
+        problems: Those that cannot.
+        secrets: (line, kind, masked) of what looks like a secret.
+        shapes: Rows by shape.
+        unused: Columns that were not carried over, and how often.
+        trimmed: Rows that lost answers in front of their first question.
+    """
+
+    source: int
+    rows: list[Row] = field(default_factory=list)
+    problems: list[RowProblem] = field(default_factory=list)
+    secrets: list[tuple[int, str, str]] = field(default_factory=list)
+    shapes: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+    trimmed: int = 0
+
+
+Chunk = tuple[int, list["Raw"]]
+
+
+def in_chunks(source: int, rows: Iterable[Raw]) -> Iterator[Chunk]:
+    """Cut a source's rows into pieces of work.
+
+    The cuts follow the content where it is bytes: a line put into a file moves only the piece it falls into, so the
+    lengths of all others are still known.
+    """
+    chunk: list[Raw] = []
+    size = 0
+    for item in rows:
+        chunk.append(item)
+        raw = None if isinstance(item, RowProblem) else item[1]
+        size += len(raw) if isinstance(raw, bytes) else 0
+        is_cut = isinstance(raw, bytes) and hash_of(raw) % _ROWS_AT_ONCE == 0
+        if is_cut or len(chunk) >= 2 * _ROWS_AT_ONCE or size >= _BYTES_AT_ONCE:
+            yield source, chunk
+            chunk, size = [], 0
+    if chunk:
+        yield source, chunk
+
+
+def hash_of(raw: bytes) -> int:
+    """Hash a line quickly; the same in every process, unlike Python's own."""
+    return zlib.crc32(raw)
+
+
+class Worker:
+    """Does the job, chunk by chunk; travels to another process as the job alone."""
+
+    def __init__(self, job: Job) -> None:
+        """Prepare; the cache is opened at the first chunk, in the process that works."""
+        self.job = job
+        self._ruler: Ruler | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without the open cache."""
+        return Worker, (self.job,)
+
+    def __call__(self, chunk: Chunk) -> Batch:
+        """Work on some rows."""
+        job = self.job
+        source, items = chunk
+        batch = Batch(source)
+        good: list[tuple[Conversation, Shaped, dict[str, Any]]] = []
+        for item in items:
+            if isinstance(item, RowProblem):
+                batch.problems.append(item)
+                continue
+            line, raw = item
+            try:
+                row = parse_row(raw) if isinstance(raw, bytes) else checked_object(raw)
+                shaped = shape_row(row, job.reading)
+                _key(row, job.group), _key(row, job.label)
+            except RowError as exc:
+                batch.problems.append(RowProblem(line, str(exc), exc.fix))
+                continue
+            good.append((Conversation(shaped.messages, line), shaped, row))
+        texts = [_written(conversation.messages) for conversation, _, _ in good]
+        lengths = self._measure([conversation for conversation, _, _ in good], texts)
+        for (conversation, shaped, row), text, length in zip(good, texts, lengths, strict=True):
+            problem = length if isinstance(length, RowProblem) else self._too_long(conversation, length)
+            if problem:
+                batch.problems.append(problem)
+                continue
+            batch.shapes[shaped.shape] += 1
+            batch.unused.update(shaped.unused)
+            batch.trimmed += bool(shaped.trimmed)
+            self._keep(batch, conversation, text, row, length)
+        batch.problems.sort(key=lambda problem: problem.line)
+        return batch
+
+    def _measure(self, conversations: list[Conversation], texts: list[bytes]) -> list[Any]:
+        job = self.job
+        if job.tokenizer is None:
+            return [None] * len(conversations)
+        if self._ruler is None:
+            self._ruler = Ruler(job.tokenizer, job.max_seq_length, job.cache)
+        return self._ruler.measure(conversations, texts)
+
+    def _too_long(self, conversation: Conversation, length: Length | None) -> RowProblem | None:
+        if length is None:
+            return None
+        limit = self.job.max_seq_length
+        if not length.trained:
+            return RowProblem(
+                conversation.line,
+                f"would carry no loss: the answer lies beyond {limit} tokens",
+                "shorten the prompt, raise training.max_seq_length, or take the row out",
+            )
+        if self.job.drop_long and length.tokens > limit:
+            return RowProblem(conversation.line, f"is longer than {limit} tokens", "--long-rows keep, or shorten it")
+        return None
+
+    def _keep(
+        self, batch: Batch, conversation: Conversation, text: bytes, row: dict[str, Any], length: Length | None
+    ) -> None:
+        job, line, messages = self.job, conversation.line, conversation.messages
+        loose = "\x1e".join(f"{message.role}\x1f{normalised(message.content)}" for message in messages)
+        if job.secrets:
+            for message in messages:
+                batch.secrets += [(line, *secret) for secret in find_secrets(message.content)]
+        batch.rows.append(
+            Row(
+                line,
+                text,
+                _digest(text),
+                _digest(loose.encode("utf-8", "surrogatepass")),
+                _digest(_key(row, job.group).encode()) if job.group else b"",
+                _key(row, job.label),
+                length,
+                signature_of(loose) if job.near else b"",
+            )
+        )
+
+
+def _written(messages: tuple[Message, ...]) -> bytes:
+    """Write a row in the ``messages`` shape; in ``prompt``/``completion`` where an assistant's turn is not learnt."""
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    first = next(position for position, message in enumerate(messages) if message.is_answer)
+    if any(message.role == "assistant" for message in messages[:first]):
+        row: dict[str, Any] = {"prompt": turns[:first], "completion": turns[first:]}
+    else:
+        row = {"messages": turns}
+    return json.dumps(row, ensure_ascii=False).encode()
+
+
+def normalised(text: str) -> str:
+    """Return a text as it compares: without regard to case, blanks and Unicode's several forms of one letter."""
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(plain.casefold().split())
+
+
+def signature_of(text: str) -> bytes:
+    """Return a text's MinHash over runs of words, as bytes."""
+    from kit.intake.near import minhash
+
+    words = text.split()
+    runs = {" ".join(words[at : at + _SHINGLE_WORDS]) for at in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
+    return minhash(sorted(runs))
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
+
+
+def _key(row: dict[str, Any], column: str | None) -> str:
+    if column is None:
+        return ""
+    value = row.get(column)
+    if value is None:
+        raise RowError(f"has no {shown(column)}, which the split asks for", f"add {column}, or take the row out")
+    if isinstance(value, str | int | float | bool):
+        return str(value)
+    raise RowError(f"has {shown(column)} that is {kind_of(value)}", "the split goes by text or numbers")

@@ -1,0 +1,152 @@
+"""Turn raw rows into data to train on: read, check every row, make unique, split, and account for all of it.
+
+Run as:
+    python scripts/prepare_data.py rows.jsonl                        writes data/processed/{train,val}.jsonl and a card
+    python scripts/prepare_data.py 'dumps/*.json.gz' more.csv --dedupe exact --on-bad-row drop
+    python scripts/prepare_data.py faq.csv --map user=Question assistant=Answer
+    python scripts/prepare_data.py hf:owner/name --split train --revision main
+    zcat rows.gz | python scripts/prepare_data.py -
+    python scripts/prepare_data.py data/processed --audit            judges and writes nothing
+
+Exit codes: 0 fine or warnings only; 1 something has to be mended, and nothing was written; 2 wrong use, an input that
+cannot be read or a folder that cannot be written.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import os
+import shlex
+import signal
+import sqlite3
+import sys
+from typing import TYPE_CHECKING
+
+from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
+from kit.console import fail, paint, say
+from kit.data.pool import WorkerDiedError
+from kit.findings import Finding, as_json, exit_code, has_errors, render, summary
+from kit.intake.card import chart
+from kit.intake.card import summary as card_summary
+from kit.intake.options import UsageError, check, meter_of, parser_of, wanted_of
+from kit.intake.prepare import Outcome, audit, prepare
+from kit.intake.publish import OccupiedError, check_free
+from kit.intake.sources import find_sources
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import FrameType
+
+UNREADABLE = frozenset({"data.missing", "data.unreadable", "data.input"})
+TERMINATED = 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare or audit, report, return the exit code."""
+    parser = parser_of(__doc__ or "")
+    options = parser.parse_args(argv)
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        say("\nstopped: nothing was written")
+        return 130
+    except _TerminatedError:
+        say("\nended from outside: nothing was written")
+        return TERMINATED
+    except (UsageError, OccupiedError, WorkerDiedError, sqlite3.Error, OSError) as exc:
+        return fail(*_explained(exc, options.out))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _explained(exc: Exception, out: Path) -> tuple[str, str]:
+    """Say what went wrong and what mends it."""
+    if isinstance(exc, UsageError):
+        return str(exc), exc.fix
+    if isinstance(exc, OccupiedError):
+        return f"{out}: {exc}", exc.fix
+    if isinstance(exc, WorkerDiedError):
+        return f"{exc}: nothing was written", "--processes 1, or free some memory"
+    reason = exc.strerror or exc if isinstance(exc, OSError) else exc
+    return f"{out}: cannot be written ({reason})", "free some space, or --out another folder"
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM: not to be caught by anything but the way out."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise _TerminatedError
+
+
+def _run(options: argparse.Namespace) -> int:
+    if not options.input:
+        raise UsageError("there is nothing to read", "make data INPUT=rows.jsonl")
+    check(options)
+    if not options.audit:
+        check_free(options.out, overwrite=options.overwrite)
+    sources, findings = find_sources(options.input, exclude=None if options.audit else options.out)
+    if any(source.kind == "stdin" for source in sources) and sys.stdin.isatty():
+        say("reading rows from the terminal; Ctrl-D ends them", "dim")
+    meter, said = meter_of(options)
+    findings += said
+    wanted = wanted_of(options, meter, LENGTH_CACHE)
+    outcome = Outcome([], {}, {}, is_written=False)
+    if sources and not has_errors(findings):
+        outcome = audit(sources, wanted) if options.audit else prepare(sources, wanted)
+    findings += outcome.findings
+    code = 2 if any(finding.id in UNREADABLE for finding in findings) else exit_code(findings)
+    try:
+        _show(options, outcome, findings, code)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _show(options: argparse.Namespace, outcome: Outcome, findings: list[Finding], code: int) -> None:
+    following = _next_command(options, code, findings)
+    if options.json:
+        facts = {"written": str(options.out) if outcome.is_written else None, "next_command": following}
+        print(as_json(findings, card=outcome.card, **facts))
+        return
+    render(findings)
+    charts = [chart(found, f"tokens a row, {name}") for name, found in outcome.measures.items() if found.rows]
+    lines = [line for drawn in charts for line in ("", *drawn)]
+    if outcome.is_written:
+        lines = ["", *card_summary(outcome.card, outcome.measures)]
+    if lines:
+        print("\n".join(lines))
+    if outcome.is_written:
+        verdict = f"written: {options.out}"
+    elif options.audit:
+        verdict = "fit to train on" if code == 0 else "not fit to train on"
+    else:
+        verdict = "nothing was written"
+    painted = paint(verdict, "green" if code == 0 else "red", "bold", stream=sys.stdout)
+    print(f"\n{painted} ({summary(findings)})\nnext: {following}")
+
+
+def _next_command(options: argparse.Namespace, code: int, findings: list[Finding]) -> str:
+    inputs = " ".join(map(shlex.quote, options.input))
+    if code:
+        bad_rows = any(finding.id == "data.row" and finding.severity == "error" for finding in findings)
+        also = ', or leave bad rows out: ARGS="--on-bad-row drop"' if bad_rows and not options.audit else ""
+        return f"mend the errors above{also}"
+    if options.audit:
+        return "make validate"
+    val = options.out / "val.jsonl"
+    held_out = f"data.val_file={val}" if val.exists() else "data.val_file=null"
+    config = f"CONFIG={options.config} " if options.config else ""
+    return f'make validate {config}SET="data.train_file={options.out}/train.jsonl {held_out}"' if inputs else ""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,87 @@
+"""Hugging Face datasets, loaded for real from folders on this disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.intake.formats import Stream
+from kit.intake.sources import find_sources
+
+datasets: Any = pytest.importorskip("datasets", reason="needs the libraries: make setup")
+
+pytestmark = pytest.mark.slow  # importing the library takes seconds
+
+ROWS = [{"question": f"ask {number}", "answer": f"tell {number}"} for number in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def _read(name: str, **more: Any) -> tuple[list[Any], Stream]:
+    (source,), findings = find_sources([name])
+    assert findings == []
+    stream = Stream(source, **more)
+    return [item[1] for item in stream], stream  # type: ignore[index]
+
+
+def _repository(folder: str, **splits: list[dict[str, Any]]) -> None:
+    Path(folder).mkdir()
+    for name, rows in splits.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        Path(folder, f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def test_a_datasets_folder_is_streamed_by_split() -> None:
+    _repository("repository", train=ROWS, test=ROWS[:3])
+    rows, stream = _read("hf:./repository")
+    assert (rows, stream.rows, stream.unit, stream.broken) == (ROWS, 20, "row", None)
+    assert len(stream.sha256) == 64
+    assert _read("hf:repository", split="test")[0] == ROWS[:3]
+
+
+def test_what_save_to_disk_wrote_is_read_by_its_folder() -> None:
+    saved = datasets.Dataset.from_list(ROWS)
+    saved.save_to_disk("one")
+    datasets.DatasetDict({"train": saved, "test": saved.select(range(3))}).save_to_disk("both")
+    assert _read("one")[0] == ROWS
+    assert _read("both")[0] == ROWS
+    assert _read("hf:both", split="test")[0] == ROWS[:3]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "words"),
+    [("hf:both", "validation", "has no split 'validation'"), ("hf:repository", "nope", "cannot be loaded")],
+)
+def test_a_split_that_is_not_there_is_named(name: str, split: str, words: str) -> None:
+    _repository("repository", train=ROWS)
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk("both")
+    rows, stream = _read(name, split=split)
+    assert rows == []
+    assert words in str(stream.broken)
+    assert stream.broken
+    assert "split" in stream.broken.fix
+
+
+def test_a_name_that_cannot_be_had_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    rows, stream = _read("hf:nobody/no-such-dataset", revision="main")
+    assert rows == []
+    assert stream.broken
+    assert "cannot be loaded" in str(stream.broken)
+    assert "\n" not in str(stream.broken)
+    assert "--revision" in stream.broken.fix
+
+
+def test_code_in_a_repository_is_not_run() -> None:
+    _repository("repository", train=ROWS)
+    Path("repository/repository.py").write_text("raise SystemExit('this was run')\n", encoding="utf-8")
+    rows, stream = _read("hf:./repository")
+    assert rows == ROWS or stream.broken

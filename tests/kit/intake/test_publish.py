@@ -1,0 +1,119 @@
+"""Files appear together or not at all, and nothing of anybody's is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from kit.intake import publish
+from kit.intake.publish import Draft, OccupiedError, check_free
+
+
+def _write(folder: Path, text: str, *, done: bool = True) -> None:
+    with Draft(folder) as draft:
+        for name in ("train.jsonl", "val.jsonl"):
+            (draft.path / name).write_text(text, encoding="utf-8")
+        if not done:
+            raise KeyboardInterrupt
+        draft.publish()
+
+
+def _content(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+
+
+def test_a_folder_appears_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    _write(tmp_path / "a" / "b", "new")
+    assert _content(tmp_path / "a" / "b") == {"train.jsonl": "new", "val.jsonl": "new"}
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_an_older_one_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+    _write(tmp_path / "b", "old")
+    (tmp_path / "b" / "rejects.jsonl").touch()
+    _write(tmp_path / "b", "new")
+    assert _content(tmp_path / "b") == {"train.jsonl": "new", "val.jsonl": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_what_is_interrupted_leaves_no_trace(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _write(tmp_path / "deep" / "b", "new", done=False)
+    assert list(tmp_path.iterdir()) == []
+    _write(tmp_path / "b", "old")
+    with pytest.raises(KeyboardInterrupt):
+        _write(tmp_path / "b", "new", done=False)
+    assert _content(tmp_path / "b") == {"train.jsonl": "old", "val.jsonl": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_when_the_last_step_fails_the_old_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "b", "old")
+    monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+    real = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if ".new-" in path.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        _write(tmp_path / "b", "new")
+    assert _content(tmp_path / "b") == {"train.jsonl": "old", "val.jsonl": "old"}
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    _write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "train.jsonl").exists()
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
+    dead = 2**22 + 1  # above every process number
+    (tmp_path / f".b.new-{dead}").mkdir()
+    (tmp_path / f".b.old-{dead}").mkdir()
+    (tmp_path / f".b.old-{dead}" / "train.jsonl").write_text("old", encoding="utf-8")
+    (tmp_path / f".b.new-{os.getpid() - 1 or 1}").mkdir()  # perhaps alive: not this run's to judge
+    with pytest.raises(KeyboardInterrupt):
+        _write(tmp_path / "b", "new", done=False)
+    assert _content(tmp_path / "b") == {"train.jsonl": "old"}
+    assert not (tmp_path / f".b.new-{dead}").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "overwrite", "message"),
+    [
+        (["train.jsonl"], False, "holds data already (train.jsonl)"),
+        (["train.jsonl", "notes.txt"], True, "holds something else (notes.txt)"),
+        (["deeper/x"], True, "holds something else (deeper)"),
+    ],
+)
+def test_a_folder_in_use_is_not_replaced(tmp_path: Path, names: list[str], overwrite: bool, message: str) -> None:
+    for name in names:
+        (tmp_path / "b" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "b" / name).touch()
+    with pytest.raises(OccupiedError) as caught:
+        check_free(tmp_path / "b", overwrite=overwrite)
+    assert str(caught.value).startswith(message)
+    assert caught.value.fix
+
+
+def test_a_file_in_the_way_is_refused_and_free_places_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OccupiedError, match="is a file"):
+        check_free(tmp_path / "file", overwrite=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train.jsonl").touch()
+    check_free(tmp_path / "none", overwrite=False)
+    check_free(tmp_path / "empty", overwrite=False)
+    check_free(tmp_path / "own", overwrite=True)

@@ -1,0 +1,65 @@
+"""What is done with each row on its own, and where the pieces of work are cut."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit.data.conversations import RowProblem
+from kit.data.shapes import Reading
+from kit.intake.work import Job, Worker, in_chunks, normalised
+
+if TYPE_CHECKING:
+    from kit.data.chat_tokenizer import ChatTokenizer
+
+
+def _line(number: int, **more: Any) -> tuple[int, bytes]:
+    return number, json.dumps({"prompt": f"ask {number}", "completion": "tell", **more}).encode()
+
+
+def test_a_line_put_in_moves_only_the_piece_it_falls_into() -> None:
+    lines = [_line(number) for number in range(5000)]
+    before = [tuple(raw for _, raw in chunk) for _, chunk in in_chunks(0, lines)]  # type: ignore[misc]
+    lines.insert(2000, _line(9999))
+    after = [tuple(raw for _, raw in chunk) for _, chunk in in_chunks(0, lines)]  # type: ignore[misc]
+    assert len(before) > 10
+    assert len(set(after) - set(before)) <= 2
+    assert sum(map(len, after)) == 5001
+
+
+def test_a_worker_travels_and_does_the_same(byte_chat: ChatTokenizer) -> None:
+    worker = Worker(Job(Reading({"user": "prompt", "assistant": "completion"}), byte_chat, 100, near=True))
+    chunk = (0, [_line(1), (2, b"{"), RowProblem(3, "was long", "shorten it"), _line(4)])
+    here, there = worker(chunk), pickle.loads(pickle.dumps(worker))(chunk)  # noqa: S301 - our own
+    assert here == there
+    assert [row.line for row in here.rows] == [1, 4]
+    assert [problem.line for problem in here.problems] == [2, 3]
+
+
+def test_rows_that_differ_in_form_only_are_loosely_the_same() -> None:
+    worker = Worker(Job())
+    forms = [("Stra\u00dfe  a", "Cafe\u0301"), ("strasse\na ", "caf\u00e9"), ("strasse b", "caf\u00e9")]
+    batch = worker((0, [(at, {"prompt": user, "completion": answer}) for at, (user, answer) in enumerate(forms, 1)]))
+    assert len({row.exact for row in batch.rows}) == 3
+    assert len({row.loose for row in batch.rows}) == 2
+
+
+@pytest.mark.parametrize("value", [None, [], {"a": 1}])
+def test_a_row_without_its_group_or_label_is_a_problem(value: Any) -> None:
+    for job in (Job(group="doc"), Job(label="doc")):
+        batch = Worker(job)((0, [_line(1, doc=value), _line(2, doc=3), _line(3, doc="3")]))
+        assert [problem.line for problem in batch.problems] == [1]
+        assert batch.rows[0].group == batch.rows[1].group
+        assert batch.rows[0].label == batch.rows[1].label
+
+
+@given(st.text())
+def test_normal_forms_are_final(text: str) -> None:
+    once = normalised(text)
+    assert normalised(once) == normalised(normalised(once))
+    assert "  " not in once
