@@ -103,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     harness.add_argument("--task-folder", type=Path, metavar="FOLDER", help="more tasks: YAML files of your own")
     harness.add_argument("--task-limit", type=_positive, metavar="N", help="the first N questions of each task")
     harness.add_argument("--fewshot", type=_count, metavar="N", help="examples before each question")
-    harness.add_argument("--plain-prompts", action="store_true", help="do not use the chat template for the tasks")
+    harness.add_argument(
+        "--chat-template", action="store_true", help="ask in the chat template; the harness's way is without"
+    )
     return parser
 
 
@@ -199,7 +201,7 @@ def _measure(
         options.task_folder,
         options.task_limit,
         options.fewshot,
-        chat=not options.plain_prompts,
+        chat=options.chat_template,
     )
     sides: dict[bool, Side] = {}
     total = 2 * (len(file.rows) + len(asked))

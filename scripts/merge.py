@@ -191,16 +191,15 @@ def _compare(choice: Choice, base: BaseWeights, merged: Path, dtype: str, rows: 
         torch.cuda.empty_cache()
     there = replace(as_written, model=replace(as_written.model, model_name_or_path=str(merged), revision=None))
     after = logits_of(load_base_model(there, choice.platform), rows)
-    matrices = sum(len(shape) > 1 for shape in base.shapes.values())
-    found = compare(without, before, after, rows, tolerance(dtype, matrices))
-    _say_comparison(found, matrices, choice)
+    found = compare(without, before, after, rows, tolerance(dtype, base.shapes.values()))
+    _say_comparison(found, choice)
     return found
 
 
-def _say_comparison(found: Comparison, matrices: int, choice: Choice) -> None:
+def _say_comparison(found: Comparison, choice: Choice) -> None:
     print(
-        f"logits of {found.positions:,} tokens: merging changes them by {found.difference:.3%} of their size "
-        f"(tolerance {found.tolerance:.2%}: rounding of {matrices} matrices), the adapter by {found.adapter_effect:.1%}"
+        f"logits of {found.positions:,} tokens: merging changes them by {_part(found.difference)} of their size "
+        f"(rounding explains up to {_part(found.tolerance)}), the adapter by {_part(found.adapter_effect)}"
     )
     print(f"the likeliest token is the same at {found.same_first_choice:.2%} of them")
     recorded = choice.run.receipt.get("eval_loss")
@@ -211,6 +210,10 @@ def _say_comparison(found: Comparison, matrices: int, choice: Choice) -> None:
     )
     if not found.can_tell:
         say("note: the adapter changes so little that this would not have noticed its absence", "yellow")
+
+
+def _part(value: float) -> str:
+    return f"{value:.2%}" if value >= 1e-4 else f"{value:.0e}"  # noqa: PLR2004 - below it, digits of a percentage are 0
 
 
 def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, comparison: Comparison | None) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Compare a merged model with base + adapter: the same rows through both, logit by logit. Imports torch.
 
 The tolerance. Merging rounds every adapted matrix once more to the type that is written: a relative error of at most
-u = 2^-p for a type with p significant bits (bfloat16: p = 8). What each of n matrices adds to the signal is a relative
-error of about u that does not depend on the others', so together they come to about u * sqrt(n), as a random walk does.
-The root mean square of the logits' difference, relative to that of the logits, may be so much and not more. An adapter
-that was not added, or added with a wrong scaling, differs by about as much as the adapter changes the base: the same
-measure between base and base + adapter, printed beside it.
+u = 2^-p for a type with p significant bits (bfloat16: p = 8). Products are summed in float32 (p = 24), in another order
+once merged: for sums of k products about v * sqrt(k), v = 2^-24. What each of n matrices adds to the signal is thus a
+relative error of about u + v * sqrt(k) that does not depend on the others', so together they come to sqrt(n) times
+that, as a random walk does. The root mean square of the logits' difference, relative to that of the logits, may be so
+much and not more. An adapter that was not added, or added with a wrong scaling, differs by about as much as the adapter changes
+the base: the same measure between base and base + adapter, printed beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from kit.data.encoding import EncodedRow
 
@@ -60,9 +61,16 @@ class Comparison:
         return self.adapter_effect > 2 * self.tolerance
 
 
-def tolerance(dtype: str, matrices: int) -> float:
-    """Return ``u * sqrt(n)``: see the module's beginning."""
-    return float(torch.finfo(getattr(torch, dtype)).eps) / 2 * math.sqrt(matrices)
+def tolerance(dtype: str, shapes: Iterable[tuple[int, ...]]) -> float:
+    """Return ``(u + v * sqrt(k)) * sqrt(n)``: see the module's beginning.
+
+    Args:
+        dtype: Type of the weights.
+        shapes: Of all the model's tensors; the matrices among them count.
+    """
+    widths = [shape[-1] for shape in shapes if len(shape) > 1]
+    rounding, summing = (torch.finfo(kind).eps / 2 for kind in (getattr(torch, dtype), torch.float32))
+    return float((rounding + summing * math.sqrt(max(widths))) * math.sqrt(len(widths)))
 
 
 def logits_of(model: Any, rows: Sequence[EncodedRow]) -> list[torch.Tensor]:

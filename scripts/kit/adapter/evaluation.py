@@ -136,7 +136,7 @@ def _figures(evaluation: Evaluation) -> Table:
     for name in ("base", "adapter"):
         table.add_column(name, justify="right")
     table.add_column("measured on")
-    tokens = f"{sum(adapter.losses.tokens):,} answer tokens, {len(adapter.losses.sums):,} rows"
+    tokens = f"{sum(adapter.losses.tokens):,} tokens, {len(adapter.losses.sums):,} rows"
     table.add_row("loss, nats a token", *(f"{side.losses.mean:.4f}" for side in (base, adapter)), tokens)
     table.add_row("perplexity", *(_perplexity(side.losses.perplexity) for side in (base, adapter)), "the same")
     if base.scores and adapter.scores:

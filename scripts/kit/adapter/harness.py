@@ -6,6 +6,7 @@ It is no part of the locks: it brings some forty packages of its own, and its ta
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +30,15 @@ class HarnessTasks:
         folder: More tasks, as YAML files of one's own.
         limit: The first so many of each task's questions; None for all.
         fewshot: Examples in front of each question; None for what the task says.
-        chat: Put each question through the chat template, as the adapter saw its questions in training.
+        chat: Put each question through the chat template. Published figures are mostly without it, and it leaves no
+            blank before an answer that is only scored, where Mistral's template has one.
     """
 
     names: tuple[str, ...]
     folder: Path | None = None
     limit: int | None = None
     fewshot: int | None = None
-    chat: bool = True
+    chat: bool = False
 
 
 def require_harness(python: str) -> None:
@@ -65,6 +67,7 @@ def run_tasks(loaded: Loaded, tasks: HarnessTasks, *, adapter: bool, batch_size:
 
         from kit.stack.model import load_tokenizer
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model that is loaded already, as wanted here
     manager = TaskManager(include_path=str(tasks.folder) if tasks.folder else None)
     unknown = [name for name in tasks.names if name not in manager.all_tasks]
     if unknown:

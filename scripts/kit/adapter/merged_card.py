@@ -43,8 +43,8 @@ def render_merged_card(choice: Choice, dtype: str, comparison: Comparison | None
     if quantization.load_in_4bit:
         trained = (
             f"The adapter was trained on the base rounded to 4 bits ({quantization.bnb_4bit_quant_type}), and is "
-            f"merged into the base as it is, in {dtype}: the two differ by that rounding, so the merged model's answers are "
-            "close to those measured in training and not the same."
+            f"merged into the base as it is, in {dtype}: the two differ by that rounding, so the merged model's "
+            "answers are close to those measured in training and not the same."
         )
     else:
         trained = "The adapter was trained on the unquantised base."

@@ -87,6 +87,7 @@ def portable_config(config: dict[str, Any], modules: frozenset[str], place: str 
     """
     if config.get("peft_type") != "LORA":
         raise RunError(f"{place}: its peft_type is {config.get('peft_type')!r}; only LORA adapters can be used here")
+    _check_types(config, place)
     _refuse_what_changes_the_result(config, place)
     kept = {key: value for key, value in sorted(config.items()) if key in KNOWN_IN_0_7 - _HISTORY}
     left_out = [key for key in (*outside_keys(config), "megatron_config") if config.get(key)]
@@ -115,6 +116,25 @@ def portable_config(config: dict[str, Any], modules: frozenset[str], place: str 
     if isinstance(kept.get("target_modules"), list):
         kept["target_modules"] = sorted(kept["target_modules"])
     return Portable(kept, tuple(left_out), tuple(rewritten))
+
+
+def _check_types(config: dict[str, Any], place: str) -> None:
+    allowed: dict[str, tuple[type, ...]] = {
+        "r": (int,),
+        "lora_alpha": (int, float),
+        "target_modules": (list, str),
+        "rank_pattern": (dict, type(None)),
+        "alpha_pattern": (dict, type(None)),
+    }
+    for key, types in allowed.items():
+        if not isinstance(config.get(key, {}), types) or (key == "r" and config[key] < 1):
+            raise RunError(f"{place}: {key} is {config.get(key)!r}; copy the adapter's complete folder")
+    targets = config["target_modules"]
+    if isinstance(targets, list) and not all(isinstance(name, str) for name in targets):
+        raise RunError(f"{place}: target_modules holds something else than names; copy the adapter's complete folder")
+    beginning = config.get("init_lora_weights", True)
+    if not isinstance(beginning, (bool, str, type(None))):
+        raise RunError(f"{place}: init_lora_weights is {beginning!r}; copy the adapter's complete folder")
 
 
 def _refuse_what_changes_the_result(config: dict[str, Any], place: str) -> None:

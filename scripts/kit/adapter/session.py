@@ -121,7 +121,7 @@ class Session:
             actions[command]()
         else:
             say(
-                f"there is no command {command.split(maxsplit=1)[0]}; /help shows them. With a blank in front it is text",
+                f"there is no command {command.split(maxsplit=1)[0]}; see /help. With a blank in front it is text",
                 "yellow",
             )
         return True
