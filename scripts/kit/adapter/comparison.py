@@ -5,8 +5,8 @@ u = 2^-p for a type with p significant bits (bfloat16: p = 8). Products are summ
 once merged: for sums of k products about v * sqrt(k), v = 2^-24. What each of n matrices adds to the signal is thus a
 relative error of about u + v * sqrt(k) that does not depend on the others', so together they come to sqrt(n) times
 that, as a random walk does. The root mean square of the logits' difference, relative to that of the logits, may be so
-much and not more. An adapter that was not added, or added with a wrong scaling, differs by about as much as the adapter changes
-the base: the same measure between base and base + adapter, printed beside it.
+much and not more. An adapter that was not added differs by as much as the adapter changes the base: the same measure
+between base and base + adapter, printed beside it.
 """
 
 from __future__ import annotations

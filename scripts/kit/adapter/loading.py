@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.adapter.portable import make_portable, outside_keys
+from kit.adapter.portable import make_portable, outside_keys, read_portable
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
@@ -127,6 +127,8 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
         trained_on = _config_of(adapter).get("base_model_name_or_path")
         if trained_on and trained_on != name:
             remarks.append(f"{adapter} was trained on {trained_on}, and is put on {name}")
+    if stack.name != "current" and outside_keys(_config_of(adapter)):
+        remarks += read_portable(adapter).remarks
     try:
         tokenizer = ChatTokenizer.load(name, settings.model.revision, download=True)
         config = find(name, "config.json", settings.model.revision, download=True)

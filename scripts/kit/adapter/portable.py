@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.run.history import RunError
@@ -66,7 +66,15 @@ class Portable:
 
     config: dict[str, Any]
     left_out: tuple[str, ...] = ()
-    rewritten: tuple[str, ...] = field(default=())
+    rewritten: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """Say what became of the fields, a sentence each."""
+        said = [f"written in older words: {what}" for what in self.rewritten]
+        if self.left_out:
+            said.append(f"left out, with no effect on the answers: {', '.join(self.left_out)}")
+        return said
 
 
 def outside_keys(config: dict[str, Any]) -> list[str]:

@@ -92,7 +92,8 @@ class Session:
             "length": f", cut at {answer.tokens:,}: raise --max-new-tokens for more",
             "stopped": ", stopped: what is there stays in the conversation",
         }
-        say(f"({answer.tokens:,} tokens, {rate}{endings[answer.ending]})", "dim")
+        count = "1 token" if answer.tokens == 1 else f"{answer.tokens:,} tokens"
+        say(f"({count}, {rate}{endings[answer.ending]})", "dim")
         if answer.forgotten:
             say(
                 f"the conversation no longer fits into {self.loaded.choice.context_length:,} tokens: "
