@@ -115,6 +115,10 @@ def test_the_adapter_can_be_switched_off_and_on(adapter_run: Path) -> None:
     for adapter in (True, False, True):
         with loaded.speaking(adapter=adapter) as model:
             answers.append(model(input_ids=ids).logits)
+    from kit.stack.model import load_base_model
+
+    alone = load_base_model(loaded.choice.settings, "cpu")(input_ids=ids).logits
+    assert torch.allclose(answers[1], alone, atol=1e-6)
     assert torch.equal(answers[0], answers[2])
     assert not torch.allclose(answers[0], answers[1], atol=1e-2)
     assert not answers[0].requires_grad
