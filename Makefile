@@ -4,6 +4,10 @@
 CONFIG ?=
 ## SET      values to change in it: SET="training.learning_rate=1e-4 lora.r=32"
 SET ?=
+## RUN      evaluate, chat, merge: a run's folder or name; without it, the newest
+RUN ?=
+## OUT      merge: where the merged model goes
+OUT ?=
 ## STACK    current or reference
 STACK ?= current
 ## RUN      a run's name or folder; without it, the newest
@@ -47,7 +51,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge
 
 ##@ Start here
 help: ## show this
@@ -105,6 +109,15 @@ watch: ## follow a run while it goes on (RUN; ARGS: --once)
 
 runs: ## list the runs on this machine (ARGS: --sort loss, --compare A B, --json)
 	@$(PY) scripts/runs.py $(ARGS)
+
+evaluate: ## the adapter against its base: loss, perplexity, exact match, ROUGE, samples (RUN)
+	@$(PY) scripts/evaluate.py $(if $(RUN),"$(RUN)") $(ARGS)
+
+chat: ## talk to base + adapter; /base to compare (RUN)
+	@$(PY) scripts/chat.py $(if $(RUN),"$(RUN)") $(ARGS)
+
+merge: ## write the adapter into its base, compared logit by logit (RUN, OUT)
+	@$(PY) scripts/merge.py $(if $(RUN),"$(RUN)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 ##@ Container
 image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)

@@ -106,7 +106,7 @@ def pretrain_base(folder: Path) -> float:
 def compare(settings: Settings) -> int:
     """Answer the validation questions with the 4-bit base, without and with the adapter; return the exit code."""
     with quiet_imports():
-        from kit.answers import answer, exact_match, read_questions
+        from kit.adapter.answers import answer, exact_match, read_questions
         from kit.stack.model import load_adapter, load_base_model
 
     questions = read_questions(Path(settings.data.val_file or settings.data.train_file))

@@ -24,3 +24,11 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = byte_tokenizer()
     save_base(new_model(tokenizer.get_vocab_size(), seed=0), tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def adapter_run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a finished run on an unquantised ``tiny_base``; its adapter is random. Not to be written to."""
+    from adapter_run import make_run
+
+    return make_run(tiny_base, tmp_path_factory.mktemp("runs") / "demo", quantization__load_in_4bit=False)

@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 import torch
 from transformers import AutoModelForCausalLM
 
-from kit.answers import Question, answer, exact_match, read_questions
+from kit.adapter.answers import Question, answer, exact_match, read_questions
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message
 

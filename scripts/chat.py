@@ -1,0 +1,162 @@
+"""Talk to a run: its base with its adapter, answering as it goes.
+
+Run as:
+    python scripts/chat.py                                       the newest run      (or: make chat)
+    python scripts/chat.py demo --prompt "Write the word lemon backwards."            one answer
+    python scripts/chat.py demo < questions.txt                  one question a line; only answers on stdout
+    python scripts/chat.py demo --json < questions.txt           one JSON object a line
+    python scripts/chat.py demo --base                           begin with the base, to compare
+
+In a conversation /base and /adapter switch who answers, /again asks the last question anew, /reset begins again,
+Ctrl-C stops an answer, Ctrl-D ends. From a pipe each line is a conversation of its own, and none is a command.
+The likeliest token is taken each time, so that the same question has the same answer; --temperature 0.7 draws instead.
+Exit codes: 0 ended, 1 a question could not be asked or memory ran out, 2 wrong use, 130 stopped.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import json
+import math
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from kit.adapter.loading import Loaded, add_run_arguments, choose, load
+from kit.adapter.session import Session
+from kit.adapter.talk import Conversation, Sampling, TalkError, reply
+from kit.console import fail, say
+from kit.run.failures import explain
+from kit.run.history import RunError
+from kit.stack import installed_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Load, talk; return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        return _chat(options)
+    except RunError as exc:
+        found, _, fix = str(exc).rpartition("; ")
+        return fail(found, fix)
+    except KeyboardInterrupt:
+        say("stopped", "yellow")
+        return 130
+    except BrokenPipeError:
+        # Whoever read the answers has seen enough; Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as exc:
+        finding = explain(exc)
+        if finding is None:
+            raise
+        say(f"error: {finding.message}", "red")
+        if finding.id == "run.out_of_memory":
+            say("  fix: close what else uses the memory, or a smaller --max-new-tokens")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="chat.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_run_arguments(parser)
+    parser.add_argument("--prompt", metavar="TEXT", help="answer this and end")
+    parser.add_argument("--system", default="", metavar="TEXT", help="a system message")
+    parser.add_argument("--base", action="store_true", help="begin without the adapter")
+    parser.add_argument("--json", action="store_true", help="with --prompt or a pipe: one JSON object a line")
+    sampling = parser.add_argument_group("how the next token is chosen")
+    sampling.add_argument(
+        "--temperature", type=_number(0, 10), default=0.0, metavar="T", help="0: the likeliest (default)"
+    )
+    sampling.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P", help="when drawing: 0.95")
+    sampling.add_argument("--top-k", type=_whole, default=0, metavar="K", help="when drawing: 0, all of them")
+    sampling.add_argument("--repetition-penalty", type=_number(0.1, 10), default=1.0, metavar="R", help="1.0: none")
+    sampling.add_argument("--max-new-tokens", type=_whole, default=512, metavar="N", help="longest answer (512)")
+    sampling.add_argument("--seed", type=_whole, metavar="N", help="draw the same again")
+    return parser
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _chat(options: argparse.Namespace) -> int:
+    choice = choose(options, installed_stack())
+    who = "base" if options.base else "adapter"
+    say(
+        f"{choice.run.name}: {who} of {choice.adapter} on {choice.base_name} in {choice.how}, {choice.platform}", "bold"
+    )
+    for remark in choice.remarks:
+        say(f"note: {remark}", "yellow")
+    if options.system and choice.tokenizer.merges_system:
+        say("note: the base's template has no system message; it goes in front of the first question", "yellow")
+    sampling = Sampling(
+        options.temperature,
+        options.top_p,
+        options.top_k,
+        options.repetition_penalty,
+        max(1, options.max_new_tokens),
+        options.seed,
+    )
+    loaded = load(choice)
+    if options.prompt is not None:
+        return _answer_lines(loaded, sampling, options, [options.prompt.encode()])
+    if sys.stdin.isatty():
+        return Session(loaded, sampling, options.system, adapter=not options.base).run()
+    return _answer_lines(loaded, sampling, options, sys.stdin.buffer)
+
+
+def _answer_lines(loaded: Loaded, sampling: Sampling, options: argparse.Namespace, lines: Iterable[bytes]) -> int:
+    """Answer each line as a conversation of its own; what cannot be asked is said, and fails at the end."""
+    failed = False
+    for number, raw in enumerate(lines, start=1):
+        question = raw.decode("utf-8-sig", errors="replace").strip()
+        if not question:
+            continue
+        conversation = Conversation(loaded.tokenizer, loaded.choice.context_length, options.system)
+        write = (lambda _text: None) if options.json else (lambda text: print(text, end="", flush=True))
+        try:
+            answer = reply(loaded, conversation, question, sampling=sampling, write=write, adapter=not options.base)
+        except TalkError as exc:
+            say(f"line {number}: {exc}", "red")
+            failed = True
+            continue
+        if answer.ending == "stopped":
+            raise KeyboardInterrupt
+        if options.json:
+            shown = {"line": number, "prompt": question, "answer": answer.text, "ending": answer.ending}
+            print(json.dumps({**shown, "tokens": answer.tokens}, ensure_ascii=False), flush=True)
+        else:
+            print(flush=True)
+            if answer.ending == "length":
+                say(f"line {number}: the answer was cut at {answer.tokens:,} tokens (--max-new-tokens)", "yellow")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

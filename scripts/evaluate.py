@@ -1,0 +1,276 @@
+"""Evaluate a run: its adapter against its base, on the validation set or on any other file.
+
+Run as:
+    python scripts/evaluate.py                                          the newest run, on its validation set
+    python scripts/evaluate.py outputs/demo --questions 20              (make evaluate RUN=demo ARGS="--questions 20")
+    python scripts/evaluate.py demo --data test.jsonl
+    python scripts/evaluate.py demo --adapter outputs/demo/checkpoints/checkpoint-200
+    python scripts/evaluate.py demo --tasks arc_easy,hellaswag          lm-evaluation-harness, where it is installed
+
+Loss and perplexity are taken on the answers of every row, weighted by tokens as in training; exact match and ROUGE on
+greedy answers to the last question of each row. Writes evaluation.json into the run's folder.
+Exit codes: 0 evaluated, 1 the data cannot be used or memory ran out, 2 wrong use, 130 stopped.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from kit.adapter.evaluation import Evaluation, Side, show
+from kit.adapter.harness import HarnessTasks, require_harness, run_tasks
+from kit.adapter.loading import Choice, Loaded, add_run_arguments, choose, load
+from kit.console import fail, paint, say
+from kit.data.dataset import EncodedFile, load_file
+from kit.findings import has_errors, render
+from kit.quiet_libraries import quiet_imports
+from kit.run.failures import explain
+from kit.run.history import RunError
+from kit.run.receipt import write_json
+from kit.stack import installed_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kit.adapter.answers import Question
+
+MOST_QUESTIONS = 200  # asked unless --questions says otherwise: minutes, not hours, with a 7B model
+LONGEST_ANSWER = 512  # tokens; the default is the longest expected answer and a little more, up to this
+_SLACK = 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate, show, write; return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.tasks:
+            require_harness(sys.executable)
+        choice = choose(options, installed_stack())
+        path = _data_file(options, choice)
+        return _evaluate(options, choice, path)
+    except RunError as exc:
+        found, _, fix = str(exc).rpartition("; ")
+        return fail(found, fix)
+    except KeyboardInterrupt:
+        say("stopped; nothing was written", "yellow")
+        return 130
+    except Exception as exc:
+        finding = explain(exc)
+        if finding is None:
+            raise
+        say(f"error: {finding.message}", "red")
+        if finding.id == "run.out_of_memory":
+            say("  fix: --batch-size 1, or fewer --max-new-tokens, or close what else uses the memory")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_run_arguments(parser)
+    parser.add_argument("--data", type=Path, metavar="FILE", help="another JSONL file than the run's data.val_file")
+    parser.add_argument(
+        "--questions", type=_count, metavar="N", help=f"ask at most N, 0 for none; default: up to {MOST_QUESTIONS}"
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=_positive,
+        metavar="N",
+        help=f"longest answer; default: the longest expected one, up to {LONGEST_ANSWER}",
+    )
+    parser.add_argument("--samples", type=_count, default=5, metavar="N", help="how many answers to show (5)")
+    parser.add_argument(
+        "--batch-size", type=_positive, metavar="N", help="rows at once; default: the run's per_device_eval_batch_size"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes; default: into the run's folder")
+    parser.add_argument("--json", action="store_true", help="the JSON on stdout instead of the table")
+    harness = parser.add_argument_group("lm-evaluation-harness")
+    harness.add_argument("--tasks", metavar="A,B", help="tasks to run for base and adapter")
+    harness.add_argument("--task-folder", type=Path, metavar="FOLDER", help="more tasks: YAML files of your own")
+    harness.add_argument("--task-limit", type=_positive, metavar="N", help="the first N questions of each task")
+    harness.add_argument("--fewshot", type=_count, metavar="N", help="examples before each question")
+    harness.add_argument(
+        "--chat-template", action="store_true", help="ask in the chat template; the harness's way is without"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _data_file(options: argparse.Namespace, choice: Choice) -> Path:
+    named = options.data or choice.settings.data.val_file
+    if not named:
+        raise RunError("the run has no validation set; name a file: --data FILE")
+    path = Path(named).expanduser()
+    if not path.is_file():
+        raise RunError(f"{path}: there is no such file; name one: --data FILE")
+    return path
+
+
+def _evaluate(options: argparse.Namespace, choice: Choice, path: Path) -> int:
+    say(f"{choice.run.name}: {choice.adapter} on {choice.base_name} in {choice.how}, {choice.platform}", "bold")
+    for remark in choice.remarks:
+        say(f"note: {remark}", "yellow")
+    file = load_file(path, choice.tokenizer, choice.settings.training.max_seq_length)
+    render([finding for finding in file.findings if finding.severity in {"warning", "error"}], sys.stderr)
+    if has_errors(file.findings) or not file.rows:
+        say("not evaluated: mend the rows named above", "red", "bold")
+        return 1
+    with quiet_imports():
+        from kit.adapter.scores import sample
+
+    asked, max_new_tokens = _questions(options, choice, path, sample)
+    loaded = load(choice)
+    evaluation = _measure(options, loaded, file, asked, max_new_tokens)
+    out = options.out or _default_out(options, choice, path)
+    write_json(out, evaluation.as_mapping())
+    if options.json:
+        print(json.dumps(evaluation.as_mapping(), indent=2, ensure_ascii=False))
+        return 0
+    show(evaluation, sys.stdout, samples=options.samples)
+    _compare_with_training(evaluation)
+    verdict, colour = evaluation.verdict
+    print(
+        f"{paint(verdict, colour, 'bold', stream=sys.stdout)}\nwritten: {out}\nnext: make chat RUN={choice.run.folder}"
+    )
+    return 0
+
+
+def _questions(
+    options: argparse.Namespace,
+    choice: Choice,
+    path: Path,
+    sample: Callable[[Sequence[Question], int, int], list[Question]],
+) -> tuple[list[Question], int]:
+    """Choose what is asked, and the longest answer; what does not fit into the model is said."""
+    from kit.adapter.answers import prompt_ids, read_questions
+
+    wanted = MOST_QUESTIONS if options.questions is None else options.questions
+    questions = read_questions(path)
+    asked = sample(questions, wanted, choice.settings.training.seed)
+    if not asked:
+        return [], 1
+    expected = max(len(choice.tokenizer.encode(question.expected)[0]) for question in asked)
+    max_new_tokens = options.max_new_tokens or min(LONGEST_ANSWER, expected + _SLACK)
+    room = choice.context_length - max_new_tokens
+    fitting = [question for question in asked if len(prompt_ids(choice.tokenizer, question)) <= room]
+    if len(fitting) < len(asked):
+        say(
+            f"{len(asked) - len(fitting):,} questions are not asked: with {max_new_tokens:,} tokens to answer in they "
+            f"are longer than the model's {choice.context_length:,}",
+            "yellow",
+        )
+    how = "all" if len(asked) == len(questions) else f"drawn with seed {choice.settings.training.seed} from"
+    say(f"asking {len(fitting):,} questions ({how} {len(questions):,}), answers up to {max_new_tokens:,} tokens", "dim")
+    return fitting, max_new_tokens
+
+
+def _measure(
+    options: argparse.Namespace, loaded: Loaded, file: EncodedFile, asked: Sequence[Question], max_new_tokens: int
+) -> Evaluation:
+    from kit.adapter.answers import answer
+    from kit.adapter.scores import row_losses, score_answers
+
+    batch_size = options.batch_size or loaded.choice.settings.training.per_device_eval_batch_size
+    tasks = options.tasks and HarnessTasks(
+        tuple(name for name in options.tasks.split(",") if name),
+        options.task_folder,
+        options.task_limit,
+        options.fewshot,
+        chat=options.chat_template,
+    )
+    sides: dict[bool, Side] = {}
+    total = 2 * (len(file.rows) + len(asked))
+    with tqdm(total=total, unit="row", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for adapter in (False, True):
+            name = "adapter" if adapter else "base"
+            with loaded.speaking(adapter=adapter) as model:
+                bar.set_description(f"{name}: loss")
+                losses = row_losses(model, file.rows, batch_size=batch_size, done=bar.update)
+                bar.set_description(f"{name}: answers")
+                given = answer(
+                    model,
+                    loaded.tokenizer,
+                    asked,
+                    max_new_tokens=max_new_tokens,
+                    batch_size=options.batch_size or 32,
+                    done=bar.update,
+                )
+            scores = score_answers(given, [question.expected for question in asked]) if asked else None
+            sides[adapter] = Side(losses, tuple(given), scores)
+    if tasks:
+        for adapter, side in sides.items():
+            say(f"lm-evaluation-harness on the {'adapter' if adapter else 'base'}: {', '.join(tasks.names)} …", "dim")
+            side.tasks.update(run_tasks(loaded, tasks, adapter=adapter, batch_size=batch_size))
+    return Evaluation(_facts(loaded.choice, file, max_new_tokens, tasks), tuple(asked), sides[False], sides[True])
+
+
+def _facts(choice: Choice, file: EncodedFile, max_new_tokens: int, tasks: HarnessTasks | None) -> dict[str, Any]:
+    receipt = choice.run.receipt
+    same_data = file.sha256 in [entry.get("sha256") for entry in receipt.get("data") or [] if isinstance(entry, dict)]
+    return {
+        "run": choice.run.name,
+        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "adapter_folder": str(choice.adapter),
+        "base_model": choice.base_name,
+        "base_revision": choice.settings.model.revision,
+        "base_loaded_in": choice.how,
+        "platform": choice.platform,
+        "stack": choice.stack.name,
+        "remarks": list(choice.remarks),
+        "data": {"path": str(file.path), "sha256": file.sha256, "in_receipt": same_data},
+        "max_seq_length": choice.settings.training.max_seq_length,
+        "max_new_tokens": max_new_tokens,
+        "run_eval_loss": receipt.get("eval_loss") if same_data and choice.is_the_runs_own else None,
+        "harness": {**asdict(tasks), "folder": str(tasks.folder or "")} if tasks else None,
+    }
+
+
+def _default_out(options: argparse.Namespace, choice: Choice, path: Path) -> Path:
+    """Name the file: evaluation.json is about the run's own adapter and data; everything else goes beside it."""
+    parts = ["evaluation"]
+    if options.data:
+        parts.append(path.stem)
+    if not choice.is_the_runs_own:
+        parts.append(choice.adapter.name)
+    return choice.run.folder / f"{'-'.join(parts)}.json"
+
+
+def _compare_with_training(evaluation: Evaluation) -> None:
+    recorded = evaluation.facts["run_eval_loss"]
+    if recorded is None:
+        return
+    measured = evaluation.adapter.losses.mean
+    if abs(measured - recorded) <= 0.01 * recorded + 1e-4:
+        say(f"the run's own last evaluation was {recorded:.4f}: the same", "dim")
+    else:
+        why = "; ".join(evaluation.facts["remarks"]) or "another machine or stack rounds differently, or a file changed"
+        say(f"note: the run's own last evaluation was {recorded:.4f}, this one is {measured:.4f}: {why}", "yellow")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

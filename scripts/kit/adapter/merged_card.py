@@ -1,0 +1,68 @@
+"""The model card that goes with a merged model: what it is made of, how it was checked, how to use it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kit.adapter.comparison import Comparison
+    from kit.adapter.loading import Choice
+
+_CARD = """\
+---
+library_name: transformers
+base_model: {quoted}
+base_model_relation: merge
+tags: [qlora, merged]
+---
+
+# {name}
+
+`{base}`{revision} with the LoRA adapter of the run `{name}` merged into its weights, in {dtype}.
+
+{trained}
+
+{checked}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+Tokenizer and chat template are the base's own files. `merge.json` names what was merged; the licence is the base's.
+"""
+
+
+def render_merged_card(choice: Choice, dtype: str, comparison: Comparison | None) -> str:
+    """Write the card."""
+    settings = choice.run.settings
+    model, quantization = settings.model, settings.quantization
+    if quantization.load_in_4bit:
+        trained = (
+            f"The adapter was trained on the base rounded to 4 bits ({quantization.bnb_4bit_quant_type}), and is "
+            f"merged into the base as it is, in {dtype}: the two differ by that rounding, so the merged model's "
+            "answers are close to those measured in training and not the same."
+        )
+    else:
+        trained = "The adapter was trained on the unquantised base."
+    if comparison is None:
+        checked = "The merged weights were not compared with base + adapter."
+    else:
+        checked = (
+            f"Compared with base + adapter on {comparison.rows} rows ({comparison.positions:,} tokens): the logits "
+            f"differ by {comparison.difference:.2%} of their size (rounding to {dtype} explains up to "
+            f"{comparison.tolerance:.2%}; the adapter itself changes them by {comparison.adapter_effect:.0%}), and the "
+            f"likeliest token is the same at {comparison.same_first_choice:.2%} of the tokens."
+        )
+    return _CARD.format(
+        quoted=json.dumps(model.model_name_or_path, ensure_ascii=False),
+        name=choice.run.name,
+        base=model.model_name_or_path,
+        revision=f" at revision `{model.revision}`" if model.revision else "",
+        dtype=dtype,
+        trained=trained,
+        checked=checked,
+    )

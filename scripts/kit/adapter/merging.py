@@ -1,0 +1,233 @@
+"""Write an adapter into its base: shard by shard, no model built, the same on both stacks.
+
+Each adapted matrix W becomes W + scaling * B A, summed in float32 and rounded once to the type that is written. One
+shard at a time is in memory. Everything but the weights and the type named in ``config.json`` is copied from the base
+as it is: a tokenizer that transformers 5 saved would not load in transformers 4. Imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from kit.adapter.portable import WEIGHTS, read_portable
+from kit.model.files import ModelFileError, find, read_json
+from kit.run.history import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DTYPES = ("bfloat16", "float16", "float32")
+_INDEX = "model.safetensors.index.json"
+_COPIED = (
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer.model", "chat_template.jinja",
+)  # fmt: skip
+_DISK_SLACK = 64 * 1024**2  # headers, tokenizer, card
+
+
+@dataclass(frozen=True)
+class BaseWeights:
+    """Where a base's weights are.
+
+    Attributes:
+        shards: Its safetensors files, by the name they have in the folder.
+        index: The index's content; None where there is one file.
+        shapes: Shape of each tensor.
+    """
+
+    shards: dict[str, Path]
+    index: dict[str, Any] | None
+    shapes: dict[str, tuple[int, ...]]
+
+    def bytes_as(self, dtype: str) -> int:
+        """Size of all tensors in a type."""
+        each = getattr(torch, dtype).itemsize
+        return sum(each * torch.Size(shape).numel() for shape in self.shapes.values())
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One adapted matrix's ``scaling * B A``: ``a`` is (r, inputs), ``b`` is (outputs, r)."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+    is_transposed: bool
+
+    def delta(self) -> torch.Tensor:
+        """Return what is added to the base's matrix, in float32."""
+        delta = (self.b.float() @ self.a.float()) * self.scaling
+        return delta.T if self.is_transposed else delta
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """An adapter, ready to be added.
+
+    Attributes:
+        pairs: By the name of the base's matrix.
+        replaced: Tensors that were trained whole and take the base's place.
+    """
+
+    pairs: dict[str, Pair]
+    replaced: dict[str, torch.Tensor]
+
+
+def find_base(name_or_path: str, revision: str | None, *, download: bool) -> BaseWeights:
+    """Find a base's safetensors, in a folder, the cache or on the hub.
+
+    Raises:
+        RunError: They are not there.
+    """
+    try:
+        try:
+            index = read_json(find(name_or_path, _INDEX, revision, download=download))
+            names = sorted(set(index["weight_map"].values()))
+        except ModelFileError:
+            index, names = None, ["model.safetensors"]
+        except (KeyError, AttributeError, TypeError) as exc:
+            raise RunError(f"{name_or_path}: its {_INDEX} is broken; download the model again") from exc
+        shards = {name: find(name_or_path, name, revision, download=download) for name in names}
+    except ModelFileError as exc:
+        raise RunError(str(exc)) from exc
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in shards.values():
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except Exception as exc:  # the library raises its own bare kind
+            raise RunError(f"{path}: is not whole safetensors ({exc}); download the model again") from exc
+    return BaseWeights(shards, index, shapes)
+
+
+def read_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
+    """Read an adapter and match each of its tensors with one of the base's.
+
+    Raises:
+        RunError: It is not plain LoRA, or does not fit this base.
+    """
+    config = read_portable(folder).config
+    if config.get("bias", "none") != "none":
+        raise RunError(f"{folder}: trains biases ({config['bias']}); merge it with the peft that wrote it")
+    halves: dict[str, dict[str, torch.Tensor]] = {}
+    replaced: dict[str, torch.Tensor] = {}
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - no mapping
+            module, found, half = name.removeprefix("base_model.model.").partition(".lora_")
+            if found:
+                halves.setdefault(f"{module}.weight", {})[half[0]] = file.get_tensor(name)
+            else:
+                replaced[module.replace(".base_layer.", ".")] = file.get_tensor(name)
+    pairs = {}
+    for target, pair in halves.items():
+        if set(pair) != {"A", "B"}:
+            raise RunError(f"{folder}: {target} has half of its weights; copy the adapter's complete folder")
+        pairs[target] = Pair(
+            pair["A"], pair["B"], _scaling(config, target, pair["A"].shape[0]), bool(config.get("fan_in_fan_out"))
+        )
+    for target, shape in [
+        *((target, tuple(pair.delta().shape)) for target, pair in pairs.items()),
+        *((target, tuple(tensor.shape)) for target, tensor in replaced.items()),
+    ]:
+        if base.shapes.get(target) != shape:
+            there = base.shapes.get(target)
+            found_there = f"{there} there" if there else "not there"
+            raise RunError(
+                f"{folder}: is for a base with {target} of {shape}, which is {found_there}; name its own base"
+            )
+    if not pairs and not replaced:
+        raise RunError(f"{folder}: holds no weights; copy the adapter's complete folder")
+    return AdapterWeights(pairs, replaced)
+
+
+def _scaling(config: dict[str, Any], target: str, rank: int) -> float:
+    """Return alpha / r, each the module's own where the configuration has patterns, matched as peft matches them."""
+    import re
+
+    module = target.removesuffix(".weight")
+    alpha = config["lora_alpha"]
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            alpha = own
+            break
+    return float(alpha) / rank
+
+
+def room_needed(base: BaseWeights, dtype: str) -> int:
+    """Bytes of disk the merged model takes."""
+    return base.bytes_as(dtype) + _DISK_SLACK
+
+
+def write_merged(
+    base: BaseWeights,
+    adapter: AdapterWeights,
+    folder: Path,
+    dtype: str,
+    done: Callable[[int], object] = lambda _bytes: None,
+) -> None:
+    """Write the merged weights with the base's own file names, one shard in memory at a time.
+
+    Args:
+        base: The base's weights.
+        adapter: The adapter's.
+        folder: Where to; ``copy_the_rest`` has written there already.
+        dtype: One of ``DTYPES``.
+        done: Called after each tensor with its size in bytes as written.
+
+    Raises:
+        RunError: A value is beyond the type's range.
+    """
+    written_as = getattr(torch, dtype)
+    total = 0
+    for name, path in base.shards.items():
+        tensors: dict[str, torch.Tensor] = {}
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - no mapping
+                tensors[key] = _merged(file.get_tensor(key), adapter, key, written_as)
+                total += tensors[key].nbytes
+                done(tensors[key].nbytes)
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+        # The library writes for its owner alone.
+        shutil.copymode(folder / "config.json", folder / name)
+    if base.index:
+        index = {**base.index, "metadata": {**base.index.get("metadata", {}), "total_size": total}}
+        (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _merged(tensor: torch.Tensor, adapter: AdapterWeights, key: str, dtype: torch.dtype) -> torch.Tensor:
+    tensor = adapter.replaced.get(key, tensor)
+    if key in adapter.pairs:
+        tensor = tensor.float() + adapter.pairs[key].delta()
+    if not tensor.is_floating_point():
+        return tensor.contiguous()
+    merged = tensor.to(dtype).contiguous()
+    if not torch.isfinite(merged).all() and torch.isfinite(tensor).all():
+        raise RunError(f"{key}: has values beyond {dtype}'s range; write bfloat16 or float32: --dtype")
+    return merged
+
+
+def copy_the_rest(name_or_path: str, revision: str | None, folder: Path, dtype: str, *, download: bool) -> None:
+    """Copy the base's tokenizer files as they are, and its ``config.json`` with the type that was written.
+
+    Raises:
+        ModelFileError: The base has no ``config.json``.
+    """
+    config = read_json(find(name_or_path, "config.json", revision, download=download))
+    # transformers 5 writes dtype and reads both; 4.36 knows only torch_dtype.
+    config.pop("dtype", None)
+    config.pop("quantization_config", None)
+    config["torch_dtype"] = dtype
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name in _COPIED:
+        try:
+            shutil.copyfile(find(name_or_path, name, revision, download=download), folder / name)
+        except ModelFileError:
+            continue

@@ -1,0 +1,250 @@
+"""Merge a run's adapter into its base: one model in safetensors, which needs neither peft nor the adapter.
+
+Run as:
+    python scripts/merge.py                                       the newest run      (or: make merge)
+    python scripts/merge.py outputs/demo --out models/demo-merged (or: make merge RUN=demo OUT=models/demo-merged)
+    python scripts/merge.py demo --adapter outputs/demo/checkpoints/checkpoint-200 --out models/demo-200
+
+Writes into RUN/merged unless told otherwise: the weights shard by shard in bfloat16, the base's own tokenizer files, a
+model card, merge.json. Then the merged model is loaded and its logits are compared with those of base + adapter on rows
+of the validation set; a model that fails is not kept.
+Exit codes: 0 merged, 1 no room, or the comparison failed, 2 wrong use, 130 stopped; nothing is left half-written.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import shutil
+import sys
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from kit.adapter.loading import Choice, add_run_arguments, choose, load
+from kit.adapter.merged_card import render_merged_card
+from kit.adapter.portable import WEIGHTS
+from kit.console import fail, paint, say
+from kit.data.dataset import file_sha256, load_file
+from kit.quiet_libraries import quiet_imports
+from kit.run.failures import explain
+from kit.run.history import RunError
+from kit.run.receipt import write_json
+from kit.stack import installed_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kit.adapter.comparison import Comparison
+    from kit.adapter.merging import AdapterWeights, BaseWeights
+    from kit.data.encoding import EncodedRow
+
+SCHEMA_VERSION = 1
+DTYPES = ("bfloat16", "float16", "float32")
+_STAMP = "merge.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Merge, compare, put in place; return the exit code."""
+    options = _parser().parse_args(argv)
+    options.unquantised = True
+    try:
+        choice = choose(options, installed_stack())
+        out = _place(options, choice)
+        return _merge(options, choice, out)
+    except RunError as exc:
+        found, _, fix = str(exc).rpartition("; ")
+        return fail(found, fix)
+    except KeyboardInterrupt:
+        say("stopped; nothing was written", "yellow")
+        return 130
+    except Exception as exc:
+        finding = explain(exc)
+        if finding is None:
+            raise
+        say(f"error: {finding.message}", "red")
+        if finding.id == "run.out_of_memory":
+            say("  fix: --cpu where there is more memory, or merge without the comparison: --no-check")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="merge.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_run_arguments(parser, quantised=False)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to; default: RUN/merged")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="type of the weights (bfloat16)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model merged there before")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="rows to compare on, instead of the validation set's")
+    parser.add_argument("--no-check", action="store_true", help="do not load and compare the merged model")
+    return parser
+
+
+def _place(options: argparse.Namespace, choice: Choice) -> Path:
+    out: Path = (options.out or choice.run.folder / "merged").expanduser()
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return out
+    if not (out / _STAMP).is_file():
+        raise RunError(
+            f"{out}: is there already, and is no model that was merged here; name another place: --out FOLDER"
+        )
+    if not options.overwrite:
+        raise RunError(
+            f"{out}: holds a merged model already; replace it with --overwrite, or name another: --out FOLDER"
+        )
+    return out
+
+
+def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
+    with quiet_imports():
+        from kit.adapter.merging import copy_the_rest, find_base, read_adapter, room_needed, write_merged
+
+    model = choice.settings.model
+    say(f"{choice.run.name}: {choice.adapter} into {choice.base_name}, as {options.dtype}", "bold")
+    if choice.run.settings.quantization.load_in_4bit:
+        say(
+            "note: the adapter was trained on the base in 4 bits and is merged into the base as it is; "
+            "the answers are close to those in training, not the same",
+            "yellow",
+        )
+    rows = [] if options.no_check else _rows(options, choice)
+    base = find_base(model.model_name_or_path, model.revision, download=True)
+    adapter = read_adapter(choice.adapter, base)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = room_needed(base, options.dtype), shutil.disk_usage(out.parent).free
+    if needed > free:
+        say(f"error: {out.parent}: {_size(needed)} are needed, and {_size(free)} are free", "red")
+        say("  fix: free some space, or name another disk: --out FOLDER")
+        return 1
+    aside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        copy_the_rest(model.model_name_or_path, model.revision, aside, options.dtype, download=True)
+        size = base.bytes_as(options.dtype)
+        with tqdm(
+            total=size, unit="B", unit_scale=True, desc="merging", leave=False, disable=not sys.stderr.isatty()
+        ) as bar:
+            write_merged(base, adapter, aside, options.dtype, bar.update)
+        comparison = _compare(choice, base, aside, options.dtype, rows) if rows else None
+        if comparison and not comparison.is_close:
+            say("error: the merged model answers differently from base + adapter, and was not kept", "red", "bold")
+            say("  fix: try --dtype float32; where that fails too, please report it: it is a bug")
+            return 1
+        (aside / "README.md").write_text(render_merged_card(choice, options.dtype, comparison), encoding="utf-8")
+        write_json(aside / _STAMP, _facts(choice, options.dtype, adapter, comparison))
+        _put_in_place(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    files = "1 file" if len(base.shards) == 1 else f"{len(base.shards)} files"
+    print(
+        f"{paint('merged', 'green', 'bold', stream=sys.stdout)}: {out} ({_size(size)} in {files})"
+        f"\nnext: docs/USING_ADAPTERS.md says how transformers, vLLM and llama.cpp take it"
+    )
+    return 0
+
+
+def _rows(options: argparse.Namespace, choice: Choice) -> list[EncodedRow]:
+    from kit.adapter.comparison import ROWS
+
+    data = choice.settings.data
+    path = Path(options.data or data.val_file or data.train_file).expanduser()
+    if not path.is_file():
+        raise RunError(f"{path}: there is no such file to compare on; name one: --data FILE, or leave it: --no-check")
+    rows = load_file(path, choice.tokenizer, choice.settings.training.max_seq_length).rows[:ROWS]
+    if not rows:
+        raise RunError(f"{path}: holds no row to compare on; name another file: --data FILE, or leave it: --no-check")
+    return list(rows)
+
+
+def _compare(choice: Choice, base: BaseWeights, merged: Path, dtype: str, rows: Sequence[EncodedRow]) -> Comparison:
+    import torch
+
+    from kit.adapter.comparison import compare, logits_of, tolerance
+    from kit.stack.model import load_base_model
+
+    # In the type that people will use it in, but for float16 on a CPU, which the older torch cannot multiply.
+    computed = "float32" if (dtype, choice.platform) == ("float16", "cpu") else dtype
+    settings = choice.settings
+    as_written = replace(
+        settings,
+        model=replace(settings.model, torch_dtype=computed),
+        training=replace(settings.training, bf16=False, fp16=False),
+    )
+    say(f"comparing on {len(rows)} rows: base, base + adapter, merged …", "dim")
+    loaded = load(replace(choice, settings=as_written))
+    with loaded.speaking(adapter=False) as model:
+        without = logits_of(model, rows)
+    with loaded.speaking(adapter=True) as model:
+        before = logits_of(model, rows)
+    del loaded, model  # two 7B models would not fit into a Mac
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    there = replace(as_written, model=replace(as_written.model, model_name_or_path=str(merged), revision=None))
+    after = logits_of(load_base_model(there, choice.platform), rows)
+    found = compare(without, before, after, rows, tolerance(dtype, base.shapes.values()))
+    _say_comparison(found, choice)
+    return found
+
+
+def _say_comparison(found: Comparison, choice: Choice) -> None:
+    print(
+        f"logits of {found.positions:,} tokens: merging changes them by {_part(found.difference)} of their size "
+        f"(rounding explains up to {_part(found.tolerance)}), the adapter by {_part(found.adapter_effect)}"
+    )
+    print(f"the likeliest token is the same at {found.same_first_choice:.2%} of them")
+    recorded = choice.run.receipt.get("eval_loss")
+    ended = f"; the run ended at {recorded:.4f} on all rows" if isinstance(recorded, float) else ""
+    print(
+        f"loss on the answers of {found.rows} rows: base + adapter {found.loss_before:.4f}, "
+        f"merged {found.loss_after:.4f}{ended}"
+    )
+    if not found.can_tell:
+        say("note: the adapter changes so little that this would not have noticed its absence", "yellow")
+
+
+def _part(value: float) -> str:
+    return f"{value:.2%}" if value >= 1e-4 else f"{value:.0e}"  # noqa: PLR2004 - below it, digits of a percentage are 0
+
+
+def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, comparison: Comparison | None) -> dict[str, Any]:
+    model = choice.settings.model
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": choice.run.name,
+        "merged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "base_model": model.model_name_or_path,
+        "base_revision": model.revision,
+        "adapter": {"folder": str(choice.adapter), "sha256": file_sha256(choice.adapter / WEIGHTS)},
+        "merged_matrices": len(adapter.pairs),
+        "replaced_tensors": sorted(adapter.replaced),
+        "dtype": dtype,
+        "comparison": asdict(comparison) if comparison else None,
+    }
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004 - a gigabyte
+
+
+def _put_in_place(aside: Path, out: Path) -> None:
+    """Rename; what was there before goes only when the new one stands."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.replace(old)
+    aside.replace(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

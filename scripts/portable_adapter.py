@@ -1,0 +1,56 @@
+"""Copy an adapter from elsewhere so that every peft since 0.7.0 loads it, or say why that would change what it does.
+
+Run as:
+    python scripts/portable_adapter.py FOLDER COPY
+    python scripts/portable_adapter.py outputs/demo/checkpoints/checkpoint-200 models/demo-200
+
+A newer peft writes fields into adapter_config.json that an older one refuses. Those that say only how the adapter was
+made are left out, by name; those that change its answers are a reason to refuse. The weights are copied as they are.
+What `make train` leaves in adapter/ is portable already. Exit codes: 0 copied, 2 refused or wrong use.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.adapter.portable import make_portable
+from kit.console import fail
+from kit.run.history import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Copy, say what became of the fields; return the exit code."""
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="portable_adapter.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds adapter_config.json")
+    parser.add_argument("copy", type=Path, metavar="COPY", help="where to; made, and not there yet")
+    options = parser.parse_args(argv)
+    try:
+        portable = make_portable(options.folder.expanduser(), options.copy.expanduser())
+    except FileExistsError:
+        return fail(f"{options.copy}: is there already", "name a folder that is not")
+    except RunError as exc:
+        found, _, fix = str(exc).rpartition("; ")
+        return fail(found, fix)
+    except OSError as exc:
+        return fail(f"{options.copy}: cannot be written to ({exc.strerror})", "name another place")
+    for remark in portable.remarks:
+        print(remark)
+    print(f"portable: {options.copy}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""A program on a real terminal: what a person types, and what they then see."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import time
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPT, END = "\x03", "\x04"  # what Ctrl-C and Ctrl-D send
+
+
+class Terminal:
+    """A child process whose stdin, stdout and stderr are a pseudo-terminal, its own controlling one."""
+
+    def __init__(self, command: Sequence[str], **environment: str) -> None:
+        self.pid, self._screen = pty.fork()
+        if self.pid == 0:
+            os.execvpe(command[0], list(command), {**os.environ, "TERM": "xterm", **environment})  # noqa: S606
+        self.text = ""  # everything shown so far
+        self._seen = 0
+
+    def type(self, text: str) -> None:
+        """Type; a line ends in a line break."""
+        os.write(self._screen, text.encode())
+
+    def wait_for(self, pattern: str, seconds: float = 120) -> str:
+        """Wait until something new on the screen matches, and return everything new up to there."""
+        deadline = time.monotonic() + seconds
+        while not (found := re.compile(pattern).search(self.text, self._seen)):
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._read(left):
+                raise AssertionError(f"no {pattern!r} in:\n{self.text[self._seen :]}\nbefore it:\n{self.text}")
+        new = self.text[self._seen : found.end()]
+        self._seen = found.end()
+        return new
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._screen], [], [], seconds)
+        try:
+            data = os.read(self._screen, 65536) if ready else b""
+        except OSError:  # how Linux says that the other end is closed
+            data = b""
+        self.text += data.decode(errors="replace")
+        return bool(data)
+
+    def exit_code(self) -> int:
+        """Wait for the end, showing what still comes."""
+        while self._read(60):
+            continue
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+        except ChildProcessError:  # it was waited for already
+            pass
+        os.close(self._screen)

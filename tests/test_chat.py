@@ -1,0 +1,157 @@
+"""Talking to a run: in one shot, through a pipe, on a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the libraries: make setup")
+
+import chat
+from kit.interpreter import PROJECT_ROOT
+from terminal import END, INTERRUPT, Terminal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False, buffer=io.BytesIO(content)))
+
+
+def test_one_shot_prints_the_answer_alone(adapter_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(adapter_run), "--cpu", "--max-new-tokens", "8"]
+    assert chat.main([*arguments, "--prompt", "amber"]) == 0
+    first = capsys.readouterr()
+    assert len(first.out.splitlines()) == 1
+    assert "adapter of" in first.err
+    assert "the answer was cut at 8 tokens" in first.err
+    assert chat.main([*arguments, "--prompt", "amber"]) == 0
+    assert capsys.readouterr().out == first.out
+    assert chat.main([*arguments, "--prompt", "amber", "--base"]) == 0
+    assert capsys.readouterr().out != first.out
+
+
+def test_each_line_of_a_pipe_is_a_question_of_its_own(
+    adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(monkeypatch, b"\xef\xbb\xbfamber\r\n\n/quit\namber")
+    assert chat.main([str(adapter_run), "--cpu", "--max-new-tokens", "4", "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["line"], line["prompt"]) for line in answers] == [(1, "amber"), (3, "/quit"), (4, "amber")]
+    assert answers[0]["answer"] == answers[2]["answer"]
+    assert answers[0]["ending"] == "length"
+
+
+def test_a_question_that_is_too_long_is_said_and_the_others_are_answered(
+    adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(monkeypatch, b"x" * 600 + b"\namber\n")
+    assert chat.main([str(adapter_run), "--cpu", "--max-new-tokens", "4"]) == 1
+    output = capsys.readouterr()
+    assert "line 1: that is 6" in output.err
+    assert len(output.out.splitlines()) == 1
+
+
+def test_drawing_with_a_seed_draws_the_same_again(adapter_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for seed in ("1", "1", "2"):
+        arguments = [str(adapter_run), "--cpu", "--max-new-tokens", "12", "--temperature", "2", "--seed", seed]
+        assert chat.main([*arguments, "--prompt", "amber"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+
+
+def test_a_system_message_the_template_lacks_is_said(adapter_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(adapter_run), "--cpu", "--max-new-tokens", "2", "--system", "be brief", "--prompt", "a"]
+    assert chat.main(arguments) == 0
+    assert "goes in front of the first question" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temperature", "hot"], "'hot' is not a number from 0 to 10"),
+        (["--top-p", "1.5"], "'1.5' is not a number from 0 to 1"),
+        (["--max-new-tokens", "-1"], "-1"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        chat.main(arguments)
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat.main(["no-such-run"]) == 2
+    assert "no-such-run: no run there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_conversation_at_a_terminal(adapter_run: Path) -> None:
+    command = [sys.executable, str(PROJECT_ROOT / "scripts/chat.py"), str(adapter_run), "--cpu"]
+    with Terminal([*command, "--max-new-tokens", "300"], NO_COLOR="1") as terminal:
+        terminal.wait_for("you> ")
+        terminal.type("amber\n")
+        assert "cut at 300" in terminal.wait_for(r"adapter> [^\n]*\r\n\(300 tokens, .*\)")
+        terminal.wait_for("you> ")
+        terminal.type("/base\n")
+        terminal.wait_for("the base answers now")
+        terminal.type("/again\n")
+        terminal.wait_for(r"base> [^\n]*\r\n\(300 tokens")
+        for command_line, reply in (
+            ("/nonsense", "there is no command /nonsense; see /help"),
+            ("/help", "/adapter +let the adapter answer from now on"),
+            ("/reset", "forgotten"),
+            ("/again", "nothing was asked yet"),
+        ):
+            terminal.type(f"{command_line}\n")
+            terminal.wait_for(reply)
+        terminal.wait_for("you> ")
+        terminal.type(INTERRUPT)
+        terminal.wait_for("/quit or Ctrl-D ends")
+        terminal.wait_for("you> ")
+        terminal.type("a long one\n")
+        terminal.wait_for("base> ")
+        terminal.type(INTERRUPT)
+        terminal.wait_for(r"\(\d+ tokens, .*, stopped: what is there stays in the conversation\)")
+        terminal.wait_for("you> ")
+        terminal.type(END)
+        assert terminal.exit_code() == 0
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_answers_cannot_steer_the_terminal(
+    adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kit.adapter import session, talk
+
+    def hostile(*_: Any, write: Any, **__: Any) -> talk.Answer:
+        write("\x1b]0;owned\x07")
+        return talk.Answer("", 1, 1.0, "end")
+
+    lines = iter(["hello"])
+
+    def read(_prompt: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(session, "reply", hostile)
+    monkeypatch.setattr(session, "_read", read)
+    monkeypatch.setattr(sys, "stdin", _Screen())
+    assert chat.main([str(adapter_run), "--cpu"]) == 0
+    assert "\x1b" not in capsys.readouterr().out

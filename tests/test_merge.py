@@ -1,0 +1,150 @@
+"""Merging a run from the command line: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the libraries: make setup")
+
+from safetensors.torch import load_file, save_file
+
+import merge
+from kit.interpreter import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
+
+
+@pytest.fixture
+def run(adapter_run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(adapter_run, tmp_path / "demo")
+    return tmp_path / "demo"
+
+
+def test_a_merge_is_compared_and_says_by_how_much(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert merge.main([str(run), "--cpu"]) == 0
+    merged = run / "merged"
+    assert {path.name for path in merged.iterdir()} >= {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "merge.json",
+    }  # fmt: skip
+    facts = json.loads((merged / "merge.json").read_text(encoding="utf-8"))
+    found = facts["comparison"]
+    assert (facts["dtype"], facts["merged_matrices"], found["rows"]) == ("bfloat16", 28, 4)
+    assert 0 < found["difference"] < found["tolerance"] < found["adapter_effect"]
+    output = capsys.readouterr().out
+    assert "merging changes them by" in output
+    assert "merged" in output.splitlines()[-2]
+    card = (merged / "README.md").read_text(encoding="utf-8")
+    assert "Compared with base + adapter on 4 rows" in card
+    assert "trained on the unquantised base" in card
+
+
+def test_float32_merges_exactly_but_for_the_order_of_sums(run: Path) -> None:
+    assert merge.main([str(run), "--cpu", "--dtype", "float32"]) == 0
+    found = json.loads((run / "merged/merge.json").read_text(encoding="utf-8"))["comparison"]
+    assert found["difference"] < found["tolerance"] < 1e-5
+
+
+def test_a_merge_that_answers_differently_is_not_kept(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kit.adapter import merging
+
+    monkeypatch.setattr(merging.Pair, "delta", lambda pair: (pair.b.float() @ pair.a.float()) * pair.scaling * 1.2)
+    assert merge.main([str(run), "--cpu"]) == 1
+    assert "was not kept" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == ["adapter", "run.json", "val.jsonl"]
+
+
+def test_without_room_nothing_is_begun(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(2**40, 2**40, 1000))  # type: ignore[attr-defined]
+    assert merge.main([str(run), "--cpu"]) == 1
+    assert "MB are needed, and 0.0 MB are free" in capsys.readouterr().err
+    assert not (run / "merged").exists()
+
+
+def test_an_earlier_merge_is_replaced_only_when_asked(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(run), "--cpu", "--no-check"]
+    assert merge.main(arguments) == 0
+    assert merge.main(arguments) == 2
+    assert "holds a merged model already\n  fix: replace it with --overwrite" in capsys.readouterr().err
+    assert merge.main([*arguments, "--overwrite", "--dtype", "float32"]) == 0
+    assert json.loads((run / "merged/merge.json").read_text(encoding="utf-8"))["dtype"] == "float32"
+
+
+def test_a_folder_of_other_things_is_never_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert merge.main([str(run), "--cpu", "--overwrite", "--out", str(run.parent)]) == 2
+    assert "is no model that was merged here" in capsys.readouterr().err
+    assert run.exists()
+
+
+def test_ctrl_c_leaves_nothing_behind(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kit.adapter import merging
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merging, "save_file", interrupt)
+    assert merge.main([str(run), "--cpu"]) == 130
+    assert sorted(path.name for path in run.iterdir()) == ["adapter", "run.json", "val.jsonl"]
+
+
+def test_four_bits_are_merged_into_the_whole_base_and_that_is_said(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from adapter_run import make_run
+
+    run = make_run(tiny_base, tmp_path / "demo", val_rows=2)
+    assert merge.main([str(run), "--cpu"]) == 0
+    assert "trained on the base in 4 bits and is merged into the base as it is" in capsys.readouterr().err
+    assert "rounded to 4 bits (nf4)" in (run / "merged/README.md").read_text(encoding="utf-8")
+
+
+def test_an_adapter_that_fits_no_layer_is_a_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "adapter/adapter_model.safetensors"
+    save_file({name.replace("layers.0", "layers.9"): tensor for name, tensor in load_file(path).items()}, path)
+    assert merge.main([str(run), "--cpu", "--no-check"]) == 2
+    assert "which is not there\n  fix: name its own base" in capsys.readouterr().err
+    assert not (run / "merged").exists()
+
+
+@pytest.mark.stacks
+@pytest.mark.skipif(not REFERENCE.exists(), reason="there is no .venv-reference: make setup STACK=reference")
+def test_both_stacks_write_the_same_bytes_and_read_each_others(run: Path, tmp_path: Path) -> None:
+    score = (
+        "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer; "
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], torch_dtype=torch.float32); "
+        "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1]); "
+        "ids = tokenizer('[INST] naïve 🦙 [/INST]', return_tensors='pt').input_ids; "
+        "print(ids.tolist(), '|', *model(input_ids=ids).logits[0, -1, :8].tolist())"
+    )
+    pythons = {"current": sys.executable, "reference": str(REFERENCE)}
+    for stack, python in pythons.items():
+        script = [python, str(PROJECT_ROOT / "scripts/merge.py"), str(run), "--cpu", "--out", str(tmp_path / stack)]
+        # Compared once, where no other test does.
+        once = ["--no-check"] if stack == "current" else []
+        done = subprocess.run([*script, *once], capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "current" / name).read_bytes() == (tmp_path / "reference" / name).read_bytes()
+    said = {}
+    for stack, python in pythons.items():
+        other = tmp_path / next(name for name in pythons if name != stack)
+        done = subprocess.run(
+            [python, "-W", "ignore", "-c", score, str(other)], capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        ids, _, logits = done.stdout.strip().splitlines()[-1].partition(" | ")
+        said[stack] = (ids, [float(value) for value in logits.split()])
+    assert said["current"][0] == said["reference"][0]
+    assert said["current"][1] == pytest.approx(said["reference"][1], abs=1e-4)
