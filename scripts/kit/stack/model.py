@@ -71,6 +71,11 @@ def load_base_model(settings: Settings, platform: str) -> Any:
             bnb_4bit_compute_dtype=getattr(torch, quantization.bnb_4bit_compute_dtype),
         )
     model = AutoModelForCausalLM.from_pretrained(settings.model.model_name_or_path, **options)
+    for module in model.modules():
+        # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a layer's weights for good when it is first evaluated: in
+        # bfloat16, and through a product without a gradient. Training after an evaluation would then be another one.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     # With gradient checkpointing a cache costs memory on FlashAttention and an exception on eager (transformers#28056).
     model.config.use_cache = False
     return model
