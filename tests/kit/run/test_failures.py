@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from kit.run.failures import explain
+from kit.run.watchdog import BadLoss, BadLossError
 
 
 class OutOfMemoryError(RuntimeError):
@@ -31,6 +32,7 @@ class OutOfMemoryError(RuntimeError):
         (OSError(), "run.file"),
         (ValueError("the loss is nan at step 3"), "run.not_finite"),
         (FloatingPointError("loss is NaN"), "run.not_finite"),
+        (BadLossError(BadLoss("zero", 9, "the loss has been exactly 0.0"), "rows.jsonl:3"), "run.bad_loss"),
     ],
 )
 def test_a_known_end_has_a_sentence_and_a_fix(exc: Exception, id: str) -> None:  # noqa: A002 - the field's own name
