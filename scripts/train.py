@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     lock = RunLock(resolved.settings.run_directory)
     try:
         # Looked at again under the lock: another run may have begun or ended there since.
-        findings += lock.acquire() or _folder_findings(resolved, options)
+        findings += run_check(lock.acquire, "run.lock") or _folder_findings(resolved, options)
         try:
             job = _job(resolved, target, preflight, options)
         except ModelFileError as exc:
@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
             say(f"{resolved.settings.run_directory}: this run is finished already; nothing to do", "green")
             return 0
         return run(job, list(argv if argv is not None else sys.argv[1:]))
+    except OSError as exc:
+        return _refuse([*findings, error("run.file", f"{exc}", "check the path in the message")])
     finally:
         lock.release()
 
@@ -166,4 +168,7 @@ def _job(resolved: Resolved, target: Target, preflight: Preflight, options: argp
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

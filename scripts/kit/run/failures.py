@@ -32,11 +32,15 @@ def explain(exc: BaseException) -> Finding | None:  # noqa: PLR0911 - one for ea
         return error("run.disk_full", "the disk is full", "free some space; what was saved before is whole")
     if isinstance(exc, PermissionError) or number == errno.EROFS:
         return error("run.not_writable", f"not allowed: {_first_line(text)}", "give this user the right to write there")
+    if number in {errno.EIO, errno.EFBIG, errno.ESTALE}:
+        fix = "the disk refuses: look at it (dmesg, quota, mount), or training.output_dir=… on another one"
+        return error("run.disk", _first_line(text), fix)
     if isinstance(exc, OSError):
         return error(
             "run.file",
             _first_line(text) or type(exc).__name__,
-            "check the path in the message; a model's folder must be complete, with its weights as safetensors",
+            "check the path in the message: a run's folder must stay where it is; a model's folder must be complete, "
+            "with its weights as safetensors",
         )
     if "loss is" in lowered and "nan" in lowered:
         return error("run.not_finite", _first_line(text), "lower training.learning_rate, or look at the rows named")

@@ -104,7 +104,7 @@ class Torture:
         }
         self.job = self._job()
         started = time.monotonic()
-        code = self._attempt("peace", None)
+        code = self.attempt("peace")
         self.seconds = time.monotonic() - started
         if code != 0:
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
@@ -125,10 +125,21 @@ class Torture:
         identity = identity_of(settings, plan, stack, platform, base)
         return Job(resolved, machine, platform, stack, files, plan, base, identity)
 
-    def _attempt(
-        self, name: str, arrange: Callable[[int], None] | None, in_child: Callable[[], None] | None = None
+    def attempt(
+        self,
+        name: str,
+        arrange: Callable[[int], None] | None = None,
+        in_child: Callable[[], None] | None = None,
+        changes: dict[str, Any] | None = None,
     ) -> int:
-        """Fork, run or go on in folder ``name``, and return the exit code, negative for a signal."""
+        """Fork, begin the job in a folder or go on with it, and return the exit code, negative for a signal.
+
+        Args:
+            name: Of the run's folder.
+            arrange: Called in the parent with the child's process id.
+            in_child: Called in the child before the run.
+            changes: Overrides of the job's configuration.
+        """
         child = os.fork()
         if child == 0:
             code = 70
@@ -136,9 +147,10 @@ class Torture:
                 with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
                     os.dup2(log.fileno(), 1)
                     os.dup2(log.fileno(), 2)
+                    sys.stdout = sys.stderr = log
                     if in_child is not None:
                         in_child()
-                    code = self._train(name)
+                    code = self._train(name, changes or {})
                     sys.stdout.flush()
                     sys.stderr.flush()
             except BaseException:  # noqa: BLE001 - the child must never return into the parent's code
@@ -152,9 +164,14 @@ class Torture:
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status)
 
-    def _train(self, name: str) -> int:
+    def is_as_expected(self, name: str) -> bool:
+        """Tell whether a finished run is, byte for byte, what the one nobody touched is."""
+        return _outcome(self.folder / name) == self.expected
+
+    def _train(self, name: str, changes: dict[str, Any]) -> int:
         output = self.folder / name
-        resolved = resolve(self.job.resolved.path, {**self.overrides, "training.output_dir": str(output)})
+        overrides = {**self.overrides, "training.output_dir": str(output), **changes}
+        resolved = resolve(self.job.resolved.path, overrides)
         start = decide("auto", output, self.job.identity, ())
         if any(finding.severity == "error" for finding in start.findings):
             raise RuntimeError(f"not resumed: {start.findings}")
@@ -181,10 +198,10 @@ class Torture:
             self.report.kills[how] += 1
             self._judge(output, how, code, safe, done_before)
         if code != 0:
-            code = self._attempt(name, None)
+            code = self.attempt(name)
         if code != 0:
             self.report.faults.append(f"{name}: could not be brought to its end (exit code {code})")
-        elif _outcome(output) != self.expected:
+        elif not self.is_as_expected(name):
             self.report.faults.append(f"{name}: ended otherwise than the run nobody touched")
         else:
             self.report.finished += 1
@@ -192,7 +209,7 @@ class Torture:
     def _kill_once(self, how: str, name: str) -> int:
         if how == "file":
             countdown = self.random.randrange(1, 160)
-            return self._attempt(name, None, lambda: _die_at_file_operation(self.folder / name, countdown))
+            return self.attempt(name, None, lambda: _die_at_file_operation(self.folder / name, countdown))
         delay = self.random.uniform(0.2, 1.0) * self.seconds
         number = signal.SIGTERM if how == "term" else signal.SIGKILL
 
@@ -204,7 +221,7 @@ class Torture:
                 time.sleep(0.002)
             os.kill(child, number)
 
-        return self._attempt(name, later)
+        return self.attempt(name, later)
 
     def _newest(self, output: Path) -> int:
         found, _ = checkpoints.newest(output / "checkpoints")

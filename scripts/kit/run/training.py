@@ -60,8 +60,32 @@ class Job:
 
 def run(job: Job, argv: Sequence[str]) -> int:
     """Train a job to its end, to a signal or to a failure; return the exit code."""
-    settings, plan, folder = job.resolved.settings, job.plan, job.resolved.settings.run_directory
-    from_step = job.start.checkpoint.step if job.start.checkpoint else 0
+    folder = job.resolved.settings.run_directory
+    stop = StopRequest()
+    receipt: Receipt | None = None
+    with stop.listening():
+        try:
+            receipt = _begin(job, argv)
+            return _Training(job, receipt, stop).run()
+        except StoppedError:
+            if receipt is not None:
+                _finish(receipt, "interrupted", signal=stop.signal)
+            say("stopped before a step was done; nothing is lost", "yellow")
+            return stop.exit_code
+        except Exception as exc:
+            finding = explain(exc)
+            if receipt is not None:
+                _finish(receipt, "failed", error=f"{type(exc).__name__}: {exc}")
+            if finding is None:
+                raise
+            render([finding, *_way_on(folder)], sys.stderr)
+            return 1
+
+
+def _begin(job: Job, argv: Sequence[str]) -> Receipt:
+    settings, plan, checkpoint = job.resolved.settings, job.plan, job.start.checkpoint
+    folder = settings.run_directory
+    from_step = checkpoint.step if checkpoint else 0
     _prepare_folder(folder, job.start)
     receipt = Receipt(
         folder,
@@ -75,30 +99,16 @@ def run(job: Job, argv: Sequence[str]) -> int:
         changes_allowed=_changes_allowed(job.start, from_step),
         steps=plan.steps,
         steps_done=from_step,
-        # Who goes on did not see how the adapter began.
-        **({"adapter_init_sha256": job.start.checkpoint.facts["adapter_init_sha256"]} if job.start.checkpoint else {}),
+        # A run that goes on did not see how its adapter began.
+        **({"adapter_init_sha256": checkpoint.facts["adapter_init_sha256"]} if checkpoint else {}),
     )
     say(
         f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
         f" -> {folder}"
     )
-    if from_step:
-        say(f"going on after step {from_step:,}, from {job.start.checkpoint.folder if job.start.checkpoint else ''}")
-    stop = StopRequest()
-    with stop.listening():
-        try:
-            return _Training(job, receipt, stop).run()
-        except StoppedError:
-            _finish(receipt, "interrupted", signal=stop.signal)
-            say("stopped before a step was done; nothing is lost", "yellow")
-            return stop.exit_code
-        except Exception as exc:
-            finding = explain(exc)
-            _finish(receipt, "failed", error=f"{type(exc).__name__}: {exc}")
-            if finding is None:
-                raise
-            render([finding, *_way_on(folder)], sys.stderr)
-            return 1
+    if checkpoint:
+        say(f"going on after step {from_step:,}, from {checkpoint.folder}")
+    return receipt
 
 
 def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
@@ -152,6 +162,7 @@ class _Training:
         self.folder = self.settings.run_directory
         self.saved_step = job.start.checkpoint.step if job.start.checkpoint else 0
         self.last_size = 0
+        self.reported: set[str] = set()
         self.trainer: Any = None
         self.watch: Any = None
 
@@ -266,7 +277,8 @@ class _Training:
         from kit.stack.state import is_finite
 
         if not is_finite(model):
-            raise BadLossError(BadLoss("not_finite", self.plan.steps, "the loss is nan: the adapter holds NaN"), "all")
+            found = BadLoss("not_finite", self.plan.steps, "the adapter holds NaN at the end and is not saved")
+            raise BadLossError(found, "see bad_losses in run.json")
         self._update()
         left_out, hashes = save_run(model, self.settings, self.receipt.facts)
         self._finish_part(
@@ -285,6 +297,9 @@ class _Training:
         print(f"adapter: {self.folder / 'adapter'}   receipt: {self.receipt.path}")
 
     def _report_bad_loss(self, found: BadLoss) -> None:
+        if found.kind in self.reported:  # once is a warning, a thousand times is noise
+            return
+        self.reported.add(found.kind)
         first = (found.step - 1) * self.plan.batch_size
         rows = [self.plan.rows[index] for index in self.plan.order[first : first + self.plan.batch_size] if index >= 0]
         places = [f"{self.job.files[0].path}:{row.line}" for row in rows]

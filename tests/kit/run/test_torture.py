@@ -9,7 +9,6 @@ import pytest
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
-
     from kit.run.torture import Torture
 
 pytestmark = pytest.mark.slow
