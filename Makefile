@@ -12,6 +12,8 @@ RECORD ?=
 FROM ?=
 ## RESUME   train: auto goes on with a stopped run, or begins where there is none (the container's default); never; a path
 RESUME ?=
+## RUN      verify: a run's folder
+RUN ?=
 ## ARGS     handed to the script as it is
 ARGS ?=
 ## IN       docker: detect and validate inside the image
@@ -46,7 +48,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test torture test-image check format lock clean bench-gpu bench-cli
+.PHONY: help setup setup-m4 detect demo validate config verify train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test torture test-image check format lock clean bench-gpu bench-cli
 
 ##@ Start here
 help: ## show this
@@ -71,6 +73,9 @@ validate: ## check environment, configuration, model and data together (CONFIG, 
 
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
+
+verify: ## compute every checksum of a run again (RUN)
+	@$(PY) scripts/verify.py $(RUN) $(ARGS)
 
 train: ## train (CONFIG, SET, RESUME)
 	@$(PY) scripts/train.py $(CONFIG) $(SET) $(RESUMED) $(ARGS)

@@ -86,8 +86,8 @@ class Receipt:
         self.update(**ended, **facts)
 
     def write(self) -> None:
-        """Write aside, flush to the disk, rename."""
-        write_json(self.path, self.facts)
+        """Write aside, flush to the disk, rename; with a hash over all of it, so that a changed bit is found."""
+        write_json(self.path, {**self.facts, "sha256": _digest(self.facts)})
 
 
 def _now() -> str:
@@ -97,6 +97,26 @@ def _now() -> str:
 def _ended(session: dict[str, Any]) -> dict[str, Any]:
     """Close what could not close itself: its last known moment is all there is."""
     return {**session, "state": "killed"} if session["state"] == "running" else session
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_without_nan(facts), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def is_untouched(content: bytes) -> bool:
+    """Tell whether a ``run.json`` is, byte for byte, what the kit wrote."""
+    try:
+        facts = json.loads(content)
+        sealed = facts.pop("sha256")
+        return bool(sealed == _digest(facts) and _render({**facts, "sha256": sealed}) == content)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return False
+
+
+def _render(data: Any) -> bytes:
+    text = json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    # A name that is not UTF-8 comes as lone surrogates, which JSON writes with a backslash.
+    return f"{text}\n".encode(errors="backslashreplace")
 
 
 def read_receipt(run_directory: Path) -> dict[str, Any] | None:
@@ -115,10 +135,8 @@ def write_json(path: Path, data: Any) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # A name that is not UTF-8 comes as lone surrogates, which JSON writes with a backslash.
-        with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            json.dump(_without_nan(data), file, indent=2, ensure_ascii=False, default=str, allow_nan=False)
-            file.write("\n")
+        with aside.open("wb") as file:
+            file.write(_render(data))
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.console import say
+from kit.data.dataset import file_sha256
 from kit.findings import Finding, render, warning
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
@@ -269,7 +270,8 @@ class _Training:
         )
 
     def _finish_part(self, state: str, **facts: Any) -> None:
-        self._update(loss_trace_sha256=loss_trace_sha256(self.folder / METRICS))
+        metrics = self.folder / METRICS
+        self._update(loss_trace_sha256=loss_trace_sha256(metrics), metrics_sha256=file_sha256(metrics))
         _finish(self.receipt, state, **facts)
 
     def _save_adapter(self, model: Any) -> None:

@@ -77,6 +77,16 @@ def test_a_receipt_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -
     assert receipts.read_receipt(tmp_path / "nowhere") is None
 
 
+def test_a_flipped_bit_of_a_receipt_is_found(tmp_path: Path) -> None:
+    receipt = Receipt(tmp_path, rate=1e-5, path=Path("data"), name=os.fsdecode(b"rows-\xff.jsonl"), loss=float("nan"))
+    content = receipt.path.read_bytes()
+    assert receipts.is_untouched(content)
+    for position in range(len(content) * 8):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        assert not receipts.is_untouched(bytes(flipped)), position
+
+
 def test_curves_are_equal_when_their_hashes_are(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": 2.5, "seconds": 0.1}, {"step": 1, "eval_loss": 2.25}]
     hashes = []
