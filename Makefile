@@ -12,7 +12,7 @@ RECORD ?=
 FROM ?=
 ## RESUME   train: auto goes on with a stopped run, or begins where there is none (the container's default); never; a path
 RESUME ?=
-## RUN      verify: a run's folder
+## RUN      verify: a run's name or folder; without it, the newest
 RUN ?=
 ## ARGS     handed to the script as it is
 ARGS ?=

@@ -1,8 +1,8 @@
 """Compute every checksum of a run again: receipt, metrics, adapter, checkpoints, data, base model.
 
 Run as:
-    python scripts/verify.py outputs/my-run          (or: make verify RUN=outputs/my-run)
-    python scripts/verify.py outputs/my-run --json   one JSON object on stdout
+    python scripts/verify.py my-run          (or: make verify RUN=my-run) outputs/my-run, or any folder
+    python scripts/verify.py newest --json   the newest run; one JSON object on stdout
 
 A single changed bit is found and its file named. Exit codes: 0 everything is as the run wrote it, 1 something is not,
 2 wrong use.
@@ -17,11 +17,11 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.console import fail, paint
 from kit.findings import as_json, exit_code, render, summary
+from kit.run.history import NEWEST, RunError, find_run
 from kit.run.verify import verify
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Verify, report, return the exit code."""
     options = _parser().parse_args(argv)
-    folder = options.run.expanduser()
-    if not folder.is_dir():
-        return fail(f"{folder}: there is no such folder", "make verify RUN=outputs/NAME")
+    try:
+        folder = find_run(options.run)
+    except RunError as exc:
+        found, _, fix = str(exc).rpartition("; ")
+        return fail(found, f"{fix}: make verify RUN=NAME")
     findings = verify(folder)
     code = exit_code(findings)
     if options.json:
@@ -50,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument(
+        "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
 

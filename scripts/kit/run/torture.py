@@ -202,7 +202,9 @@ class Torture:
         if code != 0:
             self.report.faults.append(f"{name}: could not be brought to its end (exit code {code})")
         elif not self.is_as_expected(name):
-            self.report.faults.append(f"{name}: ended otherwise than the run nobody touched")
+            mine = _outcome(output)
+            parts = ", ".join(part for part, value in self.expected.items() if mine[part] != value)
+            self.report.faults.append(f"{name}: ended otherwise than the run nobody touched in {parts}")
         else:
             self.report.finished += 1
 
@@ -210,7 +212,7 @@ class Torture:
         if how == "file":
             countdown = self.random.randrange(1, 160)
             return self.attempt(name, None, lambda: _die_at_file_operation(self.folder / name, countdown))
-        delay = self.random.uniform(0.2, 1.0) * self.seconds
+        delay = self.random.uniform(0.3, 1.0) * self.seconds
         number = signal.SIGTERM if how == "term" else signal.SIGKILL
 
         def later(child: int) -> None:

@@ -122,6 +122,8 @@ def _prepare_folder(folder: Path, start: Start) -> None:
     """Bring the run's folder to where the run begins: nothing, or exactly what the checkpoint knows."""
     parent = folder / "checkpoints"
     checkpoints.sweep(parent)
+    for leftover in folder.glob(".run.json.*"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     if start.checkpoint is None:
         for name in ("checkpoints", "adapter"):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -101,5 +101,10 @@ def test_as_json_it_is_one_object(run: Path, capsys: pytest.CaptureFixture[str])
 
 def test_wrong_use_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([str(tmp_path / "nowhere")]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
+    assert "make verify RUN=" in capsys.readouterr().err
+
+
+def test_a_receipt_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_bytes(b"{")
     assert command.main([str(tmp_path)]) == 1
+    assert "holds no run.json that can be read" in capsys.readouterr().out
