@@ -5,8 +5,8 @@ Run as:
     python scripts/torture.py --kills 60 --json
     python scripts/torture.py --keep FOLDER         leave everything there to look at
 
-Of four runs two are killed by SIGKILL at a random file operation of theirs, one by SIGKILL and one by SIGTERM at a random
-moment. Exit codes: 0 every run ended bit-equal and nothing was lost beyond the last save, 1 not so, 2 wrong use.
+Of four runs two are killed by SIGKILL at a random file operation of theirs, one by SIGKILL and one by SIGTERM at a
+random moment. Exit codes: 0 every run ended bit-equal and nothing was lost beyond the last save, 1 not so, 2 wrong use.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def container(tmp_path: Path) -> Container:
 def test_without_a_word_it_looks_validates_and_trains(container: Container) -> None:
     assert container.run() == (
         0,
-        ["[-m][kit.image.start]", f"[scripts/validate.py][{H100}]", f"[scripts/train.py][{H100}]"],
+        ["[-m][kit.image.start]", f"[scripts/validate.py][{H100}]", f"[scripts/train.py][--resume=auto][{H100}]"],
     )
 
 
