@@ -18,6 +18,11 @@ RECORD ?=
 FROM ?=
 ## INPUT    data: files, folders, globs, - for standard input, hf:NAME
 INPUT ?=
+
+## RESUME   train: auto goes on with a stopped run, or begins where there is none (the container's default); never; a path
+RESUME ?=
+## RUN      verify: a run's name or folder; without it, the newest
+RUN ?=
 ## ARGS     handed to the script as it is
 ARGS ?=
 ## IN       docker: detect and validate inside the image
@@ -45,13 +50,14 @@ PY_M4 := $(firstword $(wildcard .venv-m4/bin/python .venv/bin/python) $(PYTHON))
 SETUP := $(PYTHON) scripts/setup_environment.py
 # The image's default is the reference stack; everywhere else it is the current one.
 IMAGE_STACK := $(if $(filter file,$(origin STACK)),reference,$(STACK))
+RESUMED = $(if $(RESUME),--resume="$(RESUME)")
 # An empty FLASH_ATTN_WHEEL leaves flash-attn out; one that is not given means the stack's own.
 IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image "$(BASE_IMAGE)") \
   $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") \
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture
 
 ##@ Start here
 help: ## show this
@@ -84,21 +90,24 @@ validate: ## check environment, configuration, model and data together (CONFIG, 
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
 
-train: ## train (CONFIG, SET)
-	@$(PY) scripts/train.py $(CONFIG) $(SET) $(ARGS)
+verify: ## compute every checksum of a run again (RUN)
+	@$(PY) scripts/verify.py $(RUN) $(ARGS)
+
+train: ## train (CONFIG, SET, RESUME)
+	@$(PY) scripts/train.py $(CONFIG) $(SET) $(RESUMED) $(ARGS)
 
 # PyTorch lets MPS take 1.7 times Metal's working set: with two thirds of 32 GB, 22.9 GB x 1.7 = 38.9 GB, beyond the
 # 34.4 GB there are, so the Mac swaps for hours instead of failing. 1.0 stops at the working set with an error that says
 # so. The low mark, from which memory is given back early, is 1.4 by default and must not be above the high one.
 # PYTORCH_ENABLE_MPS_FALLBACK is left alone: it would run what MPS lacks on the CPU, slower and on another device than
 # the receipt says. Without it such an operation stops the run and is named.
-train-m4: ## train on this Mac, within Metal's share of its memory (CONFIG, SET)
+train-m4: ## train on this Mac, within Metal's share of its memory (CONFIG, SET, RESUME)
 	@PYTORCH_MPS_HIGH_WATERMARK_RATIO="$${PYTORCH_MPS_HIGH_WATERMARK_RATIO:-1.0}" \
 	PYTORCH_MPS_LOW_WATERMARK_RATIO="$${PYTORCH_MPS_LOW_WATERMARK_RATIO:-0.9}" \
-	$(PY_M4) scripts/train.py $(or $(CONFIG),configs/training_config_m4.yaml) $(SET) --require m4 $(ARGS)
+	$(PY_M4) scripts/train.py $(or $(CONFIG),configs/training_config_m4.yaml) $(SET) --require m4 $(RESUMED) $(ARGS)
 
-train-h100: ## on an NVIDIA host: check it and the image, validate inside, then train (CONFIG, SET, STACK)
-	@$(call IMAGE,$(IMAGE_STACK)) train $(or $(CONFIG),configs/training_config_h100.yaml) $(SET) $(ARGS)
+train-h100: ## on an NVIDIA host: check it and the image, validate inside, then train (CONFIG, SET, STACK, RESUME)
+	@$(call IMAGE,$(IMAGE_STACK)) train $(or $(CONFIG),configs/training_config_h100.yaml) $(SET) $(RESUMED) $(ARGS)
 
 ##@ Use
 report: ## write a run's report: one page, and its curves as a picture (RUN)
@@ -140,6 +149,9 @@ test: ## all tests, on both stacks
 	@$(SETUP)
 	@$(SETUP) --dev
 	@.venv/bin/python scripts/run_tests.py $(ARGS)
+
+torture: ## kill a small run hundreds of times, resume it, compare (STACK; ARGS: --kills N, --json)
+	@$(PY) scripts/torture.py $(ARGS)
 
 test-image: ## build both images and try them, where a Docker engine can be had
 	@$(SETUP)

@@ -5,10 +5,12 @@ Run as:
     python scripts/train.py configs/training_config_demo.yaml
     python scripts/train.py configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower-rate
     python scripts/train.py configs/training_config_m4.yaml --require m4
+    python scripts/train.py configs/training_config_m4.yaml --resume auto          go on where it was stopped
 
 Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, checkpoints/ and, at the end, adapter/.
-Exit codes: 0 trained, 1 a check failed or the run did, 2 wrong use, 130 and 143 stopped by Ctrl-C or SIGTERM after
-saving a checkpoint.
+A resumed run ends as one that was never stopped; docs/RELIABILITY.md says what that was tested with.
+Exit codes: 0 trained, 1 a check failed or the run did, 2 wrong use, 130, 143 and 138 stopped by Ctrl-C, SIGTERM or
+SIGUSR1 after saving a checkpoint; a second signal stops at once.
 """
 
 from __future__ import annotations
@@ -19,57 +21,68 @@ if __name__ == "__main__":
     use_project_python()
 
 import argparse
-import os
-import shutil
 import sys
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
-from kit.console import say
+from kit.console import fail, say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
-from kit.findings import Finding, error, has_errors, render, summary
+from kit.findings import Finding, error, has_errors, render, run_check, summary
 from kit.machine.platforms import PLATFORMS
+from kit.model.files import ModelFileError
+from kit.model.weights import describe_base
 from kit.preflight import Preflight, check_run, run_directory_findings
-from kit.quiet_libraries import quiet_imports
-from kit.run.failures import explain
-from kit.run.plan import TrainingPlan, make_plan
-from kit.run.receipt import Receipt, describe_before, describe_data
-from kit.stack import Stack, installed_stack
+from kit.run.disk_space import space_findings
+from kit.run.plan import make_plan
+from kit.run.resume import Start, decide, identity_of
+from kit.run.run_lock import RunLock
+from kit.run.training import Job, run
+from kit.stack import installed_stack
 from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything a run needs, checked."""
-
-    resolved: Resolved
-    target: Target
-    stack: Stack
-    preflight: Preflight
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way out of the checks
     """Check, train, save; return the exit code."""
     options = _parser().parse_intermixed_args(argv)
+    wrong = _wrong_use(options)
+    if wrong:
+        return fail(*wrong)
     target = target_of(options)
     try:
         resolved = resolve(target.config, target.overrides)
     except ConfigError as exc:
         render(exc.findings, sys.stderr)
         return exc.exit_code
-    job, findings = _check(resolved, target, require=options.require, overwrite=options.overwrite)
-    render([finding for finding in findings if finding.severity in {"warning", "error"}], sys.stderr)
+    preflight, findings = _check(resolved, target, options)
     if has_errors(findings):
-        say(f"not started: {summary(findings)}. Mend the errors above, then run the same command again.", "red", "bold")
-        return 1
-    return _run(job, list(argv if argv is not None else sys.argv[1:]), overwrite=options.overwrite)
+        return _refuse(findings)
+    lock = RunLock(resolved.settings.run_directory)
+    try:
+        # Looked at again under the lock: another run may have begun or ended there since.
+        findings += run_check(lock.acquire, "run.lock") or _folder_findings(resolved, options)
+        try:
+            job = _job(resolved, target, preflight, options)
+        except ModelFileError as exc:
+            found, _, fix = str(exc).rpartition("; ")
+            return _refuse([*findings, error("model.weights", found, fix)])
+        findings += job.start.findings
+        if has_errors(findings):
+            return _refuse(findings)
+        render([finding for finding in findings if finding.severity == "warning"], sys.stderr)
+        if job.start.is_finished:
+            say(f"{resolved.settings.run_directory}: this run is finished already; nothing to do", "green")
+            return 0
+        return run(job, list(argv if argv is not None else sys.argv[1:]))
+    except OSError as exc:
+        return _refuse([*findings, error("run.file", f"{exc}", "check the path in the message")])
+    finally:
+        lock.release()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,13 +92,47 @@ def _parser() -> argparse.ArgumentParser:
     add_config_arguments(parser)
     parser.add_argument("--require", choices=PLATFORMS, help="refuse to run on any other platform")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run of the same name")
+    parser.add_argument(
+        "--resume",
+        default="never",
+        metavar="auto|never|PATH",
+        help="go on from the newest complete checkpoint of this run, or begin where there is none (auto); from the "
+        "checkpoint or run at PATH; default: never",
+    )
+    parser.add_argument(
+        "--allow-changed",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="resume although this differs, and record it: a key as the refusal names it; may be given again",
+    )
     return parser
 
 
-def _check(resolved: Resolved, target: Target, *, require: str | None, overwrite: bool) -> tuple[Job, list[Finding]]:
+def _wrong_use(options: argparse.Namespace) -> tuple[str, str] | None:
+    """Return what is wrong with the command line, and the fix."""
+    if options.resume not in {"auto", "never"} and not Path(options.resume).expanduser().is_dir():
+        return f"--resume {options.resume}: there is no such folder", "--resume auto, never, or a checkpoint's folder"
+    if options.resume not in {"auto", "never"} and options.overwrite:
+        return "--overwrite begins again and --resume PATH goes on", "give one of them"
+    return None
+
+
+def _resumes(options: argparse.Namespace) -> bool:
+    # In the container --resume auto is the default; --overwrite was typed.
+    return options.resume != "never" and not options.overwrite
+
+
+def _folder_findings(resolved: Resolved, options: argparse.Namespace) -> list[Finding]:
+    return run_directory_findings(resolved.settings, overwrite=options.overwrite or _resumes(options))
+
+
+def _check(resolved: Resolved, target: Target, options: argparse.Namespace) -> tuple[Preflight, list[Finding]]:
     stack, judgement, settings = installed_stack(), target.judgement, resolved.settings
     say(f"{target.config} on {judgement.platform}: {judgement.reason}; {stack.name} stack", "bold")
-    findings = run_directory_findings(settings, overwrite=overwrite)
+    findings = _folder_findings(resolved, options)
+    findings += run_check(lambda: space_findings(settings), "run.disk_space")
+    require = options.require
     if require and judgement.platform != require:
         findings.append(
             error(
@@ -97,103 +144,31 @@ def _check(resolved: Resolved, target: Target, *, require: str | None, overwrite
     findings += environment_findings(probe_environment(settings, work=False), settings, judgement.platform)
     # The hub is asked only for a run that can begin.
     preflight = check_run(resolved, judgement, target.machine, stack, download=not has_errors(findings))
-    return Job(resolved, target, stack, preflight), findings + preflight.findings
+    return preflight, findings + preflight.findings
 
 
-def _run(job: Job, argv: list[str], *, overwrite: bool) -> int:
-    settings, files = job.resolved.settings, [file for file in (job.preflight.train, job.preflight.val) if file]
+def _refuse(findings: list[Finding]) -> int:
+    render([finding for finding in findings if finding.severity in {"warning", "error"}], sys.stderr)
+    say(f"not started: {summary(findings)}. Mend the errors above, then run the same command again.", "red", "bold")
+    return 1
+
+
+def _job(resolved: Resolved, target: Target, preflight: Preflight, options: argparse.Namespace) -> Job:
+    settings, stack, platform = resolved.settings, installed_stack(), target.judgement.platform
+    files = [file for file in (preflight.train, preflight.val) if file]
     plan = make_plan(settings, files[0].rows, files[1].rows if len(files) > 1 else ())
-    if overwrite:
-        _remove_earlier_run(settings.run_directory)
-    receipt = Receipt(
-        settings.run_directory,
-        **describe_before(argv, settings, job.resolved.origins, job.target.machine, job.stack),
-        platform=job.target.judgement.platform,
-        data=describe_data(files),
-        steps=plan.steps,
+    base = describe_base(settings.model.model_name_or_path, settings.model.revision)
+    identity = identity_of(settings, plan, stack, platform, base)
+    start = (
+        decide(options.resume, settings.run_directory, identity, options.allow_changed)
+        if _resumes(options)
+        else Start()
     )
-    say(
-        f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
-        f" -> {settings.run_directory}"
-    )
-    try:
-        return _train(job, plan, receipt)
-    except KeyboardInterrupt:
-        receipt.finish("interrupted")
-        say("stopped before the first step; nothing was trained", "yellow")
-        return 130
-    except Exception as exc:
-        finding = explain(exc)
-        receipt.finish("failed", error=f"{type(exc).__name__}: {exc}")
-        if finding is None:
-            raise
-        render([finding], sys.stderr)
-        return 1
-
-
-def _train(job: Job, plan: TrainingPlan, receipt: Receipt) -> int:
-    # The kit trains on one GPU, CUDA's first; transformers would spread the batch over all it sees.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    # Imported here: everything that can be found wrong without torch was found before.
-    with quiet_imports():
-        from kit.run.watch import StopRequest, TrainingWatch
-        from kit.stack.model import attach_adapter, load_base_model
-        from kit.stack.session import adapter_sha256, peak_memory_bytes, prepare_logging, save_run
-        from kit.stack.trainer import build_trainer
-
-    settings, platform = job.resolved.settings, job.target.judgement.platform
-    prepare_logging(settings)
-    base = load_base_model(settings, platform)
-    model = attach_adapter(base, settings)
-    stop = StopRequest()
-    watch = TrainingWatch(plan, settings.run_directory / "metrics.jsonl", stop)
-    trainer = build_trainer(model, settings, plan, platform, [watch])
-    watch.trainer = trainer
-    receipt.update(
-        state="training",
-        attention=job.stack.resolve_attention(settings.model.attn_implementation, platform),
-        adapter_init_sha256=adapter_sha256(model),
-    )
-    with stop.listening():
-        try:
-            trainer.train()
-        finally:
-            watch.close()
-
-    done = trainer.state.global_step
-    receipt.update(
-        steps_done=done,
-        tokens=plan.tokens[done - 1] if done else 0,
-        train_loss=watch.last_loss,
-        eval_loss=watch.eval_losses[-1][1] if watch.eval_losses else None,
-        peak_memory_bytes=peak_memory_bytes(platform),
-    )
-    if stop.signal is not None:
-        receipt.finish("interrupted")
-        say(f"stopped at step {done:,} of {plan.steps:,}; the checkpoint is in {settings.run_directory}/checkpoints")
-        return stop.exit_code
-    left_out = save_run(model, settings, receipt.facts)
-    receipt.finish("finished", adapter_sha256=adapter_sha256(model), left_out_of_adapter_config=left_out)
-    _report(receipt, settings.run_directory)
-    return 0
-
-
-def _remove_earlier_run(folder: Path) -> None:
-    for name in ("checkpoints", "adapter"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("run.json", "metrics.jsonl"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _report(receipt: Receipt, folder: Path) -> None:
-    facts = receipt.facts
-    loss = "" if facts["eval_loss"] is None else f", validation loss {facts['eval_loss']:.4f}"
-    print(
-        f"trained {facts['steps_done']:,} steps in {facts['seconds']:.0f} s: training loss {facts['train_loss']:.4f}"
-        f"{loss}, peak memory {facts['peak_memory_bytes'] / 1e9:.2f} GB"
-    )
-    print(f"adapter: {folder / 'adapter'}   receipt: {receipt.path}")
+    return Job(resolved, target.machine, platform, stack, files, plan, base, identity, start)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -50,7 +50,7 @@ def container(tmp_path: Path) -> Container:
 def test_without_a_word_it_looks_validates_and_trains(container: Container) -> None:
     assert container.run() == (
         0,
-        ["[-m][kit.image.start]", f"[scripts/validate.py][{H100}]", f"[scripts/train.py][{H100}]"],
+        ["[-m][kit.image.start]", f"[scripts/validate.py][{H100}]", f"[scripts/train.py][--resume=auto][{H100}]"],
     )
 
 
@@ -65,12 +65,14 @@ def test_values_reach_both_as_they_were_given(container: Container) -> None:
     values = ["mine.yaml", "training.run_name=it's a run", 'model.revision=$(id) `id` \\ "x"']
     _, called = container.run("train", *values)
     given = "".join(f"[{value}]" for value in values)
-    assert called[1:] == [f"[scripts/validate.py]{given}", f"[scripts/train.py]{given}"]
+    assert called[1:] == [f"[scripts/validate.py]{given}", f"[scripts/train.py][--resume=auto]{given}"]
 
 
 def test_the_trainers_own_options_are_not_for_validation(container: Container) -> None:
-    _, called = container.run("train", "mine.yaml", "--overwrite")
-    assert called[1:] == ["[scripts/validate.py][mine.yaml]", "[scripts/train.py][mine.yaml][--overwrite]"]
+    options = ["--overwrite", "--resume", "never", "--allow-changed=training.seed", "--allow-changed", "lora.r"]
+    _, called = container.run("train", "mine.yaml", *options)
+    given = "".join(f"[{option}]" for option in options)
+    assert called[1:] == ["[scripts/validate.py][mine.yaml]", f"[scripts/train.py][--resume=auto][mine.yaml]{given}"]
 
 
 @pytest.mark.parametrize("first", ["training.seed=1", "--json"])

@@ -12,6 +12,7 @@ import pytest
 
 import train
 from kit.interpreter import PROJECT_ROOT
+from kit.run import checkpoints
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def test_a_run_that_dies_says_so_in_its_receipt(
     assert read_receipt(tmp_path / "out")["state"] == "failed"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
 def test_a_signal_ends_in_a_saved_checkpoint(tiny_base: Path, tmp_path: Path, number: int, code: int) -> None:
     output = tmp_path / "out"
     command = train_command(tiny_base, output, python=sys.executable, training__max_steps=100_000)
@@ -231,9 +232,9 @@ def test_a_signal_ends_in_a_saved_checkpoint(tiny_base: Path, tmp_path: Path, nu
         assert run.wait(timeout=120) == code
     receipt = read_receipt(output)
     assert receipt["state"] == "interrupted"
-    checkpoint = output / "checkpoints" / f"checkpoint-{receipt['steps_done']}"
-    assert (checkpoint / "adapter_model.safetensors").stat().st_size > 0
-    assert (checkpoint / "optimizer.pt").exists()
+    saved = checkpoints.read(output / "checkpoints" / f"checkpoint-{receipt['steps_done']}")
+    assert {"adapter_model.safetensors", "optimizer.safetensors", "state.json", "metrics.jsonl"} <= set(saved.files)
+    assert not (output / ".lock").exists()
 
 
 def test_results_go_to_stdout_and_talk_to_stderr(tiny_base: Path, tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def _earlier_run(settings: Settings, folder: Path, *, overwrite: bool) -> list[F
             error(
                 "run.exists",
                 f"holds a run already ({', '.join(there)})",
-                f"name this one: training.run_name={settings.training.run_name}-2, or replace that one: --overwrite",
+                f"go on with it: --resume auto; name this one: training.run_name={settings.training.run_name}-2; "
+                "or replace that one: --overwrite",
                 str(folder),
             )
         ]

@@ -206,6 +206,11 @@ _TRAINING = {
     "torch_empty_cache_steps": _integer(
         None, 1, 1_000_000, "Steps between two clearings of the device's cache; null never.", platforms=_ACCELERATORS
     ),
+    "on_bad_loss": _choice(
+        "stop",
+        ("stop", "warn"),
+        "What a loss or gradient that is NaN or infinite, a loss stuck at 0.0 or an exploding one does.",
+    ),
     "report_to": _choice("none", ("wandb", "none"), "Who gets the curves besides metrics.jsonl.", "logger"),
 }
 _WANDB = {

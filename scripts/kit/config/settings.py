@@ -82,6 +82,7 @@ class TrainingSettings:
     save_steps: int
     save_total_limit: int
     torch_empty_cache_steps: int | None
+    on_bad_loss: str
     report_to: str
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from kit.findings import Finding, error
+from kit.run.watchdog import BadLossError
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _SMALLER = (
@@ -12,24 +13,34 @@ _SMALLER = (
     "training.gradient_accumulation_steps (the same update); then training.gradient_checkpointing=true; "
     "then a smaller training.max_seq_length (which changes what is learnt)"
 )
+_TAMER = (
+    "look at those rows (all are in run.json under bad_losses); lower training.learning_rate, which "
+    "--allow-changed training.learning_rate lets a resumed run do; training.on_bad_loss=warn goes on regardless"
+)
 
 
-def explain(exc: BaseException) -> Finding | None:
+def explain(exc: BaseException) -> Finding | None:  # noqa: PLR0911 - one for each end
     """Explain an exception that ended a run, or return None where it is a bug to be seen whole."""
     text = str(exc)
     lowered = text.lower()
     if isinstance(exc, MemoryError) or any(words in lowered for words in _OUT_OF_MEMORY):
         return error("run.out_of_memory", f"out of memory: {_first_line(text) or 'the system refused'}", _SMALLER)
+    if isinstance(exc, BadLossError):
+        return error("run.bad_loss", _first_line(text), _TAMER)
     number = getattr(exc, "errno", None)
     if number in {errno.ENOSPC, errno.EDQUOT} or "no space left on device" in lowered:
         return error("run.disk_full", "the disk is full", "free some space; what was saved before is whole")
     if isinstance(exc, PermissionError) or number == errno.EROFS:
         return error("run.not_writable", f"not allowed: {_first_line(text)}", "give this user the right to write there")
+    if number in {errno.EIO, errno.EFBIG, errno.ESTALE}:
+        fix = "the disk refuses: look at it (dmesg, quota, mount), or training.output_dir=… on another one"
+        return error("run.disk", _first_line(text), fix)
     if isinstance(exc, OSError):
         return error(
             "run.file",
             _first_line(text) or type(exc).__name__,
-            "check the path in the message; a model's folder must be complete, with its weights as safetensors",
+            "check the path in the message: a run's folder must stay where it is; a model's folder must be complete, "
+            "with its weights as safetensors",
         )
     if "loss is" in lowered and "nan" in lowered:
         return error("run.not_finite", _first_line(text), "lower training.learning_rate, or look at the rows named")

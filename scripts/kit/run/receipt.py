@@ -1,12 +1,16 @@
 """``run.json``: what was trained, from what, with what, and how it went.
 
-Written before the first step and completed at the end, each time aside and then renamed, so that a reader never meets
-half of one. Environment variables are never written: they carry secrets.
+Written before the first step, updated at every checkpoint and completed at the end, each time aside and then renamed,
+so that a reader never meets half of one. A run that was stopped and resumed has one receipt, whose ``sessions`` tell
+each start, resume and end. Environment variables are never written: they carry secrets.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,7 +25,7 @@ from kit.interpreter import PROJECT_ROOT
 from kit.run.liveness import this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from kit.config.settings import Settings
@@ -34,20 +38,30 @@ SCHEMA_VERSION = 1
 class Receipt:
     """The receipt of one run, kept on disk as it grows."""
 
-    def __init__(self, run_directory: Path, **facts: Any) -> None:
-        """Start a receipt and write it.
+    def __init__(
+        self, run_directory: Path, *, earlier: Mapping[str, Any] | None = None, from_step: int = 0, **facts: Any
+    ) -> None:
+        """Start a receipt, or go on with an earlier one, and write it.
 
         Args:
             run_directory: The run's folder; made where it is missing.
+            earlier: The receipt of the run that is gone on with.
+            from_step: The step it goes on from.
             facts: What is known before the first step.
         """
         self.path = run_directory / "run.json"
         self._started = time.monotonic()
+        earlier = earlier or {}
+        sessions = [_ended(session) for session in earlier.get("sessions", [])]
+        self._seconds_before = sum(session["seconds"] for session in sessions)
+        now = _now()
+        session = {"started_at": now, "argv": facts.get("argv"), "from_step": from_step, "state": "running"}
         self.facts: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "state": "started",
-            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started_at": sessions[0]["started_at"] if sessions else now,
             **facts,
+            "sessions": [*sessions, {**session, "seconds": 0.0}],
         }
         run_directory.mkdir(parents=True, exist_ok=True)
         self.write()
@@ -55,6 +69,10 @@ class Receipt:
     def update(self, **facts: Any) -> None:
         """Add facts and write."""
         self.facts.update(facts)
+        session = self.facts["sessions"][-1]
+        session["seconds"] = round(time.monotonic() - self._started, 3)
+        session["to_step"] = self.facts.get("steps_done", session["from_step"])
+        self.facts["seconds"] = round(self._seconds_before + session["seconds"], 3)
         self.write()
 
     def finish(self, state: str, **facts: Any) -> None:
@@ -64,31 +82,86 @@ class Receipt:
             state: ``finished``, ``interrupted`` or ``failed``.
             facts: What is known only now.
         """
-        self.update(
-            state=state,
-            ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - self._started, 3),
-            **facts,
-        )
+        ended = {"state": state, "ended_at": _now()}
+        self.facts["sessions"][-1].update(ended)
+        self.update(**ended, **facts)
 
     def write(self) -> None:
-        """Write aside, flush to the disk, rename."""
-        write_json(self.path, self.facts)
+        """Write aside, flush to the disk, rename; with a hash over all of it, so that a changed bit is found."""
+        write_json(self.path, {**self.facts, "sha256": _digest(self.facts)})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _ended(session: dict[str, Any]) -> dict[str, Any]:
+    """Close what could not close itself: its last known moment is all there is."""
+    return {**session, "state": "killed"} if session["state"] == "running" else session
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_without_nan(facts), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def is_untouched(content: bytes) -> bool:
+    """Tell whether a ``run.json`` is, byte for byte, what the kit wrote."""
+    try:
+        facts = json.loads(content)
+        sealed = facts.pop("sha256")
+        return bool(sealed == _digest(facts) and _render({**facts, "sha256": sealed}) == content)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return False
+
+
+def _render(data: Any) -> bytes:
+    text = json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    # A name that is not UTF-8 comes as lone surrogates, which JSON writes with a backslash.
+    return f"{text}\n".encode(errors="backslashreplace")
+
+
+def read_receipt(run_directory: Path) -> dict[str, Any] | None:
+    """Read a run's receipt; None where there is none that can be read."""
+    try:
+        content = json.loads((run_directory / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Replace a JSON file in one step: a reader sees the old one or the new one, never a part."""
+    """Replace a JSON file in one step: a reader sees the old one or the new one, never a part.
+
+    What JSON cannot say (NaN, infinity) is written as null.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # A name that is not UTF-8 comes as lone surrogates, which JSON writes with a backslash.
-        with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            json.dump(data, file, indent=2, ensure_ascii=False, default=str)
-            file.write("\n")
+        with aside.open("wb") as file:
+            file.write(_render(data))
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _without_nan(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_without_nan(value) for value in data]
+    return data
+
+
+def loss_trace_sha256(metrics: Path) -> str:
+    """Hash every step's loss and every evaluation of ``metrics.jsonl``: equal hashes, equal curves to the last bit."""
+    digest = hashlib.sha256()
+    for line in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()):
+        digest.update(json.dumps([line["step"], line.get("loss"), line.get("eval_loss")]).encode())
+    return digest.hexdigest()
 
 
 def describe_data(files: Sequence[EncodedFile]) -> list[dict[str, Any]]:
@@ -114,7 +187,11 @@ def describe_code() -> dict[str, Any]:
     if revision is None and os.environ.get("KIT_REVISION"):
         return {"git_revision": os.environ["KIT_REVISION"], "git_dirty": None}
     changes = None if revision is None else _git("status", "--porcelain", "--untracked-files=no")
-    return {"git_revision": revision, "git_dirty": None if changes is None else bool(changes)}
+    code: dict[str, Any] = {"git_revision": revision, "git_dirty": None if changes is None else bool(changes)}
+    if changes:
+        difference = _git("diff", "--no-ext-diff", "--binary", "HEAD")
+        code["git_diff_sha256"] = difference and hashlib.sha256(difference.encode(errors="replace")).hexdigest()
+    return code
 
 
 def _git(*arguments: str) -> str | None:

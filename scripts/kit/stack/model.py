@@ -71,6 +71,11 @@ def load_base_model(settings: Settings, platform: str) -> Any:
             bnb_4bit_compute_dtype=getattr(torch, quantization.bnb_4bit_compute_dtype),
         )
     model = AutoModelForCausalLM.from_pretrained(settings.model.model_name_or_path, **options)
+    for module in model.modules():
+        # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a layer's weights for good when it is first evaluated: in
+        # bfloat16, and through a product without a gradient. Training after an evaluation would then be another one.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     # With gradient checkpointing a cache costs memory on FlashAttention and an exception on eager (transformers#28056).
     model.config.use_cache = False
     return model
@@ -113,7 +118,17 @@ def save_adapter(model: Any, folder: Path) -> list[str]:
     model.save_pretrained(str(folder), safe_serialization=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    portable = {key: value for key, value in sorted(config.items()) if key in PORTABLE_LORA_KEYS}
-    portable["target_modules"] = sorted(portable["target_modules"])  # peft keeps a set, whose order is not stable
-    path.write_text(json.dumps(portable, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_portable(config), indent=2) + "\n", encoding="utf-8")
     return sorted(key for key, value in config.items() if key not in PORTABLE_LORA_KEYS and value)
+
+
+def portable_lora_config(model: Any) -> dict[str, Any]:
+    """Describe a model's adapter as ``save_adapter`` does, without writing anything."""
+    config = {**model.peft_config["default"].to_dict(), "inference_mode": True}
+    return _portable(json.loads(json.dumps(config, default=list)))
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in sorted(config.items()) if key in PORTABLE_LORA_KEYS}
+    # peft keeps a set, whose order is not stable.
+    return {**kept, "target_modules": sorted(kept["target_modules"])}

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kit.data.dataset import file_sha256
 from kit.model.files import ModelFileError, find
 from kit.run.adapter_card import render_card
+from kit.run.checkpoints import fsync_file, fsync_folder
 from kit.stack.model import save_adapter
 
 if TYPE_CHECKING:
@@ -53,17 +55,19 @@ def adapter_sha256(model: Any) -> str:
     return digest.hexdigest()
 
 
-def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> list[str]:
+def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     """Write ``adapter/``: weights, portable configuration, the base's tokenizer files, the model card.
 
-    Written aside and renamed, so that an ``adapter/`` that is there is whole.
+    Written aside, flushed and renamed, so that an ``adapter/`` that is there is whole.
 
     Returns:
-        Adapter fields that were left out: see ``save_adapter``.
+        Adapter fields that were left out (see ``save_adapter``), and each file's SHA-256.
     """
     folder = settings.run_directory / "adapter"
     aside = settings.run_directory / ".adapter.partial"
-    shutil.rmtree(aside, ignore_errors=True)
+    before = settings.run_directory / ".adapter.replaced"
+    for leftover in (aside, before):
+        shutil.rmtree(leftover, ignore_errors=True)
     left_out = save_adapter(model, aside)
     for name in _TOKENIZER_FILES:
         try:
@@ -72,5 +76,14 @@ def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> list[st
         except ModelFileError:
             continue
     (aside / "README.md").write_text(render_card(settings, receipt), encoding="utf-8")
+    hashes = {}
+    for path in sorted(aside.iterdir()):
+        fsync_file(path)
+        hashes[path.name] = file_sha256(path)
+    fsync_folder(aside)
+    if folder.exists():  # of the same run, stopped between this and its receipt
+        folder.rename(before)
     aside.replace(folder)
-    return left_out
+    fsync_folder(settings.run_directory)
+    shutil.rmtree(before, ignore_errors=True)
+    return left_out, hashes

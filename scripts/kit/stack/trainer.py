@@ -16,7 +16,7 @@ import torch
 import trl
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainerCallback, TrainingArguments
 from trl import SFTTrainer
 
 from kit.data.encoding import IGNORE_INDEX
@@ -24,13 +24,15 @@ from kit.run.plan import FILLER
 from kit.stack import installed_stack
 from kit.stack.levers import EndToEnd, compile_layers, leave_out_idle_window, lever_arguments
 from kit.stack.model import load_tokenizer
+from kit.stack.state import RandomState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kit.config.settings import Settings
     from kit.data.encoding import EncodedRow
     from kit.run.plan import TrainingPlan
+    from kit.stack.state import SavedState
 
 IS_CURRENT = installed_stack().name == "current"
 
@@ -64,7 +66,6 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
         "eval_steps": training.eval_steps,
         "save_strategy": "steps",
         "save_steps": training.save_steps,
-        "save_total_limit": training.save_total_limit,
         "seed": training.seed,
         "report_to": [training.report_to] if training.report_to != "none" else [],
         "disable_tqdm": True,
@@ -82,18 +83,33 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
 
 
 class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
-    """``SFTTrainer`` on a plan's rows, in its order, with losses weighted by tokens.
+    """``SFTTrainer`` on a plan's rows, in its order, with losses weighted by tokens, that can stop and go on anywhere.
+
+    Between two micro-batches the last finished step can be saved: weights and optimizer move only at the end of a
+    step, so all that has to be kept of its end are the random generators.
 
     Attributes:
         plan: The run's plan.
-        step_losses: Each step's loss so far, as a tensor on the device: reading it is left to whoever logs.
+        step_losses: Losses of the steps nobody has read yet, by step, as tensors on the device.
         grad_norm: The gradient's norm before clipping at the last update, as a tensor.
+        resumed: The checkpoint this run goes on from; None for a fresh start.
+        resumes_exactly: Whether the optimizer took back what was saved, bit for bit.
+        randomness: The random generators after the last finished step (and its evaluation).
+        evaluation_is_due: The last finished step's evaluation was begun and not finished.
+        check_stop: Called between micro-batches; raises where the run is to stop.
+        save: Writes a checkpoint; called where transformers would write its own.
     """
 
-    def __init__(self, plan: TrainingPlan, **kwargs: Any) -> None:
-        self.plan = plan
-        self.step_losses: list[Any] = []
+    def __init__(self, plan: TrainingPlan, platform: str, resumed: SavedState | None, **kwargs: Any) -> None:
+        self.plan, self.platform, self.resumed = plan, platform, resumed
+        self.step_losses: dict[int, Any] = {}
         self.grad_norm: Any = None
+        self.resumes_exactly = True
+        self.randomness: RandomState | None = None
+        self.evaluation_is_due = False
+        self.check_stop: Callable[[], None] = _never
+        self.save: Callable[[], None] = _never
+        self._to_restore = resumed
         super().__init__(**kwargs)
         clip = self.accelerator.clip_grad_norm_
 
@@ -107,27 +123,64 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
         return SequentialSampler(self.train_dataset)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        step = self.state.global_step + 1
+        if step not in self.step_losses:
+            self._begin_step()
+        self.check_stop()
         loss = super().training_step(*args, **kwargs)
-        if self.state.global_step == len(self.step_losses):
-            self.step_losses.append(loss)
-        else:
-            self.step_losses[-1] = self.step_losses[-1] + loss
+        self.step_losses[step] = self.step_losses[step] + loss if step in self.step_losses else loss
         return loss
+
+    def _begin_step(self) -> None:
+        """Restore the generators where a checkpoint was resumed: only here has everybody else drawn from them."""
+        resumed, self._to_restore = self._to_restore, None
+        if resumed is not None:
+            resumed.randomness.restore(self.platform)
+            if resumed.evaluation_is_due:
+                self.evaluate()
+                self.model.train()
+        self.randomness = RandomState.capture(self.platform)
+
+    def _save_checkpoint(self, *_args: Any, **_kwargs: Any) -> None:
+        self.randomness = RandomState.capture(self.platform)
+        self.save()
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Mean loss over every answer token of the validation rows, however they are batched."""
+        self.randomness, self.evaluation_is_due = RandomState.capture(self.platform), True
         self.model.eval()
         total, tokens = 0.0, 0
         with torch.no_grad(), self.compute_loss_context_manager():
             for batch in self.get_eval_dataloader():
+                self.check_stop()
                 inputs = self._prepare_inputs(batch)
                 count = int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum())
                 total += float(self.compute_loss(self.model, inputs)) * count
                 tokens += count
         metrics = {"eval_loss": total / tokens}
+        self.evaluation_is_due = False
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _never() -> None:
+    """Stand in for what nobody asked for."""
+
+
+class _Resume(TrainerCallback):  # type: ignore[misc]
+    """Puts the state of a checkpoint back once transformers has built optimizer and schedule."""
+
+    def __init__(self) -> None:
+        """Wait for the trainer, which is built after its callbacks."""
+        self.trainer: Any = None
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+        """Restore; the dataset begins with the next step's rows already."""
+        resumed = self.trainer.resumed
+        if resumed is not None:
+            state.global_step = resumed.step
+            self.trainer.resumes_exactly = resumed.restore_training(self.trainer)
 
 
 class _ReferenceTrainer(_PlanTrainer):
@@ -160,8 +213,13 @@ class _TorchRows(torch.utils.data.Dataset):  # type: ignore[misc]
         return {name: values[self.order[index]] for name, values in self.columns.items()}
 
 
-def build_trainer(
-    model: Any, settings: Settings, plan: TrainingPlan, platform: str, callbacks: list[Any]
+def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
+    model: Any,
+    settings: Settings,
+    plan: TrainingPlan,
+    platform: str,
+    callbacks: list[Any],
+    resumed: SavedState | None = None,
 ) -> _PlanTrainer:
     """Build the trainer, with the adapter's weights in ``lora.adapter_dtype``.
 
@@ -171,6 +229,10 @@ def build_trainer(
         plan: The run's rows, their order and its length.
         platform: Platform name.
         callbacks: transformers callbacks.
+        resumed: The checkpoint to go on from.
+
+    Raises:
+        ResumeError: The checkpoint's adapter is not of this run's shape.
     """
     tokenizer = load_tokenizer(settings)
     arguments = training_arguments(settings, plan, platform)
@@ -178,27 +240,35 @@ def build_trainer(
     collator = EndToEnd() if settings.training.padding_free else padded
     # trl rounds the adapter of a 4-bit base to bfloat16; its initial values are put back unrounded.
     initial = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
-    trained = _dataset(plan.rows, plan.order)
+    done = resumed.step if resumed else 0
+    # A finished run that is only to be saved still needs a dataset that is not empty.
+    trained = _dataset(plan.rows, plan.order[min(done, plan.steps - 1) * plan.batch_size :])
     evaluated = _dataset(plan.eval_rows, range(len(plan.eval_rows))) if plan.eval_rows else None
+    resume = _Resume()
     shared = {
         "model": model,
         "data_collator": collator,
         "train_dataset": trained,
         "eval_dataset": evaluated,
-        "callbacks": callbacks,
+        "callbacks": [resume, *callbacks],
     }
     trainer: _PlanTrainer
     if IS_CURRENT:
-        trainer = _PlanTrainer(plan, args=trl.SFTConfig(**arguments), processing_class=tokenizer, **shared)
+        trainer = _PlanTrainer(
+            plan, platform, resumed, args=trl.SFTConfig(**arguments), processing_class=tokenizer, **shared
+        )
     else:
         trainer = _ReferenceTrainer(
             plan,
+            platform,
+            resumed,
             args=TrainingArguments(remove_unused_columns=False, **arguments),
             tokenizer=tokenizer,
             max_seq_length=settings.training.max_seq_length,
             dataset_text_field="text",  # required by trl 0.7.4, and unused: the rows are tokenised already
             **shared,
         )
+    resume.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     dtype = getattr(torch, settings.lora.adapter_dtype)
     for name, weight in model.named_parameters():
@@ -207,6 +277,9 @@ def build_trainer(
     leave_out_idle_window(model.config, settings.training.max_seq_length)
     if settings.training.torch_compile:
         compile_layers(model)
+    if resumed is not None:
+        resumed.restore_adapter(model)
+        trainer.state.global_step = done
     return trainer
 
 

@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from kit.run.failures import explain
+from kit.run.watchdog import BadLoss, BadLossError
 
 
 class OutOfMemoryError(RuntimeError):
@@ -29,8 +30,10 @@ class OutOfMemoryError(RuntimeError):
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "models/x"), "run.file"),
         (OSError("models/x does not appear to have a file named model.safetensors"), "run.file"),
         (OSError(), "run.file"),
+        (OSError(errno.EIO, "Input/output error", "outputs/x"), "run.disk"),
         (ValueError("the loss is nan at step 3"), "run.not_finite"),
         (FloatingPointError("loss is NaN"), "run.not_finite"),
+        (BadLossError(BadLoss("zero", 9, "the loss has been exactly 0.0"), "rows.jsonl:3"), "run.bad_loss"),
     ],
 )
 def test_a_known_end_has_a_sentence_and_a_fix(exc: Exception, id: str) -> None:  # noqa: A002 - the field's own name

@@ -48,6 +48,55 @@ def test_a_receipt_grows_and_is_completed(tmp_path: Path) -> None:
     assert content["ended_at"] >= content["started_at"]
 
 
+def test_a_resumed_run_has_one_receipt_that_tells_every_session(tmp_path: Path) -> None:
+    first = Receipt(tmp_path, argv=["a"])
+    first.update(steps_done=4)
+    killed = _read(first.path)
+    assert (killed["sessions"][0]["state"], killed["sessions"][0]["to_step"]) == ("running", 4)
+    killed["sessions"][0]["seconds"] = 100.0
+    second = Receipt(tmp_path, earlier=killed, from_step=3, argv=["b"], steps_done=3)
+    second.finish("interrupted", steps_done=6, signal=15)
+    third = Receipt(tmp_path, earlier=_read(first.path), from_step=6, argv=["c"])
+    third.finish("finished", steps_done=9)
+    content = _read(first.path)
+    told = [(each["state"], each["from_step"], each["to_step"], each["argv"]) for each in content["sessions"]]
+    assert told == [("killed", 0, 4, ["a"]), ("interrupted", 3, 6, ["b"]), ("finished", 6, 9, ["c"])]
+    assert content["started_at"] == killed["started_at"]
+    assert 100.0 <= content["seconds"] < 110.0
+
+
+def test_what_is_not_a_number_is_null_and_the_file_is_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"loss": float("nan"), "more": [float("inf"), {"deep": -float("inf")}, 1.5]})
+    assert _read(tmp_path / "run.json") == {"loss": None, "more": [None, {"deep": None}, 1.5]}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_a_receipt_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    assert receipts.read_receipt(tmp_path) is None
+    assert receipts.read_receipt(tmp_path / "nowhere") is None
+
+
+def test_a_flipped_bit_of_a_receipt_is_found(tmp_path: Path) -> None:
+    receipt = Receipt(tmp_path, rate=1e-5, path=Path("data"), name=os.fsdecode(b"rows-\xff.jsonl"), loss=float("nan"))
+    content = receipt.path.read_bytes()
+    assert receipts.is_untouched(content)
+    for position in range(len(content) * 8):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        assert not receipts.is_untouched(bytes(flipped)), position
+
+
+def test_curves_are_equal_when_their_hashes_are(tmp_path: Path) -> None:
+    lines = [{"step": 1, "loss": 2.5, "seconds": 0.1}, {"step": 1, "eval_loss": 2.25}]
+    hashes = []
+    for name, loss, seconds in (("a", 2.5, 0.1), ("b", 2.5, 7.0), ("c", 2.5000000000000004, 0.1)):
+        changed = [{**lines[0], "loss": loss, "seconds": seconds}, lines[1]]
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in changed), encoding="utf-8")
+        hashes.append(receipts.loss_trace_sha256(tmp_path / name))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_a_reader_never_meets_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_json(path, {"n": 0})
@@ -147,7 +196,11 @@ def test_the_code_is_named_by_its_revision(tmp_path: Path, monkeypatch: pytest.M
     assert len(code["git_revision"]) == 40
     assert code["git_dirty"] is False
     file.write_text("2", encoding="utf-8")
-    assert describe_code() == {**code, "git_dirty": True}
+    dirty = describe_code()
+    difference = dirty.pop("git_diff_sha256")
+    assert dirty == {**code, "git_dirty": True}
+    file.write_text("3", encoding="utf-8")
+    assert describe_code()["git_diff_sha256"] not in {None, difference}
 
 
 def test_code_outside_git_is_said_to_be_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

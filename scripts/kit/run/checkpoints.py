@@ -1,0 +1,202 @@
+"""Checkpoints on disk: a folder is a checkpoint when it is complete to the last bit, and never before.
+
+A checkpoint is written aside, each file hashed and flushed to the disk, sealed with a manifest that names them all,
+and then renamed. Whatever ends the process in between leaves either the whole folder or none. An old one is deleted
+only after a newer one is safe, and leaves its name first, so that half of one is never met under a checkpoint's name.
+
+Imports no torch: looking for the newest complete checkpoint is part of the checks before a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from kit.data.dataset import file_sha256
+from kit.findings import Finding, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+# In the run's folder, or beside a checkpoint: never met under a name that counts.
+_NAME = re.compile(r"checkpoint-(\d{1,12})\Z")
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A folder is not what its manifest says; the message is a predicate, such as ``has no manifest.json``."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose every file was there and hashed to what its manifest says.
+
+    Attributes:
+        folder: Where it is.
+        step: Optimizer steps that were done.
+        facts: What the run wrote down beside it.
+        files: SHA-256 by file name.
+        size_bytes: Of all files together.
+        manifest_sha256: The manifest's own hash, which stands for all of it.
+    """
+
+    folder: Path
+    step: int
+    facts: dict[str, Any]
+    files: dict[str, str]
+    size_bytes: int
+    manifest_sha256: str
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to the disk: without it a rename may not survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a file's content to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write(parent: Path, step: int, fill: Callable[[Path], None], facts: dict[str, Any]) -> Checkpoint:
+    """Write ``checkpoint-STEP`` under ``parent``, complete or not at all.
+
+    Args:
+        parent: The run's ``checkpoints`` folder; its own parent must be there.
+        step: Optimizer steps that were done.
+        fill: Writes the files, flat, into the folder it is given.
+        facts: What to write down beside them, as JSON.
+
+    Raises:
+        OSError: The disk did not take it; what was there before is untouched.
+    """
+    parent.mkdir(exist_ok=True)
+    target = parent / f"checkpoint-{step}"
+    aside = parent / f".{target.name}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        fill(aside)
+        files = {}
+        for path in sorted(aside.iterdir()):
+            fsync_file(path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        manifest = seal({"schema_version": SCHEMA_VERSION, "step": step, "files": files, "facts": facts})
+        with (aside / MANIFEST).open("wb") as file:
+            file.write(manifest)
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_folder(aside)
+        if target.exists():  # damaged, or of a run that went on from an older one
+            set_aside(target)
+        os.rename(aside, target)  # noqa: PTH104 - never onto something that is there
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    fsync_folder(parent)
+    return _checkpoint(target, manifest)
+
+
+def seal(content: dict[str, Any]) -> bytes:
+    """Serialise a manifest with a hash over all of it, in the one form that ``read`` accepts."""
+    body = {**content, "sha256": sha256(_canonical(content)).hexdigest()}
+    return json.dumps(body, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, allow_nan=False).encode()
+
+
+def _checkpoint(folder: Path, manifest: bytes) -> Checkpoint:
+    content = json.loads(manifest)
+    files = {name: str(entry["sha256"]) for name, entry in content["files"].items()}
+    size = sum(entry["bytes"] for entry in content["files"].values())
+    return Checkpoint(folder, content["step"], content["facts"], files, size, sha256(manifest).hexdigest())
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read a checkpoint and recompute every hash.
+
+    Raises:
+        DamagedCheckpointError: It is not complete; the message says what is wrong with which file.
+    """
+    try:
+        manifest = (folder / MANIFEST).read_bytes()
+    except OSError as exc:
+        raise DamagedCheckpointError(f"has no readable {MANIFEST} ({exc.strerror})") from exc
+    try:
+        content = json.loads(manifest)
+        is_sealed = seal({key: value for key, value in content.items() if key != "sha256"}) == manifest
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        is_sealed = False
+    if not is_sealed:
+        raise DamagedCheckpointError(f"has a {MANIFEST} that was changed after it was written")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise DamagedCheckpointError(f"was written by another version of the kit ({MANIFEST}: schema_version)")
+    named = _NAME.match(folder.name)
+    if named and int(named[1]) != content["step"]:
+        raise DamagedCheckpointError(f"holds step {content['step']} under another step's name")
+    for name, entry in content["files"].items():
+        path = folder / name
+        try:
+            is_same = path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
+        except OSError as exc:
+            raise DamagedCheckpointError(f"{name} cannot be read ({exc.strerror})") from exc
+        if not is_same:
+            raise DamagedCheckpointError(f"{name} is not what was saved: its checksum differs")
+    return _checkpoint(folder, manifest)
+
+
+def folders(parent: Path) -> list[tuple[int, Path]]:
+    """Return (step, folder) of everything named like a checkpoint, newest first."""
+    if not parent.is_dir():
+        return []
+    named = [(int(match[1]), path) for path in parent.iterdir() if (match := _NAME.match(path.name))]
+    return sorted(named, reverse=True)
+
+
+def newest(parent: Path) -> tuple[Checkpoint | None, list[Finding]]:
+    """Return the newest complete checkpoint, None where there is none, and a warning for each damaged one before it."""
+    damaged: list[Finding] = []
+    for _, folder in folders(parent):
+        try:
+            return read(folder), damaged
+        except DamagedCheckpointError as exc:
+            damaged.append(warning("resume.damaged", f"{exc}; it is not used", where=str(folder)))
+    return None, damaged
+
+
+def set_aside(folder: Path) -> None:
+    """Take a checkpoint's name from a folder, keeping what is in it until the next checkpoint is safe."""
+    place = folder.with_name(f".{folder.name}.superseded")
+    shutil.rmtree(place, ignore_errors=True)
+    folder.rename(place)
+
+
+def prune(parent: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints, and what was set aside. Call it once a new one is safe."""
+    for _, folder in folders(parent)[keep:]:
+        gone = folder.with_name(f".{folder.name}.deleted")
+        shutil.rmtree(gone, ignore_errors=True)
+        with contextlib.suppress(OSError):  # an old one that stays costs space and nothing else
+            folder.rename(gone)
+    sweep(parent)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what a process that died left half written or half deleted."""
+    for path in parent.glob(".checkpoint-*") if parent.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)

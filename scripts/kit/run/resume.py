@@ -1,0 +1,195 @@
+"""Going on with a run that was stopped: from which checkpoint, and only as the same run.
+
+What a checkpoint is held to is written into it: every configuration key that decides what is learnt, the rows, the
+base model's files, the versions. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.findings import Finding, error, ok
+from kit.run import checkpoints
+from kit.run.checkpoints import Checkpoint, DamagedCheckpointError
+from kit.run.receipt import read_receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from kit.config.settings import Settings
+    from kit.run.plan import TrainingPlan
+    from kit.stack import Stack
+
+# They say when and where something is written, not what is learnt. Files and models count by what is in them.
+MAY_DIFFER = frozenset(
+    {
+        "data.train_file",
+        "data.val_file",
+        "model.attn_implementation",  # what it resolves to counts, under `attention`
+        "model.model_name_or_path",
+        "model.revision",
+        "training.eval_steps",
+        "training.logging_steps",
+        "training.on_bad_loss",
+        "training.output_dir",
+        "training.report_to",
+        "training.run_name",
+        "training.save_steps",
+        "training.save_total_limit",
+        "training.torch_empty_cache_steps",
+        "wandb.entity",
+        "wandb.mode",
+        "wandb.project",
+    }
+)
+# The saved state has their shape.
+CANNOT_CHANGE = frozenset({"lora.adapter_dtype", "lora.r", "lora.target_modules", "training.optim"})
+_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn")
+
+
+def identity_of(
+    settings: Settings, plan: TrainingPlan, stack: Stack, platform: str, base: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Collect everything that has to be the same for a resumed run to be the same run, flat, as JSON has it."""
+    config = {
+        f"{section}.{key}": list(value) if isinstance(value, tuple) else value
+        for section, body in settings.as_mapping().items()
+        for key, value in body.items()
+        if f"{section}.{key}" not in MAY_DIFFER
+    }
+    return {
+        **config,
+        "platform": platform,
+        "attention": stack.resolve_attention(settings.model.attn_implementation, platform),
+        "stack": stack.name,
+        **{f"packages.{name}": stack.versions.get(name) for name in _PACKAGES},
+        **{f"base_model.{name}": digest for name, digest in base["files"].items()},
+        "data.rows": _digest(plan.rows),
+        "data.order": hashlib.sha256(repr((plan.order, plan.batch_size)).encode()).hexdigest(),
+        "data.eval_rows": _digest(plan.eval_rows),
+    }
+
+
+def _digest(rows: Sequence[Any]) -> str:
+    """Hash rows as they are trained on: the same file under another tokenizer or template is another."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for numbers in (row.input_ids, row.labels):
+            digest.update(len(numbers).to_bytes(8, "little") + array("q", numbers).tobytes())
+    return digest.hexdigest()
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return (then, now) of every key that differs."""
+    keys = sorted({*then, *now})
+    return {key: (then.get(key), now.get(key)) for key in keys if then.get(key) != now.get(key)}
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins.
+
+    Attributes:
+        checkpoint: What it goes on from; None for a fresh start.
+        findings: What was noticed on the way; errors mean that it must not begin.
+        is_finished: There is nothing left to do.
+        allowed: (then, now) of what differs and was allowed to.
+        earlier: The receipt that is in the run's folder already and is gone on with.
+    """
+
+    checkpoint: Checkpoint | None = None
+    findings: list[Finding] = field(default_factory=list)
+    is_finished: bool = False
+    allowed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    earlier: dict[str, Any] | None = None
+
+
+def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
+    """Decide how a run begins.
+
+    Args:
+        how: ``auto`` for the newest complete checkpoint in the run's folder, or the path of a checkpoint or of a run.
+        folder: The run's folder.
+        identity: What this run is: see ``identity_of``.
+        allowed: Keys that may differ this once.
+    """
+    earlier = read_receipt(folder) or {}
+    start = _automatic(folder, earlier, identity, allowed) if how == "auto" else _from_path(how, identity, allowed)
+    return replace(start, earlier=earlier)
+
+
+def _automatic(
+    folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
+) -> Start:
+    if earlier.get("state") == "finished" and (folder / "adapter").is_dir():
+        changed = differences(earlier.get("identity", {}), identity)
+        # What differs now was allowed to then, or this is another run.
+        return Start(is_finished=True) if not changed else Start(findings=[_finished_otherwise(folder, changed)])
+    found, damaged = checkpoints.newest(folder / "checkpoints")
+    if found is None and damaged:
+        refused = error(
+            "resume.nothing_complete",
+            f"there are {len(damaged)} checkpoints and none is complete",
+            "begin again and delete them: --overwrite; or keep them and name this run: training.run_name=…",
+            str(folder / "checkpoints"),
+        )
+        return Start(findings=[*damaged, refused])
+    if found is None:
+        return Start()
+    return _checked(found, damaged, identity, allowed)
+
+
+def _from_path(how: str, identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
+    path = Path(how).expanduser()
+    parent = path / "checkpoints"
+    if parent.is_dir():
+        found, damaged = checkpoints.newest(parent)
+        if found is not None:
+            return _checked(found, damaged, identity, allowed)
+        fix = "name another run or checkpoint: --resume PATH"
+        return Start(findings=[*damaged, error("resume.none", "holds no complete checkpoint", fix, str(path))])
+    try:
+        return _checked(checkpoints.read(path), [], identity, allowed)
+    except DamagedCheckpointError as exc:
+        fix = "--resume auto takes the newest complete one"
+        return Start(findings=[error("resume.damaged", f"{exc}; it is no complete checkpoint", fix, str(path))])
+
+
+def _checked(found: Checkpoint, damaged: list[Finding], identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
+    changed = differences(found.facts.get("identity", {}), identity)
+    refused = [
+        _refusal(found, key, *values) for key, values in changed.items() if key not in allowed or key in CANNOT_CHANGE
+    ]
+    note = ok("resume.checkpoint", f"goes on after step {found.step:,}", str(found.folder))
+    permitted = {key: values for key, values in changed.items() if key in allowed}
+    return Start(found, [*damaged, *(refused or [note])], allowed=permitted)
+
+
+def _refusal(found: Checkpoint, key: str, then: Any, now: Any) -> Finding:
+    message = f"{key} is {_short(now)} and was {_short(then)} when the checkpoint was written"
+    fresh = "a fresh run under another name: training.run_name=…"
+    if key in CANNOT_CHANGE:
+        return error("resume.changed", f"{message}; what was saved has its shape", f"set it back, or {fresh}",
+                     str(found.folder))  # fmt: skip
+    fix = f"set it back; or --allow-changed {key}, which is recorded; or {fresh}"
+    return error("resume.changed", message, fix, str(found.folder))
+
+
+def _finished_otherwise(folder: Path, changed: Mapping[str, tuple[Any, Any]]) -> Finding:
+    listed = ", ".join(f"{key} ({_short(then)}, now {_short(now)})" for key, (then, now) in changed.items())
+    return error(
+        "resume.finished",
+        f"holds a finished run that differs in {listed}",
+        "name this one: training.run_name=…, or replace that one: --overwrite",
+        str(folder),
+    )
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")  # noqa: PLR2004 - SHA-256 in hexadecimal
+    return f"{text[:12]}…" if is_hash else text

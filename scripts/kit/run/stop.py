@@ -1,0 +1,69 @@
+"""The wish to stop: a signal asks for a clean end, a second one ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kit.console import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+# SIGUSR1 is what batch systems send before they take a machine back.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class StoppedError(BaseException):
+    """A signal asked for the end. Not an ``Exception``: nothing on the way may take it for a failure."""
+
+
+class StopRequest:
+    """Takes SIGINT, SIGTERM and SIGUSR1 as the wish to stop.
+
+    Until training begins there is nothing to save, and the wish ends the run where it stands. From then on it is kept,
+    and the trainer ends between two micro-batches. A second signal ends the process at once; what is saved is whole,
+    because it is whole at any moment.
+    """
+
+    def __init__(self) -> None:
+        """Start without a wish."""
+        self.signal: int | None = None
+        self.has_something_to_save = False
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Take the signals while the run is under way."""
+        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.signal is not None:
+            say(f"{name}: stopping at once; what was saved before is whole")
+            os._exit(128 + number)
+        self.signal = number
+        if not self.has_something_to_save:
+            raise StoppedError
+        say(f"{name}: saving, then stopping; once more stops at once")
+
+    def check(self) -> None:
+        """End here where a signal asked for it.
+
+        Raises:
+            StoppedError: It did.
+        """
+        if self.signal is not None:
+            raise StoppedError
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 0 without a wish."""
+        return 0 if self.signal is None else 128 + self.signal

@@ -1,0 +1,63 @@
+"""Compute every checksum of a run again: receipt, metrics, adapter, checkpoints, data, base model.
+
+Run as:
+    python scripts/verify.py my-run          (or: make verify RUN=my-run) outputs/my-run, or any folder
+    python scripts/verify.py newest --json   the newest run; one JSON object on stdout
+
+A single changed bit is found and its file named. Exit codes: 0 everything is as the run wrote it, 1 something is not,
+2 wrong use.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from kit.console import fail, paint
+from kit.findings import as_json, exit_code, render, summary
+from kit.run.history import NEWEST, RunError, find_run
+from kit.run.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Verify, report, return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        folder = find_run(options.run)
+    except RunError as exc:
+        found, _, fix = str(exc).rpartition("; ")
+        return fail(found, f"{fix}: make verify RUN=NAME")
+    findings = verify(folder)
+    code = exit_code(findings)
+    if options.json:
+        print(as_json(findings, run=str(folder)))
+        return code
+    render(findings)
+    verdict = "not what the run wrote" if code else "what is there is what the run wrote"
+    print(f"\n{paint(verdict, 'red' if code else 'green', 'bold', stream=sys.stdout)} ({summary(findings)})")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,229 @@
+"""What goes wrong around a run: a full disk, a failing one, a folder that vanishes, a loss that is no number.
+
+Each time the run ends with a sentence, what was saved before is whole, and the resumed run ends as one nobody touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kit.run import checkpoints, disk_space
+from kit.run.receipt import read_receipt
+from kit.stack import installed_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from kit.run.torture import Torture
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def torture(tmp_path_factory: pytest.TempPathFactory) -> Torture:
+    pytest.importorskip("torch", reason="needs the libraries: make setup")
+    from kit.run.torture import Torture
+
+    four_bit = "cpu" in installed_stack().four_bit_platforms
+    return Torture(tmp_path_factory.mktemp("faults"), steps=7, save_steps=3, seed=1, four_bit=four_bit)
+
+
+def _at_save(number: int, fault: Callable[[Path], None]) -> Callable[[], None]:
+    """Arrange for ``fault`` to strike, with the half-written folder, during a run's save of that number."""
+
+    def arrange() -> None:
+        write, seen = checkpoints.write, 0
+
+        def faulty(parent: Path, step: int, fill: Callable[[Path], None], facts: dict[str, Any]) -> object:
+            nonlocal seen
+            seen += 1
+
+            def fill_and_fail(folder: Path) -> None:
+                fill(folder)
+                if seen == number:
+                    fault(folder)
+
+            return write(parent, step, fill_and_fail, facts)
+
+        checkpoints.write = faulty  # type: ignore[assignment]
+
+    return arrange
+
+
+def _raise(number: int) -> Callable[[Path], None]:
+    def fault(folder: Path) -> None:
+        raise OSError(number, os.strerror(number), str(folder))
+
+    return fault
+
+
+def _said(torture: Torture) -> str:
+    return (torture.folder / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EROFS, "give this user the right to write there"),
+        (errno.EIO, "the disk refuses"),
+    ],
+)
+def test_a_save_that_fails_costs_nothing_that_was_saved(torture: Torture, number: int, told: str) -> None:
+    name = errno.errorcode[number]
+    assert torture.attempt(name, in_child=_at_save(2, _raise(number))) == 1
+    receipt = read_receipt(torture.folder / name)
+    assert receipt is not None
+    assert receipt["state"] == "failed"
+    found, damaged = checkpoints.newest(torture.folder / name / "checkpoints")
+    assert found is not None
+    assert (found.step, damaged) == (3, [])
+    assert told in _said(torture)
+    assert "step 3 is saved and whole" in _said(torture)
+    assert "Traceback" not in _said(torture)
+    assert torture.attempt(name) == 0
+    assert torture.is_as_expected(name)
+
+
+def test_a_disk_that_fills_up_is_noticed_before_the_save_begins(torture: Torture) -> None:
+    def fill_up() -> None:
+        free = iter([10**12, 10**3])
+        disk_space.free_bytes = lambda _folder: next(free)
+
+    assert torture.attempt("filling", in_child=fill_up) == 1
+    assert [path.name for path in (torture.folder / "filling/checkpoints").iterdir()] == ["checkpoint-3"]
+    assert torture.attempt("filling") == 0
+    assert torture.is_as_expected("filling")
+
+
+@pytest.fixture
+def small_disk(torture: Torture) -> Iterator[Path]:
+    """A disk of its own under the run ``small``, with room for one checkpoint and a half."""
+    size = sum(path.stat().st_size for path in (torture.folder / "peace/checkpoints/checkpoint-6").iterdir())
+    place = torture.folder / "small"
+    place.mkdir(exist_ok=True)
+    options = ["-t", "tmpfs", "-o", f"size={size * 3 // 2}"]
+    mounted = subprocess.run(["mount", *options, "tmpfs", str(place)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode(errors='replace').strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small disk is a tmpfs")
+def test_a_disk_that_is_really_full_is_survived(torture: Torture, small_disk: Path) -> None:
+    def look_away() -> None:
+        disk_space.require = lambda _folder, _needed: None
+
+    assert torture.attempt("small", in_child=look_away) == 1
+    found, damaged = checkpoints.newest(small_disk / "checkpoints")
+    assert found is not None
+    assert (found.step, damaged) == (3, [])
+    assert "the disk is full" in _said(torture)
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    assert torture.attempt("small") == 0
+    assert torture.is_as_expected("small")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small disk is a tmpfs")
+def test_a_read_only_disk_is_one_sentence(torture: Torture, small_disk: Path) -> None:
+    before = len(_said(torture))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert torture.attempt("small") == 1
+    said = _said(torture)[before:]
+    assert "give this user the right to write there" in said
+    assert "Traceback" not in said
+
+
+def test_a_folder_that_vanishes_is_one_sentence(torture: Torture) -> None:
+    before = len(_said(torture))
+    assert torture.attempt("vanished", in_child=_at_save(2, lambda folder: shutil.rmtree(folder.parents[1]))) == 1
+    said = _said(torture)[before:]
+    assert "No such file or directory" in said
+    assert "Traceback" not in said
+    assert not (torture.folder / "vanished").exists()
+
+
+def _spoil(step: int, value: float) -> Callable[[], None]:
+    def arrange() -> None:
+        from kit.stack import trainer
+
+        kind = trainer._PlanTrainer
+        compute = kind.training_step
+
+        def spoilt(self: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = compute(self, *args, **kwargs)
+            if self.state.global_step + 1 >= step:
+                for weight in self.model.parameters():
+                    if weight.grad is not None:
+                        weight.grad.mul_(value)
+                self.step_losses[self.state.global_step + 1] *= value
+            return loss
+
+        kind.training_step = spoilt
+
+    return arrange
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_rows(torture: Torture) -> None:
+    assert torture.attempt("nan", in_child=_spoil(5, float("nan"))) == 1
+    receipt = read_receipt(torture.folder / "nan")
+    assert receipt is not None
+    (bad,) = receipt["bad_losses"]
+    assert (receipt["state"], bad["kind"], bad["step"]) == ("failed", "not_finite", 5)
+    places = torture.job.plan.order[16:20]
+    rows = torture.job.plan.rows
+    assert bad["rows"] == [f"{torture.job.files[0].path}:{rows[index].line}" for index in places]
+    found, _ = checkpoints.newest(torture.folder / "nan/checkpoints")
+    assert found is not None
+    assert found.step == 3
+    assert '"loss": null' in (torture.folder / "nan/metrics.jsonl").read_text(encoding="utf-8")
+    assert torture.attempt("nan") == 0
+    assert torture.is_as_expected("nan")
+
+
+def test_with_warn_the_run_goes_on_and_no_spoilt_adapter_replaces_a_good_one(torture: Torture) -> None:
+    before = len(_said(torture))
+    changes = {"training.on_bad_loss": "warn"}
+    assert torture.attempt("warned", in_child=_spoil(5, float("nan")), changes=changes) == 1
+    found, damaged = checkpoints.newest(torture.folder / "warned/checkpoints")
+    assert found is not None
+    assert (found.step, damaged) == (3, [])
+    assert not (torture.folder / "warned/adapter").exists()
+    said = _said(torture)[before:]
+    assert said.count("the loss is nan at step") == 1
+    assert "the loss is nan at step 5" in said
+    assert "step 6 is not saved" in said
+
+
+def test_a_loss_stuck_at_zero_ends_the_run(torture: Torture) -> None:
+    assert torture.attempt("zero", in_child=_spoil(3, 0.0)) == 1
+    receipt = read_receipt(torture.folder / "zero")
+    assert receipt is not None
+    assert [(bad["kind"], bad["step"]) for bad in receipt["bad_losses"]] == [("zero", 5)]
+
+
+def test_a_second_signal_during_a_save_ends_at_once_and_harms_nothing(torture: Torture) -> None:
+    def twice(_folder: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    assert torture.attempt("twice", in_child=_at_save(2, twice)) == 143
+    found, damaged = checkpoints.newest(torture.folder / "twice/checkpoints")
+    assert found is not None
+    assert (found.step, damaged) == (3, [])
+    assert torture.attempt("twice") == 0
+    assert torture.is_as_expected("twice")

@@ -1,0 +1,168 @@
+"""A run goes on only as the same run; what differs is named, and what may differ is listed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kit.config import schema
+from kit.config.resolve import resolve
+from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.interpreter import PROJECT_ROOT
+from kit.run import checkpoints
+from kit.run.plan import make_plan
+from kit.run.resume import CANNOT_CHANGE, MAY_DIFFER, Start, decide, differences, identity_of
+from kit.stack import stack_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEMO = PROJECT_ROOT / "configs" / "training_config_demo.yaml"
+STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0", "peft": "0.21.2"})
+BASE = {"files": {"model.safetensors": "ab" * 32}}
+ROWS = tuple(EncodedRow([1, 2, number], [IGNORE_INDEX, 2, number], number, 3) for number in range(1, 9))
+
+
+def _identity(rows: tuple[EncodedRow, ...] = ROWS, **changes: Any) -> dict[str, Any]:
+    settings = resolve(DEMO, {key.replace("__", "."): value for key, value in changes.items()}).settings
+    identity = identity_of(settings, make_plan(settings, rows, rows[:2]), STACK, "cpu", BASE)
+    return dict(json.loads(json.dumps(identity)))
+
+
+IDENTITY = _identity()
+
+
+def _save(folder: Path, step: int, identity: dict[str, Any] = IDENTITY) -> Path:
+    def fill(aside: Path) -> None:
+        (aside / "state.json").write_text("{}", encoding="utf-8")
+
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return checkpoints.write(folder / "checkpoints", step, fill, {"identity": identity}).folder
+
+
+def _errors(start: Start) -> list[str]:
+    return [f"{finding.message} | {finding.fix}" for finding in start.findings if finding.severity == "error"]
+
+
+def test_with_nothing_there_auto_begins(tmp_path: Path) -> None:
+    start = decide("auto", tmp_path / "run", IDENTITY, ())
+    assert (start.checkpoint, start.findings, start.is_finished) == (None, [], False)
+
+
+def test_the_newest_complete_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+    for step in (2, 4):
+        _save(tmp_path, step)
+    start = decide("auto", tmp_path, IDENTITY, ())
+    assert start.checkpoint is not None
+    assert (start.checkpoint.step, _errors(start)) == (4, [])
+
+
+def test_a_damaged_newest_one_is_told_and_the_one_before_is_taken(tmp_path: Path) -> None:
+    for step in (2, 4):
+        _save(tmp_path, step)
+    (tmp_path / "checkpoints/checkpoint-4/state.json").write_text("{ }", encoding="utf-8")
+    start = decide("auto", tmp_path, IDENTITY, ())
+    assert start.checkpoint is not None
+    assert start.checkpoint.step == 2
+    assert "state.json" in next(finding.message for finding in start.findings if finding.severity == "warning")
+
+
+def test_damaged_ones_alone_stop_the_run_instead_of_beginning_again_in_silence(tmp_path: Path) -> None:
+    (_save(tmp_path, 2) / "state.json").unlink()
+    assert "none is complete" in _errors(decide("auto", tmp_path, IDENTITY, ()))[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("training.learning_rate", {"training__learning_rate": 1e-5}),
+        ("training.seed", {"training__seed": 7}),
+        ("lora.lora_dropout", {"lora__lora_dropout": 0.5}),
+        ("data.order", {"training__max_steps": 3}),
+        ("data.rows", {"rows": (*ROWS[:-1], replace(ROWS[-1], input_ids=[1, 2, 99]))}),
+        ("data.rows", {"rows": (*ROWS[:-1], replace(ROWS[-1], labels=[1, 2, 8]))}),
+    ],
+)
+def test_what_matters_is_refused_by_name_unless_it_is_allowed(
+    tmp_path: Path, key: str, changes: dict[str, Any]
+) -> None:
+    _save(tmp_path, 2)
+    now = _identity(**changes)
+    refused = _errors(decide("auto", tmp_path, now, ()))
+    assert any(text.startswith(f"{key} is ") and f"--allow-changed {key}" in text for text in refused)
+    start = decide("auto", tmp_path, now, list(differences(IDENTITY, now)))
+    assert _errors(start) == []
+    assert start.allowed[key] == (IDENTITY[key], now[key])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("packages.torch", "2.11.0"),
+        ("stack", "reference"),
+        ("platform", "h100"),
+        ("base_model.model.safetensors", "cd"),
+    ],
+)
+def test_versions_machine_and_base_are_compared(tmp_path: Path, key: str, value: str) -> None:
+    _save(tmp_path, 2)
+    assert any(
+        text.startswith(f"{key} is {value}") for text in _errors(decide("auto", tmp_path, IDENTITY | {key: value}, ()))
+    )
+
+
+def test_what_the_saved_state_has_the_shape_of_cannot_be_allowed(tmp_path: Path) -> None:
+    _save(tmp_path, 2)
+    (refused,) = _errors(decide("auto", tmp_path, _identity(lora__r=4), ["lora.r"]))
+    assert "lora.r is 4" in refused
+    assert "--allow-changed" not in refused
+
+
+def test_when_and_where_something_is_written_may_differ(tmp_path: Path) -> None:
+    _save(tmp_path, 2)
+    now = _identity(training__logging_steps=7, training__save_steps=9, training__run_name="other")
+    assert _errors(decide("auto", tmp_path, now, ())) == []
+
+
+def test_the_lists_name_keys_that_exist() -> None:
+    assert set(schema.keys()) >= (MAY_DIFFER | CANNOT_CHANGE)
+    assert not MAY_DIFFER & CANNOT_CHANGE
+
+
+def test_every_other_key_is_compared() -> None:
+    assert set(schema.keys()) - MAY_DIFFER <= set(IDENTITY)
+
+
+def _finish(folder: Path, identity: dict[str, Any]) -> None:
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"state": "finished", "identity": identity}), encoding="utf-8")
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    _finish(tmp_path, IDENTITY)
+    assert decide("auto", tmp_path, IDENTITY, ()).is_finished
+
+
+def test_a_finished_run_of_another_configuration_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    _finish(tmp_path, IDENTITY)
+    start = decide("auto", tmp_path, _identity(training__seed=7), ["training.seed"])
+    assert not start.is_finished
+    assert "training.seed (42, now 7)" in _errors(start)[0]
+
+
+def test_a_path_names_a_checkpoint_or_a_run(tmp_path: Path) -> None:
+    folders = [_save(tmp_path / "old", step) for step in (2, 4)]
+    for path, step in ((folders[0], 2), (tmp_path / "old", 4)):
+        start = decide(str(path), tmp_path / "new", IDENTITY, ())
+        assert start.checkpoint is not None
+        assert start.checkpoint.step == step
+
+
+def test_a_path_to_something_else_is_refused(tmp_path: Path) -> None:
+    folder = _save(tmp_path, 2)
+    (folder / "state.json").unlink()
+    for path in (folder, tmp_path):
+        assert _errors(decide(str(path), tmp_path, IDENTITY, ()))

@@ -1,0 +1,138 @@
+"""Stopped runs go on, through the real command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+import train
+from kit.run import checkpoints
+from kit.run.run_lock import RunLock
+from small_run import CONFIG, overrides, read_metrics, read_receipt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+CHANGES = {"training__max_steps": 6, "training__save_steps": 2, "training__eval_steps": 3}
+
+
+def _train(base: Path, output: Path, *options: str, **changes: object) -> int:
+    return train.main([str(CONFIG), *overrides(base, output, **{**CHANGES, **changes}), *options])
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole") / "out"
+    assert _train(tiny_base, output) == 0
+    return output
+
+
+def _as_killed_after(whole: Path, output: Path, step: int) -> Path:
+    """Copy a run as it was when it died after the save at ``step``, with lines of steps that were not saved."""
+    shutil.copytree(whole, output)
+    shutil.rmtree(output / "adapter")
+    for saved, folder in checkpoints.folders(output / "checkpoints"):
+        if saved > step:
+            shutil.rmtree(folder)
+    receipt = read_receipt(output)
+    receipt["state"] = receipt["sessions"][-1]["state"] = "running"  # type: ignore[index]
+    (output / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
+    with (output / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 7, "lo')
+    return output
+
+
+def _curve(output: Path) -> list[dict[str, float]]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_metrics(output)]
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
+    output = _as_killed_after(whole, tmp_path / "out", 2)
+    assert _train(tiny_base, output, "--resume", "auto") == 0
+    for name in ("adapter/adapter_model.safetensors", "checkpoints/checkpoint-6/optimizer.safetensors"):
+        assert (output / name).read_bytes() == (whole / name).read_bytes()
+    assert _curve(output) == _curve(whole)
+    mine, theirs = read_receipt(output), read_receipt(whole)
+    for key in ("adapter_sha256", "adapter_init_sha256", "loss_trace_sha256", "tokens", "steps_done", "eval_loss"):
+        assert mine[key] == theirs[key], key
+    sessions = mine["sessions"]
+    assert [(each["state"], each["from_step"]) for each in sessions] == [("killed", 0), ("finished", 2)]  # type: ignore[attr-defined]
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in whole.iterdir())
+
+
+def test_a_checkpoint_of_another_folder_can_be_gone_on_from(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
+    path = str(whole / "checkpoints/checkpoint-4")
+    assert _train(tiny_base, tmp_path / "out", "--resume", path) == 0
+    assert read_receipt(tmp_path / "out")["adapter_sha256"] == read_receipt(whole)["adapter_sha256"]
+
+
+def test_what_changed_is_refused_by_name_and_recorded_where_it_is_allowed(
+    whole: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = _as_killed_after(whole, tmp_path / "out", 4)
+    before = (output / "run.json").read_bytes()
+    assert _train(tiny_base, output, "--resume", "auto", training__learning_rate=1e-4) == 1
+    assert "training.learning_rate is 0.0001 and was" in capsys.readouterr().err
+    assert (output / "run.json").read_bytes() == before
+    allowed = ["--resume", "auto", "--allow-changed", "training.learning_rate"]
+    assert _train(tiny_base, output, *allowed, training__learning_rate=1e-4) == 0
+    (entry,) = read_receipt(output)["changes_allowed"]  # type: ignore[misc]
+    assert (entry["key"], entry["is"], entry["step"]) == ("training.learning_rate", 1e-4, 4)
+    rates = [line["learning_rate"] for line in read_metrics(output) if "loss" in line]
+    assert rates[3] > 1e-4 > rates[4] > rates[5]
+
+
+def test_a_finished_run_is_left_alone(whole: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert _train(tiny_base, whole, "--resume", "auto") == 0
+    assert "finished already" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in before if path != whole} == {
+        path: at for path, at in before.items() if path != whole
+    }
+
+
+def test_a_run_killed_before_its_adapter_was_saved_only_saves_it(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
+    output = _as_killed_after(whole, tmp_path / "out", 6)
+    assert _train(tiny_base, output, "--resume", "auto") == 0
+    assert read_receipt(output)["adapter_sha256"] == read_receipt(whole)["adapter_sha256"]
+    assert _curve(output) == _curve(whole)
+
+
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
+    whole: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = _as_killed_after(whole, tmp_path / "out", 6)
+    damaged = output / "checkpoints/checkpoint-6/optimizer.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 4
+    damaged.write_bytes(content)
+    assert _train(tiny_base, output, "--resume", "auto") == 0
+    told = capsys.readouterr().err
+    assert "checkpoint-6: optimizer.safetensors is not what was saved" in told
+    assert "going on after step 4" in told
+    assert read_receipt(output)["adapter_sha256"] == read_receipt(whole)["adapter_sha256"]
+
+
+def test_two_runs_in_one_folder_are_refused(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = RunLock(tmp_path / "out")
+    lock.acquire()
+    try:
+        assert _train(tiny_base, tmp_path / "out") == 1
+    finally:
+        lock.release()
+    assert "another run is under way" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--resume", "nowhere"], "there is no such folder"), (["--resume", ".", "--overwrite"], "begins again")],
+)
+def test_wrong_use_is_one_sentence(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(options) == 2
+    assert told in capsys.readouterr().err
