@@ -4,8 +4,6 @@
 CONFIG ?=
 ## SET      values to change in it: SET="training.learning_rate=1e-4 lora.r=32"
 SET ?=
-## RUN      evaluate, chat, merge: a run's folder or name; without it, the newest
-RUN ?=
 ## OUT      merge: where the merged model goes
 OUT ?=
 ## STACK    current or reference
@@ -18,11 +16,8 @@ RECORD ?=
 FROM ?=
 ## INPUT    data: files, folders, globs, - for standard input, hf:NAME
 INPUT ?=
-
 ## RESUME   train: auto goes on with a stopped run, or begins where there is none (the container's default); never; a path
 RESUME ?=
-## RUN      verify: a run's name or folder; without it, the newest
-RUN ?=
 ## ARGS     handed to the script as it is
 ARGS ?=
 ## IN       docker: detect and validate inside the image

@@ -36,6 +36,7 @@ from kit.console import fail, paint, say
 from kit.data.dataset import EncodedFile, load_file
 from kit.findings import has_errors, render
 from kit.quiet_libraries import quiet_imports
+from kit.report import after_run
 from kit.run.failures import explain
 from kit.run.history import RunError
 from kit.run.receipt import write_json
@@ -148,6 +149,8 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path) -> int:
     evaluation = _measure(options, loaded, file, asked, max_new_tokens)
     out = options.out or _default_out(options, choice, path)
     write_json(out, evaluation.as_mapping())
+    if out == choice.run.folder / "evaluation.json":
+        after_run(choice.run.folder)  # its samples belong into the run's report
     if options.json:
         print(json.dumps(evaluation.as_mapping(), indent=2, ensure_ascii=False))
         return 0

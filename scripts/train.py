@@ -35,6 +35,7 @@ from kit.machine.platforms import PLATFORMS
 from kit.model.files import ModelFileError
 from kit.model.weights import describe_base
 from kit.preflight import Preflight, check_run, run_directory_findings
+from kit.report import after_run
 from kit.run.disk_space import space_findings
 from kit.run.plan import make_plan
 from kit.run.resume import Start, decide, identity_of
@@ -78,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         if job.start.is_finished:
             say(f"{resolved.settings.run_directory}: this run is finished already; nothing to do", "green")
             return 0
-        return run(job, list(argv if argv is not None else sys.argv[1:]))
+        try:
+            return run(job, list(argv if argv is not None else sys.argv[1:]))
+        finally:
+            after_run(resolved.settings.run_directory)
     except OSError as exc:
         return _refuse([*findings, error("run.file", f"{exc}", "check the path in the message")])
     finally:

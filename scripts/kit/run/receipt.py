@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from kit.audit.histogram import histogram
+from kit.audit.training_file import lengths_of
 from kit.data.dataset import EncodedFile, file_sha256
 from kit.interpreter import PROJECT_ROOT
 from kit.run.liveness import this_process
@@ -164,18 +166,21 @@ def loss_trace_sha256(metrics: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_data(files: Sequence[EncodedFile]) -> list[dict[str, Any]]:
-    """Name each data file with its hash and counts."""
-    return [
-        {
-            "path": str(file.path),
-            "sha256": file.sha256,
-            "rows": len(file.rows),
-            "tokens": file.tokens,
-            "trainable_tokens": file.trainable_tokens,
-        }
-        for file in files
-    ]
+def describe_data(files: Sequence[EncodedFile], max_seq_length: int) -> list[dict[str, Any]]:
+    """Name each data file with its hash, its counts and how long its rows are, in tokens before the cut."""
+    return [_describe_file(file, lengths_of(file), max_seq_length) for file in files]
+
+
+def _describe_file(file: EncodedFile, lengths: dict[int, int], max_seq_length: int) -> dict[str, Any]:
+    return {
+        "path": str(file.path),
+        "sha256": file.sha256,
+        "rows": len(file.rows),
+        "tokens": file.tokens,
+        "trainable_tokens": file.trainable_tokens,
+        "length_histogram": asdict(histogram(lengths)),
+        "truncated_rows": sum(rows for length, rows in lengths.items() if length > max_seq_length),
+    }
 
 
 def describe_code() -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         from_step=from_step,
         **describe_before(argv, settings, job.resolved.origins, job.machine, job.stack),
         platform=job.platform,
-        data=describe_data(job.files),
+        data=describe_data(job.files, settings.training.max_seq_length),
         base_model=job.base,
         identity=job.identity,
         changes_allowed=_changes_allowed(job.start, from_step),
@@ -127,7 +127,8 @@ def _prepare_folder(folder: Path, start: Start) -> None:
     if start.checkpoint is None:
         for name in ("checkpoints", "adapter"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("run.json", METRICS):
+        # With what was written about it afterwards: see kit.report and scripts/evaluate.py.
+        for name in ("run.json", METRICS, "report.html", "report.png", "demo.json", "evaluation.json"):
             (folder / name).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         return
