@@ -8,7 +8,7 @@ SET ?=
 STACK ?= current
 ## RECORD   detect: write this machine's facts to a file
 RECORD ?=
-## FROM     detect, validate: judge the facts in such a file instead of this machine
+## FROM     detect, validate, plan: judge the facts in such a file instead of this machine
 FROM ?=
 ## ARGS     handed to the script as it is
 ARGS ?=
@@ -43,7 +43,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean bench-gpu bench-cli
+.PHONY: help setup setup-m4 detect demo validate plan config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean bench-gpu bench-cli
 
 ##@ Start here
 help: ## show this
@@ -65,6 +65,9 @@ demo: ## a real 4-bit fine-tuning run in minutes, on any machine
 ##@ Train
 validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, IN)
 	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/validate.py) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(ARGS)
+
+plan: ## say what a run will take in memory and time, and what would be faster (CONFIG, SET, FROM, STACK)
+	@$(PY) scripts/plan.py $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(if $(filter file,$(origin STACK)),,--stack $(STACK)) $(ARGS)
 
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
