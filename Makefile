@@ -43,7 +43,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate plan config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean bench-gpu bench-cli
+.PHONY: help setup setup-m4 detect demo validate plan config train train-m4 train-h100 image image-sbom image-check shell-h100 demo-image test test-image check format lock clean bench-memory bench-gpu bench-cli
 
 ##@ Start here
 help: ## show this
@@ -112,6 +112,9 @@ test: ## all tests, on both stacks
 test-image: ## build both images and try them, where a Docker engine can be had
 	@$(SETUP)
 	@$(PYTHON) scripts/run_image_tests.py $(ARGS)
+
+bench-memory: ## hold the plan's memory to what is really taken: Mistral-7B on an NVIDIA GPU, else small models (STACK)
+	@$(PY) scripts/measure_memory.py $(ARGS)
 
 check: ## the gate: format, lint, types, shell, locks, tracked files, fast tests
 	@$(SETUP)

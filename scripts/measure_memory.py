@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from kit.budget.cases import Compared, cases, compare
 from kit.console import fail, paint, say
+from kit.quiet_libraries import quiet_imports
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stack = installed_stack().name
     if stack == "none":
         return fail("torch and transformers are not installed", "make setup")
+    with quiet_imports():
+        import kit.budget.measure  # noqa: F401 - loads torch, quietly
     found = cases(stack, small=options.small)
     wanted = options.only or range(1, len(found) + 1)
     unknown = [number for number in wanted if not 1 <= number <= len(found)]

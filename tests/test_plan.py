@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,9 +11,13 @@ import plan
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CONFIGS = sorted((PROJECT_ROOT / "configs").rglob("*.y*ml"))
 MACHINES = sorted((PROJECT_ROOT / "tests" / "fixtures" / "machines").glob("*.json"))
-H100 = str(PROJECT_ROOT / "configs" / "training_config_h100.yaml")
+H100_PATH = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
+H100 = str(H100_PATH)
 DEMO = str(PROJECT_ROOT / "configs" / "training_config_demo.yaml")
 ON_H100 = ["--from", str(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")]
 SHAPE = {

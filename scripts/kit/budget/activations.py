@@ -169,13 +169,17 @@ def _casts_input(job: Job) -> bool:
     return not (job.in_4bit and job.is_mixed and job.device == "cuda")
 
 
-def feed_forward_size(job: Job) -> int:
-    """Return the bytes of one element of the gradients inside the feed-forward part."""
+def feed_forward_gradients(job: Job) -> tuple[int, int]:
+    """Return how many gradients inside the feed-forward part live at once, and the bytes of one element of them.
+
+    Two in the type of ``down_proj``'s input: of the product and of one of its factors. Where an adapter casts its
+    input, in the adapter's type; and dropout there adds one.
+    """
     types = _Types(job)
-    size = types.input("down_proj")
-    if types.has_adapter("down_proj") and _casts_input(job):
-        size = max(size, job.adapter_size)
-    return size
+    given = types.input("down_proj")
+    if not types.has_adapter("down_proj") or not _casts_input(job) or job.adapter_size <= given:
+        return 2, given
+    return (3 if job.dropout else 2), job.adapter_size
 
 
 def _output_is_kept(job: Job) -> bool:

@@ -28,13 +28,14 @@ class Measured:
     """What was counted.
 
     Attributes:
-        fixed_bytes: Parameters, buffers and quantisation constants.
+        standing_bytes: Parameters, buffers, quantisation constants and gradients, before the step that is counted; on
+            CUDA all that is allocated.
         saved_bytes: What autograd keeps after the forward pass, parameters left out, each storage once.
         step_bytes: The peak of a forward and backward pass above what stood before it.
         layers_bytes: The same without head and loss.
     """
 
-    fixed_bytes: int
+    standing_bytes: int
     saved_bytes: int
     step_bytes: int
     layers_bytes: int
@@ -49,11 +50,11 @@ def measure(job: Job) -> Measured:
     model = build(job)
     inputs, labels = _batch(job)
     saved = _count_saved(job, model, inputs, labels)
-    _loss(job, model, inputs, labels).backward()
     gc.collect()
+    standing = torch.cuda.memory_allocated() if job.device == "cuda" else _standing_bytes(model)
     step = _peak_of(job, lambda: _loss(job, model, inputs, labels).backward())
     layers = _peak_of(job, lambda: _last_hidden_state(job, model, inputs)[:, :, :1].sum().backward())
-    return Measured(_fixed_bytes(model), saved, step, layers)
+    return Measured(standing, saved, step, layers)
 
 
 def build(job: Job) -> Any:
@@ -177,7 +178,7 @@ def _count_saved(job: Job, model: Any, inputs: dict[str, Any], labels: Any) -> i
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = _loss(job, model, inputs, labels)
     total = int(sum(storage.nbytes() for storage in saved.values()))
-    del loss
+    loss.backward()  # from here on the gradients stand
     return total
 
 
@@ -218,6 +219,7 @@ def _tensors(model: Any) -> Iterator[Any]:
                 yield from (value for value in (part.absmax, part.code) if value is not None)
 
 
-def _fixed_bytes(model: Any) -> int:
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(model)}
-    return int(sum(storages.values()))
+def _standing_bytes(model: Any) -> int:
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    storages = [tensor.untyped_storage() for tensor in (*_tensors(model), *gradients)]
+    return int(sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.budget.activations import Saved, feed_forward_size, final_norm_bytes, saved_by_layer, saved_by_model
+from kit.budget.activations import Saved, feed_forward_gradients, final_norm_bytes, saved_by_layer, saved_by_model
 from kit.budget.job import DTYPE_BYTES
 from kit.budget.loss import loss_work_bytes, saved_by_loss
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from kit.model.shape import ModelShape
 
 # bitsandbytes: a float32 constant for each 64 weights; with double quantisation 8 bits each, and a float32 for 256.
+# Each matrix has its own tables of the 16 and the 256 values a code stands for.
 _BLOCK, _OUTER_BLOCK = 64, 256
+_TABLE, _OUTER_TABLE = 16 * 4, 256 * 4
 # Optimizer state of one parameter, where it does not follow the parameter's own type. The 8-bit ones keep two states
 # of one byte and a float32 constant for each 256 values; sgd runs without momentum; adafactor keeps a row and a column.
 _STATE_BYTES = {
@@ -86,9 +88,10 @@ def quantised_weights(shape: ModelShape, settings: Settings) -> tuple[int, int]:
     for inputs, outputs in shape.linear_sizes.values():
         blocks = math.ceil(inputs * outputs / _BLOCK)
         if settings.quantization.bnb_4bit_use_double_quant:
-            constants += blocks + math.ceil(blocks / _OUTER_BLOCK) * _FLOAT32
+            constants += blocks + math.ceil(blocks / _OUTER_BLOCK) * _FLOAT32 + _OUTER_TABLE
         else:
             constants += blocks * _FLOAT32
+        constants += _TABLE
     return shape.linear_parameters // 2, shape.num_hidden_layers * constants
 
 
@@ -123,8 +126,17 @@ def fixed_terms(job: Job) -> tuple[Term, ...]:
         Term("frozen linear layers", weights),
         Term("quantisation constants", constants),
         Term("embedding, head and norms", (shape.embedding_parameters + shape.norm_parameters) * job.base_size),
+        Term("rotary tables", _rotary_tables(job)),
         *adapter_terms(shape, settings),
     )
+
+
+def _rotary_tables(job: Job) -> int:
+    """Transformers 4.36 keeps sines and cosines of every position in every layer: 0.54 GB for Mistral-7B v0.2."""
+    shape = job.shape
+    if not job.is_reference:
+        return 0
+    return 2 * shape.num_hidden_layers * shape.max_position_embeddings * shape.head_dim * job.base_size
 
 
 def plan_peak(job: Job) -> Peak:
@@ -169,12 +181,13 @@ def _moments(job: Job) -> dict[str, tuple[Term, ...]]:
         # A recomputed layer comes later, when the layers above it are free.
         recomputed = 0
     gradient = residual * job.base_size
-    inner = tokens * shape.intermediate_size * feed_forward_size(job)
+    number, size = feed_forward_gradients(job)
+    inner = tokens * shape.intermediate_size * size
     expanded = _expanded_layer(job)
     moments["feed-forward"] = (
         Term(activations, kept),
         Term("one recomputed layer", recomputed),
-        Term("one layer's working set", gradient + max(inner, 2 * inner - expanded)),
+        Term("one layer's working set", gradient + max(inner, number * inner - expanded)),
         Term("one matrix expanded from 4 bits", expanded),
     )
     freed = sum(item.size_bytes for item in layer if item.name.split(".")[0] in _FEED_FORWARD)
