@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.budget.alternatives import Alternative, Question, faster, other_mathematics
+from kit.budget.alternatives import Alternative, Question, faster, mildest_that_fits, other_mathematics
 from kit.budget.plan import Device, RunPlan, plan_run
 from kit.budget.rows import read_rows, workloads_for
 from kit.budget.show import alternative_lines, memory_lines, time_lines
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from kit.model.shape import ModelShape
 
 SCHEMA_VERSION = 1
+# The arithmetic does not tell settings apart that differ by less.
+_WORTHWHILE = 0.97
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,18 @@ class Planned:
     plan: RunPlan
     faster: list[Alternative]
     other: list[Alternative]
+    mildest: Alternative | None
     rows: str
+    attention: str
 
     @property
     def best(self) -> Alternative | None:
-        """The fastest settings that fit and that this kit knows; None where that is the present ones, or none."""
-        best = next((item for item in self.faster if item.is_available), None)
-        return best if best and best.changes else None
+        """The settings to go on with: the fastest that fit, or the mildest change that does; None for the present."""
+        if self.plan.verdict not in {"fits", "unknown"}:
+            return self.mildest
+        known = [item for item in self.faster if item.is_available]
+        present = next(item for item in known if not item.changes)
+        return known[0] if known[0].cost < present.cost * _WORTHWHILE else None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = _rows(options.rows)
     except ValueError as exc:
         return fail(str(exc))
-    stack = stack_named(options.stack, target.judgement.platform) if options.stack else installed_stack()
+    stack = installed_stack()
+    if options.stack:
+        stack = stack_named(options.stack, target.judgement.platform, elsewhere=target.is_recorded)
     planned = _plan(resolved, shape, target, stack, rows)
     if options.json:
         print(_as_json(planned, target))
@@ -143,12 +152,14 @@ def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, r
     workloads, words = workloads_for(settings, None if rows else read_rows(settings), rows)
     question = Question(settings, shape, device, workloads)
     plan = plan_run(settings, shape, device, workloads(settings))
-    return Planned(plan, faster(question), other_mathematics(question), words)
+    mildest = None if plan.verdict in {"fits", "unknown"} else mildest_that_fits(question)
+    return Planned(plan, faster(question), other_mathematics(question), mildest, words, attention)
 
 
 def _show(planned: Planned, target: Target, stack: Stack) -> None:
     plan, judgement = planned.plan, target.judgement
-    say(f"{target.config} on {judgement.platform}, {stack.name} stack: {judgement.reason}", "bold")
+    how = f"{stack.name} stack, {planned.attention}"
+    say(f"{target.config} on {judgement.platform}, {how}: {judgement.reason}", "bold")
     say(f"planned for {planned.rows}", "dim")
     lines = [*memory_lines(plan), "", *time_lines(plan), ""]
     lines += alternative_lines("the same updates, fastest first (peak, time at worst):", planned.faster)
@@ -156,13 +167,17 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     print("\n".join(lines))
     colours = {"fits": "green", "does not fit": "red"}
     verdict = paint(plan.verdict, colours.get(plan.verdict, "yellow"), "bold", stream=sys.stdout)
+    print(f"\n{verdict}\nnext: {_next(planned, target)}")
+
+
+def _next(planned: Planned, target: Target) -> str:
     best = planned.best
     if best:
         kept = [text for text in target.overrides if text.partition("=")[0] not in dict(best.changes)]
-        following = f'make plan CONFIG={target.config} SET="{" ".join((*kept, best.overrides))}"'
-    else:
-        following = next_command(target, failed=plan.verdict == "does not fit")
-    print(f"\n{verdict}\nnext: {following}")
+        return f'make plan CONFIG={target.config} SET="{" ".join((*kept, best.overrides))}"'
+    if planned.plan.verdict == "does not fit":
+        return "a smaller model, or a device with more free memory: nothing else here fits"
+    return next_command(target, failed=False)
 
 
 def _as_json(planned: Planned, target: Target) -> str:
@@ -171,6 +186,7 @@ def _as_json(planned: Planned, target: Target) -> str:
         "config": str(target.config),
         "platform": target.judgement.platform,
         "rows": planned.rows,
+        "attention": planned.attention,
         **planned.plan.as_mapping(),
         "suggestions": [item.as_mapping() for item in (*planned.faster, *planned.other) if item.changes],
     }
@@ -178,12 +194,15 @@ def _as_json(planned: Planned, target: Target) -> str:
 
 
 def _apply(planned: Planned, resolved: Resolved, path: Path) -> int:
-    best = planned.best
+    best, failed = planned.best, planned.plan.verdict == "does not fit"
     if best is None:
-        if planned.faster:
-            say(f"{path} was not written: no other settings are faster and fit")
-            return 0
-        return fail(f"{path} was not written: no settings of the same updates fit", "see what changes what is learnt")
+        say(f"{path} was not written: {'nothing fits' if failed else 'no other settings are faster and fit'}")
+        return 1 if failed else 0
+    if not best.is_same_mathematics:
+        say(
+            f"{path} was not written: no settings of the same updates fit; {best.overrides} would, and learns otherwise"
+        )
+        return 1
     try:
         write_config(path, resolved, best)
     except FileExistsError:

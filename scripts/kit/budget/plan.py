@@ -9,13 +9,18 @@ from kit.budget.job import Job, device_of
 from kit.budget.limits import MemoryLimit, memory_limit
 from kit.budget.memory import Peak, plan_peak, step_bytes
 from kit.budget.time import Duration, duration_of, speed_of
+from kit.budget.workload import workload_of
+from kit.model.shape import shape_of
 
 if TYPE_CHECKING:
     from kit.budget.job import MicroBatch
     from kit.budget.workload import Workload
     from kit.config.settings import Settings
     from kit.machine.facts import Gpu, Machine
+    from kit.machine.platforms import Judgement
     from kit.model.shape import ModelShape
+    from kit.run.plan import TrainingPlan
+    from kit.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -127,3 +132,23 @@ def plan_run(
         limit=limit,
         verdict=limit.verdict(peak.peak_memory_bytes) if limit else "unknown",
     )
+
+
+def plan_training(
+    settings: Settings, judgement: Judgement, machine: Machine, stack: Stack, training: TrainingPlan
+) -> RunPlan | None:
+    """Plan the run that is about to start, for its receipt; None where the model's shape is not known.
+
+    Args:
+        settings: The configuration.
+        judgement: What the machine is good for.
+        machine: The machine.
+        stack: The installed stack.
+        training: The rows and their order.
+    """
+    shape = shape_of(settings.model.model_name_or_path)
+    if shape is None or stack.name == "none":
+        return None
+    attention = stack.planned_attention(settings.model.attn_implementation, judgement.platform)
+    device = Device(machine, judgement.platform, judgement.gpu, stack.name, attention)
+    return plan_run(settings, shape, device, workload_of(training, settings.training.per_device_train_batch_size))

@@ -65,7 +65,8 @@ def alternative_lines(title: str, items: Sequence[Alternative]) -> list[str]:
     lines = [title]
     for item in shown:
         worst = duration(item.plan.duration.slow_seconds) if item.plan.duration else ""
-        lines.append(f"  {_size(item.plan.peak_memory_bytes)}  {worst:>10}  {item.overrides or 'as it stands'}")
+        note = "  (does not fit)" if item.plan.verdict == "does not fit" else ""
+        lines.append(f"  {_size(item.plan.peak_memory_bytes)}  {worst:>10}  {item.overrides or 'as it stands'}{note}")
     return lines
 
 

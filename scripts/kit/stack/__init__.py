@@ -98,13 +98,16 @@ def stack_of(versions: dict[str, str]) -> Stack:
     return Stack("current" if transformers >= (5,) else "reference", versions)
 
 
-def stack_named(name: str, platform: str) -> Stack:
+def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
     """Return a stack to plan for: the installed one where it has that name, else as the container carries it.
 
-    Images for NVIDIA machines carry flash-attn.
+    Args:
+        name: ``reference`` or ``current``.
+        platform: What it would run on; images for NVIDIA machines carry flash-attn.
+        elsewhere: The machine that is planned for is not this one, so what is installed here says nothing.
     """
     installed = installed_stack()
-    if installed.name == name:
+    if installed.name == name and not elsewhere:
         return installed
     return Stack(name, {"flash-attn": "as in the image"} if platform in {"h100", "cuda"} else {})
 
