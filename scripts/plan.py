@@ -199,9 +199,7 @@ def _apply(planned: Planned, resolved: Resolved, path: Path) -> int:
         say(f"{path} was not written: {'nothing fits' if failed else 'no other settings are faster and fit'}")
         return 1 if failed else 0
     if not best.is_same_mathematics:
-        say(
-            f"{path} was not written: no settings of the same updates fit; {best.overrides} would, and learns otherwise"
-        )
+        say(f"{path} was not written: only {best.overrides} would fit, and that changes what is learnt")
         return 1
     try:
         write_config(path, resolved, best)
