@@ -127,6 +127,11 @@ def test_apply_writes_a_valid_configuration_and_replaces_nothing(
     assert path.read_text(encoding="utf-8") == written
 
 
+def test_levers_the_formulas_do_not_know_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _json(capsys, H100, "training.torch_compile=true", *ON_H100, "--rows", "10")
+    assert found["not_planned"] == ["training.torch_compile"]
+
+
 def test_another_models_config_is_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(SHAPE), encoding="utf-8")

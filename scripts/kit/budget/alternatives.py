@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kit.budget.plan import RunPlan, every_n_layers, plan_run
-from kit.config import schema
+from kit.budget.plan import RunPlan, plan_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.model.shape import ModelShape
 
-EVERY_N_LAYERS_KEY = "training.gradient_checkpointing_every_n_layers"
+# Attention that takes rows laid end to end without a mask.
+_VARIABLE_LENGTH = frozenset({"flash_attention_2", "flex_attention"})
 _LAYERS_APART = (1, 2, 3, 4, 6, 8)
 _SHORTEST_ROW = 128  # tokens
 
@@ -33,13 +33,11 @@ class Alternative:
         changes: What differs, as ``key.path`` and value; empty for the settings as they stand.
         plan: What it would take.
         is_same_mathematics: The updates stay the same sums over the same rows.
-        is_available: This kit's schema has every key that is changed.
     """
 
     changes: tuple[tuple[str, Any], ...]
     plan: RunPlan
     is_same_mathematics: bool
-    is_available: bool
 
     @property
     def overrides(self) -> str:
@@ -58,7 +56,6 @@ class Alternative:
         return {
             "overrides": dict(self.changes),
             "same_mathematics": self.is_same_mathematics,
-            "available": self.is_available,
             **{key: whole[key] for key in ("peak_memory_bytes", "seconds", "verdict")},
         }
 
@@ -80,12 +77,10 @@ class Question:
     workloads: Callable[[Settings], Workload]
 
     def answer(self, changes: dict[str, Any], *, same: bool = True) -> Alternative:
-        """Plan the run with some values changed; a key the schema does not know changes the plan alone."""
-        keys = frozenset(schema.keys())
-        settings = changed(self.settings, {key: value for key, value in changes.items() if key in keys})
-        apart = changes.get(EVERY_N_LAYERS_KEY, every_n_layers(settings))
-        plan = plan_run(settings, self.shape, self.device, self.workloads(settings), layers_apart=apart)
-        return Alternative(tuple(changes.items()), plan, same, is_available=keys.issuperset(changes))
+        """Plan the run with some values changed."""
+        settings = changed(self.settings, changes)
+        plan = plan_run(settings, self.shape, self.device, self.workloads(settings))
+        return Alternative(tuple(changes.items()), plan, same)
 
 
 def faster(question: Question) -> list[Alternative]:
@@ -96,7 +91,7 @@ def faster(question: Question) -> list[Alternative]:
     found = [question.answer({})]
     if found[0].plan.duration is None:
         return found
-    found += [question.answer(changes) for changes in _same_update(question.settings, question.device.stack)]
+    found += [question.answer(changes) for changes in _same_update(question.settings, question.device)]
     return sorted((item for item in found if item.plan.verdict in {"fits", "unknown"}), key=_rank)
 
 
@@ -111,8 +106,8 @@ def other_mathematics(question: Question) -> list[Alternative]:
 
 def mildest_that_fits(question: Question) -> Alternative | None:
     """Return the fastest choice of the same mathematics that fits; failing that, the longest rows that do."""
-    choices = [question.answer(changes) for changes in _same_update(question.settings, question.device.stack)]
-    fitting = [item for item in choices if item.is_available and item.plan.verdict == "fits"]
+    choices = [question.answer(changes) for changes in _same_update(question.settings, question.device)]
+    fitting = [item for item in choices if item.plan.verdict == "fits"]
     if fitting:
         return min(fitting, key=_rank)
     least: dict[str, Any] = {
@@ -155,25 +150,24 @@ def _rank(item: Alternative) -> tuple[float, int, int]:
     return round(item.cost, 3), item.plan.peak_memory_bytes, len(item.changes)
 
 
-def _same_update(settings: Settings, stack: str) -> Iterator[dict[str, Any]]:
+def _same_update(settings: Settings, device: Device) -> Iterator[dict[str, Any]]:
     """Every way to cut an update into micro-batches, with every share of recomputed layers, as what would change."""
-    training, batch_size = settings.training, settings.effective_batch_size
+    batch_size = settings.effective_batch_size
     # transformers 4.36 checkpoints all layers or none.
-    apart = _LAYERS_APART if stack == "current" else (1,)
-    present = {
-        "training.per_device_train_batch_size": training.per_device_train_batch_size,
-        "training.gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "training.gradient_checkpointing": training.gradient_checkpointing,
-        EVERY_N_LAYERS_KEY: every_n_layers(settings),
-    }
+    apart = _LAYERS_APART if device.stack == "current" else (1,)
+    end_to_end = {settings.training.padding_free}
+    if device.stack == "current" and device.attention in _VARIABLE_LENGTH:
+        end_to_end.add(True)
     for rows in (rows for rows in range(1, batch_size + 1) if batch_size % rows == 0):
         for layers in (0, *apart):
-            wanted = {
-                "training.per_device_train_batch_size": rows,
-                "training.gradient_accumulation_steps": batch_size // rows,
-                "training.gradient_checkpointing": layers > 0,
-                EVERY_N_LAYERS_KEY: max(layers, 1) if layers else present[EVERY_N_LAYERS_KEY],
-            }
-            changes = {key: value for key, value in wanted.items() if value != present[key]}
-            if changes:
-                yield changes
+            for padding_free in sorted(end_to_end):
+                wanted = {
+                    "training.per_device_train_batch_size": rows,
+                    "training.gradient_accumulation_steps": batch_size // rows,
+                    "training.gradient_checkpointing": layers > 0,
+                    "training.gradient_checkpointing_every_n_layers": max(layers, 1),
+                    "training.padding_free": padding_free,
+                }
+                changes = {key: value for key, value in wanted.items() if value != _value(settings, key)}
+                if changes:
+                    yield changes

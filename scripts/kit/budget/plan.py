@@ -97,14 +97,7 @@ class RunPlan:
         }
 
 
-def every_n_layers(settings: Settings) -> int:
-    """Return how many layers share one checkpoint; 1 where the configuration has no such key."""
-    return getattr(settings.training, "gradient_checkpointing_every_n_layers", None) or 1
-
-
-def plan_run(
-    settings: Settings, shape: ModelShape, device: Device, workload: Workload, *, layers_apart: int | None = None
-) -> RunPlan:
+def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Workload) -> RunPlan:
     """Plan a run.
 
     Args:
@@ -112,9 +105,8 @@ def plan_run(
         shape: The model's sizes.
         device: What it runs on.
         workload: Its micro-batches: ``workload_of(make_plan(…), rows)`` or ``full_length(…)``.
-        layers_apart: Every n-th layer is checkpointed, instead of what the configuration says.
     """
-    apart = layers_apart or every_n_layers(settings)
+    apart = settings.training.gradient_checkpointing_every_n_layers
     first = workload.largest[0]
     job = Job(shape, settings, device.stack, device_of(device.platform), device.attention, first, apart)
     job = max((replace(job, batch=batch) for batch in workload.largest), key=step_bytes)
@@ -151,4 +143,4 @@ def plan_training(
         return None
     attention = stack.planned_attention(settings.model.attn_implementation, judgement.platform)
     device = Device(machine, judgement.platform, judgement.gpu, stack.name, attention)
-    return plan_run(settings, shape, device, workload_of(training, settings.training.per_device_train_batch_size))
+    return plan_run(settings, shape, device, workload_of(training, settings))

@@ -75,11 +75,11 @@ def _remembered(rows: Sequence[EncodedRow], encoded_for: Settings) -> Callable[[
     def workload(settings: Settings) -> Workload:
         training = settings.training
         length = min(training.max_seq_length, encoded_for.training.max_seq_length)
-        key = (training.per_device_train_batch_size, settings.effective_batch_size, length)
+        key = (training.per_device_train_batch_size, settings.effective_batch_size, length, training.padding_free)
         if key not in counted:
             shorter = length < encoded_for.training.max_seq_length
             these = [_cut(row, length) for row in rows] if shorter else rows
-            counted[key] = workload_of(make_plan(settings, these), training.per_device_train_batch_size)
+            counted[key] = workload_of(make_plan(settings, these), settings)
         return counted[key]
 
     return workload

@@ -58,8 +58,8 @@ def time_lines(plan: RunPlan) -> list[str]:
 
 
 def alternative_lines(title: str, items: Sequence[Alternative]) -> list[str]:
-    """Write a table of other settings that this kit's schema knows; the present ones are named so."""
-    shown = [item for item in items if item.is_available][:_SHOWN]
+    """Write a table of other settings; the present ones are named so."""
+    shown = items[:_SHOWN]
     if not any(item.changes for item in shown):
         return []
     lines = [title]

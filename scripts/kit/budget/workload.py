@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kit.budget.job import MicroBatch
@@ -55,11 +55,13 @@ class Workload:
         return tuple(found.values())
 
 
-def workload_of(plan: TrainingPlan, rows_at_once: int) -> Workload:
-    """Count a plan's micro-batches, as the trainer cuts its order and the collator pads them."""
+def workload_of(plan: TrainingPlan, settings: Settings) -> Workload:
+    """Count a plan's micro-batches, as the trainer cuts its order and the collator pads them or joins them."""
+    training = settings.training
     lengths = [len(row.input_ids) for row in plan.rows]
     losses = [row.trainable_tokens for row in plan.rows]
-    return count(plan.order, lengths, losses, rows_at_once, plan.batch_size)
+    counted = count(plan.order, lengths, losses, training.per_device_train_batch_size, plan.batch_size)
+    return end_to_end(counted) if training.padding_free else counted
 
 
 def count(order: Iterable[int], lengths: list[int], losses: list[int], rows_at_once: int, batch_size: int) -> Workload:
@@ -81,10 +83,19 @@ def count(order: Iterable[int], lengths: list[int], losses: list[int], rows_at_o
         here = [row_lengths[index] for index in rows]
         longest = max(here)
         loss_tokens = sum(row_losses[index] for index in rows)
-        kinds[MicroBatch(len(rows), longest, min(here) < longest, loss_tokens)] += 1
+        kinds[MicroBatch(len(rows), longest, min(here) < longest, loss_tokens, sum(here))] += 1
     tokens = sum(row_lengths[index] for index in seen if index != FILLER)
     loss_tokens = sum(row_losses[index] for index in seen)
     return Workload(tuple(kinds.items()), -(-len(seen) // batch_size), tokens, loss_tokens, is_counted=True)
+
+
+def end_to_end(padded: Workload) -> Workload:
+    """Return the same micro-batches with their rows laid end to end: one row each, nothing padded."""
+    kinds: Counter[MicroBatch] = Counter()
+    for batch, times in padded.batches:
+        own = batch.own_tokens or batch.tokens
+        kinds[MicroBatch(1, own, batch.rows > 1, batch.loss_tokens, own)] += times
+    return replace(padded, batches=tuple(kinds.items()))
 
 
 def full_length(settings: Settings, rows: int) -> Workload:
@@ -102,4 +113,5 @@ def full_length(settings: Settings, rows: int) -> Workload:
         tokens = round(rows * training.num_train_epochs) * length
     batch = MicroBatch(at_once, length, at_once > 1, at_once * (length - 1))
     passes = -(-tokens // batch.tokens)
-    return Workload(((batch, passes),), steps, tokens, tokens - tokens // length, is_counted=False)
+    bound = Workload(((batch, passes),), steps, tokens, tokens - tokens // length, is_counted=False)
+    return end_to_end(bound) if training.padding_free else bound

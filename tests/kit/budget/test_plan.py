@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from kit.budget.alternatives import EVERY_N_LAYERS_KEY, Question, faster, mildest_that_fits, other_mathematics
+from kit.budget.alternatives import Question, faster, mildest_that_fits, other_mathematics
 from kit.budget.job import Job, MicroBatch
 from kit.budget.limits import MemoryLimit, memory_limit
 from kit.budget.plan import Device, plan_run, plan_training
+from kit.budget.rows import workloads_for
 from kit.budget.time import flop_of, speed_of
 from kit.budget.workload import full_length
 from kit.config.resolve import resolve
@@ -24,6 +25,7 @@ from kit.stack import Stack
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 MACHINES = PROJECT_ROOT / "tests" / "fixtures" / "machines"
 MACHINE = Machine("Linux", "x86_64", "3.11.9", "x86", 8, 64 * 10**9, 48 * 10**9, 10**12, in_container=False)
+EVERY_N = "training.gradient_checkpointing_every_n_layers"
 SMALL = ModelShape(512, 128, 384, 4, 4, 2, 32, 256)
 
 
@@ -116,7 +118,7 @@ def test_faster_settings_fit_keep_the_batch_and_are_ranked_by_time() -> None:
 
 def test_fewer_checkpoints_are_faster_and_take_more_memory() -> None:
     question = _question(_device("h200"))
-    by_apart = [question.answer({EVERY_N_LAYERS_KEY: apart}).plan for apart in (1, 2, 4, 8)]
+    by_apart = [question.answer({EVERY_N: apart}).plan for apart in (1, 2, 4, 8)]
     peaks = [plan.peak_memory_bytes for plan in by_apart]
     assert peaks == sorted(peaks)
     seconds = [plan.duration.slow_seconds for plan in by_apart if plan.duration]
@@ -125,13 +127,22 @@ def test_fewer_checkpoints_are_faster_and_take_more_memory() -> None:
 
 def test_the_reference_stack_has_no_partial_checkpoints() -> None:
     found = faster(_question(_device(stack="reference", attention="flash_attention_2")))
-    assert not [item for item in found if dict(item.changes).get(EVERY_N_LAYERS_KEY, 1) > 1]
+    assert not [item for item in found if dict(item.changes).get(EVERY_N, 1) > 1]
 
 
 def test_what_changes_what_is_learnt_says_so() -> None:
     found = other_mathematics(_question())
     assert found
     assert not any(item.is_same_mathematics for item in found)
+
+
+def test_laying_rows_end_to_end_is_offered_where_attention_needs_no_mask() -> None:
+    rows = [EncodedRow([1] * length, [-100, *[2] * (length - 1)], length, length) for length in range(100, 612, 8)]
+    settings = _settings()
+    workloads, _ = workloads_for(settings, rows)
+    for attention, offered in (("flash_attention_2", True), ("sdpa", False)):
+        found = faster(Question(settings, MISTRAL_7B, _device(attention=attention), workloads))
+        assert any(dict(item.changes).get("training.padding_free") for item in found) is offered
 
 
 def test_the_mildest_change_that_fits_keeps_the_updates_where_it_can() -> None:

@@ -25,14 +25,14 @@ def _rows(*lengths: int) -> list[EncodedRow]:
 
 def test_a_micro_batch_is_as_long_as_its_longest_row() -> None:
     work = count([0, 1, 2, FILLER], [10, 30, 20], [5, 6, 7], rows_at_once=2, batch_size=4)
-    assert dict(work.batches) == {MicroBatch(2, 30, True, 11): 1, MicroBatch(2, 20, True, 7): 1}
+    assert dict(work.batches) == {MicroBatch(2, 30, True, 11, 40): 1, MicroBatch(2, 20, True, 7, 21): 1}
     assert work.computed_tokens == 2 * 30 + 2 * 20
     assert (work.tokens, work.loss_tokens, work.steps, work.forward_passes) == (60, 18, 1, 2)
 
 
 def test_rows_of_one_length_are_not_padded() -> None:
     work = count([0, 1, 0, 1], [8, 8], [7, 7], rows_at_once=2, batch_size=2)
-    assert work.batches == ((MicroBatch(2, 8, False, 14), 2),)
+    assert work.batches == ((MicroBatch(2, 8, False, 14, 16), 2),)
 
 
 def test_the_largest_with_padding_and_without_are_both_considered() -> None:
@@ -43,12 +43,22 @@ def test_the_largest_with_padding_and_without_are_both_considered() -> None:
 def test_a_plan_is_counted_as_the_trainer_cuts_it() -> None:
     settings = _settings(training__num_train_epochs=2.0, training__per_device_train_batch_size=2)
     plan = make_plan(settings, _rows(*range(5, 45)))
-    work = workload_of(plan, 2)
+    work = workload_of(plan, settings)
     assert work.tokens == plan.tokens[-1]
     assert work.steps == plan.steps
     assert work.loss_tokens == sum(plan.trainable_tokens)
     assert work.forward_passes == plan.steps * plan.batch_size // 2
     assert max(batch.length for batch in work.largest) == 44
+
+
+def test_rows_laid_end_to_end_are_not_padded() -> None:
+    settings = _settings(training__num_train_epochs=1.0, training__padding_free=True)
+    plan = make_plan(settings, _rows(*range(10, 42)))
+    work = workload_of(plan, settings)
+    assert work.computed_tokens == work.tokens == plan.tokens[-1]
+    assert {batch.rows for batch, _ in work.batches} == {1}
+    assert all(batch.has_padding for batch, _ in work.batches)
+    assert full_length(settings, 16).largest[0].length == 4 * 4096
 
 
 def test_without_lengths_every_row_is_full() -> None:
