@@ -12,7 +12,7 @@ STACK ?= current
 RUN ?=
 ## RECORD   detect: write this machine's facts to a file
 RECORD ?=
-## FROM     detect, validate: judge the facts in such a file instead of this machine
+## FROM     detect, validate, plan: judge the facts in such a file instead of this machine
 FROM ?=
 ## INPUT    data: files, folders, globs, - for standard input, hf:NAME
 INPUT ?=
@@ -52,7 +52,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory
 
 ##@ Start here
 help: ## show this
@@ -81,6 +81,9 @@ bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --r
 ##@ Train
 validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, IN)
 	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/validate.py) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(ARGS)
+
+plan: ## say what a run will take in memory and time, and what would be faster (CONFIG, SET, FROM, STACK)
+	@$(PY) scripts/plan.py $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(if $(filter file,$(origin STACK)),,--stack $(STACK)) $(ARGS)
 
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
@@ -151,6 +154,9 @@ torture: ## kill a small run hundreds of times, resume it, compare (STACK; ARGS:
 test-image: ## build both images and try them, where a Docker engine can be had
 	@$(SETUP)
 	@$(PYTHON) scripts/run_image_tests.py $(ARGS)
+
+bench-memory: ## hold the plan's memory to what is really taken: Mistral-7B on an NVIDIA GPU, else small models (STACK)
+	@$(PY) scripts/measure_memory.py $(ARGS)
 
 check: ## the gate: format, lint, types, shell, locks, tracked files, fast tests
 	@$(SETUP)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kit.budget.job import Job, MicroBatch
+from kit.budget.memory import plan_peak
 from kit.config import schema
 from kit.config.resolve import Resolved, resolve
-from kit.estimate import estimate_memory
 from kit.findings import has_errors
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
@@ -177,30 +178,41 @@ def test_the_h100_config_is_the_one_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "overrides", "attention_and_loss", "stated_gb"),
+    ("path", "overrides", "attention_and_stack", "stated_gb"),
     [
-        (H100, [], "sdpa, fused", 14.1),
-        (H100, [], "flash_attention_2, not fused", 17.1),
-        (H100, ["training.per_device_train_batch_size=8"], "sdpa, fused", 23),
+        (H100, [], "sdpa, current", 14.9),
+        (H100, [], "flash_attention_2, reference", 17),
+        (H100, ["training.per_device_train_batch_size=8"], "sdpa, current", 24.4),
         (
             H100,
             ["training.per_device_train_batch_size=2", "training.gradient_checkpointing=false"],
-            "sdpa, fused",
-            83,
+            "sdpa, current",
+            73.2,
         ),
-        (M4, [], "sdpa, fused", 6),
-        (BASE, [], "sdpa, fused", 6.5),
-        (BASE, [], "eager, not fused", 7.6),
+        (
+            H100,
+            [
+                "training.per_device_train_batch_size=2",
+                "training.gradient_checkpointing=false",
+                "lora.lora_dropout=0",
+            ],
+            "sdpa, current",
+            54.5,
+        ),
+        (M4, [], "sdpa, current", 7.5),
+        (BASE, [], "sdpa, current", 6.5),
+        (BASE, [], "eager, reference", 8.2),
     ],
 )
-def test_the_memory_a_comment_states_is_what_the_estimate_gives(
-    path: Path, overrides: list[str], attention_and_loss: str, stated_gb: float
+def test_the_memory_a_comment_states_is_what_the_plan_gives(
+    path: Path, overrides: list[str], attention_and_stack: str, stated_gb: float
 ) -> None:
-    attention, loss = attention_and_loss.split(", ")
-    platform = "m4" if path == M4 else "cuda"
+    attention, stack = attention_and_stack.split(", ")
     settings = resolve(path, overrides).settings
-    estimate = estimate_memory(MISTRAL_7B, settings, platform, attention, fused_loss=loss == "fused")
-    assert estimate.peak_memory_bytes / 1e9 == pytest.approx(stated_gb, rel=0.02)
+    rows, length = settings.training.per_device_train_batch_size, settings.training.max_seq_length
+    batch = MicroBatch(rows, length, has_padding=False, loss_tokens=rows * (length - 1))
+    job = Job(MISTRAL_7B, settings, stack, "mps" if path == M4 else "cuda", attention, batch)
+    assert plan_peak(job).peak_memory_bytes / 1e9 == pytest.approx(stated_gb, rel=0.01)
     closing = path.read_text(encoding="utf-8").split("# Expected memory:")[1]
     assert re.search(rf"(?<![\d.]){re.escape(f'{stated_gb:g}')} GB", closing)
 

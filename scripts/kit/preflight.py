@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING
 
 from kit import rules
 from kit.audit.training_file import audit_training_file
+from kit.budget.plan import plan_run
+from kit.budget.rows import workloads_for
 from kit.console import duration
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
-from kit.estimate import training_hours
 from kit.findings import Finding, error, has_errors, ok, run_check, skipped, warning
 from kit.model.files import DEMO_BASE, ModelFileError, is_local
 from kit.model.shape import shape_of
-from kit.run.plan import make_plan
+from kit.rules.memory import device_of, fits
+from kit.rules.situation import Situation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kit.config.resolve import Resolved
     from kit.config.settings import Settings
+    from kit.data.encoding import EncodedRow
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
     from kit.stack import Stack
@@ -66,9 +71,12 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         length = resolved.settings.training.max_seq_length
         findings += run_check(functools.partial(audit_training_file, file, length), "data.audit")
     if train and train.rows:
-        # The rule knows only the number of rows; here their tokens are counted.
-        findings = [finding for finding in findings if finding.id != "config.duration"]
-        findings += run_check(lambda: expected_time(resolved, judgement, machine, train), "run.time")
+        # The rules know only the number of rows; here their tokens are counted.
+        counted = train.rows
+        run = Situation(resolved, machine, judgement.platform, judgement.gpu, stack)
+        findings = [finding for finding in findings if finding.id not in {"config.duration", "config.memory"}]
+        findings += run_check(lambda: fits(run, counted), "config.memory")
+        findings += run_check(lambda: expected_time(run, counted), "run.time")
     return Preflight(findings, tokenizer, train, val)
 
 
@@ -128,18 +136,19 @@ def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
     ]
 
 
-def expected_time(resolved: Resolved, judgement: Judgement, machine: Machine, train: EncodedFile) -> list[Finding]:
+def expected_time(run: Situation, rows: Sequence[EncodedRow]) -> list[Finding]:
     """Say how long the run takes on this machine, from the tokens that were counted."""
-    settings = resolved.settings
-    plan = make_plan(settings, train.rows)
-    size = f"{plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
+    settings = run.settings
     shape = shape_of(settings.model.model_name_or_path)
-    cores = machine.apple.gpu_cores if machine.apple else None
-    span = shape and training_hours(shape, plan.tokens[-1], judgement.platform, cores)
-    if not span:
+    workloads, _ = workloads_for(settings, rows)
+    work = workloads(settings)
+    size = f"{work.tokens:,} tokens in {work.steps:,} steps of {settings.effective_batch_size} rows"
+    spent = plan_run(settings, shape, device_of(run), work).duration if shape else None
+    if spent is None:
         return [ok("run.time", f"{size}; how long they take is not known for this model here")]
-    low, high = (duration(hours * 3600) for hours in span)
-    return [ok("run.time", f"{size}: {low} to {high} on {judgement.platform} by arithmetic, padding not counted")]
+    low, high = duration(spent.fast_seconds), duration(spent.slow_seconds)
+    padding = work.computed_tokens - work.tokens
+    return [ok("run.time", f"{size}: {low} to {high} on {run.platform} by arithmetic, {padding:,} of padding counted")]
 
 
 def run_directory_findings(settings: Settings, *, overwrite: bool) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class ModelShape:
     num_key_value_heads: int
     head_dim: int
     max_position_embeddings: int
+    tie_word_embeddings: bool = False
 
     @property
     def linear_sizes(self) -> dict[str, tuple[int, int]]:
@@ -42,8 +44,13 @@ class ModelShape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the embedding and the head together; norms are too small to count."""
-        return 2 * self.vocab_size * self.hidden_size
+        """Parameters of the embedding and the head together, which are one matrix where they are tied."""
+        return (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
+
+    @property
+    def norm_parameters(self) -> int:
+        """Parameters of the norms: two a block, and the last one."""
+        return (2 * self.num_hidden_layers + 1) * self.hidden_size
 
     def lora_parameters(self, rank: int, modules: tuple[str, ...]) -> int:
         """Trainable parameters of an adapter: rank x (inputs + outputs) for each layer. 41.9 M for r=16 on all 7."""
@@ -63,24 +70,54 @@ KNOWN_SHAPES = {
 }
 
 
+# Not of this form: several feed-forward parts a block, of which each token meets a few.
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
 def shape_of(model_name_or_path: str) -> ModelShape | None:
     """Return a model's shape: known by its name, or read from its directory; None where neither tells it."""
     if model_name_or_path in KNOWN_SHAPES:
         return KNOWN_SHAPES[model_name_or_path]
     try:
-        data = json.loads((Path(model_name_or_path).expanduser() / "config.json").read_text(encoding="utf-8"))
-        heads = data["num_attention_heads"]
-        shape = ModelShape(
-            vocab_size=data["vocab_size"],
-            hidden_size=data["hidden_size"],
-            intermediate_size=data["intermediate_size"],
-            num_hidden_layers=data["num_hidden_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=data.get("num_key_value_heads") or heads,
-            head_dim=data.get("head_dim") or data["hidden_size"] // heads,
-            max_position_embeddings=data["max_position_embeddings"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        return read_shape(Path(model_name_or_path).expanduser() / "config.json")
+    except (OSError, ValueError):
         return None
-    sizes = vars(shape).values()
-    return shape if all(type(size) is int and size > 0 for size in sizes) else None
+
+
+def read_shape(path: Path) -> ModelShape:
+    """Read a Llama-like model's ``config.json``: Llama, Mistral, Qwen2 and whatever has their seven linear layers.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no such model's; the message says what is missing or wrong.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"not JSON: {exc}") from exc
+    if not isinstance(data, dict):
+        raise ValueError("a JSON object is needed")  # noqa: TRY004 - the file is at fault
+    for key in _EXPERTS:
+        if data.get(key):
+            raise ValueError(f"{key} is {data[key]}: a mixture of experts is not planned for")
+    heads = _size(data, "num_attention_heads")
+    hidden = _size(data, "hidden_size")
+    tied = data.get("tie_word_embeddings", False)
+    return ModelShape(
+        vocab_size=_size(data, "vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=_size(data, "intermediate_size"),
+        num_hidden_layers=_size(data, "num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=_size(data, "num_key_value_heads", heads),
+        head_dim=_size(data, "head_dim", hidden // heads),
+        max_position_embeddings=_size(data, "max_position_embeddings"),
+        tie_word_embeddings=tied is True,
+    )
+
+
+def _size(data: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = default if data.get(key) is None else data[key]
+    if type(value) is not int or value <= 0:
+        raise ValueError(f"{key} is {value!r}; a whole number above 0 is needed")
+    return value

@@ -59,6 +59,11 @@ class Stack:
         on_cuda = platform in {"h100", "cuda"}
         return next(name for name in self.attention_implementations if on_cuda or name != "flash_attention_2")
 
+    def planned_attention(self, requested: str, platform: str) -> str:
+        """Return what a run on a platform would use, the best this stack has where what is asked for is not there."""
+        attention = self.resolve_attention(requested, platform)
+        return attention if attention in self.attention_implementations else self.resolve_attention("auto", platform)
+
     @property
     def has_partial_checkpointing(self) -> bool:
         """Whether every n-th layer alone can be checkpointed (transformers 5.17 and later)."""
@@ -91,6 +96,20 @@ def stack_of(versions: dict[str, str]) -> Stack:
     if not transformers or "torch" not in versions:
         return Stack("none", versions)
     return Stack("current" if transformers >= (5,) else "reference", versions)
+
+
+def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
+    """Return a stack to plan for: the installed one where it has that name, else as the container carries it.
+
+    Args:
+        name: ``reference`` or ``current``.
+        platform: What it would run on; images for NVIDIA machines carry flash-attn.
+        elsewhere: The machine that is planned for is not this one, so what is installed here says nothing.
+    """
+    installed = installed_stack()
+    if installed.name == name and not elsewhere:
+        return installed
+    return Stack(name, {"flash-attn": "as in the image"} if platform in {"h100", "cuda"} else {})
 
 
 @functools.cache

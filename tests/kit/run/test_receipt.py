@@ -173,11 +173,20 @@ def test_a_distribution_without_a_name_does_not_end_the_run(monkeypatch: pytest.
 
 
 def test_data_is_named_with_its_hash_and_counts() -> None:
-    row = EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 1, 3)
-    file = EncodedFile(Path("data/rows.jsonl"), (row, row), (), "ab" * 32)
-    assert describe_data([file]) == [
-        {"path": "data/rows.jsonl", "sha256": "ab" * 32, "rows": 2, "tokens": 6, "trainable_tokens": 4}
-    ]
+    row, cut = EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 1, 3), EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 2, 9)
+    file = EncodedFile(Path("data/rows.jsonl"), (row, cut), (), "ab" * 32)
+    (described,) = describe_data([file], max_seq_length=3)
+    histogram = described.pop("length_histogram")
+    assert described == {
+        "path": "data/rows.jsonl",
+        "sha256": "ab" * 32,
+        "rows": 2,
+        "tokens": 6,
+        "trainable_tokens": 4,
+        "truncated_rows": 1,
+    }
+    assert sum(histogram["counts"]) == 2
+    assert histogram["edges"][0] <= 3 <= 9 < histogram["edges"][-1]
 
 
 def _git(folder: Path, *arguments: str) -> None:

@@ -1,0 +1,89 @@
+"""The rows a plan is made for: counted where they can be read, taken to be full length where they cannot."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.budget.workload import Workload, full_length, workload_of
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.data.dataset import load_file
+from kit.machine.platforms import EXAMPLES
+from kit.model.files import ModelFileError
+from kit.run.plan import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kit.config.settings import Settings
+    from kit.data.encoding import EncodedRow
+
+_CHUNK_BYTES = 1 << 20
+
+
+def workloads_for(
+    settings: Settings, rows: Sequence[EncodedRow] | None, number: int | None = None
+) -> tuple[Callable[[Settings], Workload], str]:
+    """Return what counts the micro-batches of a configuration, and in words what it counts.
+
+    Args:
+        settings: The configuration, for the data's file.
+        rows: The encoded rows; None where they could not be read.
+        number: How many rows to take, all full length, instead of the file's.
+    """
+    if rows and number is None:
+        return _remembered(rows, settings), f"{len(rows):,} rows of {settings.data.train_file}"
+    if number is not None:
+        return functools.partial(full_length, rows=number), f"{number:,} rows, each taken to be full length"
+    path = Path(settings.data.train_file).expanduser()
+    lines = count_lines(path) if path.is_file() else 0
+    if lines:
+        what = f"{lines:,} lines of {path}, which could not be encoded here: each taken to be full length"
+        return functools.partial(full_length, rows=lines), what
+    what = f"{path} is not there: {EXAMPLES:,} rows, each taken to be full length"
+    return functools.partial(full_length, rows=EXAMPLES), what
+
+
+def read_rows(settings: Settings) -> Sequence[EncodedRow] | None:
+    """Encode the training rows with the base's tokenizer, where both are on this machine; None where they are not."""
+    path = Path(settings.data.train_file).expanduser()
+    try:
+        if not path.is_file():
+            return None
+        model = settings.model
+        tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=False)
+        return load_file(path, tokenizer, settings.training.max_seq_length).rows or None
+    except (ModelFileError, OSError):
+        return None
+
+
+def count_lines(path: Path) -> int:
+    """Count line ends; a last line without one counts too."""
+    lines, last = 0, b"\n"
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            lines += chunk.count(b"\n")
+            last = chunk[-1:]
+    return lines + (last != b"\n")
+
+
+def _remembered(rows: Sequence[EncodedRow], encoded_for: Settings) -> Callable[[Settings], Workload]:
+    """Count each cut of the rows into micro-batches once, however many configurations are compared."""
+    counted: dict[tuple[int, ...], Workload] = {}
+
+    def workload(settings: Settings) -> Workload:
+        training = settings.training
+        length = min(training.max_seq_length, encoded_for.training.max_seq_length)
+        key = (training.per_device_train_batch_size, settings.effective_batch_size, length, training.padding_free)
+        if key not in counted:
+            shorter = length < encoded_for.training.max_seq_length
+            these = [_cut(row, length) for row in rows] if shorter else rows
+            counted[key] = workload_of(make_plan(settings, these), settings)
+        return counted[key]
+
+    return workload
+
+
+def _cut(row: EncodedRow, length: int) -> EncodedRow:
+    return type(row)(row.input_ids[:length], row.labels[:length], row.line, row.full_length)

@@ -1,0 +1,76 @@
+"""The plan on paper: memory by term, time with its arithmetic, other settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.console import duration
+from kit.machine.nvidia_rules import gigabytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kit.budget.alternatives import Alternative
+    from kit.budget.plan import RunPlan
+
+_MOMENTS = {
+    "loss": "while the loss is computed",
+    "final norm": "at the start of the backward pass",
+    "feed-forward": "in the backward pass of one layer's feed-forward part",
+    "attention": "in the backward pass of one layer's attention",
+}
+_SHOWN = 6
+_SMALL = 50_000_000  # bytes: below, MB say more than GB
+
+
+def memory_lines(plan: RunPlan) -> list[str]:
+    """Write the peak term by term."""
+    batch = plan.batch
+    padded = ", padded" if batch.has_padding else ""
+    lines = [f"memory, {_MOMENTS[plan.peak.moment]} ({batch.rows} x {batch.length:,} tokens{padded}):"]
+    lines += [f"  {_size(term.size_bytes)}  {term.name}" for term in plan.peak.terms]
+    lines.append(f"  {_size(plan.peak_memory_bytes)}  together{limit_words(plan)}")
+    return lines
+
+
+def limit_words(plan: RunPlan) -> str:
+    """Write what the peak is compared with: `` of 85.5 GB (the GPU's …): fits``."""
+    if plan.limit is None:
+        return "; the machine did not say what it has"
+    return f" of {gigabytes(plan.limit.size_bytes)} ({plan.limit.reason}): {plan.verdict}"
+
+
+def time_lines(plan: RunPlan) -> list[str]:
+    """Write tokens and time, with the arithmetic."""
+    padding = plan.computed_tokens - plan.tokens
+    extra = f" and {padding:,} of padding" if padding else ""
+    lines = [f"work: {plan.steps:,} steps, {plan.tokens:,} tokens{extra}"]
+    spent = plan.duration
+    if spent is None:
+        lines.append("time: not known; the model is too small for this arithmetic")
+        return lines
+    low, high = duration(spent.fast_seconds), duration(spent.slow_seconds)
+    cost = f"{spent.flop / 1e15:,.0f} PFLOP ({spent.flop / plan.computed_tokens / 1e9:.1f} GFLOP a token)"
+    expanding = duration(spent.expansion_seconds)
+    lines.append(f"time: {low} to {high} by arithmetic: {cost}")
+    lines.append(f"  at {spent.speed.reason}; {expanding} of it expanding 4-bit weights")
+    return lines
+
+
+def alternative_lines(title: str, items: Sequence[Alternative]) -> list[str]:
+    """Write a table of other settings; the present ones are named so."""
+    shown = items[:_SHOWN]
+    if not any(item.changes for item in shown):
+        return []
+    lines = [title]
+    for item in shown:
+        worst = duration(item.plan.duration.slow_seconds) if item.plan.duration else ""
+        note = "  (does not fit)" if item.plan.verdict == "does not fit" else ""
+        lines.append(f"  {_size(item.plan.peak_memory_bytes)}  {worst:>10}  {item.overrides or 'as it stands'}{note}")
+    return lines
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < _SMALL:
+        return f"{size_bytes / 1e6:6.1f} MB"
+    return f"{size_bytes / 1e9:6.2f} GB"

@@ -1,0 +1,221 @@
+"""Plan a run before it starts: peak memory term by term, tokens, time, a verdict, and settings that are faster and fit.
+
+Run as:
+    python scripts/plan.py                                              the configuration that fits this machine
+    python scripts/plan.py configs/training_config_h100.yaml training.max_seq_length=2048
+    python scripts/plan.py configs/training_config_h100.yaml --from h100.json    for a recorded machine
+    python scripts/plan.py CONFIG --stack reference                     for the other stack
+    python scripts/plan.py CONFIG --model-config config.json            for another model of Llama's form
+    python scripts/plan.py CONFIG --apply faster.yaml                   write a configuration with the fastest settings
+    python scripts/plan.py CONFIG --json                                one JSON object on stdout
+
+Reads the configuration, the model's config.json and the rows; loads no weights and no torch. How the figures are made:
+docs/MEMORY.md. Exit codes: 0 it fits or nobody can tell, 1 it does not fit or the configuration is invalid, 2 wrong
+use.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.budget.alternatives import Alternative, Question, faster, mildest_that_fits, other_mathematics
+from kit.budget.plan import Device, RunPlan, plan_run
+from kit.budget.rows import read_rows, workloads_for
+from kit.budget.show import alternative_lines, memory_lines, time_lines
+from kit.budget.write import write_config
+from kit.config.error import ConfigError
+from kit.config.resolve import resolve
+from kit.console import fail, paint, say
+from kit.findings import render
+from kit.model.shape import read_shape, shape_of
+from kit.stack import Stack, installed_stack, stack_named
+from kit.verdict import Target, add_target_arguments, next_command, target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kit.config.resolve import Resolved
+    from kit.model.shape import ModelShape
+
+SCHEMA_VERSION = 1
+# The arithmetic does not tell settings apart that differ by less.
+_WORTHWHILE = 0.97
+# Levers whose effect on memory and time is not in the formulas: both are expected to take less.
+_NOT_PLANNED = ("torch_compile", "use_liger_kernel")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One plan and what could be done instead."""
+
+    plan: RunPlan
+    faster: list[Alternative]
+    other: list[Alternative]
+    mildest: Alternative | None
+    rows: str
+    attention: str
+    left_out: tuple[str, ...]
+
+    @property
+    def best(self) -> Alternative | None:
+        """The settings to go on with: the fastest that fit, or the mildest change that does; None for the present."""
+        if self.plan.verdict not in {"fits", "unknown"}:
+            return self.mildest
+        present = next(item for item in self.faster if not item.changes)
+        return self.faster[0] if self.faster[0].cost < present.cost * _WORTHWHILE else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_target_arguments(parser)
+    parser.add_argument(
+        "--stack", choices=("current", "reference"), help="plan for this stack; without it, the installed"
+    )
+    parser.add_argument("--model-config", type=Path, metavar="FILE", help="a config.json instead of the model's own")
+    parser.add_argument("--rows", type=int, metavar="N", help="plan for N rows of full length, not for the data")
+    parser.add_argument(
+        "--apply", type=Path, metavar="NEW.yaml", help="write the configuration with the fastest settings"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plan, show, return the exit code."""
+    options = _parser().parse_intermixed_args(argv)
+    try:
+        target = target_of(options)
+    except ValueError as exc:
+        return fail(str(exc), "name a file made by `make detect RECORD=machine.json`")
+    try:
+        resolved = resolve(target.config, target.overrides)
+    except ConfigError as exc:
+        render(exc.findings, sys.stderr)
+        return exc.exit_code
+    try:
+        shape = _shape(resolved, options.model_config)
+        rows = _rows(options.rows)
+    except ValueError as exc:
+        return fail(str(exc))
+    stack = installed_stack()
+    if options.stack:
+        stack = stack_named(options.stack, target.judgement.platform, elsewhere=target.is_recorded)
+    planned = _plan(resolved, shape, target, stack, rows)
+    if options.json:
+        print(_as_json(planned, target))
+    else:
+        _show(planned, target, stack)
+    if options.apply:
+        return _apply(planned, resolved, options.apply)
+    return 1 if planned.plan.verdict == "does not fit" else 0
+
+
+def _shape(resolved: Resolved, path: Path | None) -> ModelShape:
+    if path is None:
+        name = resolved.settings.model.model_name_or_path
+        shape = shape_of(name)
+        if shape is None:
+            raise ValueError(
+                f"{name}: not a local directory with a Llama-like config.json; name one: --model-config FILE"
+            )
+        return shape
+    try:
+        return read_shape(path)
+    except OSError as exc:
+        raise ValueError(f"{path}: {exc.strerror}; name a model's config.json") from exc
+    except ValueError as exc:
+        raise ValueError(f"{path}: {exc}") from exc
+
+
+def _rows(number: int | None) -> int | None:
+    if number is not None and number < 1:
+        raise ValueError(f"--rows is {number}; at least one row is needed")
+    return number
+
+
+def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, rows: int | None) -> Planned:
+    settings = resolved.settings
+    platform = target.judgement.platform
+    attention = stack.planned_attention(settings.model.attn_implementation, platform)
+    name = "current" if stack.name == "none" else stack.name
+    device = Device(target.machine, platform, target.judgement.gpu, name, attention)
+    workloads, words = workloads_for(settings, None if rows else read_rows(settings), rows)
+    question = Question(settings, shape, device, workloads)
+    plan = plan_run(settings, shape, device, workloads(settings))
+    left_out = tuple(key for key in _NOT_PLANNED if getattr(settings.training, key))
+    mildest = None if plan.verdict in {"fits", "unknown"} else mildest_that_fits(question)
+    return Planned(plan, faster(question), other_mathematics(question), mildest, words, attention, left_out)
+
+
+def _show(planned: Planned, target: Target, stack: Stack) -> None:
+    plan, judgement = planned.plan, target.judgement
+    how = f"{stack.name} stack, {planned.attention}"
+    say(f"{target.config} on {judgement.platform}, {how}: {judgement.reason}", "bold")
+    say(f"planned for {planned.rows}", "dim")
+    if planned.left_out:
+        say(f"not in the figures, which are an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
+    lines = [*memory_lines(plan), "", *time_lines(plan), ""]
+    lines += alternative_lines("the same updates, fastest first (peak, time at worst):", planned.faster)
+    lines += alternative_lines("what changes what is learnt:", planned.other)
+    print("\n".join(lines))
+    colours = {"fits": "green", "does not fit": "red"}
+    verdict = paint(plan.verdict, colours.get(plan.verdict, "yellow"), "bold", stream=sys.stdout)
+    print(f"\n{verdict}\nnext: {_next(planned, target)}")
+
+
+def _next(planned: Planned, target: Target) -> str:
+    best = planned.best
+    if best:
+        kept = [text for text in target.overrides if text.partition("=")[0] not in dict(best.changes)]
+        return f'make plan CONFIG={target.config} SET="{" ".join((*kept, best.overrides))}"'
+    if planned.plan.verdict == "does not fit":
+        return "a smaller model, or a device with more free memory: nothing else here fits"
+    return next_command(target, failed=False)
+
+
+def _as_json(planned: Planned, target: Target) -> str:
+    body = {
+        "schema_version": SCHEMA_VERSION,
+        "config": str(target.config),
+        "platform": target.judgement.platform,
+        "rows": planned.rows,
+        "attention": planned.attention,
+        "not_planned": [f"training.{key}" for key in planned.left_out],
+        **planned.plan.as_mapping(),
+        "suggestions": [item.as_mapping() for item in (*planned.faster, *planned.other) if item.changes],
+    }
+    return json.dumps(body, indent=2, ensure_ascii=False)
+
+
+def _apply(planned: Planned, resolved: Resolved, path: Path) -> int:
+    best, failed = planned.best, planned.plan.verdict == "does not fit"
+    if best is None:
+        say(f"{path} was not written: {'nothing fits' if failed else 'no other settings are faster and fit'}")
+        return 1 if failed else 0
+    if not best.is_same_mathematics:
+        say(f"{path} was not written: only {best.overrides} would fit, and that changes what is learnt")
+        return 1
+    try:
+        write_config(path, resolved, best)
+    except FileExistsError:
+        return fail(f"{path} is there already, and is not replaced", "name a new file: --apply NEW.yaml")
+    except OSError as exc:
+        return fail(f"{path}: {exc.strerror}", "name a file that can be written: --apply NEW.yaml")
+    say(f"written: {path}\nnext: make validate CONFIG={path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kit.budget.alternatives import Question, faster, mildest_that_fits, other_mathematics
+from kit.budget.job import Job, MicroBatch
+from kit.budget.limits import MemoryLimit, memory_limit
+from kit.budget.plan import Device, plan_run, plan_training
+from kit.budget.rows import workloads_for
+from kit.budget.time import flop_of, speed_of
+from kit.budget.workload import full_length
+from kit.config.resolve import resolve
+from kit.data.encoding import EncodedRow
+from kit.interpreter import PROJECT_ROOT
+from kit.machine import facts as machines
+from kit.machine.facts import Apple, Gpu, Machine
+from kit.machine.platforms import FLOPS_PER_SECOND, TOKENS_PER_SECOND, judge
+from kit.model.shape import MISTRAL_7B, ModelShape
+from kit.run.plan import make_plan
+from kit.stack import Stack
+
+H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
+MACHINES = PROJECT_ROOT / "tests" / "fixtures" / "machines"
+MACHINE = Machine("Linux", "x86_64", "3.11.9", "x86", 8, 64 * 10**9, 48 * 10**9, 10**12, in_container=False)
+EVERY_N = "training.gradient_checkpointing_every_n_layers"
+SMALL = ModelShape(512, 128, 384, 4, 4, 2, 32, 256)
+
+
+def _settings(**overrides: Any) -> Any:
+    return resolve(H100, {key.replace("__", "."): value for key, value in overrides.items()}).settings
+
+
+def _device(name: str = "h100_80gb", stack: str = "current", attention: str = "sdpa") -> Device:
+    machine = machines.read(MACHINES / f"{name}.json")
+    judgement = judge(machine)
+    return Device(machine, judgement.platform, judgement.gpu, stack, attention)
+
+
+def _question(device: Device | None = None, shape: ModelShape = MISTRAL_7B, **overrides: Any) -> Question:
+    return Question(_settings(**overrides), shape, device or _device(), lambda settings: full_length(settings, 1000))
+
+
+@pytest.mark.parametrize(("gigaflop", "checkpointing"), [(32.7, False), (47.8, True)])
+def test_a_token_of_mistral_7b_costs_the_projects_figure(gigaflop: float, checkpointing: bool) -> None:
+    settings = _settings(training__gradient_checkpointing=checkpointing)
+    job = Job(MISTRAL_7B, settings, "current", "cuda", "sdpa", MicroBatch(1, 4096, False, 4095))
+    assert flop_of(job) / 4096 / 1e9 == pytest.approx(gigaflop, abs=0.1)
+
+
+def test_the_platforms_tokens_a_second_are_its_operations_over_a_tokens_cost() -> None:
+    """Detection states tokens for the project's job, the plan operations for any: they must not drift apart."""
+    for platform, (slow, fast) in TOKENS_PER_SECOND.items():
+        slow_flops, fast_flops = FLOPS_PER_SECOND[platform]
+        assert slow_flops / 47.6e9 == pytest.approx(slow, rel=0.1)
+        assert fast_flops / 47.6e9 <= fast * 1.1
+        assert fast_flops / 32.5e9 >= fast * 0.9
+
+
+def test_a_known_gpu_has_its_own_rate_and_a_mac_its_cores() -> None:
+    assert "A100" in speed_of(MACHINE, "cuda", "NVIDIA A100-SXM4-40GB").reason
+    assert (
+        speed_of(MACHINE, "cuda", "NVIDIA H100 PCIe").fast_flops < speed_of(MACHINE, "cuda", "NVIDIA H100").fast_flops
+    )
+    apple = Apple(
+        "Apple M4 Max", (26, 0), is_apple_silicon=True, is_rosetta=False, unified_memory_bytes=1, gpu_cores=40
+    )
+    assert speed_of(replace(MACHINE, apple=apple), "m4").fast_flops == 4 * speed_of(MACHINE, "m4").fast_flops
+
+
+def test_a_run_of_92_million_tokens_takes_an_m4_about_two_weeks() -> None:
+    settings = _settings(training__max_seq_length=2048, training__per_device_train_batch_size=1)
+    plan = plan_run(settings, MISTRAL_7B, _device("m4_32gb"), full_length(settings, 15_000))
+    assert plan.duration is not None
+    assert 270 < plan.duration.fast_seconds / 3600 < plan.duration.slow_seconds / 3600 < 330
+    assert plan.verdict == "fits"
+
+
+def test_a_small_model_is_given_no_time_and_no_ranking() -> None:
+    question = _question(shape=SMALL)
+    assert question.answer({}).plan.duration is None
+    assert [item.changes for item in faster(question)] == [()]
+
+
+def test_a_verdict_leaves_room_for_the_allocator() -> None:
+    limit = MemoryLimit(100, "")
+    assert [limit.verdict(size) for size in (90, 91, 105, 106)] == ["fits", "tight", "tight", "does not fit"]
+
+
+def test_a_cuda_gpu_lends_what_is_not_in_use_and_metal_about_three_quarters() -> None:
+    gpu = memory_limit(MACHINE, "h100", Gpu(0, "H100", 80 * 10**9, 30 * 10**9))
+    assert gpu is not None
+    assert gpu.size_bytes == 50 * 10**9
+    apple = Apple("Apple M4", (26, 0), is_apple_silicon=True, is_rosetta=False, unified_memory_bytes=32 * 10**9)
+    metal = memory_limit(replace(MACHINE, apple=apple), "m4", None)
+    assert metal is not None
+    assert metal.size_bytes == 24 * 10**9
+    cpu = memory_limit(MACHINE, "cpu", None)
+    assert cpu is not None
+    assert cpu.size_bytes == 48 * 10**9
+    assert memory_limit(replace(MACHINE, memory_available_bytes=None), "cpu", None) is None
+    assert memory_limit(MACHINE, "m4", None) is None
+
+
+def test_faster_settings_fit_keep_the_batch_and_are_ranked_by_time() -> None:
+    found = faster(_question())
+    assert any(not item.changes for item in found)
+    assert [item.cost for item in found] == sorted(item.cost for item in found)
+    for item in found:
+        changes = dict(item.changes)
+        rows = changes.get("training.per_device_train_batch_size", 4)
+        assert rows * changes.get("training.gradient_accumulation_steps", 4) == 16
+        assert item.plan.verdict == "fits"
+        assert item.is_same_mathematics
+
+
+def test_fewer_checkpoints_are_faster_and_take_more_memory() -> None:
+    question = _question(_device("h200"))
+    by_apart = [question.answer({EVERY_N: apart}).plan for apart in (1, 2, 4, 8)]
+    peaks = [plan.peak_memory_bytes for plan in by_apart]
+    assert peaks == sorted(peaks)
+    seconds = [plan.duration.slow_seconds for plan in by_apart if plan.duration]
+    assert seconds == sorted(seconds, reverse=True)
+
+
+def test_the_reference_stack_has_no_partial_checkpoints() -> None:
+    found = faster(_question(_device(stack="reference", attention="flash_attention_2")))
+    assert not [item for item in found if dict(item.changes).get(EVERY_N, 1) > 1]
+
+
+def test_what_changes_what_is_learnt_says_so() -> None:
+    found = other_mathematics(_question())
+    assert found
+    assert not any(item.is_same_mathematics for item in found)
+
+
+def test_laying_rows_end_to_end_is_offered_where_attention_needs_no_mask() -> None:
+    rows = [EncodedRow([1] * length, [-100, *[2] * (length - 1)], length, length) for length in range(100, 612, 8)]
+    settings = _settings()
+    workloads, _ = workloads_for(settings, rows)
+    for attention, offered in (("flash_attention_2", True), ("sdpa", False)):
+        found = faster(Question(settings, MISTRAL_7B, _device(attention=attention), workloads))
+        assert any(dict(item.changes).get("training.padding_free") for item in found) is offered
+
+
+def test_the_mildest_change_that_fits_keeps_the_updates_where_it_can() -> None:
+    found = mildest_that_fits(
+        _question(training__per_device_train_batch_size=16, training__gradient_checkpointing=False)
+    )
+    assert found is not None
+    assert found.is_same_mathematics
+    assert found.plan.verdict == "fits"
+    tiny = replace(_device("rtx_4090"), gpu=Gpu(0, "small", 7 * 10**9))
+    shorter = mildest_that_fits(_question(tiny))
+    assert shorter is not None
+    assert not shorter.is_same_mathematics
+    assert mildest_that_fits(_question(replace(tiny, gpu=Gpu(0, "smaller", 4 * 10**9)))) is None
+
+
+def test_a_run_is_planned_for_its_receipt() -> None:
+    machine = machines.read(MACHINES / "h100_80gb.json")
+    settings = _settings(training__max_seq_length=64, training__num_train_epochs=1.0)
+    rows = [EncodedRow([1] * 64, [-100, *[2] * 63], line, 64) for line in range(32)]
+    training = make_plan(settings, rows)
+    predicted = plan_training(settings, judge(machine), machine, Stack("current", {}), training)
+    assert predicted is not None
+    assert (predicted.steps, predicted.tokens, predicted.batch.rows) == (2, 2048, 4)
+    mapping = predicted.as_mapping()
+    assert mapping["peak_memory_bytes"] == sum(mapping["terms"].values()) == predicted.peak_memory_bytes
+    assert plan_training(settings, judge(machine), machine, Stack("none"), training) is None

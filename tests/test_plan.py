@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import plan
+from kit.config.resolve import resolve
+from kit.interpreter import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIGS = sorted((PROJECT_ROOT / "configs").rglob("*.y*ml"))
+MACHINES = sorted((PROJECT_ROOT / "tests" / "fixtures" / "machines").glob("*.json"))
+H100_PATH = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
+H100 = str(H100_PATH)
+DEMO = str(PROJECT_ROOT / "configs" / "training_config_demo.yaml")
+ON_H100 = ["--from", str(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")]
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 128_256,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131_072,
+    "tie_word_embeddings": True,
+}
+
+
+def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    plan.main([*arguments, "--json"])
+    return dict(json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_planned_on_every_recorded_machine(
+    config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")
+    demo = ["--model-config", str(tmp_path / "config.json")] if config.stem.endswith("demo") else []
+    assert len(MACHINES) > 10
+    for machine in MACHINES:
+        found = _json(capsys, str(config), "--from", str(machine), "--rows", "100", *demo)
+        assert found["schema_version"] == 1
+        assert isinstance(found["terms"], dict)
+        assert found["peak_memory_bytes"] == sum(found["terms"].values())
+        assert found["verdict"] in {"fits", "tight", "does not fit", "unknown"}
+        assert {"tokens", "steps", "seconds", "suggestions"} <= set(found)
+
+
+def test_planning_imports_no_torch_and_no_transformers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")
+    code = (
+        "import sys, plan\n"
+        f"plan.main([{H100!r}, '--rows', '50', *{ON_H100!r}])\n"
+        f"plan.main([{DEMO!r}, '--model-config', {str(tmp_path / 'config.json')!r}])\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'peft', 'trl'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    environment = {"PYTHONPATH": str(PROJECT_ROOT / "scripts"), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_plan_shows_its_terms_its_arithmetic_and_the_next_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main([H100, *ON_H100, "--rows", "15000"]) == 0
+    out = capsys.readouterr().out
+    assert "frozen linear layers" in out
+    assert "GFLOP a token" in out
+    assert "as it stands" in out or "gradient_checkpointing=false" in out
+    assert out.splitlines()[-1].startswith("next: make ")
+
+
+def test_a_plan_that_does_not_fit_exits_1_and_one_that_is_tight_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main([H100, "training.gradient_checkpointing=false", *ON_H100, "--rows", "10"]) == 1
+    assert "does not fit" in capsys.readouterr().out
+    assert plan.main([H100, "training.per_device_train_batch_size=30", *ON_H100, "--rows", "10"]) == 0
+    assert "tight" in capsys.readouterr().out
+
+
+def test_the_other_stack_can_be_planned_for(capsys: pytest.CaptureFixture[str]) -> None:
+    current = _json(capsys, H100, *ON_H100, "--rows", "10", "--stack", "current")
+    reference = _json(capsys, H100, *ON_H100, "--rows", "10", "--stack", "reference")
+    assert current["peak_memory_bytes"] != reference["peak_memory_bytes"]
+    assert current["moment"] == "feed-forward"
+    assert reference["moment"] == "loss"
+
+
+def test_suggestions_of_the_same_mathematics_keep_the_batch_and_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _json(capsys, H100, *ON_H100, "--rows", "1000")
+    suggestions = found["suggestions"]
+    assert isinstance(suggestions, list)
+    same = [item for item in suggestions if item["same_mathematics"]]
+    other = [item for item in suggestions if not item["same_mathematics"]]
+    assert same
+    assert {key for item in other for key in item["overrides"]} == {"lora.lora_dropout", "training.max_seq_length"}
+    assert [item["seconds"][1] for item in same] == sorted(item["seconds"][1] for item in same)
+    for item in same:
+        assert item["verdict"] == "fits"
+        known = {key: value for key, value in item["overrides"].items() if "every_n_layers" not in key}
+        assert (
+            resolve(PROJECT_ROOT / "configs" / "training_config_h100.yaml", known).settings.effective_batch_size == 16
+        )
+
+
+def test_apply_writes_a_valid_configuration_and_replaces_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "faster.yaml"
+    arguments = [H100, "lora.r=32", "lora.lora_alpha=64", *ON_H100, "--rows", "1000", "--apply", str(path)]
+    assert plan.main(arguments) == 0
+    assert f"make validate CONFIG={path}" in capsys.readouterr().err
+    settings = resolve(path).settings
+    assert settings.effective_batch_size == 16
+    assert settings.lora.r == 32
+    assert settings.training.gradient_checkpointing is False
+    written = path.read_text(encoding="utf-8")
+    assert "plan, was true" in written
+    assert plan.main(arguments) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == written
+
+
+def test_levers_the_formulas_do_not_know_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _json(capsys, H100, "training.torch_compile=true", *ON_H100, "--rows", "10")
+    assert found["not_planned"] == ["training.torch_compile"]
+
+
+def test_another_models_config_is_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(SHAPE), encoding="utf-8")
+    found = _json(capsys, H100, *ON_H100, "--rows", "10", "--model-config", str(path))
+    terms = found["terms"]
+    assert isinstance(terms, dict)
+    assert terms["embedding, head and norms"] == (128_256 * 2048 + 33 * 2048) * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("{", "not JSON"),
+        ("[]", "a JSON object is needed"),
+        (json.dumps(SHAPE | {"hidden_size": "big"}), "hidden_size is 'big'"),
+        (json.dumps(SHAPE | {"num_local_experts": 8}), "mixture of experts"),
+    ],
+)
+def test_a_model_config_that_cannot_be_used_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, words: str
+) -> None:
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    assert plan.main([H100, *ON_H100, "--model-config", str(path)]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([H100, "--rows", "0"], "--rows is 0"),
+        ([H100, "--from", "nowhere.json"], "nowhere.json"),
+        (["nowhere.yaml"], "nowhere.yaml"),
+        ([H100, "model.model_name_or_path=someone/else", *ON_H100], "someone/else"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert plan.main(arguments) == 2
+    assert words in capsys.readouterr().err
