@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.budget.plan import plan_training
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
 from kit.console import fail, say
@@ -168,7 +169,8 @@ def _job(resolved: Resolved, target: Target, preflight: Preflight, options: argp
         if _resumes(options)
         else Start()
     )
-    return Job(resolved, target.machine, platform, stack, files, plan, base, identity, start)
+    predicted = plan_training(settings, target.judgement, target.machine, stack, plan)
+    return Job(resolved, target.machine, platform, stack, files, plan, base, identity, start, predicted)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def test_neither_training_nor_the_list_of_runs_waits_for_the_drawing_library() -
 @pytest.mark.slow
 @pytest.mark.skipif(bool(browser_missing()), reason=browser_missing())
 def test_the_page_is_readable_in_a_browser_at_every_width_and_in_both_schemes(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", line={"memory_bytes": 2_000_000_000}, predicted={"seconds": 40.0})
+    folder = write_run(tmp_path / "run", line={"memory_bytes": 2_000_000_000}, predicted={"seconds": [10.0, 40.0]})
     samples = [{"prompt": "Write amber backwards.", "expected": "rebma", "base": "", "adapter": "rebma"}]
     (folder / "demo.json").write_text(json.dumps({"exact_match_after": 1.0, "samples": samples}))
     seen = look_at(write_report(folder).page)

@@ -34,7 +34,7 @@ class Prediction:
 
     Attributes:
         peak_memory_bytes: Predicted.
-        seconds: Predicted, of training.
+        seconds: Predicted, of training, at worst.
         parts: The terms of the predicted memory.
         measured_memory_bytes: The run's peak.
         measured_seconds: From the first step to the last, evaluations included.
@@ -105,17 +105,19 @@ def gather(folder: Path) -> Contents:
 
 
 def _prediction(run: Run, summary: Summary) -> Prediction:
+    """Read the plan of ``kit.budget`` that the receipt holds, and set what came of it beside it."""
     predicted = mapping(run.receipt.get("predicted"))
-    parts = [
-        Part(str(term.get("name", "?")), size)
-        for term in listed(predicted.get("terms"))
-        if isinstance(term, dict) and (size := finite(term.get("size_bytes", term.get("bytes")))) is not None
-    ]
+    terms = mapping(predicted.get("terms"))
+    parts = [Part(str(name), size) for name, value in terms.items() if (size := finite(value)) is not None]
+    # On CUDA the run's peak is what the allocator gave out; elsewhere it is the whole process.
+    on_cuda = run.receipt.get("platform") in {"h100", "cuda"}
     last = run.steps[-1] if run.steps else {}
     memory = summary.peak_memory_bytes
+    # A plan gives the time as (at best, at worst): one plans for the worst.
+    at_worst = [finite(value) for value in listed(predicted.get("seconds"))][-1:]
     return Prediction(
-        peak_memory_bytes=finite(predicted.get("peak_memory_bytes")),
-        seconds=finite(predicted.get("seconds")),
+        peak_memory_bytes=finite(predicted.get("allocated_bytes" if on_cuda else "peak_memory_bytes")),
+        seconds=at_worst[0] if at_worst else None,
         parts=tuple(parts),
         measured_memory_bytes=None if memory is None else float(memory),
         measured_seconds=finite(last.get("seconds")),

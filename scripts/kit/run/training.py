@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from kit.budget.plan import RunPlan
     from kit.config.resolve import Resolved
     from kit.data.dataset import EncodedFile
     from kit.machine.facts import Machine
@@ -46,6 +47,7 @@ class Job:
         base: The base model's files by hash: see ``describe_base``.
         identity: What a resumed run must have in common: see ``identity_of``.
         start: How it begins.
+        predicted: What it will take; None where that is not known.
     """
 
     resolved: Resolved
@@ -57,6 +59,7 @@ class Job:
     base: dict[str, Any]
     identity: dict[str, Any]
     start: Start = field(default_factory=Start)
+    predicted: RunPlan | None = None
 
 
 def run(job: Job, argv: Sequence[str]) -> int:
@@ -96,6 +99,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         platform=job.platform,
         data=describe_data(job.files, settings.training.max_seq_length),
         base_model=job.base,
+        predicted=job.predicted.as_mapping() if job.predicted else None,
         identity=job.identity,
         changes_allowed=_changes_allowed(job.start, from_step),
         steps=plan.steps,

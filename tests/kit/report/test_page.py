@@ -91,7 +91,7 @@ def test_markup_in_a_runs_files_stays_text(tmp_path: Path) -> None:
     folder = write_run(
         tmp_path / "run", run_name=EVIL, state=EVIL, config=config, packages={EVIL: EVIL}, error=EVIL, argv=[EVIL],
         data=[{"path": EVIL, "sha256": EVIL}], machine={"cpu_model": EVIL}, platform=EVIL, origins={"lora.r": EVIL},
-        predicted={"peak_memory_bytes": 1e9, "seconds": 10, "terms": [{"name": EVIL, "size_bytes": 1e9}]},
+        predicted={"peak_memory_bytes": 1e9, "seconds": [1, 10], "terms": {EVIL: 1e9}},
     )  # fmt: skip
     (folder / "evaluation.json").write_text(
         json.dumps({"samples": [dict.fromkeys(("prompt", "base", "adapter"), EVIL)]})
@@ -165,16 +165,16 @@ def test_200_000_steps_stay_a_small_page(tmp_path: Path) -> None:
 def test_predicted_and_measured_stand_side_by_side(tmp_path: Path) -> None:
     predicted = {
         "peak_memory_bytes": 1_500_000_000,
-        "seconds": 45.0,
-        "terms": [
-            {"name": "base in 4 bits", "size_bytes": 1_000_000_000},
-            {"name": "adapter", "size_bytes": 500_000_000},
-        ],
+        "allocated_bytes": 1_200_000_000,
+        "seconds": [15.0, 45.0],
+        "terms": {"base in 4 bits": 1_000_000_000, "adapter": 500_000_000},
     }
     text = without_tags(page(write_run(tmp_path / "run", predicted=predicted)))
     assert "base in 4 bits" in text
     assert "1.50" in text
     assert "Nothing was predicted" not in text
+    on_cuda = without_tags(page(write_run(tmp_path / "cuda", predicted=predicted, platform="h100")))
+    assert "1.20" in on_cuda
     assert "Nothing was predicted" in page(write_run(tmp_path / "other"))
 
 

@@ -70,7 +70,7 @@ def test_the_length_limit_is_drawn_unless_it_is_far_away(tmp_path: Path, longest
 
 @pytest.mark.parametrize(("seconds", "unit"), [(10.0, "seconds"), (600.0, "minutes"), (9000.0, "hours")])
 def test_time_is_drawn_in_a_unit_that_can_be_read(tmp_path: Path, seconds: float, unit: str) -> None:
-    folder = write_run(tmp_path / "run", predicted={"seconds": seconds})
+    folder = write_run(tmp_path / "run", predicted={"seconds": [1.0, seconds]})
     assert drawn(plots.predicted_time, folder).get_xlabel() == unit
 
 
