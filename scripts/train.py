@@ -38,10 +38,11 @@ from kit.model.weights import describe_base
 from kit.preflight import Preflight, check_run, run_directory_findings
 from kit.report import after_run
 from kit.run.disk_space import space_findings
+from kit.run.job import Job
 from kit.run.plan import make_plan
 from kit.run.resume import Start, decide, identity_of
 from kit.run.run_lock import RunLock
-from kit.run.training import Job, run
+from kit.run.training import run
 from kit.stack import installed_stack
 from kit.verdict import Target, add_config_arguments, target_of
 

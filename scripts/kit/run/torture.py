@@ -25,10 +25,11 @@ from kit.machine.probe import probe
 from kit.model.weights import describe_base
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints
+from kit.run.job import METRICS, Job
 from kit.run.plan import make_plan
 from kit.run.receipt import read_receipt
 from kit.run.resume import decide, identity_of
-from kit.run.training import METRICS, Job, run
+from kit.run.training import run
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

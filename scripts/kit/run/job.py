@@ -1,0 +1,49 @@
+"""One run, with everything it needs, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kit.run.resume import Start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kit.budget.plan import RunPlan
+    from kit.config.resolve import Resolved
+    from kit.data.dataset import EncodedFile
+    from kit.machine.facts import Machine
+    from kit.run.plan import TrainingPlan
+    from kit.stack import Stack
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run needs, checked.
+
+    Attributes:
+        resolved: The configuration.
+        machine: The machine it runs on.
+        platform: Platform name.
+        stack: The installed stack.
+        files: The training file and, where there is one, the validation file.
+        plan: The run, step by step.
+        base: The base model's files by hash: see ``describe_base``.
+        identity: What a resumed run must have in common: see ``identity_of``.
+        start: How it begins.
+        predicted: What it will take; None where that is not known.
+    """
+
+    resolved: Resolved
+    machine: Machine
+    platform: str
+    stack: Stack
+    files: Sequence[EncodedFile]
+    plan: TrainingPlan
+    base: dict[str, Any]
+    identity: dict[str, Any]
+    start: Start = field(default_factory=Start)
+    predicted: RunPlan | None = None
