@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # By what the container gets. A lost connection stops a run as SIGTERM does, with a checkpoint.
-PASSED_ON = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGTERM"}
+PASSED_ON = {
+    signal.SIGINT: "SIGINT",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGTERM",
+    signal.SIGUSR1: "SIGUSR1",  # a scheduler's notice that the machine is wanted back
+}
 
 
 def run_passing_signals(command: Sequence[str], environment: Mapping[str, str], client: str, container: str) -> int:

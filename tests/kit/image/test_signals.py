@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 _COMPOSE = """#!/bin/sh
 trap 'touch "{folder}/compose-was-hit"; exit 1' INT TERM
 touch "{folder}/running"
-while [ ! -e "{folder}/code" ]; do sleep 0.05; done
+while [ ! -s "{folder}/code" ]; do sleep 0.05; done
 exit "$(cat "{folder}/code")"
 """
 # Stands for docker, whose container saves and ends with the code of the signal.
 _DOCKER = """#!/bin/sh
 echo "$*" >>"{folder}/asked"
 [ ! -e "{folder}/no-container" ] || exit 1
-case "$2" in --signal=SIGINT) echo 130 ;; *) echo 143 ;; esac >"{folder}/code"
+case "$2" in --signal=SIGINT) echo 130 ;; --signal=SIGUSR1) echo 138 ;; *) echo 143 ;; esac >"{folder}/code"
 """
 _RUN = """
 import os, sys
@@ -58,7 +58,12 @@ def stopped(folder: Path, number: int) -> int:
 
 @pytest.mark.parametrize(
     ("number", "passed_on", "code"),
-    [(signal.SIGINT, "SIGINT", 130), (signal.SIGTERM, "SIGTERM", 143), (signal.SIGHUP, "SIGTERM", 143)],
+    [
+        (signal.SIGINT, "SIGINT", 130),
+        (signal.SIGTERM, "SIGTERM", 143),
+        (signal.SIGHUP, "SIGTERM", 143),
+        (signal.SIGUSR1, "SIGUSR1", 138),
+    ],
 )
 def test_a_signal_goes_to_the_container_and_its_exit_code_comes_back(
     folder: Path, number: int, passed_on: str, code: int
