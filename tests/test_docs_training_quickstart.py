@@ -67,8 +67,8 @@ def test_validation_names_what_is_missing_as_the_table_says() -> None:
     done = make("make validate CONFIG=configs/training_config_h100.yaml FROM=tests/fixtures/machines/h100_80gb.json")
     if "data/processed/train.jsonl does not exist" not in done.stdout:
         pytest.skip("there are rows in data/processed")
-    assert "estimated peak 14.1 GB" in done.stdout
-    assert "14.1 GB at the peak with the current stack" in TEXT
+    assert "planned peak 15.3 GB" in done.stdout
+    assert "15.3 GB at the peak with the current stack" in TEXT
 
 
 def test_every_key_it_names_is_one_of_the_schemas() -> None:

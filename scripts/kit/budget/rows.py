@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.budget.workload import Workload, full_length, workload_of
-from kit.data.chat_tokenizer import ChatTokenizer
-from kit.data.dataset import load_file
 from kit.machine.platforms import EXAMPLES
 from kit.model.files import ModelFileError
 from kit.run.plan import make_plan
@@ -47,6 +45,10 @@ def workloads_for(
 
 def read_rows(settings: Settings) -> Sequence[EncodedRow] | None:
     """Encode the training rows with the base's tokenizer, where both are on this machine; None where they are not."""
+    # Imported here: a plan without rows does not need numpy.
+    from kit.data.chat_tokenizer import ChatTokenizer
+    from kit.data.dataset import load_file
+
     path = Path(settings.data.train_file).expanduser()
     try:
         if not path.is_file():
@@ -75,7 +77,13 @@ def _remembered(rows: Sequence[EncodedRow], encoded_for: Settings) -> Callable[[
     def workload(settings: Settings) -> Workload:
         training = settings.training
         length = min(training.max_seq_length, encoded_for.training.max_seq_length)
-        key = (training.per_device_train_batch_size, settings.effective_batch_size, length, training.padding_free)
+        key = (
+            training.per_device_train_batch_size,
+            settings.effective_batch_size,
+            length,
+            training.padding_free,
+            training.sort_within_update,
+        )
         if key not in counted:
             shorter = length < encoded_for.training.max_seq_length
             these = [_cut(row, length) for row in rows] if shorter else rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kit.console import say
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kit.run.job import Job
     from kit.run.receipt import Receipt
     from kit.run.stop import StopRequest
+    from kit.stack.rehearsal import Rehearsal
 
 
 def finish(receipt: Receipt, state: str, **facts: Any) -> None:
@@ -59,7 +61,7 @@ class Part:
         with quiet_imports():
             from kit.run.watch import TrainingWatch
             from kit.stack.model import attach_adapter, load_base_model
-            from kit.stack.session import adapter_sha256, prepare_logging
+            from kit.stack.session import MemoryMeter, adapter_sha256, prepare_logging
             from kit.stack.state import SavedState
             from kit.stack.trainer import build_trainer
 
@@ -68,12 +70,15 @@ class Part:
         base = load_base_model(settings, platform)
         model = attach_adapter(base, settings)
         watchdog = Watchdog(model.config.vocab_size, judges_gradients=not settings.training.fp16)
-        self.watch = TrainingWatch(self.plan, self.folder / METRICS, watchdog, self._report_bad_loss)
+        self.watch = TrainingWatch(
+            self.plan, self.folder / METRICS, watchdog, self._report_bad_loss, MemoryMeter(platform)
+        )
         resumed = SavedState.read(checkpoint.folder) if checkpoint else None
         self.trainer = build_trainer(model, settings, self.plan, platform, [self.watch], resumed)
         self.watch.trainer = self.trainer
         self.trainer.check_stop = self.stop.check
         self.trainer.save = self.save
+        self.trainer.on_rehearsal = self._note_rehearsal
         self.receipt.update(state="training", attention=self.job.identity["attention"])
         if checkpoint is None:
             self.receipt.update(adapter_init_sha256=adapter_sha256(model))
@@ -93,6 +98,15 @@ class Part:
             self.watch.close()
         self._save_adapter(model)
         return 0
+
+    def _note_rehearsal(self, rehearsal: Rehearsal) -> None:
+        self.receipt.update(rehearsal=asdict(rehearsal))
+        planned = self.job.predicted
+        beside = f", {planned.peak_memory_bytes / 1e9:.2f} GB planned for a whole step" if planned else ""
+        say(
+            f"rehearsal: the largest micro-batch, {rehearsal.rows} x {rehearsal.length:,} tokens, fits: "
+            f"{rehearsal.memory_bytes / 1e9:.2f} GB{beside}"
+        )
 
     def _train(self) -> None:
         resumed = self.trainer.resumed
@@ -142,15 +156,13 @@ class Part:
         self._update(checkpoints=listed)
 
     def _update(self, **facts: Any) -> None:
-        from kit.stack.session import peak_memory_bytes
-
         done = self.trainer.state.global_step
         self.receipt.update(
             steps_done=done,
             tokens=self.plan.tokens[done - 1] if done else 0,
             train_loss=self.watch.last_loss,
             eval_loss=self.watch.eval_losses[-1][1] if self.watch.eval_losses else None,
-            peak_memory_bytes=peak_memory_bytes(self.job.platform),
+            peak_memory_bytes=self.watch.memory.peak(),
             **facts,
         )
 

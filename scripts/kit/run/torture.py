@@ -290,6 +290,7 @@ def _outcome(output: Path) -> dict[str, Any]:
     metrics = [json.loads(line) for line in (output / METRICS).read_text(encoding="utf-8").splitlines()]
     for line in metrics:
         line.pop("seconds", None)
+        line.pop("memory_bytes", None)
     last = output / "checkpoints" / f"checkpoint-{receipt.get('steps')}"
     files = [output / "adapter/adapter_model.safetensors", last / "optimizer.safetensors", last / "state.json"]
     keys = ("state", "steps_done", "tokens", "train_loss", "eval_loss", "adapter_sha256", "adapter_init_sha256")

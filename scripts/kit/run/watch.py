@@ -20,20 +20,26 @@ if TYPE_CHECKING:
 
     from kit.run.plan import TrainingPlan
     from kit.run.watchdog import BadLoss, Watchdog
+    from kit.stack.session import MemoryMeter
 
 
 class TrainingWatch(TrainerCallback):  # type: ignore[misc]
     """Writes ``metrics.jsonl``, one line a step, and keeps a person informed.
 
     Each line holds ``step``, ``epoch``, ``loss``, ``learning_rate``, ``grad_norm`` (before clipping), ``tokens``
-    (cumulative) and ``seconds`` of training so far; evaluations are lines with ``step`` and ``eval_loss``. What is not
-    a number is written as null. A resumed run goes on with the lines of its checkpoint, so the file reads like that of
-    a run that never stopped. Losses are read off the device only when they are logged, so that watching does not slow
-    the run.
+    (cumulative), ``seconds`` of training so far and ``memory_bytes`` (see ``MemoryMeter``); evaluations are lines with
+    ``step`` and ``eval_loss``. What is not a number is written as null. A resumed run goes on with the lines of its
+    checkpoint, so the file reads like that of a run that never stopped. Losses are read off the device only when they
+    are logged, so that watching does not slow the run.
     """
 
     def __init__(
-        self, plan: TrainingPlan, metrics_path: Path, watchdog: Watchdog, report: Callable[[BadLoss], None]
+        self,
+        plan: TrainingPlan,
+        metrics_path: Path,
+        watchdog: Watchdog,
+        report: Callable[[BadLoss], None],
+        memory: MemoryMeter,
     ) -> None:
         """Watch one run.
 
@@ -42,8 +48,9 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
             metrics_path: Where the lines go; what is there already is gone on with.
             watchdog: Judges each step's loss.
             report: Told what the watchdog found; raises where the run is to end.
+            memory: Read after each step.
         """
-        self.plan, self.watchdog, self.report = plan, watchdog, report
+        self.plan, self.watchdog, self.report, self.memory = plan, watchdog, report, memory
         self.path = metrics_path
         self.trainer: Any = None  # set once the trainer is built: callbacks come first
         self.last_loss: float | None = None
@@ -92,6 +99,7 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
                 "grad_norm": self.trainer.grad_norm,
                 "tokens": self.plan.tokens[step - 1],
                 "seconds": round(self._seconds(), 3),
+                "memory_bytes": self.memory.read(),
             }
         )
         self._bar.update()

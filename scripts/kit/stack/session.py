@@ -9,6 +9,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 
 from kit.data.dataset import file_sha256
@@ -35,14 +36,34 @@ def prepare_logging(settings: Settings) -> None:
             os.environ["WANDB_ENTITY"] = wandb.entity
 
 
-def peak_memory_bytes(platform: str) -> int:
-    """Peak memory of this process: allocated on the GPU on CUDA, held by Metal now on MPS, resident on a CPU."""
-    if platform in {"h100", "cuda"}:
-        return int(torch.cuda.max_memory_allocated())
-    if platform == "m4":
-        return int(torch.mps.driver_allocated_memory())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+class MemoryMeter:
+    """Reads the memory of this process's part of a run: allocated on CUDA, held by Metal, resident on a CPU."""
+
+    def __init__(self, platform: str) -> None:
+        """Start with what is in use now."""
+        self._on_cuda, self._on_mps = platform in {"h100", "cuda"}, platform == "m4"
+        self._highest = 0
+        self.read()
+
+    def read(self) -> int:
+        """Return the peak since the last reading on CUDA, in bytes, and elsewhere what is in use now."""
+        if self._on_cuda:
+            now = int(torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
+        elif self._on_mps:
+            now = int(torch.mps.driver_allocated_memory())
+        else:
+            now = int(psutil.Process().memory_info().rss)
+        self._highest = max(self._highest, now)
+        return now
+
+    def peak(self) -> int:
+        """Return the highest so far, in bytes."""
+        self.read()
+        if self._on_cuda or self._on_mps:
+            return self._highest
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def adapter_sha256(model: Any) -> str:

@@ -24,6 +24,7 @@ from kit.run.plan import FILLER
 from kit.stack import installed_stack
 from kit.stack.levers import EndToEnd, compile_layers, leave_out_idle_window, lever_arguments
 from kit.stack.model import load_tokenizer
+from kit.stack.rehearsal import largest_micro_batch, rehearse
 from kit.stack.state import RandomState
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.data.encoding import EncodedRow
     from kit.run.plan import TrainingPlan
+    from kit.stack.rehearsal import Rehearsal
     from kit.stack.state import SavedState
 
 IS_CURRENT = installed_stack().name == "current"
@@ -98,6 +100,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
         evaluation_is_due: The last finished step's evaluation was begun and not finished.
         check_stop: Called between micro-batches; raises where the run is to stop.
         save: Writes a checkpoint; called where transformers would write its own.
+        on_rehearsal: Told what the largest micro-batch took, before the first step.
     """
 
     def __init__(self, plan: TrainingPlan, platform: str, resumed: SavedState | None, **kwargs: Any) -> None:
@@ -109,6 +112,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
         self.evaluation_is_due = False
         self.check_stop: Callable[[], None] = _never
         self.save: Callable[[], None] = _never
+        self.on_rehearsal: Callable[[Rehearsal], None] | None = None
         self._to_restore = resumed
         super().__init__(**kwargs)
         clip = self.accelerator.clip_grad_norm_
@@ -124,12 +128,26 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         step = self.state.global_step + 1
+        if self.on_rehearsal is not None:
+            self._rehearse(args[0])
         if step not in self.step_losses:
             self._begin_step()
         self.check_stop()
         loss = super().training_step(*args, **kwargs)
         self.step_losses[step] = self.step_losses[step] + loss if step in self.step_losses else loss
         return loss
+
+    def _rehearse(self, model: Any) -> None:
+        tell, self.on_rehearsal = self.on_rehearsal, None
+        size, done = self.args.per_device_train_batch_size, self.resumed.step if self.resumed else 0
+        begin, _ = largest_micro_batch(
+            self.plan.order[done * self.plan.batch_size :],
+            self.plan.rows,
+            size,
+            padding_free=isinstance(self.data_collator, EndToEnd),
+        )
+        if tell:
+            tell(rehearse(self, model, self.platform, begin, size))
 
     def _begin_step(self) -> None:
         """Restore the generators where a checkpoint was resumed: only here has everybody else drawn from them."""

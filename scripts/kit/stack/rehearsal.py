@@ -1,0 +1,84 @@
+"""One forward and backward pass on the largest micro-batch of a run, before its first step, leaving no trace.
+
+Out of memory then comes in the first minute, not when the longest row arrives. Imports torch.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kit.run.plan import FILLER
+from kit.stack.session import MemoryMeter
+from kit.stack.state import RandomState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kit.data.encoding import EncodedRow
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the largest micro-batch took.
+
+    Attributes:
+        rows: Its rows.
+        length: Tokens of its longest row.
+        memory_bytes: The pass's peak: allocated on CUDA, held by Metal on MPS, resident on a CPU. The optimizer has no
+            state yet.
+    """
+
+    rows: int
+    length: int
+    memory_bytes: int
+
+
+def largest_micro_batch(
+    order: Sequence[int], rows: Sequence[EncodedRow], size: int, *, padding_free: bool
+) -> tuple[int, int]:
+    """Return (where in ``order`` it begins, its computed tokens) for the micro-batch with the most tokens.
+
+    Padded, a micro-batch costs its longest row times its rows; laid end to end, the sum of its rows.
+    """
+    lengths = [1 if index == FILLER else len(rows[index].input_ids) for index in order]
+    batches = [(begin, lengths[begin : begin + size]) for begin in range(0, len(order), size)]
+    tokens = [(sum(batch) if padding_free else max(batch) * len(batch), -begin) for begin, batch in batches]
+    most, begin = max(tokens)
+    return -begin, most
+
+
+def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> Rehearsal:
+    """Work through ``size`` rows of the trainer's data set from ``begin`` on, then put everything back.
+
+    Args:
+        trainer: The trainer, prepared: checkpointing and mixed precision are on.
+        model: The model as transformers hands it to a step.
+        platform: Platform name.
+        begin: The first row's place in the data set.
+        size: How many rows.
+
+    Raises:
+        torch.OutOfMemoryError: It does not fit.
+    """
+    randomness = RandomState.capture(platform)
+    # trl averages what it logs over the passes since the last log.
+    logged = {name: copy.deepcopy(getattr(trainer, name)) for name in _LOGGED if hasattr(trainer, name)}
+    rows = [trainer.train_dataset[index] for index in range(begin, min(begin + size, len(trainer.train_dataset)))]
+    meter = MemoryMeter(platform)
+    try:
+        model.train()
+        inputs = trainer._prepare_inputs(trainer.data_collator(rows))  # noqa: SLF001 - the step's own way
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(model, inputs)
+        trainer.accelerator.backward(loss)
+        return Rehearsal(len(rows), max(len(row["input_ids"]) for row in rows), meter.read())
+    finally:
+        model.zero_grad(set_to_none=True)
+        for name, value in logged.items():
+            setattr(trainer, name, value)
+        randomness.restore(platform)
+
+
+_LOGGED = ("_metrics", "_total_train_tokens")
