@@ -120,7 +120,7 @@ def test_a_conversation_at_a_terminal(adapter_run: Path) -> None:
         terminal.wait_for("/quit or Ctrl-D ends")
         terminal.wait_for("you> ")
         terminal.type("a long one\n")
-        terminal.wait_for("base> ")
+        terminal.wait_for(r"base> [^\r\n]")
         terminal.type(INTERRUPT)
         terminal.wait_for(r"\(\d+ tokens, .*, stopped: what is there stays in the conversation\)")
         terminal.wait_for("you> ")

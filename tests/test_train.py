@@ -33,7 +33,10 @@ def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_receipt_metrics_checkpoint_and_adapter(finished: Path) -> None:
-    assert {path.name for path in finished.iterdir()} == {"run.json", "metrics.jsonl", "checkpoints", "adapter"}
+    assert {path.name for path in finished.iterdir()} == {
+        *("run.json", "metrics.jsonl", "checkpoints", "adapter"),
+        *("report.html", "report.png"),
+    }
     assert [path.name for path in (finished / "checkpoints").glob("checkpoint-*")] == ["checkpoint-3"]
 
 

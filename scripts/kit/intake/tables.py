@@ -63,7 +63,8 @@ def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict
 
 def _chain(head: str, rest: io.TextIOWrapper) -> Iterator[str]:
     yield head
-    yield from rest
+    for line in rest:  # noqa: UP028 - `yield from` would close the file with the generator
+        yield line
 
 
 def _header(reader: Any) -> list[str]:

@@ -110,7 +110,7 @@ def _prediction(run: Run, summary: Summary) -> Prediction:
     terms = mapping(predicted.get("terms"))
     parts = [Part(str(name), size) for name, value in terms.items() if (size := finite(value)) is not None]
     # On CUDA the run's peak is what the allocator gave out; elsewhere it is the whole process.
-    on_cuda = run.receipt.get("platform") in {"h100", "cuda"}
+    on_cuda = str(run.receipt.get("platform")) in {"h100", "cuda"}
     last = run.steps[-1] if run.steps else {}
     memory = summary.peak_memory_bytes
     # A plan gives the time as (at best, at worst): one plans for the worst.

@@ -209,11 +209,15 @@ def _git(*arguments: str) -> str | None:
 
 def describe_stack(stack: Stack) -> dict[str, Any]:
     """Name the stack, every installed distribution, and the lock this environment was installed from."""
-    installed = sorted({(dist.metadata["Name"] or "?", dist.version or "?") for dist in metadata.distributions()})
+    installed: dict[str, str] = {}
+    for dist in metadata.distributions():
+        # In the order of sys.path: the first is what an import finds. setuptools, once imported, puts old copies of
+        # other packages at the end of the path.
+        installed.setdefault(dist.metadata["Name"] or "?", dist.version or "?")
     return {
         "stack": stack.name,
         "python": sys.version.split()[0],
-        "packages": dict(installed),
+        "packages": dict(sorted(installed.items())),
         "locks": {path.name: file_sha256(path) for path in sorted((PROJECT_ROOT / "locks").glob("*.txt"))},
     }
 

@@ -53,14 +53,18 @@ def test_the_reference_stack_keeps_and_peaks_as_planned() -> None:
 @pytest.mark.parametrize("dropout", [0.0, 0.05])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_what_cuda_does_differently_is_planned_for(
-    checkpointing: bool, dropout: float, monkeypatch: pytest.MonkeyPatch
+    checkpointing: bool, dropout: float, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """On CUDA peft sees autocast and casts nothing: made so here. A dropout mask has one byte there, and two here."""
+    """On CUDA peft sees autocast and casts nothing: made so here. A dropout mask has one byte there, and two here.
+
+    What leaves autocast puts back what it found when it began, and finds it on here: so it is switched off at the end.
+    """
     torch = pytest.importorskip("torch", reason="needs the libraries: make setup")
     if installed_stack().name != "current":
         pytest.skip("the installed stack is not the current one")
     from kit.budget.measure import measure
 
+    request.addfinalizer(lambda: torch.set_autocast_enabled("cpu", False))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: True)
     overrides: dict[str, Any] = {"lora.lora_dropout": dropout, "training.gradient_checkpointing": checkpointing}
     settings = resolve(PROJECT_ROOT / "configs" / "training_config_h100.yaml", overrides).settings

@@ -172,6 +172,15 @@ def test_a_distribution_without_a_name_does_not_end_the_run(monkeypatch: pytest.
     assert describe_stack(STACK)["packages"].keys() == {"?"}
 
 
+def test_of_two_copies_of_a_package_the_one_that_is_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Copy:
+        def __init__(self, version: str) -> None:
+            self.metadata, self.version = {"Name": "platformdirs"}, version
+
+    monkeypatch.setattr(receipts.metadata, "distributions", lambda: [Copy("4.14.7"), Copy("4.4.0")])
+    assert describe_stack(STACK)["packages"] == {"platformdirs": "4.14.7"}
+
+
 def test_data_is_named_with_its_hash_and_counts() -> None:
     row, cut = EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 1, 3), EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 2, 9)
     file = EncodedFile(Path("data/rows.jsonl"), (row, cut), (), "ab" * 32)

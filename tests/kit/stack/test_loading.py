@@ -28,7 +28,7 @@ def listen(name, answer):
         return answer
     return SimpleNamespace(from_pretrained=from_pretrained)
 
-base = SimpleNamespace(config=SimpleNamespace(use_cache=True))
+base = SimpleNamespace(config=SimpleNamespace(use_cache=True), modules=list)
 loading.AutoModelForCausalLM = listen("model", base)
 loading.AutoTokenizer = listen("tokenizer", SimpleNamespace(pad_token="x"))
 settings = resolve(Path("configs/training_config_m4.yaml"), []).settings
