@@ -2,6 +2,7 @@
 
 Run as:
     make check
+    make check ARGS=--without-tests      where `make test`, which holds the fast ones too, follows anyway
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def check_files() -> int:
     return exit_code(findings)
 
 
-def gate(tools: Path, python: Path) -> list[Step]:
+def gate(tools: Path, python: Path, *, with_tests: bool = True) -> list[Step]:
     """Return the gate's parts, the quickest answers first."""
+    tests = [Step("fast tests", [str(python), "-m", "pytest", "-q", "-m", "not stacks and not slow"])]
     scripts = [str(path.relative_to(PROJECT_ROOT)) for path in shell_scripts(PROJECT_ROOT)]
     return [
         Step("format", [str(tools / "ruff"), "format", "--check", "."]),
@@ -56,17 +58,21 @@ def gate(tools: Path, python: Path) -> list[Step]:
         else Step("shell", skipped_because="no scripts"),
         Step("dockerfile", [str(tools / "hadolint"), "docker/Dockerfile"]),
         Step("types", [str(tools / "mypy"), "--python-executable", str(python)]),
-        Step("fast tests", [str(python), "-m", "pytest", "-q", "-m", "not stacks and not slow"]),
+        *(tests if with_tests else ()),
     ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    argparse.ArgumentParser(description="Run the gate.").parse_args(argv)
+    parser = argparse.ArgumentParser(description="Run the gate.")
+    parser.add_argument("--without-tests", action="store_true", help="leave the fast tests to `make test`")
+    options = parser.parse_args(argv)
     if shutil.which("git") is None or not (PROJECT_ROOT / ".git").exists():
         return fail("the gate judges the files git tracks, and this is no git checkout", "git clone the project")
     try:
-        return run_steps(gate(_TOOLS, _ENVIRONMENT), PROJECT_ROOT, next_command="make test")
+        return run_steps(
+            gate(_TOOLS, _ENVIRONMENT, with_tests=not options.without_tests), PROJECT_ROOT, next_command="make test"
+        )
     except KeyboardInterrupt:
         return 130
 

@@ -67,6 +67,11 @@ def test_the_gate_has_all_its_parts() -> None:
     ]
 
 
+def test_only_the_tests_can_be_left_to_make_test() -> None:
+    whole = [step.name for step in check.gate(Path("tools"), Path("python"))]
+    assert [step.name for step in check.gate(Path("tools"), Path("python"), with_tests=False)] == whole[:-1]
+
+
 def test_every_step_runs_although_one_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ran: list[str] = []
 
