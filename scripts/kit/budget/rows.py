@@ -39,7 +39,7 @@ def workloads_for(
     if lines:
         what = f"{lines:,} lines of {path}, which could not be encoded here: each taken to be full length"
         return functools.partial(full_length, rows=lines), what
-    what = f"{path} is not there: {EXAMPLES:,} rows, each taken to be full length"
+    what = f"{EXAMPLES:,} rows, each taken to be full length: {path} is not there"
     return functools.partial(full_length, rows=EXAMPLES), what
 
 

@@ -76,7 +76,7 @@ def test_shorter_rows_are_cut_before_they_are_counted() -> None:
     assert workloads(_settings(training__max_seq_length=50)).tokens == 3 * 800
 
 
-@pytest.mark.parametrize(("number", "words"), [(None, "is not there: 15,000 rows"), (7, "7 rows")])
+@pytest.mark.parametrize(("number", "words"), [(None, "15,000 rows, each taken to be full length: "), (7, "7 rows")])
 def test_a_plan_says_what_it_took_for_the_rows(number: int | None, words: str) -> None:
     settings = _settings(data__train_file="nowhere/rows.jsonl")
     workloads, said = workloads_for(settings, None, number)
