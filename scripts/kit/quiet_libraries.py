@@ -26,6 +26,8 @@ def quiet_imports() -> Iterator[None]:
     Standard output stays free for results: bitsandbytes 0.41 prints to it where there is no GPU.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # What a person trains is nobody else's business, and a thread that waits for the network is one too many.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rows are encoded already; forked workers would warn
     for category in (UserWarning, FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=_LIBRARIES)

@@ -25,6 +25,7 @@ from kit.machine.probe import probe
 from kit.model.weights import describe_base
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints
+from kit.run.forked import end_threads, exit_code_of
 from kit.run.job import METRICS, Job
 from kit.run.plan import make_plan
 from kit.run.receipt import read_receipt
@@ -141,6 +142,7 @@ class Torture:
             in_child: Called in the child before the run.
             changes: Overrides of the job's configuration.
         """
+        end_threads()
         child = os.fork()
         if child == 0:
             code = 70
@@ -162,8 +164,7 @@ class Torture:
                 os._exit(code)
         if arrange is not None:
             arrange(child)
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
+        return exit_code_of(child)
 
     def is_as_expected(self, name: str) -> bool:
         """Tell whether a finished run is, byte for byte, what the one nobody touched is."""
