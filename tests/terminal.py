@@ -41,6 +41,19 @@ class Terminal:
         self._seen = found.end()
         return new
 
+    def interrupt_until(self, pattern: str, tries: int = 20) -> str:
+        """Type Ctrl-C until something matches.
+
+        A signal that comes after readline has drawn its prompt and before it listens is heard with the next key only.
+        """
+        for _ in range(tries):
+            self.type(INTERRUPT)
+            try:
+                return self.wait_for(pattern, seconds=5)
+            except AssertionError:
+                continue
+        return self.wait_for(pattern, seconds=5)
+
     def _read(self, seconds: float) -> bool:
         ready, _, _ = select.select([self._screen], [], [], seconds)
         try:
