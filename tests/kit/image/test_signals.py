@@ -30,7 +30,8 @@ echo "$*" >>"{folder}/asked"
 case "$2" in --signal=SIGINT) echo 130 ;; --signal=SIGUSR1) echo 138 ;; *) echo 143 ;; esac >"{folder}/code"
 """
 _RUN = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is begun with it ignored
 sys.path.insert(0, "scripts")
 from kit.image.signals import run_passing_signals
 raise SystemExit(run_passing_signals([sys.argv[1] + "/compose"], os.environ, sys.argv[1] + "/docker", "kit-train-1"))
@@ -53,7 +54,10 @@ def stopped(folder: Path, number: int) -> int:
         while not (folder / "running").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         os.killpg(process.pid, number)
-        return process.wait(timeout=30)
+        try:
+            return process.wait(timeout=30)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
