@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from pathlib import Path
 
 import pytest
-from tqdm import tqdm
+from tqdm import TMonitor, tqdm
 
 from kit.run.forked import end_threads, exit_code_of
 
@@ -39,8 +37,9 @@ def test_a_child_that_hangs_is_ended_and_reported() -> None:
 
 
 def test_the_bars_monitor_is_gone_before_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tqdm, "monitor_interval", 10)
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, tqdm(total=2, file=nowhere):
-        assert any(thread.name == "tqdm_monitor" for thread in threading.enumerate())
-        end_threads()
-        assert not any(thread.name == "tqdm_monitor" for thread in threading.enumerate())
+    monitor = TMonitor(tqdm, 10)
+    monkeypatch.setattr(tqdm, "monitor", monitor)
+    end_threads()
+    assert not monitor.is_alive()
+    assert tqdm.monitor is None
+    assert tqdm.monitor_interval == 0
