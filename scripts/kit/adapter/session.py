@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kit.adapter.evaluation import printable
+from kit.adapter.interrupts import Interrupts
 from kit.adapter.talk import Answer, Conversation, Sampling, TalkError, reply
 from kit.console import paint, say
 
@@ -33,6 +34,7 @@ class Session:
         self.loaded, self.sampling, self.adapter = loaded, sampling, adapter
         self.conversation = Conversation(loaded.tokenizer, loaded.choice.context_length, system)
         self._was_told_of_length = False
+        self._interrupts = Interrupts()
 
     @property
     def speaker(self) -> str:
@@ -43,9 +45,14 @@ class Session:
         """Read and answer until the end of input; return the exit code."""
         _allow_editing()
         say("type a question; /help shows the commands", "dim")
+        with self._interrupts:
+            return self._converse()
+
+    def _converse(self) -> int:
         while True:
             try:
-                line = _read("you> ")
+                with self._interrupts.listening():
+                    line = _read("you> ")
             except EOFError:
                 say()
                 return 0
@@ -74,6 +81,7 @@ class Session:
                 sampling=self.sampling,
                 write=lambda text: print(printable(text), end="", flush=True),
                 adapter=self.adapter,
+                listening=self._interrupts.listening,
             )
         except TalkError as exc:
             say(str(exc), "yellow")
@@ -90,7 +98,9 @@ class Session:
         endings = {
             "end": "",
             "length": f", cut at {answer.tokens:,}: raise --max-new-tokens for more",
-            "stopped": ", stopped: what is there stays in the conversation",
+            "stopped": ", stopped: what is there stays in the conversation"
+            if answer.text
+            else ", stopped before the first word: the question was taken back",
         }
         count = "1 token" if answer.tokens == 1 else f"{answer.tokens:,} tokens"
         say(f"({count}, {rate}{endings[answer.ending]})", "dim")

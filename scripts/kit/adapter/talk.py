@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from kit.data.conversations import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from kit.adapter.loading import Loaded
     from kit.data.chat_tokenizer import ChatTokenizer
@@ -136,8 +138,12 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
     sampling: Sampling,
     write: Callable[[str], object],
     adapter: bool,
+    listening: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Answer:
     """Answer a question, streaming the answer to ``write``; Ctrl-C ends the answer and keeps what there is of it.
+
+    An answer that was stopped before its first word is not kept, and neither is its question. ``listening`` is entered
+    while the model works: see ``kit.adapter.interrupts``.
 
     Raises:
         TalkError: See ``Conversation.prepare``.
@@ -152,7 +158,7 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
     begun = time.monotonic()
     last = None
     try:
-        with loaded.speaking(adapter=adapter) as model:
+        with listening(), loaded.speaking(adapter=adapter) as model:
             prompt = torch.tensor([ids], device=model.device)
             output = model.generate(
                 input_ids=prompt,
@@ -170,5 +176,6 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
         stream.end()
         ending = "stopped"
     text = stream.text.strip()
-    conversation.add(question, text)
+    if text or ending != "stopped":
+        conversation.add(question, text)
     return Answer(text, stream.tokens, time.monotonic() - begun, ending, forgotten, len(ids) + stream.tokens)

@@ -1,0 +1,51 @@
+"""Ctrl-C in a conversation: it stops what is under way and never the program."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+
+class Interrupts:
+    """Raises ``KeyboardInterrupt`` where somebody listens for it, and keeps what comes in between for the next one."""
+
+    def __init__(self) -> None:
+        """Hear nothing yet."""
+        self._is_listening = False
+        self._is_pending = False
+
+    def __enter__(self) -> Self:
+        """Take SIGINT over."""
+        self._before = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        signal.signal(signal.SIGINT, self._before)
+
+    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        if self._is_listening:
+            # At once, so that a second Ctrl-C does not hit whoever handles the first.
+            self._is_listening = False
+            raise KeyboardInterrupt
+        self._is_pending = True
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Raise ``KeyboardInterrupt`` in here where Ctrl-C comes, or came since the last time.
+
+        To be used inside the ``try`` that catches it: it may come while this is entered or left.
+        """
+        try:
+            self._is_listening = True
+            if self._is_pending:
+                self._is_pending = self._is_listening = False
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._is_listening = False
