@@ -50,7 +50,7 @@ def test_our_programs_count_what_they_prepared(bench: Path, tmp_path: Path, prog
     assert run.tokens > run.trained > 50
     assert run.seconds > 0
     assert run.cpu_seconds > 0
-    assert run.peak_bytes > 0  # looked at every few milliseconds: of so short a run, perhaps once, as it began
+    assert run.peak_bytes > 10_000_000
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import psutil
 if TYPE_CHECKING:
     from pathlib import Path
 
-_EVERY_SECONDS = 0.2
+_FIRST_SECONDS, _EVERY_SECONDS = 0.01, 0.2
 _WORDS_SHOWN = 300  # characters of a program's last words
 
 
@@ -84,9 +84,11 @@ def run_program(tool: str, command: list[str], folder: Path, limit_seconds: floa
 
 
 def _watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
+    # As often as it is old, up to a limit: a short run is looked at in its second half too.
+    began = time.monotonic()
     while process.poll() is None:
         peak[0] = max(peak[0], memory_of(process.pid))
-        time.sleep(_EVERY_SECONDS)
+        time.sleep(min(_EVERY_SECONDS, max(_FIRST_SECONDS, time.monotonic() - began)))
 
 
 def memory_of(number: int) -> int:
