@@ -38,6 +38,7 @@ def test_a_child_that_hangs_is_ended_and_reported() -> None:
 
 def test_the_bars_monitor_is_gone_before_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     monitor = TMonitor(tqdm, 10)
+    assert monitor.is_alive()
     monkeypatch.setattr(tqdm, "monitor", monitor)
     end_threads()
     assert not monitor.is_alive()
