@@ -31,8 +31,8 @@ from kit.adapter.loading import Loaded, add_run_arguments, choose, load
 from kit.adapter.session import Session
 from kit.adapter.talk import Conversation, Sampling, TalkError, reply
 from kit.console import fail, say
+from kit.records.history import RunError
 from kit.run.failures import explain
-from kit.run.history import RunError
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

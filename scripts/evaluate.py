@@ -36,9 +36,9 @@ from kit.console import fail, paint, say
 from kit.data.dataset import EncodedFile, load_file
 from kit.findings import has_errors, render
 from kit.quiet_libraries import quiet_imports
+from kit.records.history import RunError
 from kit.report import after_run
 from kit.run.failures import explain
-from kit.run.history import RunError
 from kit.run.receipt import write_json
 from kit.stack import installed_stack
 

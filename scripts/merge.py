@@ -34,8 +34,8 @@ from kit.adapter.portable import WEIGHTS
 from kit.console import fail, paint, say
 from kit.data.dataset import file_sha256, load_file
 from kit.quiet_libraries import quiet_imports
+from kit.records.history import RunError
 from kit.run.failures import explain
-from kit.run.history import RunError
 from kit.run.receipt import write_json
 from kit.stack import installed_stack
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from kit.adapter.portable import make_portable
 from kit.console import fail
-from kit.run.history import RunError
+from kit.records.history import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from kit.console import fail, say
 from kit.findings import as_json, render
-from kit.run.history import NEWEST, RunError, find_run
+from kit.records.history import NEWEST, RunError, find_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.console import fail, paint, say, wants_colour
-from kit.run.comparison import Difference, compare_runs
-from kit.run.history import OUTPUTS, RunError, find_run, read_run, run_folders
-from kit.run.summary import Summary, summarise
-from kit.run.table import SORT_KEYS, as_data, sort_runs, table_of
+from kit.records.comparison import Difference, compare_runs
+from kit.records.history import OUTPUTS, RunError, find_run, read_run, run_folders
+from kit.records.summary import Summary, summarise
+from kit.records.table import SORT_KEYS, as_data, sort_runs, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

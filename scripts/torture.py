@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.console import duration, fail, say
-from kit.run.torture import Torture
 from kit.stack import installed_stack
+from kit.torture.kills import Torture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

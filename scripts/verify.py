@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from kit.console import fail, paint
 from kit.findings import as_json, exit_code, render, summary
-from kit.run.history import NEWEST, RunError, find_run
-from kit.run.verify import verify
+from kit.records.history import NEWEST, RunError, find_run
+from kit.records.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,10 +23,10 @@ import time
 from typing import TYPE_CHECKING
 
 from kit.console import fail, say, wants_colour
-from kit.run.history import NEWEST, Run, RunError, find_run, read_receipt
-from kit.run.liveness import KILLED, UNDER_WAY, state_of
-from kit.run.metrics_tail import MetricsTail
-from kit.run.terminal_view import Course, figures, plain_line, plot, plotted
+from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
+from kit.records.liveness import KILLED, UNDER_WAY, state_of
+from kit.records.metrics_tail import MetricsTail
+from kit.records.terminal_view import Course, figures, plain_line, plot, plotted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

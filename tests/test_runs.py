@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import runs
-from kit.run.history import read_run
-from kit.run.summary import summarise
-from kit.run.table import sort_runs, table_of
+from kit.records.history import read_run
+from kit.records.summary import summarise
+from kit.records.table import sort_runs, table_of
 from written_run import RESOLVED, write_run
 
 if TYPE_CHECKING:

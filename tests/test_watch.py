@@ -15,7 +15,7 @@ import pytest
 
 import watch
 from kit.interpreter import PROJECT_ROOT
-from kit.run.liveness import this_process
+from kit.run.process import this_process
 from written_run import write_run
 
 if TYPE_CHECKING:

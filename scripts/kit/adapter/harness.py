@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.quiet_libraries import quiet_imports
-from kit.run.history import RunError
+from kit.records.history import RunError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.model.files import ModelFileError, find, read_json
 from kit.quiet_libraries import quiet_imports
-from kit.run.history import NEWEST, Run, RunError, find_run, read_run
+from kit.records.history import NEWEST, Run, RunError, find_run, read_run
 
 if TYPE_CHECKING:
     import argparse

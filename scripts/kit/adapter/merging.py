@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from kit.adapter.portable import WEIGHTS, read_portable
 from kit.model.files import ModelFileError, find, read_json
-from kit.run.history import RunError
+from kit.records.history import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.run.history import RunError
+from kit.records.history import RunError
 
 if TYPE_CHECKING:
     from pathlib import Path

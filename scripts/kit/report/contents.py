@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from kit.config import schema
 from kit.config.yaml_writer import scalar
+from kit.records.history import Run, read_run
+from kit.records.numbers import finite, listed, mapping
+from kit.records.summary import Summary, summarise
 from kit.report.curves import Curves, curves_of
 from kit.report.lengths import Lengths, lengths_of
 from kit.report.samples import Answers, read_answers
 from kit.report.verdict import Verdict, judge_run
-from kit.run.history import Run, read_run
-from kit.run.numbers import finite, listed, mapping
-from kit.run.summary import Summary, summarise
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.interpreter import PROJECT_ROOT
-from kit.run.numbers import finite, listed, mapping
+from kit.records.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
-    from kit.run.history import Run
+    from kit.records.history import Run
 
 _BINS = 24
 # Tokenising again what a run has tokenised: seconds up to here, minutes above.

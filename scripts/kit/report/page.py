@@ -11,8 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 from kit.console import duration
+from kit.records.numbers import finite, gigabytes, listed, mapping
 from kit.report.verdict import BAD, DOUBTFUL, GOOD, UNDER_WAY_TONE, loss_text
-from kit.run.numbers import finite, gigabytes, listed, mapping
 
 if TYPE_CHECKING:
     from kit.report.contents import Contents

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.run.numbers import finite, listed, mapping
+from kit.records.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.findings import Finding, error, warning
-from kit.run.liveness import KILLED, UNDER_WAY
-from kit.run.numbers import finite, listed, logged, mapping, number
+from kit.records.liveness import KILLED, UNDER_WAY
+from kit.records.numbers import finite, listed, logged, mapping, number
 
 if TYPE_CHECKING:
+    from kit.records.history import Run
+    from kit.records.summary import Summary
     from kit.report.lengths import Lengths
     from kit.report.samples import Answers
-    from kit.run.history import Run
-    from kit.run.summary import Summary
 
 GOOD, DOUBTFUL, BAD, UNDER_WAY_TONE = "good", "doubtful", "bad", "running"
 _FEWEST_STEPS = 4  # two at each end: less shows noise, not learning

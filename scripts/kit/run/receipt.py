@@ -24,7 +24,7 @@ from kit.audit.histogram import histogram
 from kit.audit.training_file import lengths_of
 from kit.data.dataset import EncodedFile, file_sha256
 from kit.interpreter import PROJECT_ROOT
-from kit.run.liveness import this_process
+from kit.run.process import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

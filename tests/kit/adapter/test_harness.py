@@ -10,7 +10,7 @@ import pytest
 
 from kit.adapter.harness import VERSION, HarnessTasks, require_harness, run_tasks
 from kit.adapter.loading import add_run_arguments, choose, load
-from kit.run.history import RunError
+from kit.records.history import RunError
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.adapter.loading import Choice, add_run_arguments, choose, load
-from kit.run.history import RunError
+from kit.records.history import RunError
 from kit.stack import Stack, installed_stack
 
 if TYPE_CHECKING:

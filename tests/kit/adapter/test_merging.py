@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from kit.adapter.merging import copy_the_rest, find_base, read_adapter, room_needed, write_merged
-from kit.run.history import RunError
+from kit.records.history import RunError
 
 if TYPE_CHECKING:
     from pathlib import Path

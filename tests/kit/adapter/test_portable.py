@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kit.adapter import portable
 from kit.adapter.portable import make_portable, outside_keys, portable_config, read_portable, tensor_names
 from kit.quiet_libraries import quiet_imports
-from kit.run.history import RunError
+from kit.records.history import RunError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 
 from kit.report import after_run
 from kit.report.write import write_report
-from kit.run.liveness import this_process
+from kit.run.process import this_process
 from written_run import RESOLVED, write_run
 
 if TYPE_CHECKING:

@@ -25,13 +25,13 @@ from kit.machine.probe import probe
 from kit.model.weights import describe_base
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints
-from kit.run.forked import end_threads, exit_code_of
 from kit.run.job import METRICS, Job
 from kit.run.plan import make_plan
 from kit.run.receipt import read_receipt
 from kit.run.resume import decide, identity_of
 from kit.run.training import run
 from kit.stack import installed_stack
+from kit.torture.forked import end_threads, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

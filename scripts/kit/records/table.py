@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kit.console import duration
-from kit.run.numbers import gigabytes
+from kit.records.numbers import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rich.table import Table
 
-    from kit.run.summary import Summary
+    from kit.records.summary import Summary
 
 _NOTHING = "-"
 _STATE_COLOURS = {"finished": "green", "training": "blue", "started": "blue", "interrupted": "yellow"}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.run.history import read_run
-from kit.run.summary import summarise
+from kit.records.history import read_run
+from kit.records.summary import summarise
 from written_run import write_run
 
 if TYPE_CHECKING:

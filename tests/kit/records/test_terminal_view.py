@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.run.terminal_view import Course, figures, plain_line, plot, plotted
+from kit.records.terminal_view import Course, figures, plain_line, plot, plotted
 
 
 def line(step: int, **more: object) -> dict[str, object]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from kit.run.history import read_run
-from kit.run.liveness import state_of, this_process
+from kit.records.history import read_run
+from kit.records.liveness import state_of
+from kit.run.process import this_process
 from written_run import write_run
 
 if TYPE_CHECKING:

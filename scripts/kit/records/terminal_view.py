@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.console import duration
-from kit.run.numbers import finite, gigabytes, number
+from kit.records.numbers import finite, gigabytes, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

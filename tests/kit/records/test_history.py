@@ -10,7 +10,7 @@ import pytest
 
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
-from kit.run.history import NEWEST, RunError, find_run, read_run, run_folders
+from kit.records.history import NEWEST, RunError, find_run, read_run, run_folders
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,9 @@ import pytest
 import verify as command
 from kit.data.dataset import file_sha256
 from kit.findings import has_errors
+from kit.records.verify import verify
 from kit.run import checkpoints
 from kit.run.receipt import Receipt
-from kit.run.verify import verify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.run.metrics_tail import MetricsTail
+from kit.records.metrics_tail import MetricsTail
 
 if TYPE_CHECKING:
     from pathlib import Path

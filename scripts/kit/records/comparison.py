@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.config.yaml_writer import scalar
-from kit.run.numbers import listed, mapping
-from kit.run.summary import summarise
-from kit.run.table import COLUMNS
+from kit.records.numbers import listed, mapping
+from kit.records.summary import summarise
+from kit.records.table import COLUMNS
 
 if TYPE_CHECKING:
-    from kit.run.history import Run
+    from kit.records.history import Run
 
 # Names and places of the run itself differ always and say nothing.
 _NO_DIFFERENCE = {"training.run_name", "training.output_dir"}

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.run.liveness import state_of
-from kit.run.numbers import finite, listed, logged, mapping
+from kit.records.liveness import state_of
+from kit.records.numbers import finite, listed, logged, mapping
 
 if TYPE_CHECKING:
-    from kit.run.history import Run
+    from kit.records.history import Run
 
 _ORIGIN = re.compile(r"(.+\.ya?ml):\d+\Z")
 

@@ -5,19 +5,18 @@ The receipt alone cannot tell: a process that was killed, or a machine that lost
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from kit.run.numbers import mapping, number
+from kit.records.numbers import mapping, number
+from kit.run.process import pid_namespace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.run.history import Run
+    from kit.records.history import Run
 
 UNDER_WAY = ("started", "training")
 KILLED = "killed?"
@@ -25,16 +24,6 @@ KILLED = "killed?"
 # loading a large model, or an evaluation, writes nothing for minutes.
 _SILENCE_S = 15 * 60.0
 _CLOCK_S = 5.0  # what adjusting a clock moves the time a machine says it was started
-
-
-def this_process() -> dict[str, Any]:
-    """Name this process so that another one can find out whether it still runs; for the receipt."""
-    return {
-        "pid": os.getpid(),
-        "created": psutil.Process().create_time(),
-        "machine_started": psutil.boot_time(),
-        "namespace": _pid_namespace(),
-    }
 
 
 def state_of(run: Run) -> str:
@@ -56,7 +45,7 @@ def _is_visible(process: dict[str, Any]) -> bool:
     """Tell whether the process's number is one of ours: same machine, not restarted since, no container between."""
     started = number(process.get("machine_started"))
     same_machine = started is not None and abs(started - psutil.boot_time()) < _CLOCK_S
-    return same_machine and process.get("namespace") == _pid_namespace() and isinstance(process.get("pid"), int)
+    return same_machine and process.get("namespace") == pid_namespace() and isinstance(process.get("pid"), int)
 
 
 def _is_running(process: dict[str, Any]) -> bool:
@@ -67,12 +56,6 @@ def _is_running(process: dict[str, Any]) -> bool:
         return same and there.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError, OverflowError):
         return False
-
-
-def _pid_namespace() -> str | None:
-    with contextlib.suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - what it points to is no path
-    return None
 
 
 def _seconds_since_last_write(folder: Path) -> float:

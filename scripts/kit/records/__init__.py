@@ -1,0 +1,1 @@
+"""Runs there are: found, summed up, listed, compared, followed, verified."""
