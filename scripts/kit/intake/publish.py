@@ -9,6 +9,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Self
 
+from kit.durable import fsync_file, fsync_folder
+
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
@@ -84,8 +86,8 @@ class Draft:
             OSError: It could not be done; what was there before is there still.
         """
         for path in self.path.iterdir():
-            _flush(path)
-        _flush(self.path)
+            fsync_file(path)
+        fsync_folder(self.path)
         if not self.folder.exists() or not any(self.folder.iterdir()):
             self.path.replace(self.folder)  # over an empty folder too
         elif not _exchanged(self.path, self.folder):
@@ -97,7 +99,7 @@ class Draft:
                 old.replace(self.folder)
                 raise
             shutil.rmtree(old, ignore_errors=True)
-        _flush(self.folder.parent)
+        fsync_folder(self.folder.parent)
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -109,14 +111,6 @@ def _exchanged(one: Path, other: Path) -> bool:
     except (OSError, AttributeError):  # an older libc
         return False
     return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_abandoned(folder: Path) -> None:

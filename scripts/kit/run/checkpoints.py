@@ -19,6 +19,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from kit.data.dataset import file_sha256
+from kit.durable import fsync_file, fsync_folder
 from kit.findings import Finding, warning
 
 if TYPE_CHECKING:
@@ -54,21 +55,6 @@ class Checkpoint:
     files: dict[str, str]
     size_bytes: int
     manifest_sha256: str
-
-
-def fsync_folder(folder: Path) -> None:
-    """Flush a folder's list of names to the disk: without it a rename may not survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_file(path: Path) -> None:
-    """Flush a file's content to the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def write(parent: Path, step: int, fill: Callable[[Path], None], facts: dict[str, Any]) -> Checkpoint:

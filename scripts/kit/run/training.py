@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from kit.console import say
+from kit.durable import fsync_file
 from kit.findings import Finding, render, warning
 from kit.run import checkpoints
 from kit.run.failures import explain
@@ -103,7 +104,7 @@ def _prepare_folder(folder: Path, start: Start) -> None:
             checkpoints.set_aside(later)
     aside = folder / f".{METRICS}.partial"
     shutil.copyfile(start.checkpoint.folder / METRICS, aside)
-    checkpoints.fsync_file(aside)
+    fsync_file(aside)
     aside.replace(folder / METRICS)
 
 

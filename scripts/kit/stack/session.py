@@ -13,9 +13,9 @@ import psutil
 import torch
 
 from kit.data.dataset import file_sha256
+from kit.durable import fsync_file, fsync_folder
 from kit.model.files import ModelFileError, find
 from kit.run.adapter_card import render_card
-from kit.run.checkpoints import fsync_file, fsync_folder
 from kit.stack.model import save_adapter
 
 if TYPE_CHECKING:
