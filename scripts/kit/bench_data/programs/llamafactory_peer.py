@@ -7,24 +7,21 @@ Run as, with its own environment's Python:
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 
-def cpu_seconds() -> float:
-    """Return what this process and its ended children have worked so far."""
-    return sum(os.times()[:4])
-
-
 def main() -> None:
     """Print what was done in how many seconds, imports not counted."""
+    sys.path.append(str(Path(__file__).resolve().parents[3]))  # behind the tool's own modules
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.extras.constants import IGNORE_INDEX
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
+
+    from kit.bench_data.work_done import cpu_seconds
 
     rows, model, length, processes = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:

@@ -11,18 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-
-
-def cpu_seconds() -> float:
-    """Return what this process, its children and theirs have worked so far, ended ones included."""
-    this = psutil.Process()
-    return sum(sum(process.cpu_times()[:4]) for process in (this, *this.children(recursive=True)))
-
 
 def main() -> None:
     """Print what was done in how many seconds, imports not counted."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    from kit.bench_data.work_done import cpu_seconds
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.dataset import load_file
 
