@@ -16,7 +16,6 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import json
 import signal
 import sys
@@ -29,10 +28,12 @@ from kit.bench_data.measure import Run, run_program
 from kit.bench_data.peers import CACHE, PROGRAMS, TOOLS, SetupError, python_for, version_of
 from kit.bench_data.rows import make_model, make_rows
 from kit.bench_data.table import table, verdict
+from kit.command import command_parser
 from kit.console import fail, say
 from kit.data.pool import processes_for
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 MAX_SEQ_LENGTH = 512
@@ -40,10 +41,7 @@ _TRAINED_ON = 20_000  # rows the tokenizer is trained on
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "bench_data.py")
     add = parser.add_argument
     add("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sizes")
     add("--tools", nargs="+", choices=TOOLS, default=list(TOOLS), help="whom to measure")

@@ -27,12 +27,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from kit.adapter.endings import carry_out
 from kit.adapter.loading import Loaded, add_run_arguments, choose, load
 from kit.adapter.session import Session
 from kit.adapter.talk import Conversation, Sampling, TalkError, reply
-from kit.console import fail, say
-from kit.records.history import RunError
-from kit.run.failures import explain
+from kit.command import command_parser
+from kit.console import say
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -42,33 +42,21 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, talk; return the exit code."""
     options = _parser().parse_args(argv)
-    try:
-        return _chat(options)
-    except RunError as exc:
-        found, _, fix = str(exc).rpartition("; ")
-        return fail(found, fix)
-    except KeyboardInterrupt:
-        say("stopped", "yellow")
-        return 130
-    except BrokenPipeError:
-        # Whoever read the answers has seen enough; Python would complain once more while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as exc:
-        finding = explain(exc)
-        if finding is None:
-            raise
-        say(f"error: {finding.message}", "red")
-        if finding.id == "run.out_of_memory":
-            say("  fix: close what else uses the memory, or a smaller --max-new-tokens")
-        return 1
+
+    def work() -> int:
+        try:
+            return _chat(options)
+        except BrokenPipeError:
+            # Whoever read the answers has seen enough; Python would complain once more while closing stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+    fix = "close what else uses the memory, or a smaller --max-new-tokens"
+    return carry_out(work, stopped="stopped", when_memory_runs_out=fix)
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="chat.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "chat.py")
     add_run_arguments(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="answer this and end")
     parser.add_argument("--system", default="", metavar="TEXT", help="a system message")

@@ -15,11 +15,11 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.command import command_parser
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import Overrides, Resolved, resolve
@@ -27,6 +27,7 @@ from kit.config.yaml_writer import annotated_yaml
 from kit.findings import as_json, error, render
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
 
@@ -65,10 +66,7 @@ def _as_json(resolved: Resolved) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, body = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=body, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "config_loader.py")
     parser.add_argument("config", type=Path, help="the YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

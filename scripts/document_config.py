@@ -9,12 +9,12 @@ Exit codes: 0 written, or up to date; 1 --check found one that is stale.
 
 from __future__ import annotations
 
+from kit.command import command_parser
 from kit.interpreter import PROJECT_ROOT, use_project_python
 
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import json
 from typing import TYPE_CHECKING
 
@@ -53,10 +53,7 @@ def check(folder: Path = DOCS) -> list[Finding]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write or check; return the exit code."""
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="document_config.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "document_config.py")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is stale")
     if not parser.parse_args(argv).check:
         for name, content in generated().items():

@@ -29,16 +29,17 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from kit.adapter.endings import carry_out
 from kit.adapter.evaluation import Evaluation, Side, show
 from kit.adapter.harness import HarnessTasks, require_harness, run_tasks
 from kit.adapter.loading import Choice, Loaded, add_run_arguments, choose, load
-from kit.console import fail, paint, say
+from kit.command import command_parser
+from kit.console import paint, say
 from kit.data.dataset import EncodedFile, load_file
 from kit.findings import has_errors, render
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
 from kit.report import after_run
-from kit.run.failures import explain
 from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
@@ -55,33 +56,19 @@ _SLACK = 8
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, show, write; return the exit code."""
     options = _parser().parse_args(argv)
-    try:
+
+    def work() -> int:
         if options.tasks:
             require_harness(sys.executable)
         choice = choose(options, installed_stack())
-        path = _data_file(options, choice)
-        return _evaluate(options, choice, path)
-    except RunError as exc:
-        found, _, fix = str(exc).rpartition("; ")
-        return fail(found, fix)
-    except KeyboardInterrupt:
-        say("stopped; nothing was written", "yellow")
-        return 130
-    except Exception as exc:
-        finding = explain(exc)
-        if finding is None:
-            raise
-        say(f"error: {finding.message}", "red")
-        if finding.id == "run.out_of_memory":
-            say("  fix: --batch-size 1, or fewer --max-new-tokens, or close what else uses the memory")
-        return 1
+        return _evaluate(options, choice, _data_file(options, choice))
+
+    fix = "--batch-size 1, or fewer --max-new-tokens, or close what else uses the memory"
+    return carry_out(work, stopped="stopped; nothing was written", when_memory_runs_out=fix)
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "evaluate.py")
     add_run_arguments(parser)
     parser.add_argument("--data", type=Path, metavar="FILE", help="another JSONL file than the run's data.val_file")
     parser.add_argument(

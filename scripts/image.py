@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.command import command_parser
 from kit.console import say
 from kit.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
 from kit.image import engine_rules as rules
@@ -154,10 +155,7 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary_line, _, body = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="image.py", description=summary_line, epilog=body, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "image.py")
     parser.add_argument("--stack", choices=tuple(FLASH_ATTN_WHEELS), default="reference", help="default: %(default)s")
     parser.add_argument("--base-image", default="", metavar="NAME", help="another base, such as NAME@sha256:…")
     parser.add_argument("--flash-attn-wheel", metavar="URL", help="another wheel; empty leaves flash-attn out")

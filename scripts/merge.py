@@ -18,7 +18,6 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import shutil
 import sys
 from dataclasses import asdict, replace
@@ -28,18 +27,20 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from kit.adapter.endings import carry_out
 from kit.adapter.loading import Choice, add_run_arguments, choose, load
 from kit.adapter.merged_card import render_merged_card
 from kit.adapter.portable import WEIGHTS
-from kit.console import fail, paint, say
+from kit.command import command_parser
+from kit.console import paint, say
 from kit.data.dataset import file_sha256, load_file
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
-from kit.run.failures import explain
 from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from kit.adapter.comparison import Comparison
@@ -55,31 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Merge, compare, put in place; return the exit code."""
     options = _parser().parse_args(argv)
     options.unquantised = True
-    try:
+
+    def work() -> int:
         choice = choose(options, installed_stack())
-        out = _place(options, choice)
-        return _merge(options, choice, out)
-    except RunError as exc:
-        found, _, fix = str(exc).rpartition("; ")
-        return fail(found, fix)
-    except KeyboardInterrupt:
-        say("stopped; nothing was written", "yellow")
-        return 130
-    except Exception as exc:
-        finding = explain(exc)
-        if finding is None:
-            raise
-        say(f"error: {finding.message}", "red")
-        if finding.id == "run.out_of_memory":
-            say("  fix: --cpu where there is more memory, or merge without the comparison: --no-check")
-        return 1
+        return _merge(options, choice, _place(options, choice))
+
+    fix = "--cpu where there is more memory, or merge without the comparison: --no-check"
+    return carry_out(work, stopped="stopped; nothing was written", when_memory_runs_out=fix)
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="merge.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "merge.py")
     add_run_arguments(parser, quantised=False)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to; default: RUN/merged")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="type of the weights (bfloat16)")

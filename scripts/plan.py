@@ -33,6 +33,7 @@ from kit.budget.plan import Device, RunPlan, plan_run
 from kit.budget.rows import read_rows, workloads_for
 from kit.budget.show import alternative_lines, memory_lines, time_lines
 from kit.budget.write import write_config
+from kit.command import refuse
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import fail, paint, say
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         target = target_of(options)
     except ValueError as exc:
-        return fail(str(exc), "name a file made by `make detect RECORD=machine.json`")
+        return refuse(exc)
     try:
         resolved = resolve(target.config, target.overrides)
     except ConfigError as exc:

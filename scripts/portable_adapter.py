@@ -16,11 +16,11 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.adapter.portable import make_portable
+from kit.command import command_parser, refuse
 from kit.console import fail
 from kit.records.history import RunError
 
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Copy, say what became of the fields; return the exit code."""
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="portable_adapter.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "portable_adapter.py")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds adapter_config.json")
     parser.add_argument("copy", type=Path, metavar="COPY", help="where to; made, and not there yet")
     options = parser.parse_args(argv)
@@ -42,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileExistsError:
         return fail(f"{options.copy}: is there already", "name a folder that is not")
     except RunError as exc:
-        found, _, fix = str(exc).rpartition("; ")
-        return fail(found, fix)
+        return refuse(exc)
     except OSError as exc:
         return fail(f"{options.copy}: cannot be written to ({exc.strerror})", "name another place")
     for remark in portable.remarks:

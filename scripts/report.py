@@ -17,14 +17,15 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 from typing import TYPE_CHECKING
 
+from kit.command import command_parser, refuse
 from kit.console import fail, say
 from kit.findings import as_json, render
 from kit.records.history import NEWEST, RunError, find_run
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 
@@ -37,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         written = write_report(folder)
     except RunError as exc:
-        message, _, fix = str(exc).rpartition("; ")
-        return fail(message, fix)
+        return refuse(exc)
     except OSError as exc:
         return fail(
             f"{exc.filename or options.run}: cannot be written ({exc.strerror})", "make room, or the folder yours"
@@ -58,10 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="report.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "report.py")
     parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser

@@ -17,12 +17,12 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 from typing import TYPE_CHECKING
 
+from kit.command import command_parser, refuse
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.console import fail, say
+from kit.console import say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, exit_code, skipped
@@ -31,6 +31,7 @@ from kit.stack import installed_stack
 from kit.verdict import Target, add_target_arguments, show, target_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from kit.config.settings import Settings
@@ -39,10 +40,7 @@ VERDICTS = ("ready", "not ready: the run would fail")
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "validate.py")
     add_target_arguments(parser)
     parser.add_argument("--no-probe", action="store_true", help="do not work the device: seconds faster, and less sure")
     return parser
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         target = target_of(options)
     except ValueError as exc:
-        return fail(str(exc), "name a file made by `make detect RECORD=machine.json`")
+        return refuse(exc)
     findings = list(target.judgement.findings)
     settings: Settings | None = None
     code = 0

@@ -17,28 +17,25 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 from typing import TYPE_CHECKING
 
+from kit.command import command_parser, refuse
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.console import fail
 from kit.findings import exit_code
 from kit.rules import check
 from kit.stack import installed_stack
 from kit.verdict import add_target_arguments, show, target_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 VERDICTS = ("this configuration can run here", "this configuration cannot run here")
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "validate_training_config.py")
     add_target_arguments(parser)
     return parser
 
@@ -49,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         target = target_of(options)
     except ValueError as exc:
-        return fail(str(exc), "name a file made by `make detect RECORD=machine.json`")
+        return refuse(exc)
     try:
         resolved = resolve(target.config, target.overrides)
     except ConfigError as exc:

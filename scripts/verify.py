@@ -15,16 +15,17 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from kit.console import fail, paint
+from kit.command import command_parser, refuse
+from kit.console import paint
 from kit.findings import as_json, exit_code, render, summary
 from kit.records.history import NEWEST, RunError, find_run
 from kit.records.verify import verify
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 
@@ -34,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = find_run(options.run)
     except RunError as exc:
-        found, _, fix = str(exc).rpartition("; ")
-        return fail(found, f"{fix}: make verify RUN=NAME")
+        return refuse(exc)
     findings = verify(folder)
     code = exit_code(findings)
     if options.json:
@@ -48,10 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "verify.py")
     parser.add_argument(
         "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
     )

@@ -17,18 +17,19 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from kit.console import fail, say, wants_colour
+from kit.command import command_parser, refuse
+from kit.console import say, wants_colour
 from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
 from kit.records.liveness import KILLED, UNDER_WAY, state_of
 from kit.records.metrics_tail import MetricsTail
 from kit.records.terminal_view import Course, figures, plain_line, plot, plotted
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -95,18 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             _lines(watched)
         return _end(watched)
     except RunError as exc:
-        message, _, fix = str(exc).rpartition("; ")
-        return fail(message, fix)
+        return refuse(exc)
     except KeyboardInterrupt:
         say("left; the run goes on")
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="watch.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "watch.py")
     parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
     parser.add_argument("--once", action="store_true", help="show where it stands now, and leave")
     return parser

@@ -12,6 +12,7 @@ from kit import rules
 from kit.audit.training_file import audit_training_file
 from kit.budget.plan import plan_run
 from kit.budget.rows import workloads_for
+from kit.command import found_and_fix
 from kit.console import duration
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
@@ -85,7 +86,7 @@ def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenize
     try:
         tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=download)
     except ModelFileError as exc:
-        found, _, fix = str(exc).rpartition("; ")
+        found, fix = found_and_fix(exc)
         if model.model_name_or_path == DEMO_BASE and not Path(DEMO_BASE).exists():
             severity = error if download else skipped
             return None, [severity("model.tokenizer", f"{found}: the demo makes it on its first run", "make demo")]

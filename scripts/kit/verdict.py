@@ -58,7 +58,7 @@ def target_of(options: argparse.Namespace) -> Target:
     """Work out what is to be judged.
 
     Raises:
-        ValueError: The recorded machine cannot be read; the message names the file and the reason.
+        ValueError: The recorded machine cannot be read; the message names the file, the reason and the fix.
     """
     config, overrides, record = options.config, list(options.overrides), getattr(options, "record", None)
     if config is not None and "=" in str(config) and not config.exists():
@@ -68,7 +68,7 @@ def target_of(options: argparse.Namespace) -> Target:
         machine = machines.read(record) if record else probe()
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
-        raise ValueError(f"{record}: {reason}") from exc
+        raise ValueError(f"{record}: {reason}; name a file made by `make detect RECORD=machine.json`") from exc
     judgement = judge(machine)
     return Target(config or recommended(judgement), tuple(overrides), machine, judgement, bool(record))
 

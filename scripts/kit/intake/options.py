@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from kit.command import command_parser, found_and_fix
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
@@ -21,6 +21,9 @@ from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.model.files import ModelFileError
 from kit.verdict import recommended
+
+if TYPE_CHECKING:
+    import argparse
 
 MAPPED = ("user", "assistant", "system", "messages")
 
@@ -45,10 +48,7 @@ class Meter:
 
 def parser_of(description: str) -> argparse.ArgumentParser:
     """Make the command's parser."""
-    first, _, rest = description.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(description, "prepare_data.py")
     add = parser.add_argument
     add("input", nargs="*", help="files, folders, globs, - for standard input, hf:NAME for a Hugging Face dataset")
     add("--audit", action="store_true", help="judge the rows and write nothing")
@@ -139,10 +139,9 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
     try:
         tokenizer = ChatTokenizer.load(name, revision)
     except ModelFileError as exc:
+        found, fix = found_and_fix(exc)
         if options.model:
-            found, _, fix = str(exc).rpartition("; ")
             raise UsageError(found, fix) from exc
-        found, _, fix = str(exc).rpartition("; ")
         return Meter(name, None, length), [skipped("data.tokens", f"{found}, so tokens were not counted", fix)]
     return Meter(name, tokenizer, length), [ok("model.tokenizer", f"tokens are those of {name}, {length} a row")]
 

@@ -1,0 +1,41 @@
+"""How work with a run's model ends where it does not end well: a sentence and an exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.command import refuse
+from kit.console import say
+from kit.records.history import RunError
+from kit.run.failures import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: str) -> int:
+    """Do the work; turn what ends it early into words.
+
+    Args:
+        work: Returns the exit code.
+        stopped: What is said after Ctrl-C.
+        when_memory_runs_out: The fix that is named then.
+
+    Returns:
+        The work's exit code; 2 for a run that cannot be used, 130 after Ctrl-C, 1 for a failure that has a name.
+    """
+    try:
+        return work()
+    except RunError as exc:
+        return refuse(exc)
+    except KeyboardInterrupt:
+        say(stopped, "yellow")
+        return 130
+    except Exception as exc:
+        finding = explain(exc)
+        if finding is None:
+            raise
+        say(f"error: {finding.message}", "red")
+        if finding.id == "run.out_of_memory":
+            say(f"  fix: {when_memory_runs_out}")
+        return 1
