@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +88,7 @@ class Stream:
         source = self.source
         if source.kind == "hub":
             self.format = "dataset"
-            yield from read_hub(self)
+            yield from self._dataset()
             return
         with contextlib.ExitStack() as stack:
             file = sys.stdin.buffer if source.path is None else stack.enter_context(Path(source.path).open("rb"))
@@ -108,6 +110,15 @@ class Stream:
             yield from self._text(content, head)
             counted.drain()
             self.sha256 = counted.sha256()
+
+    def _dataset(self) -> Iterator[Raw]:
+        digest = hashlib.sha256()
+        for number, row in read_hub(self.source.path or "", self.split, self.revision):
+            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=True, default=repr).encode())
+            if self.progress:
+                self.progress(1)
+            yield number, row
+        self.sha256 = digest.hexdigest()
 
     def _guess(self, head: bytes) -> str:
         start = head.removeprefix(b"\xef\xbb\xbf").lstrip()

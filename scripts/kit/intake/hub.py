@@ -6,8 +6,6 @@ No code of a dataset's repository is ever run: datasets 4 and later have no such
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 from pathlib import Path
@@ -18,32 +16,24 @@ from kit.intake.json_values import FileError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kit.intake.formats import Stream
-
 _REASON_SHOWN = 160
 
 
-def read_hub(stream: Stream) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_hub(name: str, split: str, revision: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each row of one split with its number.
 
     Raises:
         FileError: The dataset, the split or a part of it cannot be had.
     """
-    name = stream.source.path or ""
-    digest = hashlib.sha256()
     number = 0
     try:
-        for number, row in enumerate(_open(name, stream.split, stream.revision), start=1):
-            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=True, default=repr).encode())
-            if stream.progress:
-                stream.progress(1)
+        for number, row in enumerate(_open(name, split, revision), start=1):
             yield number, row
     except FileError:
         raise
     except Exception as exc:  # datasets raises what its dozens of readers raise
         what = "cannot be loaded" if number == 0 else f"cannot be read behind row {number}"
-        raise FileError(number + 1, f"{what} ({_reason(exc)})", _advice(exc, stream)) from exc
-    stream.sha256 = digest.hexdigest()
+        raise FileError(number + 1, f"{what} ({_reason(exc)})", _advice(exc, revision)) from exc
 
 
 def _open(name: str, split: str, revision: str | None) -> Any:
@@ -72,7 +62,7 @@ def _reason(exc: Exception) -> str:
     return text if len(text) <= _REASON_SHOWN else f"{text[:_REASON_SHOWN]}…"
 
 
-def _advice(exc: Exception, stream: Stream) -> str:
+def _advice(exc: Exception, revision: str | None) -> str:
     kind, text = type(exc).__name__, str(exc)
     if "split" in text.lower():
         return "name one of its splits with --split"
@@ -80,6 +70,6 @@ def _advice(exc: Exception, stream: Stream) -> str:
         return "accept the dataset's terms on its page, then `hf auth login` or set HF_TOKEN"
     if "script" in text.lower() or "trust_remote_code" in text:
         return "its repository needs its own code, which is not run here: export it to Parquet"
-    if stream.revision:
+    if revision:
         return "check the name, the --revision and the network"
     return "check the name and the network, or download its files and name their folder"
