@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FIRST_SECONDS, _EVERY_SECONDS = 0.01, 0.2
+_LOOKING = 25  # of its time the watcher looks one part and sleeps the rest: it must not slow down what it measures
 _WORDS_SHOWN = 300  # characters of a program's last words
 
 
@@ -87,8 +88,10 @@ def _watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
     # As often as it is old, up to a limit: a short run is looked at in its second half too.
     began = time.monotonic()
     while process.poll() is None:
+        looked = time.monotonic()
         peak[0] = max(peak[0], memory_of(process.pid))
-        time.sleep(min(_EVERY_SECONDS, max(_FIRST_SECONDS, time.monotonic() - began)))
+        took = time.monotonic() - looked
+        time.sleep(max(_LOOKING * took, min(_EVERY_SECONDS, max(_FIRST_SECONDS, looked - began))))
 
 
 def memory_of(number: int) -> int:
