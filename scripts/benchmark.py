@@ -31,7 +31,8 @@ from kit.bench.variants import BASE, BASELINE, CEILING, SCALES, VARIANTS, Varian
 from kit.console import fail, say
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.run.receipt import describe_code, write_json
+from kit.run.provenance import describe_code
+from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

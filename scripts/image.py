@@ -91,6 +91,12 @@ def labels_of(client: Client, tag: str) -> dict[str, str]:
     return dict(json.loads(answer.out) or {}) if answer.code == 0 and answer.out else {}
 
 
+def id_of(client: Client, tag: str) -> str:
+    """Read an image's id, ``sha256:…``; empty where the engine does not say."""
+    answer = ask([client.path, "image", "inspect", "--format", "{{.Id}}", tag])
+    return answer.out if answer.code == 0 else ""
+
+
 def make_image(client: Client, build: Build) -> int:
     """Build, show the size, and return the exit code."""
     started = time.monotonic()
@@ -145,7 +151,8 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
         options.command, options.arguments, with_gpu=with_gpu, has_terminal=has_terminal, container=container
     )
     command = run_command(ROOT, engine.compose, service)
-    environment = {**os.environ, **compose_variables(build.name, build.stack, build.user)}
+    variables = compose_variables(build.name, build.stack, build.user, id_of(client, build.tag))
+    environment = {**os.environ, **variables}
     os.chdir(ROOT)
     sys.stdout.flush()
     if has_terminal:

@@ -125,6 +125,11 @@ def test_secrets_are_named_and_never_written_down() -> None:
     assert not re.search(r"^(ARG|ENV) .*(TOKEN|KEY|PASSWORD|SECRET)", DOCKERFILE, re.MULTILINE)
 
 
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_a_service_hears_which_image_it_is(service: str) -> None:
+    assert "KIT_IMAGE_ID" in COMPOSE["services"][service]["environment"]
+
+
 def test_the_engine_gets_no_hidden_file_from_any_folder() -> None:
     ignored = (PROJECT_ROOT / ".dockerignore").read_text().splitlines()
     assert ignored.index("**/.*") > max(index for index, line in enumerate(ignored) if line.startswith("!"))

@@ -28,6 +28,15 @@ def test_training_builds_what_is_missing_and_hands_over_to_compose(host: EngineH
     assert ran.endswith(" train configs/training_config_h100.yaml training.seed=1")
 
 
+def test_the_container_is_told_which_image_it_is(host: EngineHost) -> None:
+    docker = (host.bin / "docker").read_text()
+    docker = docker.replace('echo "$*" >>', 'echo "$* as $KIT_IMAGE_ID" >>')
+    host.stub("docker", docker.replace("  cat ", '  case "$*" in *.Id*) echo sha256:beef ;; esac\n  cat '))
+    assert host.image("train").returncode == 0
+    built, ran = host.calls()
+    assert (built.endswith(" as "), ran.endswith(" as sha256:beef")) == (True, True)
+
+
 def test_a_build_that_fails_starts_nothing(host: EngineHost) -> None:
     done = host.image("train", FAILS="1")
     assert done.returncode == 1

@@ -62,6 +62,13 @@ def test_labels_say_what_is_inside(image: Image) -> None:
     assert labels["org.opencontainers.image.revision"]
 
 
+def test_a_run_can_name_the_image_it_was_made_in(image: Image) -> None:
+    environment = dict(variable.split("=", 1) for variable in config(image)["Env"])
+    labels = dict(config(image)["Labels"])
+    assert environment["KIT_SOURCE_SHA256"] == labels["kit.source.sha256"]
+    assert environment["KIT_LOCK_SHA256"] == labels["kit.lock.sha256"]
+
+
 def test_everything_in_the_lock_is_inside_and_the_sbom_lists_it(image: Image) -> None:
     done = image.run("sbom")
     document = json.loads(done.stdout)

@@ -43,9 +43,17 @@ def prepare_folders(root: Path, user: tuple[int, int]) -> None:
             os.chown(folder, *user)
 
 
-def compose_variables(image: str, stack: str, user: tuple[int, int]) -> dict[str, str]:
-    """Return the variables compose.yaml is filled in with."""
-    return {"KIT_IMAGE": image, "STACK": stack, "KIT_UID": str(user[0]), "KIT_GID": str(user[1])}
+def compose_variables(image: str, stack: str, user: tuple[int, int], image_id: str = "") -> dict[str, str]:
+    """Return the variables compose.yaml is filled in with.
+
+    Args:
+        image: The image's name, without its tag.
+        stack: ``reference`` or ``current``: the tag.
+        user: Whom the container runs as.
+        image_id: The engine's id of the image, for the run's receipt; empty where it is not known.
+    """
+    numbers = {"KIT_UID": str(user[0]), "KIT_GID": str(user[1])}
+    return {"KIT_IMAGE": image, "STACK": stack, **numbers, "KIT_IMAGE_ID": image_id}
 
 
 @dataclass(frozen=True)

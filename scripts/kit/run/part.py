@@ -60,6 +60,7 @@ class Part:
         # Imported here: everything that can be found wrong without torch was found before.
         with quiet_imports():
             from kit.run.watch import TrainingWatch
+            from kit.stack.compute import describe_compute
             from kit.stack.model import attach_adapter, load_base_model
             from kit.stack.session import MemoryMeter, adapter_sha256, prepare_logging
             from kit.stack.state import SavedState
@@ -79,7 +80,8 @@ class Part:
         self.trainer.check_stop = self.stop.check
         self.trainer.save = self.save
         self.trainer.on_rehearsal = self._note_rehearsal
-        self.receipt.update(state="training", attention=self.job.identity["attention"])
+        attention = self.job.identity["attention"]
+        self.receipt.update(state="training", attention=attention, compute=describe_compute(platform))
         if checkpoint is None:
             self.receipt.update(adapter_init_sha256=adapter_sha256(model))
         try:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from kit.console import say
 from kit.durable import fsync_file
 from kit.findings import Finding, render, warning
+from kit.machine.energy import EnergyMeter
 from kit.run import checkpoints
 from kit.run.failures import explain
 from kit.run.job import METRICS
 from kit.run.part import Part, finish
-from kit.run.receipt import Receipt, describe_before, describe_data
+from kit.run.provenance import describe_before, describe_data
+from kit.run.receipt import Receipt
 from kit.run.stop import StoppedError, StopRequest
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         folder,
         earlier=job.start.earlier,
         from_step=from_step,
+        energy=EnergyMeter(job.machine, job.platform).read,
         **describe_before(argv, settings, job.resolved.origins, job.machine, job.stack),
         platform=job.platform,
         data=describe_data(job.files, settings.training.max_seq_length),

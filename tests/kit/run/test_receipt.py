@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from typing import Any
 import pytest
 
 from kit.config.resolve import resolve
-from kit.data.dataset import EncodedFile
-from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.run import receipt as receipts
-from kit.run.receipt import Receipt, describe_before, describe_code, describe_data, describe_stack, write_json
+from kit.run.provenance import describe_before
+from kit.run.receipt import Receipt, write_json
 from kit.stack import stack_of
 
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
@@ -63,6 +61,22 @@ def test_a_resumed_run_has_one_receipt_that_tells_every_session(tmp_path: Path) 
     assert told == [("killed", 0, 4, ["a"]), ("interrupted", 3, 6, ["b"]), ("finished", 6, 9, ["c"])]
     assert content["started_at"] == killed["started_at"]
     assert 100.0 <= content["seconds"] < 110.0
+
+
+def test_energy_is_added_up_over_the_sessions_and_unknown_where_one_of_them_is(tmp_path: Path) -> None:
+    readings = iter([1.5, 40.25, 100.0, 7.0])
+    first = Receipt(tmp_path, energy=lambda: next(readings))
+    first.update(state="training")
+    first.finish("interrupted")
+    assert _read(first.path)["energy_joules"] == 40.25
+    second = Receipt(tmp_path, earlier=_read(first.path), energy=lambda: next(readings))
+    second.finish("interrupted")
+    content = _read(first.path)
+    assert [session["energy_joules"] for session in content["sessions"]] == [40.25, 100.0]
+    assert content["energy_joules"] == 140.25
+    third = Receipt(tmp_path, earlier=content)
+    third.finish("finished")
+    assert _read(first.path)["energy_joules"] is None
 
 
 def test_what_is_not_a_number_is_null_and_the_file_is_json(tmp_path: Path) -> None:
@@ -149,106 +163,3 @@ def test_no_environment_variables_value_is_in_it(tmp_path: Path, monkeypatch: py
     receipt = Receipt(tmp_path, **facts)
     receipt.finish("failed", error="ValueError: no")
     assert "planted-secret" not in receipt.path.read_text(encoding="utf-8")
-
-
-def test_the_configuration_the_machine_and_the_versions_are_in_it() -> None:
-    resolved = resolve(PROJECT_ROOT / "configs" / "training_config_demo.yaml", {"training.seed": 5})
-    facts = json.loads(json.dumps(describe_before(["a", "b=c"], resolved.settings, resolved.origins, MACHINE, STACK)))
-    assert facts["argv"] == ["a", "b=c"]
-    assert facts["seed"] == facts["config"]["training"]["seed"] == 5
-    assert facts["origins"]["lora.r"].startswith(str(PROJECT_ROOT / "configs"))
-    assert facts["machine"]["system"] == "Linux"
-    assert facts["packages"]["pytest"] == pytest.__version__
-    assert set(facts["locks"]) == {path.name for path in (PROJECT_ROOT / "locks").glob("*.txt")}
-    assert all(len(digest) == 64 for digest in facts["locks"].values())
-
-
-def test_a_distribution_without_a_name_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def __init__(self, version: str | None) -> None:
-            self.metadata, self.version = {"Name": None}, version
-
-    monkeypatch.setattr(receipts.metadata, "distributions", lambda: [Broken("1"), Broken(None), Broken(None)])
-    assert describe_stack(STACK)["packages"].keys() == {"?"}
-
-
-def test_of_two_copies_of_a_package_the_one_that_is_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Copy:
-        def __init__(self, version: str) -> None:
-            self.metadata, self.version = {"Name": "platformdirs"}, version
-
-    monkeypatch.setattr(receipts.metadata, "distributions", lambda: [Copy("4.14.7"), Copy("4.4.0")])
-    assert describe_stack(STACK)["packages"] == {"platformdirs": "4.14.7"}
-
-
-def test_data_is_named_with_its_hash_and_counts() -> None:
-    row, cut = EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 1, 3), EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 2, 9)
-    file = EncodedFile(Path("data/rows.jsonl"), (row, cut), (), "ab" * 32)
-    (described,) = describe_data([file], max_seq_length=3)
-    histogram = described.pop("length_histogram")
-    assert described == {
-        "path": "data/rows.jsonl",
-        "sha256": "ab" * 32,
-        "rows": 2,
-        "tokens": 6,
-        "trainable_tokens": 4,
-        "truncated_rows": 1,
-    }
-    assert sum(histogram["counts"]) == 2
-    assert histogram["edges"][0] <= 3
-    assert histogram["edges"][-1] > 9
-
-
-def _git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
-
-
-def test_the_code_is_named_by_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipts, "PROJECT_ROOT", tmp_path)
-    _git(tmp_path, "init")
-    file = tmp_path / "naïve.py"
-    file.write_text("1", encoding="utf-8")
-    _git(tmp_path, "add", ".")
-    _git(tmp_path, "commit", "-m", "first")
-    code = describe_code()
-    assert len(code["git_revision"]) == 40
-    assert code["git_dirty"] is False
-    file.write_text("2", encoding="utf-8")
-    dirty = describe_code()
-    difference = dirty.pop("git_diff_sha256")
-    assert dirty == {**code, "git_dirty": True}
-    file.write_text("3", encoding="utf-8")
-    assert describe_code()["git_diff_sha256"] not in {None, difference}
-
-
-def test_code_outside_git_is_said_to_be_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipts, "PROJECT_ROOT", tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert describe_code() == {"git_revision": None, "git_dirty": None}
-
-
-def test_a_machine_without_git_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert describe_code() == {"git_revision": None, "git_dirty": None}
-
-
-@pytest.mark.parametrize(
-    "failure", [subprocess.TimeoutExpired("git", 10), subprocess.CalledProcessError(128, "git"), PermissionError(13)]
-)
-def test_a_status_git_does_not_give_is_unknown_and_not_clean(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception
-) -> None:
-    def run(command: list[str], **_kwargs: Any) -> subprocess.CompletedProcess[bytes]:
-        if "status" in command:
-            raise failure
-        return subprocess.CompletedProcess(command, 0, b"abc\n")
-
-    monkeypatch.setattr(subprocess, "run", run)
-    assert describe_code() == {"git_revision": "abc", "git_dirty": None}
-
-
-def test_names_git_prints_in_any_bytes_are_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.CompletedProcess([], 0, b" M caf\xe9\n")
-    monkeypatch.setattr(subprocess, "run", lambda *_args, **_kwargs: done)
-    assert describe_code()["git_dirty"] is True

@@ -1,0 +1,85 @@
+"""The energy a run's NVIDIA GPU used, from the driver's own counter.
+
+It counts all that the GPU does, other programs and waiting included, since the driver was loaded (NVML,
+``nvmlDeviceGetTotalEnergyConsumption``: millijoules, Volta and later). Nothing here raises or hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kit.machine.facts import Machine
+
+TIMEOUT_S = 5.0
+
+
+class EnergyMeter:
+    """Counts the joules of one GPU from now on."""
+
+    def __init__(self, machine: Machine, platform: str, counter: Callable[[int], float | None] | None = None) -> None:
+        """Begin to count.
+
+        Args:
+            machine: The machine's facts, which say which GPU a run uses.
+            platform: Platform name; only NVIDIA's GPUs are asked.
+            counter: Reads the joules of a GPU by the driver's number; NVML where it is not given.
+        """
+        self._counter = counter or joules_used
+        self._index = gpu_index(machine) if platform in {"h100", "cuda"} else None
+        self._at_start = self._ask()
+
+    def read(self) -> float | None:
+        """Return the joules used since the start; None where the device does not tell."""
+        if self._at_start is None:
+            return None
+        now = self._ask()
+        # Less than before: the driver was loaded anew.
+        return None if now is None or now < self._at_start else round(now - self._at_start, 3)
+
+    def _ask(self) -> float | None:
+        if self._index is None:
+            return None
+        answers: list[float | None] = []
+        index, counter = self._index, self._counter
+        # A wedged driver blocks inside the call; the thread is left behind, and the run goes on.
+        thread = threading.Thread(target=lambda: answers.append(counter(index)), daemon=True)
+        thread.start()
+        thread.join(TIMEOUT_S)
+        if not answers:
+            self._index = None  # not waited for again
+            return None
+        return answers[0]
+
+
+def gpu_index(machine: Machine) -> int | None:
+    """Return the driver's number of the GPU a run uses; None where it is a MIG slice, which has no counter, or unsure.
+
+    CUDA and the driver number GPUs alike where all are of one kind, or ``CUDA_DEVICE_ORDER`` says so.
+    """
+    visible = machine.nvidia.visible_gpus
+    in_order = (
+        len({gpu.name for gpu in machine.nvidia.gpus}) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    )
+    if not visible or not in_order or visible[0].mig_enabled:
+        return None
+    return visible[0].index
+
+
+def joules_used(index: int) -> float | None:
+    """Ask NVML for a GPU's joules since the driver was loaded; None where it does not tell."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:  # noqa: BLE001 - no bindings, no driver, an old GPU: all the same to a run
+        return None
