@@ -52,7 +52,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory reproduce
 
 ##@ Start here
 help: ## show this
@@ -90,6 +90,9 @@ config: ## print a configuration as it will run, with the origin of each value (
 
 verify: ## compute every checksum of a run again (RUN)
 	@$(PY) scripts/verify.py $(RUN) $(ARGS)
+
+reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: where files are; ARGS: --check-only, --out)
+	@$(PY) scripts/reproduce.py $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
 
 train: ## train (CONFIG, SET, RESUME)
 	@$(PY) scripts/train.py $(CONFIG) $(SET) $(RESUMED) $(ARGS)

@@ -156,6 +156,8 @@ def test_demo_sets_up_first(fresh: Path) -> None:
         (["report", "RUN=my run"], 'report.py "my run"'),
         (["watch", "RUN=demo", "ARGS=--once"], 'watch.py "demo" --once'),
         (["runs", "ARGS=--sort loss"], "runs.py --sort loss"),
+        (["reproduce", "RUN=my run", "ARGS=--check-only"], 'reproduce.py "my run" --check-only'),
+        (["reproduce", "SET=data.train_file=a.jsonl"], "reproduce.py data.train_file=a.jsonl"),
         (["docs", "ARGS=--check"], "document_config.py --check"),
     ],
 )

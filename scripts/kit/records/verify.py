@@ -28,22 +28,24 @@ def verify(folder: Path) -> list[Finding]:
     if receipt is None:
         fix = "name a run's folder, such as outputs/NAME"
         return [error("verify.receipt", "holds no run.json that can be read", fix, str(folder))]
-    findings = [_receipt(folder)]
-    findings += run_check(lambda: _metrics(folder, receipt), "verify.metrics")
+    findings = [verify_receipt(folder)]
+    findings += run_check(lambda: verify_metrics(folder, receipt), "verify.metrics")
     findings += run_check(lambda: _adapter(folder, receipt), "verify.adapter")
     findings += run_check(lambda: _checkpoints(folder, receipt), "verify.checkpoints")
     findings += run_check(lambda: _data(receipt), "verify.data")
     return findings + run_check(lambda: _base(receipt), "verify.base_model")
 
 
-def _receipt(folder: Path) -> Finding:
+def verify_receipt(folder: Path) -> Finding:
+    """Check that ``run.json`` is as the run wrote it."""
     path = folder / "run.json"
     if is_untouched(path.read_bytes()):
         return ok("verify.receipt", "is as it was written", str(path))
     return error("verify.receipt", "was changed after it was written", _RESTORE, str(path))
 
 
-def _metrics(folder: Path, receipt: Mapping[str, Any]) -> list[Finding]:
+def verify_metrics(folder: Path, receipt: Mapping[str, Any]) -> list[Finding]:
+    """Check that ``metrics.jsonl`` is as the run wrote it."""
     expected = receipt.get("metrics_sha256")
     if expected is None or receipt.get("state") == "training":
         return [skipped("verify.metrics", "the run did not end by itself, so its last lines were not hashed")]

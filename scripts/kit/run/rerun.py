@@ -1,0 +1,123 @@
+"""A run made again: its recorded configuration, a folder of its own, a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kit.config.yaml_writer import annotated_yaml
+from kit.findings import Finding, error
+from kit.interpreter import PROJECT_ROOT
+from kit.model.files import is_local
+from kit.run.receipt import read_receipt, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kit.records.history import Run
+
+MARKER = "reproduction.json"  # in the rerun's folder: of which run it is, and in the end the verdict
+CONFIG = "config.yaml"
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | None]:
+    """Decide what happens to a rerun's folder: begin in it, go on with what is there, or leave it alone.
+
+    Args:
+        folder: Where the rerun writes.
+        run: What it is a rerun of.
+        overwrite: Begin again although one was stopped there.
+
+    Returns:
+        Whether to go on; and why it must not be written to, where that is so.
+    """
+    marker, there = _read(folder / MARKER), read_receipt(folder)
+    if marker.get("receipt_sha256") == run.receipt.get("sha256"):
+        return there is not None and there.get("state") != "finished" and not overwrite, None
+    if marker or there is not None or (folder.exists() and any(folder.iterdir())):
+        whose = f"the rerun of {marker['run']}, or of what that was before" if "run" in marker else "something else"
+        fix = 'name another folder: --out NAME (make: ARGS="--out NAME"), or move that one away'
+        return False, error("reproduce.folder", f"holds {whose}", fix, str(folder))
+    return False, None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def mark(folder: Path, run: Run, **facts: Any) -> None:
+    """Write down whose rerun the folder holds, and what came of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"schema_version": 1, "run": str(run.folder), "receipt_sha256": run.receipt.get("sha256"), **facts}
+    write_json(folder / MARKER, content)
+
+
+def write_config(folder: Path, run: Run, places: Mapping[str, str]) -> Path:
+    """Write the configuration a run had, with its origins, for a run into another folder; return the file.
+
+    Four things differ: where it writes, what it is called, that it reports to nobody, and that a model of the hub is
+    asked for by the commit that was used. ``places`` says where files are now.
+    """
+    values = run.settings.as_mapping()
+    origins = {f"{section}.{key}": "default" for section, body in values.items() for key in body}
+    origins |= {key: f"was: {origin}" for key, origin in (run.receipt.get("origins") or {}).items()}
+    changes = {
+        "training.output_dir": str(folder),
+        "training.run_name": f"{run.settings.training.run_name[:89]}-reproduced",
+        "training.report_to": "none",
+        **places,
+    }
+    commit = (run.receipt.get("base_model") or {}).get("revision_resolved")
+    if commit and not is_local(values["model"]["model_name_or_path"]):
+        changes["model.revision"] = commit
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        values[section][name], origins[key] = value, "for the rerun"
+    path = folder / CONFIG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = f"# What the rerun in this folder is trained with; {MARKER} says of which run it is one.\n"
+    path.write_text(header + annotated_yaml(values, origins), encoding="utf-8")
+    return path
+
+
+def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
+    """Train in a process of its own and return its exit code; signals are passed on, so that it saves a checkpoint.
+
+    Args:
+        config: See ``write_config``.
+        resume: Go on with what is in its folder, instead of beginning again.
+        threads: The CPU threads the run computed with; None leaves them to torch.
+    """
+    how = ["--resume", "auto"] if resume else ["--overwrite"]
+    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "train.py"), str(config), *how]
+    environment = dict(os.environ)
+    if threads:
+        environment.pop("MKL_NUM_THREADS", None)  # it would win
+        environment["OMP_NUM_THREADS"] = str(threads)
+    sys.stdout.flush()
+    # A session of its own: Ctrl-C reaches a whole process group, and a second signal would end it at once. Its results
+    # are talk here, so they go where its talk does: to file descriptor 2.
+    process = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
+
+    def pass_on(number: int, _frame: object) -> None:
+        process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    # What is ignored stays ignored: nohup, and a shell's background jobs.
+    heard = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heard}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - code if code < 0 else code
