@@ -19,26 +19,53 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import shlex
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.command import command_parser, refuse
 from kit.console import duration, fail, paint, say
 from kit.findings import Finding, as_json, has_errors, render, summary
 from kit.records.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
 from kit.records.numbers import finite, mapping
 from kit.records.reproduction import PLACES, check
-from kit.records.rerun_verdict import BIT_EQUAL, DIFFERENT, Outcome, judge_rerun
-from kit.records.surroundings import reasons_for_other_bits, surroundings
+from kit.records.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
+from kit.records.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
 from kit.run.rerun import claim, mark, train_again, write_config
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 _STOPPED = frozenset({130, 138, 143})
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run, held against this machine.
+
+    Attributes:
+        run: The run.
+        places: Where its data and its base model are now, by configuration key.
+        findings: What the check found.
+        reasons: Why its bits may differ here; empty where they must not.
+    """
+
+    run: Run
+    places: dict[str, str]
+    findings: list[Finding]
+    reasons: list[str]
+
+    @property
+    def next_command(self) -> str:
+        """What trains it again."""
+        stack = " STACK=reference" if installed_stack().name == "reference" else ""
+        given = " ".join(f"{key}={path}" for key, path in self.places.items())
+        places = f" SET={shlex.quote(given)}" if given else ""
+        return f"make reproduce{stack} RUN={shlex.quote(str(self.run.folder))}{places}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,42 +76,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = read_run(find_run(name))
         _ = run.settings  # refused here where the receipt holds none
     except RunError as exc:
-        found, _, fix = str(exc).rpartition("; ")
-        return fail(found, fix)
+        return refuse(exc)
     say(f"{run.folder}: its receipt against this machine …", "dim")
     here = surroundings()
     findings = check(run, here, places)
     reasons = reasons_for_other_bits(findings, run.receipt.get("platform"), here["platform"])
+    attempt = Attempt(run, places, findings, reasons)
     if has_errors(findings) or options.check_only:
-        return _end(options, run, findings, reasons)
+        return _show_check(attempt, as_one_object=options.json)
     folder = _folder(options.out, run)
     resume, refusal = claim(folder, run, overwrite=options.overwrite)
     if refusal:
-        return _end(options, run, [*findings, refusal], reasons)
+        return _show_check(replace(attempt, findings=[*findings, refusal]), as_one_object=options.json)
     render([finding for finding in findings if finding.severity == "warning"], sys.stderr)
+    try:
+        code = _train(attempt, folder, resume=resume)
+        return code or _compare(attempt, folder, as_one_object=options.json)
+    except OSError as exc:
+        return fail(f"{exc.filename or folder}: cannot be written ({exc.strerror})", "make room, or --out NAME")
+
+
+def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
+    """Train it again; return 0 where it came to its end."""
+    run = attempt.run
     took = finite(run.receipt.get("seconds"))
     beside = f" (the run took {duration(took)})" if took is not None else ""
     how = "going on with the rerun" if resume else "training it again"
-    say(f"{how}, in {folder}{beside}; {_expected(reasons)}", "bold")
+    say(f"{how}, in {folder}{beside}; {_expected(attempt.reasons)}", "bold")
     mark(folder, run, verdict=None)
     threads = mapping(run.receipt.get("compute")).get("threads")
-    code = train_again(write_config(folder, run, places), resume=resume, threads=threads)
+    code = train_again(write_config(folder, run, attempt.places), resume=resume, threads=threads)
     if code in _STOPPED:
         say("stopped; the same command goes on with the rerun", "yellow")
         return code
     if code:
-        say(f"the rerun did not come to its end: why is said above. Mend it, then: {_again(options, run)}", "red")
-        return 1
-    outcome = judge_rerun(run, read_run(folder), reasons)
-    mark(folder, run, **outcome.as_mapping())
-    return _show(options, run, folder, findings, outcome)
+        say(f"the rerun did not come to its end: why is said above. Mend it, then: {attempt.next_command}", "red")
+    return min(code, 1)
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "reproduce.py")
     parser.add_argument(
         "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
     )
@@ -126,42 +157,42 @@ def _folder(out: str | None, run: Run) -> Path:
 def _expected(reasons: Sequence[str]) -> str:
     if not reasons:
         return "the same bits must come out"
-    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-    return f"bits may differ ({reasons[0]}{more}), so losses are held to a tolerance"
+    why = f": {reasons[-1]}" if reasons[-1] == GPU_ORDER else ", as the warnings say"
+    return f"bits may differ{why}; losses are held to a tolerance"
 
 
-def _again(options: argparse.Namespace, run: Run) -> str:
-    given = " ".join(options.places)
-    stack = " STACK=reference" if installed_stack().name == "reference" else ""
-    return f"make reproduce{stack} RUN={shlex.quote(str(run.folder))}{f' SET={shlex.quote(given)}' if given else ''}"
-
-
-def _end(options: argparse.Namespace, run: Run, findings: list[Finding], reasons: list[str]) -> int:
-    """Say what was found where nothing is trained."""
+def _show_check(attempt: Attempt, *, as_one_object: bool) -> int:
+    """Show what was found where nothing is trained; return the exit code."""
+    findings, reasons = attempt.findings, attempt.reasons
     bad = has_errors(findings)
-    if options.json:
-        more: dict[str, Any] = {"run": str(run.folder), "bits_expected": not reasons, "reasons": reasons}
-        print(as_json(findings, **more, result=None))
+    if as_one_object:
+        more: dict[str, Any] = {"bits_expected": not reasons, "reasons": reasons, "result": None}
+        print(as_json(findings, run=str(attempt.run.folder), **more))
         return int(bad)
     render(findings)
     verdict = "cannot be reproduced here" if bad else f"can be reproduced here: {_expected(reasons)}"
     print(f"\n{paint(verdict, 'red' if bad else 'green', 'bold', stream=sys.stdout)} ({summary(findings)})")
-    print(f"next: {'mend the errors above, then: ' if bad else ''}{_again(options, run)}")
+    print(f"next: {'mend the errors above, then: ' if bad else ''}{attempt.next_command}")
     return int(bad)
 
 
-def _show(options: argparse.Namespace, run: Run, folder: Path, findings: list[Finding], outcome: Outcome) -> int:
+def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
+    """Compare the rerun with the run, write the verdict down and show it; return the exit code."""
+    run = attempt.run
+    outcome = judge_rerun(run, read_run(folder), attempt.reasons)
+    mark(folder, run, **outcome.as_mapping())
     failed = outcome.verdict == DIFFERENT
-    if options.json:
+    if as_one_object:
+        more: dict[str, Any] = {"bits_expected": not outcome.reasons, "reasons": outcome.reasons}
         result = {**outcome.as_mapping(), "folder": str(folder)}
-        print(as_json([*findings, *outcome.findings], run=str(run.folder), result=result))
+        print(as_json([*attempt.findings, *outcome.findings], run=str(run.folder), **more, result=result))
         return int(failed)
     render(outcome.findings)
     colour = "red" if failed else "green" if outcome.verdict == BIT_EQUAL else "yellow"
     print(f"\n{paint(outcome.sentence, colour, 'bold', stream=sys.stdout)}")
     if failed and not outcome.reasons:
         print("code, packages, data, base model and machine are the run's: its bits should have come out again")
-    print(f"next: python scripts/runs.py --compare {run.folder} {folder}")
+    print(f"next: python scripts/runs.py --compare {shlex.quote(str(run.folder))} {shlex.quote(str(folder))}")
     return int(failed)
 
 

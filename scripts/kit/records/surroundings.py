@@ -29,6 +29,7 @@ _COMPUTES = re.compile(
 )
 # Mismatches that are told and change no bit: what is installed is compared package by package.
 _HARMLESS = frozenset({"reproduce.lock", "reproduce.other_packages", "reproduce.image", "reproduce.python"})
+GPU_ORDER = "a GPU may add up in another order each time"
 _REVISION = re.compile(r"[0-9a-f]{7,64}\Z")
 _CHANGES = {True: "uncommitted changes", False: "no uncommitted change", None: "perhaps uncommitted changes"}
 
@@ -54,7 +55,7 @@ def reasons_for_other_bits(findings: list[Finding], *platforms: Any) -> list[str
     """
     reasons = [finding.message for finding in findings if finding.severity == "warning" and finding.id not in _HARMLESS]
     if set(platforms) != {"cpu"}:
-        reasons.append("a GPU may add up in another order each time")
+        reasons.append(GPU_ORDER)
     return reasons
 
 
