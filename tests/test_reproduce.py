@@ -92,7 +92,7 @@ def test_another_version_of_a_dependency_is_a_warning(copy: Path, capsys: pytest
     _change(copy, packages={**packages, "peft": "0.1.0"})
     code, content = _checked(copy, capsys)
     (found,) = (finding for finding in content["findings"] if finding["severity"] == "warning")
-    assert (code, content["bits_expected"], found["id"]) == (0, False, "reproduce.package")
+    assert (code, content["bits_expected"], found["id"]) == (0, False, "reproduce.packages")
     assert "and was 0.1.0" in found["message"]
 
 
@@ -135,7 +135,7 @@ def test_the_folder_of_the_rerun_can_be_chosen_and_is_never_somebody_elses(
     copy: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main([str(copy), "--out", str(trained / "run")]) == 1
-    assert f"{trained / 'run'}: holds something else" in capsys.readouterr().out
+    assert f"{trained / 'run'}: holds something else than a rerun" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", ["training.seed=3", "data.train_file=", "data.train_file"])

@@ -118,12 +118,16 @@ def _packages(then: Facts, here: Facts) -> list[Finding]:
     differing = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
     if not differing:
         return [ok("reproduce.packages", f"all {len(was)} packages have the same version")]
-    told = {name: f"{name} {_is_and_was(now.get(name), was.get(name))}" for name in differing}
-    computing = [name for name in differing if _COMPUTES.match(name)]
-    found = [warning("reproduce.package", told.pop(name), _install(then)) for name in computing]
-    if told:
-        text = f"{len(told)} of the packages that compute nothing differ: {'; '.join(told.values())}"
-        found.append(warning("reproduce.other_packages", text, _install(then)))
+    found = []
+    for id_, what, counts in (("packages", "that compute", True), ("other_packages", "that compute nothing", False)):
+        told = [
+            f"{name} {_is_and_was(now.get(name), was.get(name))}"
+            for name in differing
+            if bool(_COMPUTES.match(name)) is counts
+        ]
+        several = f"{len(told)} packages {what} differ: " if len(told) > 1 else ""
+        if told:
+            found.append(warning(f"reproduce.{id_}", f"{several}{'; '.join(told)}", _install(then)))
     return found
 
 

@@ -32,7 +32,7 @@ def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | N
     Args:
         folder: Where the rerun writes.
         run: What it is a rerun of.
-        overwrite: Begin again although one was stopped there.
+        overwrite: Begin again although one was stopped there, or is of what the run was before it was trained anew.
 
     Returns:
         Whether to go on; and why it must not be written to, where that is so.
@@ -40,10 +40,14 @@ def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | N
     marker, there = _read(folder / MARKER), read_receipt(folder)
     if marker.get("receipt_sha256") == run.receipt.get("sha256"):
         return there is not None and there.get("state") != "finished" and not overwrite, None
+    place, elsewhere = str(folder), "name another folder: --out NAME"
+    if marker.get("run") == str(run.folder):
+        if overwrite:
+            return False, None
+        fix = f"replace it: --overwrite; or {elsewhere}"
+        return False, error("reproduce.folder", "holds the rerun of what this run was before", fix, place)
     if marker or there is not None or (folder.exists() and any(folder.iterdir())):
-        whose = f"the rerun of {marker['run']}, or of what that was before" if "run" in marker else "something else"
-        fix = 'name another folder: --out NAME (make: ARGS="--out NAME"), or move that one away'
-        return False, error("reproduce.folder", f"holds {whose}", fix, str(folder))
+        return False, error("reproduce.folder", "holds something else than a rerun of this run", elsewhere, place)
     return False, None
 
 

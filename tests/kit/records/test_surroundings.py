@@ -86,6 +86,14 @@ def test_what_computes_nothing_is_a_warning_and_no_reason(then: dict[str, Any], 
     assert reasons_for_other_bits(found, "cpu", "cpu") == []
 
 
+def test_packages_of_another_stack_are_one_warning_that_names_each() -> None:
+    (found,) = _differing(packages=_packages(torch="2.1.0", peft="0.7.0"))
+    assert (
+        found.message
+        == "2 packages that compute differ: peft is not there and was 0.7.0; torch is 2.10.0 and was 2.1.0"
+    )
+
+
 def test_a_package_is_the_same_however_its_name_is_written() -> None:
     assert _differing(packages={**_packages(Jinja2=None), "jinja2": "3.1.6"}) == []
 

@@ -67,14 +67,23 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(tmp_path: Path) -> None
     assert claim(other.folder, run, overwrite=True)[1] is not None
     assert claim(run.folder, run, overwrite=True)[1] is not None
     folder = tmp_path / "again"
-    mark(folder, other)
-    changed = replace(run, receipt={**run.receipt, "sha256": "cd" * 32})
-    _, refusal = claim(folder, changed, overwrite=True)
+    mark(folder, replace(other, receipt={**other.receipt, "sha256": "cd" * 32}))
+    _, refusal = claim(folder, run, overwrite=True)
     assert refusal is not None
     assert (refusal.where, "--out NAME" in refusal.fix) == (str(folder), True)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").touch()
     assert claim(tmp_path / "notes", run, overwrite=True)[1] is not None
+
+
+def test_the_rerun_of_what_the_run_was_before_is_replaced_only_when_told(tmp_path: Path) -> None:
+    run, folder = _run(tmp_path / "run"), tmp_path / "again"
+    mark(folder, run)
+    anew = replace(run, receipt={**run.receipt, "sha256": "cd" * 32})
+    _, refusal = claim(folder, anew, overwrite=False)
+    assert refusal is not None
+    assert "--overwrite" in refusal.fix
+    assert claim(folder, anew, overwrite=True) == (False, None)
 
 
 @pytest.fixture
