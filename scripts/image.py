@@ -40,6 +40,7 @@ from kit.image.build import (
 from kit.image.container import Service, compose_variables, container_user, prepare_folders, run_command
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
+from kit.redaction import guard_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard_output()
     try:
         raise SystemExit(main())
     except KeyboardInterrupt:

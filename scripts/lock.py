@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from kit.console import fail, say
 from kit.findings import as_json, exit_code, render, summary
 from kit.interpreter import PROJECT_ROOT
+from kit.redaction import guard_output
 from kit.setup.locks import LOCKS, Lock, check_lock, packages, with_header
 from kit.setup.uv import SetupError, ensure_uv, run_uv
 
@@ -102,4 +103,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard_output()
     sys.exit(main())

@@ -24,6 +24,7 @@ from kit.audit.histogram import histogram
 from kit.audit.training_file import lengths_of
 from kit.data.dataset import EncodedFile, file_sha256
 from kit.interpreter import PROJECT_ROOT
+from kit.redaction import redact_argv
 from kit.run.process import this_process
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def describe_before(
     """Collect what is known before the first step."""
     return {
         "run_name": settings.training.run_name,
-        "argv": list(argv),
+        "argv": redact_argv(argv),
         "process": this_process(),
         "config": settings.as_mapping(),
         "origins": origins,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kit.console import say
 from kit.durable import fsync_file
 from kit.findings import Finding, render, warning
+from kit.redaction import redact
 from kit.run import checkpoints
 from kit.run.failures import explain
 from kit.run.job import METRICS
@@ -41,7 +42,7 @@ def run(job: Job, argv: Sequence[str]) -> int:
         except Exception as exc:
             finding = explain(exc)
             if receipt is not None:
-                finish(receipt, "failed", error=f"{type(exc).__name__}: {exc}")
+                finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"))
             if finding is None:
                 raise
             render([finding, *_way_on(folder)], sys.stderr)

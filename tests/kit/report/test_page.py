@@ -230,3 +230,11 @@ def test_a_persons_matplotlibrc_changes_nothing(ordinary: Written) -> None:
     before = re.findall(r"<svg.*?</svg>", text_of(ordinary), re.DOTALL)
     with mpl.rc_context({"axes.facecolor": "red", "font.size": 30, "axes.grid": True}):
         assert re.findall(r"<svg.*?</svg>", page(ordinary.page.parent), re.DOTALL) == before
+
+
+def test_a_report_holds_no_token_although_the_receipt_does(tmp_path: Path) -> None:
+    token = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
+    folder = write_run(tmp_path / "run", state="failed", error=f"401 for {token}", argv=["a.yaml", f"--token={token}"])
+    text = write_report(folder).page.read_text(encoding="utf-8")
+    assert token not in text
+    assert "[redacted]" in text

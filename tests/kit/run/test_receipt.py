@@ -252,3 +252,12 @@ def test_names_git_prints_in_any_bytes_are_no_failure(monkeypatch: pytest.Monkey
     done = subprocess.CompletedProcess([], 0, b" M caf\xe9\n")
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_kwargs: done)
     assert describe_code()["git_dirty"] is True
+
+
+def test_a_token_on_the_command_line_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "known-t0ken")
+    resolved = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml")
+    argv = ["a.yaml", "--token", "short", "x=https://me:p4ss-w0rd@host", "known-t0ken"]
+    facts = describe_before(argv, resolved.settings, resolved.origins, MACHINE, STACK)
+    assert facts["argv"] == ["a.yaml", "--token", "[redacted]", "x=[redacted]", "[redacted]"]
+    assert "known-t0ken" not in json.dumps(facts, default=str)
