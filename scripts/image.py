@@ -124,7 +124,9 @@ def write_sbom(client: Client, tag: str, target: Path) -> int:
         say(f"  fix: build it again: make image STACK={tag.partition(':')[2]}")
         return 1
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(done.stdout)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside.write_bytes(done.stdout)
+    aside.replace(target)  # never through a link
     listed = [str(component["purl"]) for component in json.loads(done.stdout)["components"]]
     python = sum(purl.startswith("pkg:pypi/") for purl in listed)
     print(f"{target}: what is in {tag}: {python} Python packages, {len(listed) - python} of the system")
