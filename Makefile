@@ -177,7 +177,7 @@ bench-gpu: ## what each lever is worth on this GPU, against trl's defaults; a ti
 bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
 	@$(PY) scripts/bench_cli.py $(ARGS)
 
-lock: ## compile the locks from locks/*.in (ARGS: --check, --upgrade)
+lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
 	@$(PYTHON) scripts/lock.py $(ARGS)
 
 audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)
