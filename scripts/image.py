@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.command import command_parser
-from kit.console import say
+from kit.console import fail, say
 from kit.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
 from kit.image import engine_rules as rules
 from kit.image.build import (
@@ -40,7 +40,7 @@ from kit.image.build import (
 from kit.image.container import Service, compose_variables, container_user, prepare_folders, run_command
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
-from kit.redaction import guard_output
+from kit.redaction import guard_output, redact_argv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,6 +174,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, build where it is needed, and run; return the exit code."""
     options = _parser().parse_args(argv)
+    written = [*options.arguments, options.flash_attn_wheel or "", options.base_image]
+    if redact_argv(written) != written:
+        # Every user of the machine can read a command line, and a build's arguments stay in the image.
+        return fail("a token or a password is on the command line", "put tokens into .env or the environment, by name")
     engine = probe(ROOT)
     findings = check(engine, options.command, options.stack)
     if options.command == "check":
