@@ -57,6 +57,9 @@ _NAMED = re.compile(
 # A Weights & Biases key is 40 hexadecimal digits, as every git revision is: only beside its name does it count as one.
 _WANDB_KEY = re.compile(r"(?i)((?:wandb|api.?key)[^\n]{0,60}?(?<![0-9a-z]))[0-9a-f]{40}(?![0-9a-z])")
 _FORTY_HEX = re.compile(r"[0-9a-fA-F]{40}\Z")
+# What has a terminal change its title, write to the clipboard or answer: OSC, DCS and the like, which the kit never uses.
+# An escape at a text's end counts too: a model's answer comes piece by piece.
+_TERMINAL_COMMAND = re.compile("\x1b(?=[\\]PX^_]|$)|[\x90\x98\x9d-\x9f]")
 _SECRET_OPTION = re.compile(r"(?i)(?:^|[-_.])(?:token|secret|password|passwd|(?:api|access|secret|private)[-_]?key)$")
 
 
@@ -103,7 +106,10 @@ def is_secret_value(text: str, key: str = "") -> bool:
 
 
 def guard_output() -> None:
-    """Redact whatever this process prints from here on, libraries' logs, warnings and tracebacks among it."""
+    """Redact whatever this process prints from here on, libraries' logs, warnings and tracebacks among it.
+
+    What models, rows and receipts of others bring along cannot command the terminal either.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is None or getattr(stream, "redacts", False):
             continue
@@ -114,7 +120,7 @@ def _guard(stream: Any) -> None:
     write = stream.write
 
     def redacting_write(text: str) -> int:
-        write(redact(text))
+        write(_TERMINAL_COMMAND.sub("^[", redact(text)))
         return len(text)
 
     try:
