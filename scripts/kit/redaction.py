@@ -57,7 +57,7 @@ _NAMED = re.compile(
 # A Weights & Biases key is 40 hexadecimal digits, as every git revision is: only beside its name does it count as one.
 _WANDB_KEY = re.compile(r"(?i)((?:wandb|api.?key)[^\n]{0,60}?(?<![0-9a-z]))[0-9a-f]{40}(?![0-9a-z])")
 _FORTY_HEX = re.compile(r"[0-9a-fA-F]{40}\Z")
-# What has a terminal change its title, write to the clipboard or answer: OSC, DCS and the like, which the kit never uses.
+# What has a terminal change its title, write to the clipboard or answer (OSC, DCS and their like): the kit uses none.
 # An escape at a text's end counts too: a model's answer comes piece by piece.
 _TERMINAL_COMMAND = re.compile("\x1b(?=[\\]PX^_]|$)|[\x90\x98\x9d-\x9f]")
 _SECRET_OPTION = re.compile(r"(?i)(?:^|[-_.])(?:token|secret|password|passwd|(?:api|access|secret|private)[-_]?key)$")
