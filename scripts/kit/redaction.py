@@ -26,15 +26,14 @@ _SECRET_NAME = re.compile(
 )
 # Tokens with a form of their own, wherever they stand.
 _TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:"
     r"hf_[A-Za-z0-9]{20,200}|api_org_[A-Za-z0-9]{20,200}"  # Hugging Face
     r"|wandb_v\d+_[A-Za-z0-9_-]{20,200}"
     r"|gh[pousr]_[A-Za-z0-9]{30,255}|github_pat_[A-Za-z0-9_]{30,255}|glpat-[A-Za-z0-9_-]{20,200}"
-    r"|sk-[A-Za-z0-9_-]{20,255}|xox[abeoprs]-[A-Za-z0-9-]{10,255}"
-    r"|A(?:KIA|SIA)[0-9A-Z]{16}"
     r"|py[p]i-AgE[A-Za-z0-9_-]{20,255}|npm_[A-Za-z0-9]{30,200}"
-    r"|eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,4096}"  # a JSON web token
-    r")(?![A-Za-z0-9])"
+    # These begin as words end: risk-, box-.
+    r"|(?<![A-Za-z0-9])(?:sk-(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{20,255}|xox[abeoprs]-[A-Za-z0-9-]{10,255}"
+    r"|A(?:KIA|SIA)[0-9A-Z]{16}"
+    r"|eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,4096})"  # a JSON web token
 )
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"

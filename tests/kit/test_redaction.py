@@ -105,6 +105,7 @@ def test_what_its_surroundings_call_a_secret_is_hidden(text: str, hidden: str) -
         "outputs/demo/checkpoints/checkpoint-200/adapter_model.safetensors",
         "data.train_file=data/sample/train.jsonl training.learning_rate=2e-4",
         "the key training.max_seq_length must be a whole number from 8 to 131072",
+        "the-risk-taking-of-a-long-hyphenated-word sk-only-words-and-no-number-here",
         "",
     ],
 )
@@ -160,6 +161,11 @@ def test_data_is_redacted_to_its_last_leaf() -> None:
         "a": [{"b": f"x {REDACTED}"}, 1, None],
         "c": [REDACTED],
     }
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_a_token_is_hidden_whatever_stands_around_it(before: str, after: str) -> None:
+    assert HF not in redact(f"{before}{HF}{after}")
 
 
 @given(st.text(max_size=300))
