@@ -18,7 +18,6 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from kit.advisories.answer import canonical
 from kit.advisories.database import DatabaseError, look_up, read_database
 from kit.advisories.judge import judge, judge_age
 from kit.advisories.service import SERVICES, ask, ensure_pip_audit
+from kit.command import command_parser
 from kit.config.error import ConfigError
 from kit.console import fail, paint, say
 from kit.findings import Finding, as_json, exit_code, has_errors, render, summary
@@ -37,6 +37,7 @@ from kit.setup.locks import LOCKS, Lock, packages
 from kit.setup.uv import SetupError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from kit.advisories.answer import Answer
@@ -138,10 +139,7 @@ def _show(findings: list[Finding], answers: list[Answer], *, json: bool) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="audit.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "audit.py")
     parser.add_argument("--service", choices=SERVICES, default="pypi", help="whom to ask; default: %(default)s")
     parser.add_argument("--from", dest="source", type=Path, metavar="PATH", help="a saved database instead")
     names = [lock.name for lock in LOCKS]
