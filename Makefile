@@ -52,7 +52,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory reproduce
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory reproduce audit
 
 ##@ Start here
 help: ## show this
@@ -180,8 +180,11 @@ bench-gpu: ## what each lever is worth on this GPU, against trl's defaults; a ti
 bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
 	@$(PY) scripts/bench_cli.py $(ARGS)
 
-lock: ## compile the locks from locks/*.in (ARGS: --check, --upgrade)
+lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
 	@$(PYTHON) scripts/lock.py $(ARGS)
+
+audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)
+	@$(PY) scripts/audit.py $(if $(FROM),--from "$(FROM)") $(ARGS)
 
 clean: ## remove the environments and caches; outputs/ and models/ stay
 	rm -rf .venv .venv-dev .venv-m4 .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -29,6 +29,7 @@ from kit.machine import facts as machines
 from kit.machine.nvidia_rules import gigabytes, place
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
+from kit.redaction import guard_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,4 +206,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard_output()
     raise SystemExit(main())

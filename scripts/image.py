@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.command import command_parser
-from kit.console import say
+from kit.console import fail, say
 from kit.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
 from kit.image import engine_rules as rules
 from kit.image.build import (
@@ -40,6 +40,7 @@ from kit.image.build import (
 from kit.image.container import Service, compose_variables, container_user, prepare_folders, run_command
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
+from kit.redaction import guard_output, redact_argv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +130,9 @@ def write_sbom(client: Client, tag: str, target: Path) -> int:
         say(f"  fix: build it again: make image STACK={tag.partition(':')[2]}")
         return 1
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(done.stdout)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside.write_bytes(done.stdout)
+    aside.replace(target)  # never through a link
     listed = [str(component["purl"]) for component in json.loads(done.stdout)["components"]]
     python = sum(purl.startswith("pkg:pypi/") for purl in listed)
     print(f"{target}: what is in {tag}: {python} Python packages, {len(listed) - python} of the system")
@@ -178,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, build where it is needed, and run; return the exit code."""
     options = _parser().parse_args(argv)
+    written = [*options.arguments, options.flash_attn_wheel or "", options.base_image]
+    if redact_argv(written) != written:
+        # Every user of the machine can read a command line, and a build's arguments stay in the image.
+        return fail("a token or a password is on the command line", "put tokens into .env or the environment, by name")
     engine = probe(ROOT)
     findings = check(engine, options.command, options.stack)
     if options.command == "check":
@@ -202,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard_output()
     try:
         raise SystemExit(main())
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ Run as:
     make lock                                   # after editing a locks/*.in: changes only what it must
     make lock ARGS=--upgrade                    # the newest of everything the .in files allow
     make lock ARGS="--upgrade-package wandb"    # one package
+    make lock ARGS="--upgrade --summary changes.md"   # what changed as Markdown too, for a pull request
     make lock ARGS=--check                      # offline, at once; part of `make check`
 """
 
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING
 from kit.console import fail, say
 from kit.findings import as_json, exit_code, render, summary
 from kit.interpreter import PROJECT_ROOT
-from kit.setup.locks import LOCKS, Lock, check_lock, packages, with_header
+from kit.redaction import guard_output
+from kit.setup.lock_changes import Change, as_lines, as_markdown, changes
+from kit.setup.locks import LOCKS, Lock, check_lock, with_header
 from kit.setup.uv import SetupError, ensure_uv, run_uv
 
 if TYPE_CHECKING:
@@ -42,29 +45,20 @@ def compile_lock(root: Path, uv: Path, lock: Lock, more: Sequence[str] = ()) -> 
         return with_header(root, lock, output.read_text(encoding="utf-8"))
 
 
-def changes(before: str, after: str) -> list[str]:
-    """Say what a new lock changes: ``wandb 0.30.0 → 0.31.0``."""
-    old, new = packages(before), packages(after)
-    return [
-        f"{name} {old.get(name, '(new)')} → {new.get(name, '(gone)')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-
-
-def compile_all(root: Path, more: Sequence[str]) -> None:
-    """Compile every lock; none is written before all have a solution."""
+def compile_all(root: Path, more: Sequence[str]) -> dict[str, list[Change]]:
+    """Compile every lock; none is written before all have a solution. Return what changed, by lock."""
     uv = ensure_uv(root)
     texts: dict[Lock, str] = {}
     for number, lock in enumerate(LOCKS, start=1):
         say(f"[{number}/{len(LOCKS)}] {lock.source} → {lock.target}")
         texts[lock] = compile_lock(root, uv, lock, more)
+    found = {}
     for lock, text in texts.items():
         target = root / lock.target
         before = target.read_text(encoding="utf-8") if target.exists() else ""
-        for change in changes(before, text) if before else ():
-            print(f"{lock.target}: {change}")
+        found[lock.target] = changes(before, text)
         target.write_text(text, encoding="utf-8")
+    return found
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -74,7 +68,10 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--json", action="store_true", help="with --check: findings as one JSON object")
     parser.add_argument("--upgrade", action="store_true", help="take the newest of everything the .in files allow")
     parser.add_argument("--upgrade-package", action="append", default=[], metavar="NAME", help="take its newest")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write what changed as Markdown, for a review")
     args = parser.parse_args(argv)
+    if args.summary:
+        args.summary = args.summary.absolute()
     more = ["--upgrade"] if args.upgrade else [f"--upgrade-package={name}" for name in args.upgrade_package]
     return args, more
 
@@ -92,14 +89,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(findings)
     os.chdir(PROJECT_ROOT)  # uv writes the sources' paths into the lock as they were given: keep them relative
     try:
-        compile_all(PROJECT_ROOT, more)
+        found = compile_all(PROJECT_ROOT, more)
+        if args.summary:
+            args.summary.write_text(as_markdown(found), encoding="utf-8")
+    except OSError as exc:
+        return fail(f"{exc.filename}: cannot be written ({exc.strerror})", "name another place, or make it yours")
     except SetupError as exc:
         return fail(exc.message, exc.fix)
     except KeyboardInterrupt:
         return 130
+    print("\n".join(as_lines(found)))
     say("The locks match their sources. Next: make setup && make check", "green")
     return 0
 
 
 if __name__ == "__main__":
+    guard_output()
     sys.exit(main())

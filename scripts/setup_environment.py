@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.console import fail, say
 from kit.interpreter import PROJECT_ROOT
+from kit.redaction import guard_output
 from kit.setup.locks import DEV, Lock, digest, packages
 from kit.setup.rules import (
     Host,
@@ -249,4 +250,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard_output()
     raise SystemExit(main())

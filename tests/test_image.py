@@ -90,6 +90,27 @@ def test_the_token_is_on_no_command_line(host: EngineHost) -> None:
     assert "wandb-key" not in "".join(host.calls())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "configs/training_config_h100.yaml", "wandb.project=hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"),
+        ("train", "--token", "short"),
+        ("train", "wandb.entity=the-wandb-key-1"),
+        ("--flash-attn-wheel", "https://me:p4ss-w0rd@host/a.whl", "build"),
+        ("--base-image", "me:p4ss-w0rd@registry/base".replace("me:", "https://me:"), "build"),
+    ],
+    ids=["by its form", "by its option", "by its value", "wheel", "base"],
+)
+def test_a_secret_reaches_neither_the_engines_command_line_nor_the_image(
+    host: EngineHost, arguments: tuple[str, ...]
+) -> None:
+    done = host.image(*arguments, WANDB_API_KEY="the-wandb-key-1")
+    assert done.returncode == 2
+    assert "a token or a password is on the command line" in done.stderr
+    assert host.calls() == []
+    assert not [text for text in ("hf_Ab", "p4ss", "the-wandb-key-1") if text in done.stderr + done.stdout]
+
+
 def test_the_list_of_contents_counts_both_kinds_of_packages(host: EngineHost, tmp_path: Path) -> None:
     target = tmp_path / "new" / "sbom.json"
     done = host.image("--stack", "current", "--output", str(target), "sbom")

@@ -148,3 +148,17 @@ def test_both_stacks_write_the_same_bytes_and_read_each_others(run: Path, tmp_pa
         said[stack] = (ids, [float(value) for value in logits.split()])
     assert said["current"][0] == said["reference"][0]
     assert said["current"][1] == pytest.approx(said["reference"][1], abs=1e-4)
+
+
+@pytest.mark.parametrize("link", ["merged", ".merged.partial"])
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_a_link_in_the_merges_place_leads_nowhere(
+    run: Path, tmp_path: Path, link: str, overwrite: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    (run / link).symlink_to(precious)
+    assert merge.main([str(run), "--cpu", "--no-check", *overwrite]) in {1, 2}
+    assert [(path.name, path.read_text()) for path in precious.iterdir()] == [("file", "mine")]
+    assert "Traceback" not in capsys.readouterr().err

@@ -60,6 +60,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(whole: Path, tiny_base: Pa
     mine, theirs = read_receipt(output), read_receipt(whole)
     for key in ("adapter_sha256", "adapter_init_sha256", "loss_trace_sha256", "tokens", "steps_done", "eval_loss"):
         assert mine[key] == theirs[key], key
+    assert [entry["name"] for entry in mine["checkpoints"]] == [entry["name"] for entry in theirs["checkpoints"]]  # type: ignore[attr-defined]
     sessions = mine["sessions"]
     assert [(each["state"], each["from_step"]) for each in sessions] == [("killed", 0), ("finished", 2)]  # type: ignore[attr-defined]
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in whole.iterdir())

@@ -1,6 +1,7 @@
 """Colour and streams: results on stdout, talk on stderr, colour only where a person is looking.
 
-Standard library only, because the set-up command prints with it before anything is installed.
+Standard library only, because the set-up command prints with it before anything is installed. No secret is shown: see
+``kit.redaction``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from typing import TextIO
+
+from kit.redaction import redact
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
 
@@ -30,6 +33,7 @@ def paint(text: str, *styles: str, stream: TextIO) -> str:
 
 def say(text: str = "", *styles: str) -> None:
     """Talk to the person on stderr, so that stdout stays free for results."""
+    text = redact(text)
     print(paint(text, *styles, stream=sys.stderr) if styles else text, file=sys.stderr, flush=True)
 
 

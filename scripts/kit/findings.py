@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kit.console import paint
+from kit.redaction import redact, redact_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -114,9 +115,9 @@ def render(findings: Sequence[Finding], stream: TextIO | None = None) -> None:
         word, colour = _MARKS[finding.severity]
         place = f"{finding.where}: " if finding.where else ""
         mark = paint(f"{word:>7}", colour, stream=stream)
-        print(f"{mark}  {place}{finding.message}", file=stream)
+        print(f"{mark}  {redact(place + finding.message)}", file=stream)
         if finding.fix:
-            print(f"{'':>7}  {paint('fix:', 'bold', stream=stream)} {finding.fix}", file=stream)
+            print(f"{'':>7}  {paint('fix:', 'bold', stream=stream)} {redact(finding.fix)}", file=stream)
 
 
 def as_json(findings: Sequence[Finding], **more: Any) -> str:
@@ -127,4 +128,4 @@ def as_json(findings: Sequence[Finding], **more: Any) -> str:
         "findings": [asdict(finding) for finding in worst_last(findings)],
         **more,
     }
-    return json.dumps(body, indent=2, ensure_ascii=False)
+    return json.dumps(redact_all(body), indent=2, ensure_ascii=False)

@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from kit.redaction import guard_output
+
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _NEEDED = ("cerberus", "yaml")
 
@@ -17,11 +19,13 @@ _NEEDED = ("cerberus", "yaml")
 def use_project_python() -> None:
     """Start again under ``.venv/bin/python`` where this Python lacks the kit's packages.
 
-    Does nothing where they are there, so a container, a conda environment or ``.venv-reference`` is used as it is.
+    Changes nothing where they are there, so a container, a conda environment or ``.venv-reference`` is used as it is.
+    From here on the process prints no secret.
 
     Raises:
         SystemExit: 2, with the command that sets the project up, where there is no environment to go to.
     """
+    guard_output()
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if not missing:
         return

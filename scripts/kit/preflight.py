@@ -159,9 +159,22 @@ def run_directory_findings(settings: Settings, *, overwrite: bool) -> list[Findi
     """
     folder = settings.run_directory
     try:
-        return _earlier_run(settings, folder, overwrite=overwrite) or _not_writable(folder)
+        return _links(settings, folder) or _earlier_run(settings, folder, overwrite=overwrite) or _not_writable(folder)
     except OSError as exc:
         return [error("run.folder", f"cannot be written to ({exc.strerror})", "set training.output_dir", str(folder))]
+
+
+def _links(settings: Settings, folder: Path) -> list[Finding]:
+    """Refuse links that would have the run write, and delete, somewhere else than it says.
+
+    ``outputs`` itself and ``training.output_dir`` may lead anywhere: they are the person's own words.
+    """
+    outside = not folder.resolve().is_relative_to(folder.parent.resolve())
+    links = [folder] if settings.training.output_dir is None and folder.is_symlink() and outside else []
+    if folder.is_dir():
+        links += sorted(path for path in folder.iterdir() if path.is_symlink())
+    fix = "take the link away; to write elsewhere, say so: training.output_dir=…"
+    return [error("run.link", f"is a link to {path.readlink()}", fix, str(path)) for path in links]
 
 
 def _earlier_run(settings: Settings, folder: Path, *, overwrite: bool) -> list[Finding]:

@@ -234,3 +234,41 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(
 def test_a_name_the_disk_does_not_take_is_an_error(tmp_path: Path) -> None:
     (finding,) = _folder(tmp_path / ("x" * 300))
     assert finding.message == "cannot be written to (File name too long)"
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", ".metrics.jsonl.partial", ".adapter.partial", "checkpoints", "metrics.jsonl"]
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_link_among_a_runs_files_is_refused_and_what_it_leads_to_stays(
+    tmp_path: Path, name: str, *, overwrite: bool
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(precious)
+    (finding,) = _folder(tmp_path / "run", overwrite=overwrite)
+    assert (finding.id, finding.severity, finding.where) == ("run.link", "error", str(tmp_path / "run" / name))
+    assert str(precious) in finding.message
+
+
+def test_a_runs_name_that_is_a_link_out_of_outputs_is_refused_unless_the_place_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere" / "first").mkdir(parents=True)
+    Path("outputs").mkdir()
+    Path("outputs/first").symlink_to(tmp_path / "elsewhere" / "first")
+    settings = resolve(DEMO, {"training.run_name": "first", "training.output_dir": None}).settings
+    (finding,) = run_directory_findings(settings, overwrite=True)
+    assert (finding.id, finding.where) == ("run.link", "outputs/first")
+    assert "training.output_dir=" in finding.fix
+    assert _folder(Path("outputs/first")) == []
+
+
+def test_outputs_itself_may_be_a_link_to_a_larger_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "large-disk").mkdir()
+    Path("outputs").symlink_to(tmp_path / "large-disk")
+    settings = resolve(DEMO, {"training.run_name": "first", "training.output_dir": None}).settings
+    assert run_directory_findings(settings, overwrite=False) == []

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.adapter.portable import make_portable, outside_keys, read_portable
+from kit.adapter.portable import WEIGHTS, make_portable, outside_keys, read_portable
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
@@ -120,6 +120,11 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
     """
     run = read_run(find_run(options.run))
     adapter = _adapter_folder(options.adapter) if options.adapter else run.adapter
+    if not (adapter / WEIGHTS).is_file():
+        raise RunError(
+            f"{adapter}: holds no {WEIGHTS}, and other formats, which can run code when they are loaded, are not read; "
+            "copy the adapter's complete folder, or save it as safetensors where it was made"
+        )
     platform = "cpu" if options.cpu else judge(probe()).platform
     settings, remarks = _as_loaded_here(run.settings, stack, platform, unquantised=options.unquantised)
     name = settings.model.model_name_or_path

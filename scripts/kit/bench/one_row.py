@@ -120,7 +120,11 @@ def _trl_defaults(
     )
     folder = settings.model.model_name_or_path
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=quantization, device_map={"": "cuda:0" if on_cuda else "cpu"}
+        folder,
+        dtype=dtype,
+        quantization_config=quantization,
+        device_map={"": "cuda:0" if on_cuda else "cpu"},
+        use_safetensors=True,
     )
     arguments = trl.SFTConfig(
         output_dir=output,

@@ -13,6 +13,7 @@ from kit.config.settings import Settings
 from kit.config.validator import violations
 from kit.config.yaml_reader import Document, parse_value, read_document
 from kit.findings import Finding, error
+from kit.redaction import is_secret_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,9 +72,21 @@ def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
     draft.findings.extend(
         finding_of(violation, _where(draft, violation.path)) for violation in violations(draft.values)
     )
+    draft.findings.extend(_secrets(draft))
     if draft.findings:
         raise ConfigError(draft.findings)
     return _complete(draft)
+
+
+def _secrets(draft: _Draft) -> list[Finding]:
+    """Refuse values that are tokens: a configuration is kept in the receipt, the report and the adapter's card."""
+    fix = "take it out, and replace it if it was shared; tokens belong into HF_TOKEN, WANDB_API_KEY or a login"
+    return [
+        error("config.secret", f"{section}.{key} holds a token or a password", fix, _where(draft, (section, str(key))))
+        for section, body in draft.values.items()
+        for key, value in (body.items() if isinstance(body, dict) else ())
+        if isinstance(value, str) and is_secret_value(value, f"{section}.{key}")
+    ]
 
 
 def _file_origins(path: Path, document: Document) -> dict[tuple[str, ...], str]:

@@ -31,6 +31,8 @@ _FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+
 _NOT_FINITE = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 _LONGEST_NUMBER = 100  # characters; Python itself refuses integers of more than 4300 digits
 _MAX_DEPTH = 8  # a configuration has 3: section, key, list item
+_LONGEST_TEXT = 10_000  # characters of one key or value; a path has 4,096 at most
+_MOST_FINDINGS = 50  # structural ones, then the reading ends: a file of nothing else is no configuration
 _MAX_ENTRIES = 1_000  # keys and values; a configuration has about 100. Bounds the time a hostile file can take
 
 
@@ -185,12 +187,17 @@ class _Walk:
             self._note(event, "anchor", f"sets an anchor (&{event.anchor})", "write the value out where it is used")
         if getattr(event, "tag", None) is not None:
             self._note(event, "tag", f"uses a tag ({event.tag})", "write the plain value")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_TEXT:
+            message = f"holds a text of {len(event.value):,} characters; {_LONGEST_TEXT:,} are allowed"
+            self._stop(event, "too_long", message, "shorten it")
         # A lone surrogate cannot be printed, so not even an error message could show it.
         if isinstance(event, yaml.ScalarEvent) and any("\ud800" <= char <= "\udfff" for char in event.value):
             self._stop(event, "surrogate", "holds half a character (a lone surrogate)", r"use \U with the full code")
 
     def _note(self, event: Any, what: str, message: str, fix: str) -> None:
         self.findings.append(error(f"config.yaml.{what}", message, fix, self._place(event.start_mark.line + 1)))
+        if len(self.findings) >= _MOST_FINDINGS:
+            raise _Refused
 
     def _stop(self, event: Any, what: str, message: str, fix: str) -> None:
         self._note(event, what, message, fix)

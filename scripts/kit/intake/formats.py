@@ -77,7 +77,7 @@ class Stream:
         except FileError as exc:
             self.broken = exc
         except UnpackError as exc:
-            self.broken = FileError(max(self.rows, 1), str(exc), "pack the file again, or get it again")
+            self.broken = FileError(max(self.rows, 1), str(exc), exc.fix)
 
     @property
     def unit(self) -> str:
@@ -93,7 +93,7 @@ class Stream:
         with contextlib.ExitStack() as stack:
             file = sys.stdin.buffer if source.path is None else stack.enter_context(Path(source.path).open("rb"))
             counted = CountedFile(cast("BinaryIO", file), self.progress)
-            content = unpacked(cast("BinaryIO", counted))
+            content = unpacked(counted)
             packed = not isinstance(content.raw, CountedFile)
             head = content.peek(_PEEKED)
             self.format = self.format or _BY_SUFFIX.get(suffix_of(source.name)) or self._guess(head)

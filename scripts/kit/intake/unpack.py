@@ -26,11 +26,19 @@ FOREIGN = {
     b"ARROW1": "an Arrow file",
     b"Obj\x01": "an Avro file",
 }
+# data/sample packs to a fifteenth. What packs to a two-hundredth repeats itself, or was made to fill a disk.
+MOST_GROWTH = 200
+GROWTH_COUNTS_FROM = 1 << 28  # bytes; below it, unpacking anything is harmless
 _ZSTD_WINDOW_BYTES = 1 << 27  # 128 MB: what `zstd --long` asks for, and the most memory a file may ask for
 
 
 class UnpackError(ValueError):
-    """Packed data that cannot be unpacked; the message is the file's predicate."""
+    """Packed data that cannot be unpacked; the message is the file's predicate, ``fix`` what to do."""
+
+    def __init__(self, message: str, fix: str = "pack the file again, or get it again") -> None:
+        """Keep both parts apart, as findings show them."""
+        super().__init__(message)
+        self.fix = fix
 
 
 class CountedFile(io.RawIOBase):
@@ -77,9 +85,11 @@ class CountedFile(io.RawIOBase):
 class _Unpacked(io.RawIOBase):
     """Unpacked bytes, with the library's own errors in the kit's words."""
 
-    def __init__(self, file: BinaryIO, kind: str) -> None:
+    def __init__(self, file: BinaryIO, kind: str, packed_bytes: Callable[[], int]) -> None:
         super().__init__()
         self._kind = kind
+        self._packed_bytes = packed_bytes
+        self._unpacked_bytes = 0
         if kind == "gzip":
             self._file: Any = gzip.GzipFile(fileobj=file)
         else:
@@ -96,20 +106,28 @@ class _Unpacked(io.RawIOBase):
             raise UnpackError(f"ends in the middle of its {self._kind} data") from exc
         except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as exc:
             raise UnpackError(f"holds broken {self._kind} data") from exc
+        self._unpacked_bytes += len(data)
+        if self._unpacked_bytes > max(GROWTH_COUNTS_FROM, MOST_GROWTH * self._packed_bytes()):
+            raise UnpackError(
+                f"unpacks to more than {MOST_GROWTH} times its size, which no rows do",
+                "if it is meant to, unpack it yourself and name the unpacked file",
+            )
         buffer[: len(data)] = data
         return len(data)
 
 
-def unpacked(file: BinaryIO) -> io.BufferedReader[Any]:
+def unpacked(file: CountedFile) -> io.BufferedReader[Any]:
     """Unpack gzip and zstd, told by their first bytes and not by the file's name, one inside the other too.
 
     Raises:
-        UnpackError: There are too many layers.
+        UnpackError: There are too many layers; while it is read, also that the data is broken or grows without measure.
     """
     buffered: io.BufferedReader[Any] = io.BufferedReader(cast("io.RawIOBase", file), _BUFFER_BYTES)
     for _ in range(_DEEPEST):
         kind = next((kind for magic, kind in _PACKED.items() if buffered.peek(4).startswith(magic)), None)
         if kind is None:
             return buffered
-        buffered = io.BufferedReader(_Unpacked(cast("BinaryIO", buffered), kind), _BUFFER_BYTES)
+        buffered = io.BufferedReader(
+            _Unpacked(cast("BinaryIO", buffered), kind, lambda: file.read_bytes), _BUFFER_BYTES
+        )
     raise UnpackError(f"is packed more than {_DEEPEST} times over")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from kit.config.yaml_writer import scalar
 from kit.records.history import Run, read_run
 from kit.records.numbers import finite, listed, mapping
 from kit.records.summary import Summary, summarise
+from kit.redaction import redact_all
 from kit.report.curves import Curves, curves_of
 from kit.report.lengths import Lengths, lengths_of
 from kit.report.samples import Answers, read_answers
@@ -89,6 +90,8 @@ def gather(folder: Path) -> Contents:
         RunError: The folder holds no run that can be read.
     """
     run = read_run(folder)
+    # A page is sent to others; a receipt may be of a time, or of a hand, that did not redact.
+    run = replace(run, receipt=redact_all(run.receipt))
     summary, lengths = summarise(run), lengths_of(run)
     answers = read_answers(folder, summary.started)
     return Contents(

@@ -43,7 +43,9 @@ def write_report(folder: Path) -> Written:
 def _replace(path: Path, content: bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_bytes(content)
+        aside.unlink(missing_ok=True)
+        with aside.open("xb") as file:  # never through a link
+            file.write(content)
         aside.replace(path)
     finally:
         with contextlib.suppress(OSError):

@@ -135,6 +135,10 @@ def read(folder: Path) -> Checkpoint:
     named = _NAME.match(folder.name)
     if named and int(named[1]) != content["step"]:
         raise DamagedCheckpointError(f"holds step {content['step']} under another step's name")
+    unnamed = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    unnamed = [name for name in unnamed if name != MANIFEST and name not in content["files"]]
+    if unnamed:  # what is loaded must have been hashed
+        raise DamagedCheckpointError(f"holds {', '.join(unnamed)}, which its {MANIFEST} does not name")
     for name, entry in content["files"].items():
         path = folder / name
         try:

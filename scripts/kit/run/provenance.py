@@ -21,6 +21,7 @@ from kit.audit.histogram import histogram
 from kit.audit.training_file import lengths_of
 from kit.data.dataset import EncodedFile, file_sha256
 from kit.interpreter import PROJECT_ROOT
+from kit.redaction import redact_argv
 from kit.run.process import this_process
 from kit.setup.locks import CURRENT, M4, REFERENCE, digest, packages
 from kit.setup.uv import STAMP
@@ -175,7 +176,7 @@ def describe_before(
     """Collect what is known before the first step."""
     return {
         "run_name": settings.training.run_name,
-        "argv": list(argv),
+        "argv": redact_argv(argv),
         "process": this_process(),
         "config": settings.as_mapping(),
         "origins": origins,

@@ -143,7 +143,8 @@ def write_json(path: Path, data: Any) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("wb") as file:
+        aside.unlink(missing_ok=True)
+        with aside.open("xb") as file:  # never through a link
             file.write(_render(data))
             file.flush()
             os.fsync(file.fileno())

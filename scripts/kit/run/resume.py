@@ -140,7 +140,7 @@ def _automatic(
         return Start(findings=[*damaged, refused])
     if found is None:
         return Start()
-    return _checked(found, damaged, identity, allowed)
+    return _checked(found, damaged, earlier, identity, allowed)
 
 
 def _from_path(how: str, identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
@@ -149,17 +149,31 @@ def _from_path(how: str, identity: Mapping[str, Any], allowed: Collection[str]) 
     if parent.is_dir():
         found, damaged = checkpoints.newest(parent)
         if found is not None:
-            return _checked(found, damaged, identity, allowed)
+            return _checked(found, damaged, read_receipt(path), identity, allowed)
         fix = "name another run or checkpoint: --resume PATH"
         return Start(findings=[*damaged, error("resume.none", "holds no complete checkpoint", fix, str(path))])
     try:
-        return _checked(checkpoints.read(path), [], identity, allowed)
+        found = checkpoints.read(path)
+        return _checked(found, [], read_receipt(found.folder.absolute().parent.parent), identity, allowed)
     except DamagedCheckpointError as exc:
         fix = "--resume auto takes the newest complete one"
         return Start(findings=[error("resume.damaged", f"{exc}; it is no complete checkpoint", fix, str(path))])
 
 
-def _checked(found: Checkpoint, damaged: list[Finding], identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
+def _checked(
+    found: Checkpoint,
+    damaged: list[Finding],
+    receipt: Mapping[str, Any] | None,
+    identity: Mapping[str, Any],
+    allowed: Collection[str],
+) -> Start:
+    if not _is_the_receipts(found, receipt or {}):
+        fix = (
+            f"restore it from a copy; or move it away, and --resume auto takes the one before; "
+            f"or take it as it is, without its receipt: move {found.folder} elsewhere, then --resume PATH"
+        )
+        message = "is complete, and not the one that run.json names: it was put there by something else"
+        return Start(findings=[*damaged, error("resume.not_the_runs", message, fix, str(found.folder))])
     changed = differences(found.facts.get("identity", {}), identity)
     refused = [
         _refusal(found, key, *values) for key, values in changed.items() if key not in allowed or key in CANNOT_CHANGE
@@ -167,6 +181,14 @@ def _checked(found: Checkpoint, damaged: list[Finding], identity: Mapping[str, A
     note = ok("resume.checkpoint", f"goes on after step {found.step:,}", str(found.folder))
     permitted = {key: values for key, values in changed.items() if key in allowed}
     return Start(found, [*damaged, *(refused or [note])], allowed=permitted)
+
+
+def _is_the_receipts(found: Checkpoint, receipt: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint is the one its run wrote down; a run that was killed has not written down its last."""
+    listed = receipt.get("checkpoints")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    hashes = [entry.get("manifest_sha256") for entry in entries if entry.get("name") == found.folder.name]
+    return not hashes or found.manifest_sha256 in hashes
 
 
 def _refusal(found: Checkpoint, key: str, then: Any, now: Any) -> Finding:

@@ -10,6 +10,7 @@ from kit.console import say
 from kit.durable import fsync_file
 from kit.findings import Finding, render, warning
 from kit.machine.energy import EnergyMeter
+from kit.redaction import redact
 from kit.run import checkpoints
 from kit.run.failures import explain
 from kit.run.job import METRICS
@@ -43,7 +44,7 @@ def run(job: Job, argv: Sequence[str]) -> int:
         except Exception as exc:
             finding = explain(exc)
             if receipt is not None:
-                finish(receipt, "failed", error=f"{type(exc).__name__}: {exc}")
+                finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"))
             if finding is None:
                 raise
             render([finding, *_way_on(folder)], sys.stderr)
@@ -66,6 +67,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         base_model=job.base,
         predicted=job.predicted.as_mapping() if job.predicted else None,
         identity=job.identity,
+        checkpoints=_still_there(job.start, folder, from_step),
         changes_allowed=_changes_allowed(job.start, from_step),
         steps=plan.steps,
         steps_done=from_step,
@@ -79,6 +81,13 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
     if checkpoint:
         say(f"going on after step {from_step:,}, from {checkpoint.folder}")
     return receipt
+
+
+def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
+    """Return the earlier receipt's checkpoints that this run goes on from and after: their hashes hold for it too."""
+    there = {number: path.name for number, path in checkpoints.folders(folder / "checkpoints") if number <= step}
+    listed = (start.earlier or {}).get("checkpoints", [])
+    return [entry for entry in listed if there.get(entry.get("step")) == entry.get("name")]
 
 
 def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:

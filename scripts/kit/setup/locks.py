@@ -61,7 +61,9 @@ M4 = Lock(
 DEV = Lock("dev", "locks/dev.in", "locks/dev.txt", ("--universal", *_PYTHON), installed_bytes=int(0.2 * _GB))
 # For any Python that can start the set-up, and every platform uv has a wheel for.
 UV = Lock("uv", "locks/uv.in", "locks/uv.txt", ("--universal", "--python-version", "3.9"))
-LOCKS = (REFERENCE, CURRENT, M4, DEV, UV)
+# pip-audit, for `make audit`: in .cache/pip-audit, so that what looks for vulnerabilities shapes no environment.
+AUDIT = Lock("audit", "locks/audit.in", "locks/audit.txt", ("--universal", *_PYTHON, "--only-binary", ":all:"))
+LOCKS = (REFERENCE, CURRENT, M4, DEV, UV, AUDIT)
 
 
 def digest(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +37,7 @@ def run(base: Path, tmp_path: Path) -> Path:
     settings = run_settings(base, tmp_path)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "adapter/adapter_model.safetensors").touch()
     _write(tmp_path, settings.as_mapping())
     return tmp_path
 
@@ -85,6 +87,7 @@ def test_a_checkpoint_can_take_the_adapters_place(run: Path) -> None:
     checkpoint = run / "checkpoints" / "checkpoint-100"
     checkpoint.mkdir(parents=True)
     (checkpoint / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere"}', encoding="utf-8")
+    (checkpoint / "adapter_model.safetensors").touch()
     choice = _choose(run, "--adapter", str(checkpoint))
     assert choice.adapter == checkpoint
     assert not choice.is_the_runs_own
@@ -94,6 +97,31 @@ def test_a_checkpoint_can_take_the_adapters_place(run: Path) -> None:
 def test_a_folder_without_an_adapter_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds no adapter_config\.json; name an adapter's"):
         _choose(run, "--adapter", str(tmp_path / "nothing"))
+
+
+class RunsCode:
+    """What a pickle can be: reading it calls whatever it names."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.marker), "w"))
+
+
+def test_an_adapter_in_a_format_that_can_run_code_is_refused_unread(run: Path, tmp_path: Path) -> None:
+    from kit.stack.model import load_adapter
+
+    adapter = run / "adapter"
+    (adapter / "adapter_model.safetensors").unlink()
+    (adapter / "adapter_model.bin").write_bytes(pickle.dumps(RunsCode(tmp_path / "it-ran")))
+    with pytest.raises(RunError, match=r"holds no adapter_model\.safetensors, and other formats"):
+        _choose(run)
+    with pytest.raises(RunError, match=r"holds no adapter_model\.safetensors"):
+        _choose(run, "--adapter", str(adapter))
+    with pytest.raises(FileNotFoundError, match="nothing else is read"):
+        load_adapter(None, adapter)
+    assert not (tmp_path / "it-ran").exists()
 
 
 def test_a_base_that_is_gone_is_named_with_the_fix(run: Path) -> None:

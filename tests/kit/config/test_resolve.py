@@ -237,3 +237,30 @@ def test_no_mapping_of_overrides_raises_anything_else(minimal: Path, overrides: 
 
 def test_what_a_terminal_would_obey_is_escaped(minimal: Path) -> None:
     assert _messages(minimal, ["\x1b[31m\udcff=1"])[0].startswith("command line: \\x1b[31m\\udcff is no key")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "wandb.project=hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567",
+        "wandb.entity=" + "0123456789abcdef" * 2 + "01234567",
+        "model.model_name_or_path=https://me:p4ss-w0rd@host/model",
+        "data.train_file=known-t0ken",
+    ],
+)
+def test_a_value_that_is_a_token_is_refused_without_being_shown(
+    override: str, minimal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "known-t0ken")
+    with pytest.raises(ConfigError) as raised:
+        resolve(minimal, [override])
+    (finding,) = raised.value.findings
+    key, _, value = override.partition("=")
+    assert (finding.id, finding.where) == ("config.secret", "command line")
+    assert key in finding.message
+    assert value not in str(raised.value)
+
+
+def test_a_revision_is_no_token(minimal: Path) -> None:
+    revision = "9ab6f1e2" * 5
+    assert resolve(minimal, [f"model.revision={revision}"]).settings.model.revision == revision

@@ -259,3 +259,24 @@ def test_a_broken_override_is_refused(text: str) -> None:
 )
 def test_written_values_read_back(value: Any) -> None:
     assert parse_document(f"a: {scalar(value)}", "c").values["a"] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a, *a]\n" for n in range(300)), "sets an anchor"),
+        ("a: &a\n  b: *a\n", "sets an anchor"),
+        ("a: " + "[" * 300_000, "nests deeper than 8 levels"),
+        ("a: [" + "1," * 300_000, "more than 1,000 entries"),
+        ("".join(f"k{n}: 1\n" for n in range(50_000)), "more than 1,000 entries"),
+        ("a: " + "9" * 300_000, "a text of 300,000 characters"),
+        ("? " + "x" * 20_000 + "\n: 1", "a text of 20,000 characters"),
+        ("a: !!python/object/apply:os.system [id]\n", "uses a tag"),
+    ],
+    ids=["laughs", "itself", "deep", "long list", "many keys", "number", "key", "python"],
+)
+def test_what_would_take_memory_time_or_control_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_document(text, "c.yaml")
+    assert words in raised.value.findings[0].message
+    assert len(raised.value.findings) <= 50

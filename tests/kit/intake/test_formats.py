@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from kit.data import conversations
 from kit.data.conversations import RowProblem, parse_row
-from kit.intake import json_values
+from kit.intake import json_values, unpack
 from kit.intake.formats import Stream
 from kit.intake.sources import Source
 
@@ -250,3 +250,34 @@ def test_any_json_list_is_read_back(rows: list[dict[str, str]], piece: int, inde
         patch.setattr(json_values, "_READ_BYTES", piece)
         file = io.BytesIO(json.dumps(rows, indent=indent, ensure_ascii=False).encode())
         assert [row for _, row in json_values.read_values(file)] == rows
+
+
+BOMBS = {
+    "gzip": lambda: gzip.compress(b'{"prompt": "a", "completion": "b"}\n' * 400_000),
+    "zstd": lambda: zstandard.compress(b'{"prompt": "a", "completion": "b"}\n' * 400_000),
+    "one inside the other": lambda: gzip.compress(zstandard.compress(b"{}\n" * 4_000_000)),
+    "one line": lambda: gzip.compress(b" " * 12_000_000),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_grows_without_measure_is_not_unpacked_to_its_end(
+    bomb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "GROWTH_COUNTS_FROM", 1 << 20)
+    monkeypatch.setattr(unpack, "MOST_GROWTH", 20)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(BOMBS[bomb]())
+    stream = _stream(path)
+    rows = sum(1 for _ in stream)
+    assert stream.broken is not None
+    assert "unpacks to more than 20 times its size" in str(stream.broken)
+    assert "unpack it yourself" in stream.broken.fix
+    assert rows * 3 <= (1 << 20) + 20 * path.stat().st_size + (2 << 20)  # what was read ahead, and no more
+
+
+def test_a_small_file_may_grow_as_it_likes(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"prompt": "a", "completion": "b"}\n' * 20_000))
+    stream = _stream(path)
+    assert (sum(1 for _ in stream), stream.broken) == (20_000, None)

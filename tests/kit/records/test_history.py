@@ -84,3 +84,11 @@ def test_a_receipt_that_is_none_is_an_error_with_its_path(tmp_path: Path, conten
 def test_a_run_without_an_adapter_says_its_state(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the run is interrupted and has no adapter"):
         _ = read_run(_run(tmp_path, "first", state="interrupted")).adapter
+
+
+@pytest.mark.parametrize("name", ["../..", "..", ".", "/", "a/../../b", "", "a\nb", "../" * 40 + "etc"])
+def test_a_name_that_leads_out_of_outputs_is_a_run_only_where_a_receipt_is(tmp_path: Path, name: str) -> None:
+    outputs = tmp_path / "deep" / "outputs"
+    outputs.mkdir(parents=True)
+    with pytest.raises(RunError, match="no run there"):
+        find_run(name, outputs)

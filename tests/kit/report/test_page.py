@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -230,3 +231,22 @@ def test_a_persons_matplotlibrc_changes_nothing(ordinary: Written) -> None:
     before = re.findall(r"<svg.*?</svg>", text_of(ordinary), re.DOTALL)
     with mpl.rc_context({"axes.facecolor": "red", "font.size": 30, "axes.grid": True}):
         assert re.findall(r"<svg.*?</svg>", page(ordinary.page.parent), re.DOTALL) == before
+
+
+def test_a_report_holds_no_token_although_the_receipt_does(tmp_path: Path) -> None:
+    token = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
+    folder = write_run(tmp_path / "run", state="failed", error=f"401 for {token}", argv=["a.yaml", f"--token={token}"])
+    text = write_report(folder).page.read_text(encoding="utf-8")
+    assert token not in text
+    assert "[redacted]" in text
+
+
+def test_a_report_is_never_written_through_a_link(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for name in ("report.html", f".report.html.{os.getpid()}", f".report.png.{os.getpid()}"):
+        (folder / name).symlink_to(precious)
+    written = write_report(folder)
+    assert precious.read_text() == "mine"
+    assert not written.page.is_symlink()

@@ -178,3 +178,13 @@ def test_a_manifest_is_json_for_anybody(tmp_path: Path) -> None:
     content = json.loads((_write(tmp_path, 7).folder / checkpoints.MANIFEST).read_text(encoding="utf-8"))
     assert content["schema_version"] == 1
     assert set(content["files"]) == set(FILES)
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "optimizer.safetensors"])
+def test_a_file_that_the_manifest_does_not_name_is_not_loaded(tmp_path: Path, name: str) -> None:
+    folder = _write(tmp_path, 3).folder
+    (folder / ".DS_Store").touch()
+    assert checkpoints.read(folder).step == 3
+    (folder / name).touch()
+    with pytest.raises(DamagedCheckpointError, match=f"holds {name}, which its manifest.json does not name"):
+        checkpoints.read(folder)

@@ -163,3 +163,22 @@ def test_no_environment_variables_value_is_in_it(tmp_path: Path, monkeypatch: py
     receipt = Receipt(tmp_path, **facts)
     receipt.finish("failed", error="ValueError: no")
     assert "planted-secret" not in receipt.path.read_text(encoding="utf-8")
+
+
+def test_a_token_on_the_command_line_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "known-t0ken")
+    resolved = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml")
+    argv = ["a.yaml", "--token", "short", "x=https://me:p4ss-w0rd@host", "known-t0ken"]
+    facts = describe_before(argv, resolved.settings, resolved.origins, MACHINE, STACK)
+    assert facts["argv"] == ["a.yaml", "--token", "[redacted]", "x=[redacted]", "[redacted]"]
+    assert "known-t0ken" not in json.dumps(facts, default=str)
+
+
+def test_a_receipt_is_never_written_through_a_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "run.json").symlink_to(precious)
+    (tmp_path / f".run.json.{os.getpid()}").symlink_to(precious)
+    write_json(tmp_path / "run.json", {"a": 1})
+    assert precious.read_text() == "mine"
+    assert _read(tmp_path / "run.json") == {"a": 1}

@@ -166,3 +166,30 @@ def test_a_path_to_something_else_is_refused(tmp_path: Path) -> None:
     (folder / "state.json").unlink()
     for path in (folder, tmp_path):
         assert _errors(decide(str(path), tmp_path, IDENTITY, ()))
+
+
+def _receipt_with(folder: Path, name: str, manifest_sha256: str) -> None:
+    entry = {"name": name, "step": 4, "manifest_sha256": manifest_sha256}
+    (folder / "run.json").write_text(json.dumps({"state": "interrupted", "checkpoints": [entry]}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("how", ["auto", "run", "checkpoint"])
+def test_a_checkpoint_that_is_whole_and_not_the_runs_own_is_refused(tmp_path: Path, how: str) -> None:
+    """A manifest vouches for its files, and anybody can write one: the receipt vouches for the manifest."""
+    folder = _save(tmp_path, 4)
+    way = {"auto": "auto", "run": str(tmp_path), "checkpoint": str(folder)}[how]
+    _receipt_with(tmp_path, "checkpoint-4", checkpoints.read(folder).manifest_sha256)
+    assert _errors(decide(way, tmp_path, IDENTITY, ())) == []
+    _receipt_with(tmp_path, "checkpoint-4", "0" * 64)
+    start = decide(way, tmp_path, IDENTITY, ())
+    assert start.checkpoint is None
+    (message,) = _errors(start)
+    assert "not the one that run.json names" in message
+
+
+def test_a_checkpoint_that_was_written_when_the_run_was_killed_is_gone_on_from(tmp_path: Path) -> None:
+    _receipt_with(tmp_path, "checkpoint-2", "0" * 64)
+    _save(tmp_path, 4)
+    start = decide("auto", tmp_path, IDENTITY, ())
+    assert start.checkpoint is not None
+    assert _errors(start) == []

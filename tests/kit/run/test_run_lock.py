@@ -6,6 +6,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from kit.run.run_lock import RunLock
 
 if TYPE_CHECKING:
@@ -48,3 +50,13 @@ def test_the_lock_of_a_holder_that_was_killed_is_free(tmp_path: Path) -> None:
     assert (tmp_path / ".lock").exists()
     assert mine.acquire() == []
     mine.release()
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic link"):
+        RunLock(tmp_path / "run").acquire()
+    assert precious.read_text() == "mine"
