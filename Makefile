@@ -55,7 +55,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs diff-run image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs diff-run parity image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory
 
 ##@ Start here
 help: ## show this
@@ -122,6 +122,9 @@ runs: ## list the runs on this machine (ARGS: --sort loss, --json)
 
 diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
 	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
+
+parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
+	@$(PY) scripts/parity.py $(ARGS)
 
 evaluate: ## the adapter against its base: loss, perplexity, exact match, ROUGE, samples (RUN)
 	@$(PY) scripts/evaluate.py $(if $(RUN),"$(RUN)") $(ARGS)
