@@ -16,6 +16,9 @@ RECORD ?=
 FROM ?=
 ## INPUT    data: files, folders, globs, - for standard input, hf:NAME
 INPUT ?=
+## A, B     diff-run: two runs' names or folders; without B, the newest
+A ?=
+B ?=
 ## RESUME   train: auto goes on with a stopped run, or begins where there is none (the container's default); never; a path
 RESUME ?=
 ## ARGS     handed to the script as it is
@@ -52,7 +55,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory reproduce audit
+.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory reproduce audit diff-run parity
 
 ##@ Start here
 help: ## show this
@@ -117,8 +120,14 @@ report: ## write a run's report: one page, and its curves as a picture (RUN)
 watch: ## follow a run while it goes on (RUN; ARGS: --once)
 	@$(PY) scripts/watch.py $(if $(RUN),"$(RUN)") $(ARGS)
 
-runs: ## list the runs on this machine (ARGS: --sort loss, --compare A B, --json)
+runs: ## list the runs on this machine (ARGS: --sort loss, --json)
 	@$(PY) scripts/runs.py $(ARGS)
+
+diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
+	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
+
+parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
+	@$(PY) scripts/parity.py $(ARGS)
 
 evaluate: ## the adapter against its base: loss, perplexity, exact match, ROUGE, samples (RUN)
 	@$(PY) scripts/evaluate.py $(if $(RUN),"$(RUN)") $(ARGS)

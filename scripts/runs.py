@@ -1,13 +1,12 @@
-"""List the runs on this machine, or compare two.
+"""List the runs on this machine.
 
 Run as:
     python scripts/runs.py                               (or: make runs)
     python scripts/runs.py --sort eval_loss              lowest first; --reverse turns it round
-    python scripts/runs.py --compare demo demo-2         what differs in configuration, data, stack and result
     python scripts/runs.py --json                        one JSON object
 
 Looks in outputs/, or where --outputs says. A run that says it is training and whose process is gone is shown as
-"killed?". Exit codes: 0 shown, 2 wrong use or a run that cannot be read.
+"killed?". `make diff-run A=… B=…` compares two. Exit codes: 0 shown, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -17,21 +16,20 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.console import fail, paint, say, wants_colour
-from kit.records.comparison import Difference, compare_runs
-from kit.records.history import OUTPUTS, RunError, find_run, read_run, run_folders
+from kit.command import command_parser
+from kit.console import say, wants_colour
+from kit.records.history import OUTPUTS, RunError, read_run, run_folders
 from kit.records.summary import Summary, summarise
 from kit.records.table import SORT_KEYS, as_data, sort_runs, table_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 SCHEMA_VERSION = 1
@@ -39,27 +37,18 @@ _UNLIMITED = 10_000  # columns, where no terminal limits them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """List or compare; return the exit code."""
+    """List; return the exit code."""
     options = _parser().parse_args(argv)
     try:
-        if options.compare:
-            return _compare(*options.compare, outputs=options.outputs, as_json=options.json)
         return _list(options)
-    except RunError as exc:
-        message, _, fix = str(exc).rpartition("; ")
-        return fail(message, fix)
     except KeyboardInterrupt:
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="runs.py", description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "runs.py")
     parser.add_argument("--sort", choices=SORT_KEYS, default="started", help="the column to sort by (default: started)")
     parser.add_argument("--reverse", action="store_true", help="largest first")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two runs, by name or folder")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="where the runs are (default: outputs)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
@@ -103,28 +92,6 @@ def _print_table(runs: Sequence[Summary]) -> None:
     Console(width=width, no_color=not colour, force_terminal=colour, highlight=False).print(table)
     if left_out:
         say(f"the terminal is too narrow for: {', '.join(left_out)}; --json has everything", "dim")
-
-
-def _compare(first: str, second: str, *, outputs: Path, as_json: bool) -> int:
-    runs = [read_run(find_run(name, outputs)) for name in (first, second)]
-    differences = compare_runs(*runs)
-    if as_json:
-        body = {"schema_version": SCHEMA_VERSION, "differences": [asdict(difference) for difference in differences]}
-        print(json.dumps({**body, "runs": [str(run.folder) for run in runs]}, indent=2, ensure_ascii=False))
-        return 0
-    _print_comparison(differences, *(run.name for run in runs))
-    return 0
-
-
-def _print_comparison(differences: Sequence[Difference], first: str, second: str) -> None:
-    name_width = max(len(difference.name) for difference in differences)
-    width = max(len(first), *(len(difference.first) for difference in differences))
-    print(f"{'':<{name_width}}  {first:<{width}}  {second}")
-    for group in ("config", "data", "stack", "machine", "code", "result"):
-        rows = [difference for difference in differences if difference.group == group]
-        print(paint(group, "bold", stream=sys.stdout) + ("" if rows else ": the same"))
-        for row in rows:
-            print(f"{row.name:<{name_width}}  {row.first:<{width}}  {row.second}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`make runs`: the table, its order, its width, and the comparison of two runs."""
+"""`make runs`: the table, its order, its width."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import runs
 from kit.records.history import read_run
 from kit.records.summary import summarise
 from kit.records.table import sort_runs, table_of
-from written_run import RESOLVED, write_run
+from written_run import write_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,34 +80,3 @@ def test_a_narrow_terminal_gets_fewer_columns_and_is_told_which(outputs: Path, w
     assert len(lines) == 1 + len(found)  # nothing is wrapped
     assert ("data" in left_out) == (width < 150)
     assert all(any(run.name in line for line in lines) for run in found)
-
-
-def test_two_runs_are_compared_in_what_they_ran_with_and_what_came_of_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = RESOLVED.settings.as_mapping()
-    other = {**config, "training": {**config["training"], "learning_rate": 0.5, "run_name": "b"}}
-    write_run(tmp_path / "a", loss=lambda _: 1.0)
-    write_run(tmp_path / "b", loss=lambda _: 2.0, config=other, packages={"torch": "2.1.0", "peft": "0.21.2"})
-    assert runs.main(["--outputs", str(tmp_path), "--compare", "a", "b", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["differences"]
-    differing = {(item["group"], item["name"]): (item["first"], item["second"]) for item in found}
-    assert differing["config", "training.learning_rate"] == ("0.002", "0.5")
-    assert differing["stack", "torch"] == ("2.10.0", "2.1.0")
-    assert differing["result", "loss"] == ("1.0000", "2.0000")
-    assert {name for group, name in differing if group in {"config", "data", "stack", "machine", "code"}} == {
-        "training.learning_rate",
-        "torch",
-    }
-
-
-def test_the_comparison_says_what_is_the_same(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runs.main(["--outputs", str(outputs), "--compare", "good", "bad"]) == 0
-    shown = capsys.readouterr().out
-    assert "config: the same" in shown
-    assert any(line.split() == ["loss", "0.5000", "2.5000"] for line in shown.splitlines())
-
-
-def test_a_run_that_is_not_there_is_wrong_use(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runs.main(["--outputs", str(outputs), "--compare", "good", "gud"]) == 2
-    assert "gud: no run there" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from kit.records.summary import Summary, summarise
 from kit.redaction import redact_all
 from kit.report.curves import Curves, curves_of
 from kit.report.lengths import Lengths, lengths_of
+from kit.report.parity import parity_line
 from kit.report.samples import Answers, read_answers
 from kit.report.verdict import Verdict, judge_run
 
@@ -80,6 +81,7 @@ class Contents:
     answers: Answers
     prediction: Prediction
     config: tuple[tuple[str, tuple[ConfigRow, ...]], ...]
+    parity: str
     written_at: str
 
 
@@ -103,6 +105,7 @@ def gather(folder: Path) -> Contents:
         answers=answers,
         prediction=_prediction(run, summary),
         config=config_rows(mapping(run.receipt.get("config")), mapping(run.receipt.get("origins"))),
+        parity=parity_line(run),
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

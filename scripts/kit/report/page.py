@@ -136,6 +136,7 @@ def _machine(contents: Contents) -> list[tuple[str, str]]:
         ("stack", receipt.get("stack")),
         ("attention", receipt.get("attention")),
         ("Python", receipt.get("python")),
+        ("parity", contents.parity),
     ]
     rows += [
         (name, version)

@@ -1,0 +1,97 @@
+"""Say what differs between two runs, from which step on they part, and what most likely explains it.
+
+Run as:
+    python scripts/diff_run.py demo trial          (or: make diff-run A=demo B=trial)
+    python scripts/diff_run.py demo                with the newest run
+    python scripts/diff_run.py outputs/demo elsewhere/demo --json    folders; one JSON object
+
+Compares configuration, data, code, stack, machine and image, then the results, then losses, gradient norms and
+evaluations step against step, to the last bit. Exit codes: 0 compared, whatever came of it, 2 wrong use or a run that
+cannot be read.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.command import command_parser, refuse
+from kit.console import fail, paint, say
+from kit.records.comparison import GROUPS
+from kit.records.courses import in_words
+from kit.records.history import NEWEST, OUTPUTS, RunError, find_run, read_run
+from kit.records.parting import part
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from kit.records.comparison import Difference
+    from kit.records.parting import Parting
+
+SCHEMA_VERSION = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find both runs, compare, show; return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        folders = [find_run(name, options.outputs) for name in (options.a, options.b)]
+        if folders[0].resolve() == folders[1].resolve():
+            return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two: make runs lists them")
+        runs = [read_run(folder) for folder in folders]
+    except RunError as exc:
+        return refuse(exc)
+    parting = part(*runs)
+    if options.json:
+        body = {"schema_version": SCHEMA_VERSION, "runs": [str(folder) for folder in folders], **parting.as_mapping()}
+        print(json.dumps(body, indent=2, ensure_ascii=False))
+        return 0
+    _show(parting, *(run.name for run in runs))
+    say(f"next: make report RUN={folders[0]}, make report RUN={folders[1]}", "dim")
+    return 0
+
+
+def _show(parting: Parting, first: str, second: str) -> None:
+    rows = [*parting.differences, *parting.results]
+    name_width = max(len(row.name) for row in rows)
+    width = max(len(first), *(len(row.first) for row in rows))
+    print(f"{'':<{name_width}}  {first:<{width}}  {second}")
+    for group in GROUPS:
+        _show_group(group, [row for row in parting.differences if row.group == group], name_width, width)
+    _show_group("results", parting.results, name_width, width)
+    print(_heading("the start") + f": adapter {parting.adapter_at_start}, order of the rows {parting.order_of_rows}")
+    print(_heading("step against step"))
+    for name, course in parting.traces.items():
+        print(f"{name:<{max(map(len, parting.traces))}}  {in_words(course)}")
+    print(f"\n{_heading(parting.verdict)}")
+
+
+def _show_group(name: str, rows: Sequence[Difference], name_width: int, width: int) -> None:
+    print(_heading(name) + ("" if rows else ": the same"))
+    for row in rows:
+        print(f"{row.name:<{name_width}}  {row.first:<{width}}  {row.second}")
+
+
+def _heading(text: str) -> str:
+    return paint(text, "bold", stream=sys.stdout)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(__doc__, "diff_run.py")
+    parser.add_argument("a", metavar="A", help="a run's name or folder, or newest")
+    parser.add_argument("b", metavar="B", nargs="?", default=NEWEST, help="the other; the newest without it")
+    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="where names are looked up (default: outputs)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

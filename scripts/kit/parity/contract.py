@@ -1,0 +1,130 @@
+"""What is trained, in which precisions, and how closely a machine has to agree. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.config import schema
+from kit.config.settings import Settings
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.data.dataset import load_file
+from kit.run.plan import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kit.data.encoding import EncodedRow
+    from kit.run.plan import TrainingPlan
+    from kit.stack import Stack
+
+CONVERSATIONS = Path(__file__).with_name("conversations.jsonl")
+LORA_R = 8
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Dropout is drawn from the device's own generator, so no two kinds of device have the same.
+_LORA = {"r": LORA_R, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": TARGETS, "adapter_dtype": "float32"}
+_TRAINING = {
+    "seed": 1, "max_seq_length": 96, "num_train_epochs": 3, "max_steps": 6,
+    # Four rows an update in micro-batches of two: padding, accumulation, and at the end of an epoch a filler.
+    "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
+    "gradient_checkpointing": False, "padding_free": False, "sort_within_update": False, "torch_compile": False,
+    "use_liger_kernel": False, "fp16": False, "report_to": "none",
+    # Some updates are clipped and some are not, and the decay is large: so that a wrong one shows.
+    "learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_ratio": 0.2, "optim": "adamw_torch",
+    "weight_decay": 0.1, "max_grad_norm": 1.4,
+    "logging_steps": 1, "eval_steps": 1000, "save_steps": 1000,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One precision.
+
+    Attributes:
+        name: ``float32``, ``bfloat16``, ``nf4`` or ``nf4-bfloat16``.
+        four_bit: The base is quantised to NF4, its scales once more, as in QLoRA.
+        bfloat16: Matrix products in bfloat16, as the 7B runs have them; float32 elsewhere.
+        loss_tolerance: The largest relative difference from the exact loss, over all updates.
+        gradient_tolerance: The same for gradient norms.
+    """
+
+    name: str
+    four_bit: bool
+    bfloat16: bool
+    loss_tolerance: float
+    gradient_tolerance: float
+
+    @property
+    def mathematics(self) -> str:
+        """Which of the two exact trainings it is held to: ``nf4`` has the quantised base."""
+        return "nf4" if self.four_bit else "plain"
+
+
+# How the tolerances were chosen: docs/PARITY.md.
+CASES = (
+    Case("float32", four_bit=False, bfloat16=False, loss_tolerance=5e-6, gradient_tolerance=2e-5),
+    Case("nf4", four_bit=True, bfloat16=False, loss_tolerance=5e-6, gradient_tolerance=2e-5),
+    Case("bfloat16", four_bit=False, bfloat16=True, loss_tolerance=2e-3, gradient_tolerance=1e-2),
+    Case("nf4-bfloat16", four_bit=True, bfloat16=True, loss_tolerance=2e-3, gradient_tolerance=1e-2),
+)
+
+
+def why_not(case: Case, stack: Stack, platform: str) -> str:
+    """Return why a stack cannot run a case on a platform; empty where it can."""
+    if case.four_bit and platform not in stack.four_bit_platforms:
+        where = {"m4": "Apple silicon", "cpu": "a CPU"}.get(platform, platform)
+        return f"the {stack.name} stack has no 4-bit training on {where}"
+    return ""
+
+
+def settings_for(case: Case, base: Path, output: Path, attention: str = "auto") -> Settings:
+    """Return a case's whole configuration; whatever moves a number stands here and is no default.
+
+    Args:
+        case: The precision.
+        base: The canonical model's folder.
+        output: Where the trainer may write.
+        attention: ``auto``, or one of the stack's implementations.
+    """
+    values = schema.defaults()
+    dtype = "bfloat16" if case.bfloat16 else "float32"
+    values["model"] |= {
+        "model_name_or_path": str(base), "revision": None, "torch_dtype": dtype, "attn_implementation": attention,
+    }  # fmt: skip
+    values["quantization"] |= {
+        "load_in_4bit": case.four_bit, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": dtype,
+    }  # fmt: skip
+    values["lora"] |= _LORA | {"target_modules": list(TARGETS)}
+    values["data"] |= {"train_file": str(CONVERSATIONS), "val_file": None}
+    values["training"] |= _TRAINING | {"output_dir": str(output), "run_name": "parity", "bf16": case.bfloat16}
+    return Settings.from_mapping(values)
+
+
+def plan_for(settings: Settings) -> TrainingPlan:
+    """Encode the conversations as the kit encodes any file, and lay out their updates."""
+    tokenizer = ChatTokenizer.load(settings.model.model_name_or_path)
+    encoded = load_file(CONVERSATIONS, tokenizer, settings.training.max_seq_length, processes=1)
+    return make_plan(settings, encoded.rows)
+
+
+def batch_sha256(plan: TrainingPlan) -> str:
+    """Hash ids, labels and order: what is trained on, and when."""
+    content: dict[str, Any] = {"rows": _listed(plan.rows), "order": plan.order, "updates": plan.steps}
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def settings_sha256(settings: Settings) -> str:
+    """Hash what all cases share of the configuration: no folder, no precision, no key that is younger."""
+    content = {
+        "training": {key: getattr(settings.training, key) for key in _TRAINING},
+        "lora": {key: getattr(settings.lora, key) for key in _LORA},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _listed(rows: Sequence[EncodedRow]) -> list[list[list[int]]]:
+    return [[list(row.input_ids), list(row.labels)] for row in rows]

@@ -1,0 +1,213 @@
+"""What came of the canonical training on some machine: kept as JSON, read back, compared. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.records.numbers import finite, listed, mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SCHEMA_VERSION = 1
+REFERENCE = Path(__file__).with_name("reference.json")
+
+
+class ParityError(ValueError):
+    """A file of results cannot be used; the message names it and says why, the fix after a semicolon."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a training came to, number by number.
+
+    Attributes:
+        losses: Of each update, in nats per answer token.
+        gradient_norms: Of each update, before clipping.
+        module_norms: The first update's, by kind of module over all layers.
+    """
+
+    losses: tuple[float, ...]
+    gradient_norms: tuple[float, ...]
+    module_norms: dict[str, float]
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Numbers:
+        """Read them back; what is no number is NaN, which agrees with nothing."""
+        losses, norms = (tuple(map(_number, listed(content.get(key)))) for key in ("losses", "gradient_norms"))
+        modules = {str(name): _number(value) for name, value in mapping(content.get("module_norms")).items()}
+        return cls(losses, norms, modules)
+
+    def rounded(self) -> Numbers:
+        """Round to twelve digits, which every machine's float64 agrees on."""
+
+        def short(value: float) -> float:
+            return float(f"{value:.12g}")
+
+        modules = {name: short(value) for name, value in self.module_norms.items()}
+        return Numbers(tuple(map(short, self.losses)), tuple(map(short, self.gradient_norms)), modules)
+
+    def first_update(self) -> Numbers:
+        """Return what belongs to the first update: nothing has been learnt yet, so its cause lies before."""
+        return Numbers(self.losses[:1], self.gradient_norms[:1], self.module_norms)
+
+    def gradients(self) -> dict[str, float]:
+        """Every gradient's norm by what it is called."""
+        updates = {f"update {number}": norm for number, norm in enumerate(self.gradient_norms, 1)}
+        return updates | {f"{name} in update 1": norm for name, norm in self.module_norms.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two trainings are apart: the largest relative differences, and where they are."""
+
+    loss: float
+    loss_at: str
+    gradient: float
+    gradient_at: str
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One precision on one machine.
+
+    Attributes:
+        name: Of the case.
+        numbers: None where it did not run.
+        reason: Why it did not run; empty where it did.
+        failed: It was meant to run, and broke.
+        attention: The implementation.
+        seconds: How long it took, loading included.
+    """
+
+    name: str
+    numbers: Numbers | None = None
+    reason: str = ""
+    failed: bool = False
+    attention: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One machine's result.
+
+    Attributes:
+        contract: What was trained, as hashes: see ``Canon.contract``.
+        where: The machine, the stack, the versions, the code, the date.
+        cases: In the contract's order.
+    """
+
+    contract: dict[str, str]
+    where: dict[str, Any]
+    cases: tuple[CaseResult, ...] = field(default=())
+
+    @property
+    def place(self) -> str:
+        """The machine and the stack in a few words."""
+        where = {key: self.where.get(key, "unknown") for key in ("device", "platform", "stack")}
+        return f"{where['device']} ({where['platform']}), {where['stack']} stack"
+
+    def case(self, name: str) -> CaseResult | None:
+        """Return a case's result; None where it is not there."""
+        return next((found for found in self.cases if found.name == name), None)
+
+    def numbers(self) -> dict[str, Numbers]:
+        """Return the numbers of every case that ran."""
+        return {found.name: found.numbers for found in self.cases if found.numbers is not None}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain JSON, which knows no NaN and no infinity: null."""
+        return {"schema_version": SCHEMA_VERSION, **_plain(asdict(self))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def difference(measured: Numbers, expected: Numbers) -> Difference:
+    """Compare two trainings; a number that only one of them has is infinitely far off."""
+    losses = [
+        {f"update {number}": loss for number, loss in enumerate(numbers.losses, 1)} for numbers in (measured, expected)
+    ]
+    loss, loss_at = _furthest(*losses)
+    gradient, gradient_at = _furthest(measured.gradients(), expected.gradients())
+    return Difference(loss, loss_at, gradient, gradient_at)
+
+
+def _furthest(measured: Mapping[str, float], expected: Mapping[str, float]) -> tuple[float, str]:
+    found = [(_relative(one, other), name) for name, one, other in _pairs(measured, expected)]
+    return max(found, key=lambda item: item[0], default=(math.inf, "nothing was measured"))
+
+
+def _pairs(first: Mapping[str, float], second: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
+    for name in dict.fromkeys([*second, *first]):
+        yield name, first.get(name, math.nan), second.get(name, math.nan)
+
+
+def _relative(one: float, other: float) -> float:
+    if one == other:
+        return 0.0
+    if not (math.isfinite(one) and math.isfinite(other)):
+        return math.inf
+    return abs(one - other) / max(abs(one), abs(other))
+
+
+def read_result(path: Path) -> Result:
+    """Read one machine's result.
+
+    Raises:
+        ParityError: It cannot be read, or is something else.
+    """
+    content = _read(path)
+    cases = [_case(mapping(entry)) for entry in listed(content.get("cases"))]
+    if not cases or content.get("schema_version") != SCHEMA_VERSION:
+        raise ParityError(f"{path}: holds no result of make parity; name the file that it wrote")
+    contract = {str(key): str(value) for key, value in mapping(content.get("contract")).items()}
+    return Result(contract, mapping(content.get("where")), tuple(cases))
+
+
+def read_reference(path: Path = REFERENCE) -> tuple[dict[str, str], dict[str, Numbers]]:
+    """Read what the formulas come to: the contract's hashes, and the numbers by mathematics (see ``Case``).
+
+    Raises:
+        ParityError: It cannot be read.
+    """
+    content = _read(path)
+    exact = {name: Numbers.from_json(mapping(body)) for name, body in mapping(content.get("exact")).items()}
+    return {str(key): str(value) for key, value in mapping(content.get("contract")).items()}, exact
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ParityError(f"{path}: cannot be read ({exc.strerror}); name the file that make parity wrote") from exc
+    except (ValueError, RecursionError) as exc:
+        raise ParityError(f"{path}: is not JSON ({exc}); copy it again, byte for byte") from exc
+    return mapping(content)
+
+
+def _case(entry: Mapping[str, Any]) -> CaseResult:
+    numbers = entry.get("numbers")
+    return CaseResult(
+        name=str(entry.get("name")),
+        numbers=Numbers.from_json(numbers) if isinstance(numbers, dict) else None,
+        reason=str(entry.get("reason") or ""),
+        failed=entry.get("failed") is True,
+        attention=str(entry.get("attention") or ""),
+        seconds=finite(entry.get("seconds")) or 0.0,
+    )
+
+
+def _number(value: Any) -> float:
+    found = finite(value)
+    return math.nan if found is None else found

@@ -1,0 +1,61 @@
+"""Whether the machine and the stack of a run were held to the parity contract, in one line for its report."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from kit.parity.judge import judge, verdict_of
+from kit.parity.place import result_file
+from kit.parity.results import ParityError, Result, read_reference, read_result
+from kit.records.history import OUTPUTS
+from kit.records.numbers import listed, mapping
+
+if TYPE_CHECKING:
+    from kit.records.history import Run
+
+_WHAT_FOR = "whether this machine and stack train what the formulas say"
+
+
+def parity_line(run: Run) -> str:
+    """Say what ``make parity`` found with a run's platform, device, stack and versions, or how to run it."""
+    stack, platform = str(run.receipt.get("stack")), str(run.receipt.get("platform"))
+    command = "make parity STACK=reference" if stack == "reference" else "make parity"
+    for folder in dict.fromkeys((run.folder.parent, OUTPUTS)):
+        try:
+            result = read_result(result_file(folder, stack, platform))
+            contract, exact = read_reference()
+        except ParityError:
+            continue
+        if result.contract != contract:
+            return f"not run with this revision of the kit: {command} shows {_WHAT_FOR}"
+        if unlike := _unlike(result, run.receipt):
+            return f"not run with what trained this run ({unlike}): {command} shows {_WHAT_FOR}"
+        findings = judge(result, contract, exact)
+        return f"{verdict_of(result, findings, exact)} ({str(result.where.get('measured_at'))[:10]})"
+    return f"not run: {command} shows {_WHAT_FOR}"
+
+
+def _unlike(result: Result, receipt: dict[str, Any]) -> str:
+    """Name what was another when parity was measured; empty where nothing was."""
+    packages = {_canonical(str(name)): version for name, version in mapping(receipt.get("packages")).items()}
+    for name, version in mapping(result.where.get("versions")).items():
+        if name != "wandb" and packages.get(_canonical(name)) != version:
+            return f"{name} was {version}"
+    device = _device(receipt)
+    measured_on = result.where.get("device")
+    return "" if device in {None, measured_on} else f"the device was {measured_on}"
+
+
+def _device(receipt: dict[str, Any]) -> Any:
+    machine = mapping(receipt.get("machine"))
+    nvidia = mapping(machine.get("nvidia"))
+    gpus, visible = listed(nvidia.get("gpus")), nvidia.get("visible")
+    if receipt.get("platform") in {"h100", "cuda"} and gpus:
+        first = visible[0] if isinstance(visible, list) and visible else 0
+        return mapping(gpus[first] if isinstance(first, int) and first < len(gpus) else None).get("name")
+    return machine.get("cpu_model")
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,141 @@
+"""Train a small canonical model here and say how closely every number agrees with the formulas.
+
+Run as:
+    python scripts/parity.py                             (or: make parity, make parity STACK=reference)
+    python scripts/parity.py --against theirs.json       and with what another machine measured
+    python scripts/parity.py --from mine.json --against theirs.json    two files; nothing is trained
+    python scripts/parity.py --attention eager           with this attention instead of the one a run would take
+    python scripts/parity.py --cpu                       on the CPU, also where there is a GPU
+    python scripts/parity.py --json                      one JSON object
+    python scripts/parity.py --record                    compute the formulas again and write the reference
+
+Writes outputs/parity-STACK-PLATFORM.json: hand it to whoever has another machine; the reports of runs show it. What is
+trained, and where the tolerances come from: docs/PARITY.md. Exit codes: 0 it agrees, 1 it does not, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+from kit.interpreter import use_project_python
+
+if __name__ == "__main__":
+    use_project_python()
+
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.command import command_parser, refuse
+from kit.console import fail, paint, say
+from kit.findings import as_json, has_errors, render, summary
+from kit.machine.platforms import judge as judge_machine
+from kit.machine.probe import probe
+from kit.parity.contract import CASES
+from kit.parity.judge import agreement, judge, judge_pair, verdict, verdict_of
+from kit.parity.place import describe_place, result_file
+from kit.parity.results import REFERENCE, ParityError, Result, read_reference, read_result
+from kit.quiet_libraries import quiet_imports
+from kit.records.history import OUTPUTS
+from kit.run.receipt import write_json
+from kit.stack import installed_stack
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure or read, judge, report; return the exit code."""
+    options = _parser().parse_args(argv)
+    if options.measured is None and installed_stack().name == "none":
+        return fail("torch and transformers are not installed", "make setup")
+    try:
+        return _record() if options.record else _agree(options)
+    except ParityError as exc:
+        return refuse(exc)
+    except OSError as exc:
+        return fail(f"{exc.filename}: cannot be written ({exc.strerror})", "make room, or the folder yours")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _agree(options: argparse.Namespace) -> int:
+    theirs = read_result(options.against) if options.against else None
+    contract, exact = read_reference()
+    mine = read_result(options.measured) if options.measured else _measure(options)
+    findings = judge(mine, contract, exact)
+    sentences = [verdict_of(mine, findings, exact)]
+    if theirs is not None:
+        between = judge_pair(mine, theirs)
+        sentences.append(verdict(mine, f"the other file, {theirs.place}", between, agreement(mine, theirs.numbers())))
+        findings += between
+    failed = has_errors(findings) or not any(finding.severity == "ok" for finding in findings)
+    if options.json:
+        print(as_json(findings, agrees=not failed, sentences=sentences, result=mine.as_json()))
+        return int(failed)
+    render(findings)
+    for sentence in sentences:
+        print(f"\n{paint(sentence, 'red' if failed else 'green', 'bold', stream=sys.stdout)}", end="")
+    print(f" ({summary(findings)})")
+    if theirs is None and not failed:
+        say('next: hand the file in outputs/ to the other machine: make parity ARGS="--against FILE"', "dim")
+    return int(failed)
+
+
+def _measure(options: argparse.Namespace) -> Result:
+    """Train every case the stack can, and keep what came of it."""
+    # The first GPU only, as a run does.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    machine, stack = probe(), installed_stack()
+    platform = "cpu" if options.cpu else judge_machine(machine).platform
+    path = options.out or result_file(OUTPUTS, stack.name, platform, options.attention)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    say(f"{stack.name} stack on {platform}: loading the libraries …", "dim")
+    with quiet_imports():
+        from kit.parity.measure import Canon, run_case
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        canon = Canon(Path(folder))
+        results = []
+        for case in CASES:
+            say(f"{case.name} …", "dim")
+            results.append(run_case(canon, case, platform, options.attention))
+        result = Result(canon.contract, describe_place(machine, platform, stack), tuple(results))
+    write_json(path, result.as_json())
+    say(f"written: {path}", "dim")
+    return result
+
+
+def _record() -> int:
+    """Write the reference anew: what the formulas come to."""
+    say("computing in float64 …", "dim")
+    with quiet_imports():
+        from kit.parity.measure import Canon
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        canon = Canon(Path(folder))
+        exact = {name: asdict(numbers.rounded()) for name, numbers in canon.exact().items()}
+        write_json(REFERENCE, {"schema_version": 1, "contract": canon.contract, "exact": exact})
+    print(f"{REFERENCE}: written. Next: make parity, on both stacks, and commit it")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(__doc__, "parity.py")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="another machine's result")
+    parser.add_argument("--from", dest="measured", type=Path, metavar="FILE", help="a result instead of this machine")
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        choices=("auto", *installed_stack().attention_implementations),
+        help="default: what a run takes",
+    )
+    parser.add_argument("--cpu", action="store_true", help="on the CPU, also where there is a GPU")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: outputs/parity-STACK-PLATFORM.json")
+    parser.add_argument("--record", action="store_true", help="write the reference anew")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
