@@ -91,7 +91,7 @@ config: ## print a configuration as it will run, with the origin of each value (
 verify: ## compute every checksum of a run again (RUN)
 	@$(PY) scripts/verify.py $(RUN) $(ARGS)
 
-train: ## train (CONFIG, SET, RESUME)
+train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit)
 	@$(PY) scripts/train.py $(CONFIG) $(SET) $(RESUMED) $(ARGS)
 
 # PyTorch lets MPS take 1.7 times Metal's working set: with two thirds of 32 GB, 22.9 GB x 1.7 = 38.9 GB, beyond the

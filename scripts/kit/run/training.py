@@ -10,7 +10,8 @@ from kit.console import say
 from kit.durable import fsync_file
 from kit.findings import Finding, render, warning
 from kit.run import checkpoints
-from kit.run.failures import explain
+from kit.run.auto_fit import PENDING, BeginAgainError, fit_after, may_go_on
+from kit.run.failures import RehearsalError, explain
 from kit.run.job import METRICS
 from kit.run.part import Part, finish
 from kit.run.receipt import Receipt, describe_before, describe_data
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def run(job: Job, argv: Sequence[str]) -> int:
-    """Train a job to its end, to a signal or to a failure; return the exit code."""
+    """Train a job to its end, to a signal or to a failure; return the exit code.
+
+    Raises:
+        BeginAgainError: Other settings were chosen; the same command is to begin again in a fresh process.
+    """
     folder = job.resolved.settings.run_directory
     stop = StopRequest()
     receipt: Receipt | None = None
@@ -39,13 +44,29 @@ def run(job: Job, argv: Sequence[str]) -> int:
             say("stopped before a step was done; nothing is lost", "yellow")
             return stop.exit_code
         except Exception as exc:
-            finding = explain(exc)
+            finding = explain(exc, job)
             if receipt is not None:
                 finish(receipt, "failed", error=f"{type(exc).__name__}: {exc}")
+                if isinstance(exc, RehearsalError):
+                    _fit_and_begin_again(job, receipt, exc)
             if finding is None:
                 raise
             render([finding, *_way_on(folder)], sys.stderr)
             return 1
+
+
+def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> None:
+    """Write down what fits, where other settings may be taken and some do.
+
+    Raises:
+        BeginAgainError: They are to be taken now.
+    """
+    fit = fit_after(job, exc.refusal) if may_go_on(job) else None
+    if fit is None:
+        return
+    receipt.update(auto_fit=[item.as_mapping() for item in (*job.fits, fit)], **{PENDING: True})
+    say(f"{exc}\n--auto-fit: beginning again with {fit.words}: the same updates", "yellow")
+    raise BeginAgainError from exc
 
 
 def _begin(job: Job, argv: Sequence[str]) -> Receipt:
@@ -64,6 +85,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         predicted=job.predicted.as_mapping() if job.predicted else None,
         identity=job.identity,
         changes_allowed=_changes_allowed(job.start, from_step),
+        auto_fit=[fit.as_mapping() for fit in job.fits],
         steps=plan.steps,
         steps_done=from_step,
         # A run that goes on did not see how its adapter began.
