@@ -149,7 +149,7 @@ def _rows(number: int | None) -> int | None:
 def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, rows: int | None) -> Planned:
     settings = resolved.settings
     platform = target.judgement.platform
-    attention = stack.planned_attention(settings.model.attn_implementation, platform)
+    attention = stack.planned_attention(settings, platform)
     name = "current" if stack.name == "none" else stack.name
     device = Device(target.machine, platform, target.judgement.gpu, name, attention)
     workloads, words = workloads_for(settings, None if rows else read_rows(settings), rows)

@@ -97,7 +97,7 @@ def _kit(settings: Settings, plan: TrainingPlan, device: str, clock: _StepClock,
 
     platform = "h100" if device == "cuda" else "cpu"
     model = attach_adapter(load_base_model(settings, platform), settings)
-    attention = installed_stack().resolve_attention(settings.model.attn_implementation, platform)
+    attention = installed_stack().attention_of(settings, platform)
     return build_trainer(model, settings, plan, platform, [clock]), attention
 
 

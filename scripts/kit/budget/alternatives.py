@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kit.budget.plan import RunPlan, plan_run
+from kit.stack import VARIABLE_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.model.shape import ModelShape
 
-# Attention that takes rows laid end to end without a mask.
-_VARIABLE_LENGTH = frozenset({"flash_attention_3", "flash_attention_2", "flex_attention"})
 _LAYERS_APART = (1, 2, 3, 4, 6, 8)
 _SHORTEST_ROW = 128  # tokens
 
@@ -160,7 +159,7 @@ def _same_update(settings: Settings, device: Device) -> Iterator[dict[str, Any]]
     # transformers 4.36 checkpoints all layers or none.
     apart = _LAYERS_APART if device.stack == "current" else (1,)
     end_to_end = {settings.training.padding_free}
-    if device.stack == "current" and device.attention in _VARIABLE_LENGTH:
+    if device.stack == "current" and device.attention in VARIABLE_LENGTH:
         end_to_end.add(True)
     for rows in (rows for rows in range(1, batch_size + 1) if batch_size % rows == 0):
         for layers in (0, *apart):

@@ -146,5 +146,5 @@ def plan_training(
 
 def device_for(settings: Settings, judgement: Judgement, machine: Machine, stack: Stack) -> Device:
     """Return what a configuration runs on, with the attention it would have there."""
-    attention = stack.planned_attention(settings.model.attn_implementation, judgement.platform)
+    attention = stack.planned_attention(settings, judgement.platform)
     return Device(machine, judgement.platform, judgement.gpu, stack.name, attention)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kit.console import say
 from kit.durable import fsync_file
 from kit.findings import Finding, render, warning
+from kit.machine.platforms import judge
 from kit.run import checkpoints
 from kit.run.auto_fit import PENDING, BeginAgainError, fit_after, may_go_on
 from kit.run.failures import RehearsalError, explain
@@ -16,6 +17,7 @@ from kit.run.job import METRICS
 from kit.run.part import Part, finish
 from kit.run.receipt import Receipt, describe_before, describe_data
 from kit.run.stop import StoppedError, StopRequest
+from kit.stack.attention import choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +76,8 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
     folder = settings.run_directory
     from_step = checkpoint.step if checkpoint else 0
     _prepare_folder(folder, job.start)
+    gpu = judge(job.machine).gpu
+    attention = choose(settings, job.stack, job.platform, gpu.compute_capability if gpu else None)
     receipt = Receipt(
         folder,
         earlier=job.start.earlier,
@@ -85,6 +89,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         predicted=job.predicted.as_mapping() if job.predicted else None,
         identity=job.identity,
         changes_allowed=_changes_allowed(job.start, from_step),
+        attention_choice=attention.as_mapping(),
         auto_fit=[fit.as_mapping() for fit in job.fits],
         steps=plan.steps,
         steps_done=from_step,
@@ -95,6 +100,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
         f" -> {folder}"
     )
+    say(attention.line(job.platform))
     if checkpoint:
         say(f"going on after step {from_step:,}, from {checkpoint.folder}")
     return receipt
