@@ -18,7 +18,6 @@ from kit.interpreter import PROJECT_ROOT, use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import functools
 import os
 import sys
@@ -32,6 +31,7 @@ from kit.bench.child import Bench
 from kit.bench.peers import PEERS, Peer, environments, version_in
 from kit.bench.results import draw, fastest, markdown, with_ratios
 from kit.bench.variants import BASE, BASELINE, CEILING, KIT, SCALES, VARIANTS, Variant
+from kit.command import command_parser
 from kit.console import fail, say
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
@@ -39,6 +39,7 @@ from kit.run.receipt import describe_code, write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
 LEFT_OUT = "left out: no time"
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__, "benchmark.py")
     parser.add_argument("--scale", choices=SCALES, help="7b on a GPU, small on a CPU")
     parser.add_argument("--variants", nargs="*", choices=[variant.name for variant in VARIANTS], metavar="NAME")
     keys = sorted({peer.key for peer in PEERS})

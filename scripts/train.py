@@ -21,12 +21,12 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.budget.plan import plan_training
+from kit.command import command_parser, found_and_fix
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
 from kit.console import fail, say
@@ -50,6 +50,7 @@ from kit.stack import installed_stack
 from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 
@@ -76,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         try:
             job = _job(resolved, fits, target, preflight, options)
         except ModelFileError as exc:
-            found, _, fix = str(exc).rpartition("; ")
-            return _refuse([*findings, error("model.weights", found, fix)])
+            return _refuse([*findings, error("model.weights", *found_and_fix(exc))])
         findings += job.start.findings + _forgotten_fit(job)
         if has_errors(findings):
             return _refuse(findings)
@@ -114,9 +114,7 @@ def _run(job: Job, argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "train.py")
     add_config_arguments(parser)
     parser.add_argument("--require", choices=PLATFORMS, help="refuse to run on any other platform")
     parser.add_argument(
