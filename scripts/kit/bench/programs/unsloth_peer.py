@@ -21,11 +21,7 @@ from typing import Any
 def columns_of(job: dict[str, Any]) -> dict[str, list[list[int]]]:
     """Return the job's rows as columns, in the order they are trained in."""
     rows = job["rows"]
-    return {
-        "input_ids": [row["input_ids"] for row in rows],
-        "attention_mask": [[1] * len(row["input_ids"]) for row in rows],
-        "labels": [row["labels"] for row in rows],
-    }
+    return {"input_ids": [row["input_ids"] for row in rows], "labels": [row["labels"] for row in rows]}
 
 
 def result_of(job: dict[str, Any], ends: list[float], found: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +45,7 @@ def main() -> None:
     import torch
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
-    from transformers import DataCollatorForSeq2Seq, TrainerCallback
+    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     ends: list[float] = []
@@ -85,15 +81,14 @@ def main() -> None:
         model=model,
         processing_class=tokenizer,
         train_dataset=dataset,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
+        # No collator of ours: with its own, rows are laid end to end without padding.
         args=SFTConfig(
             output_dir="out",
             per_device_train_batch_size=job["rows_at_once"],
             gradient_accumulation_steps=job["accumulation"],
             max_steps=job["steps"],
-            max_length=None,
+            max_length=job["length"],
             dataset_kwargs={"skip_prepare_dataset": True},
-            remove_unused_columns=False,
             optim=job["optim"],
             learning_rate=job["learning_rate"],
             bf16=True,
