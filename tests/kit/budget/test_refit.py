@@ -109,3 +109,20 @@ def test_a_model_too_small_for_time_keeps_its_micro_batch_large_and_recomputes_l
         "training.per_device_train_batch_size": 4,
         "training.gradient_accumulation_steps": 8,
     }
+
+
+def test_what_took_several_times_its_plan_is_taken_to_do_so_again() -> None:
+    question = _question(per_device_train_batch_size=8, gradient_accumulation_steps=2)
+    moving = question.answer({}).plan.peak.moving_bytes
+    standing = round(4.2 * GB)
+    found = nearest_that_fits(question, Refusal(8, 4096, standing, standing + 4 * moving, standing + 2 * moving))
+    assert found is not None
+    assert found.plan.peak.moving_bytes < 0.45 * moving
+
+
+def test_a_refusal_that_nothing_explains_leads_to_a_third_less() -> None:
+    question = _question(per_device_train_batch_size=4, gradient_checkpointing=False)
+    moving = question.answer({}).plan.peak.moving_bytes
+    found = nearest_that_fits(question, _refusal(reached=5.0, room=500.0))
+    assert found is not None
+    assert 0.4 * moving < found.plan.peak.moving_bytes <= moving * 2 / 3
