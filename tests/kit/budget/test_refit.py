@@ -121,8 +121,8 @@ def test_what_took_several_times_its_plan_is_taken_to_do_so_again() -> None:
 
 
 def test_a_refusal_that_nothing_explains_leads_to_a_third_less() -> None:
-    question = _question(per_device_train_batch_size=4, gradient_checkpointing=False)
+    question = _question(per_device_train_batch_size=1, gradient_accumulation_steps=16, gradient_checkpointing=False)
     moving = question.answer({}).plan.peak.moving_bytes
     found = nearest_that_fits(question, _refusal(reached=5.0, room=500.0))
     assert found is not None
-    assert 0.4 * moving < found.plan.peak.moving_bytes <= moving * 2 / 3
+    assert 0.3 * moving < found.plan.peak.moving_bytes <= moving * 2 / 3
