@@ -97,7 +97,7 @@ verify: ## compute every checksum of a run again (RUN)
 reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: where files are; ARGS: --check-only, --out)
 	@$(PY) scripts/reproduce.py $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
 
-train: ## train (CONFIG, SET, RESUME)
+train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit)
 	@$(PY) scripts/train.py $(CONFIG) $(SET) $(RESUMED) $(ARGS)
 
 # PyTorch lets MPS take 1.7 times Metal's working set: with two thirds of 32 GB, 22.9 GB x 1.7 = 38.9 GB, beyond the

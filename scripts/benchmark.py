@@ -4,6 +4,8 @@ Run as:
     python scripts/benchmark.py                       under ten minutes; trl's own defaults first and last
     python scripts/benchmark.py --scale small         the CPU's scale, which only shows that everything runs
     python scripts/benchmark.py --variants "kit defaults" "rows end to end"
+    python scripts/benchmark.py --profile             also: what the fastest variant's steps consist of
+    python scripts/benchmark.py --peers               the kit and trl alone; by default also Unsloth, in .cache/bench
 
 Writes outputs/bench/gpu-SCALE.json and .png and prints the table. Nothing is downloaded; the 7B base is written once to
 models/ (14.5 GB). Exit codes: 0 measured, 1 a variant failed other than by memory, 2 wrong use.
@@ -16,18 +18,20 @@ from kit.interpreter import PROJECT_ROOT, use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
-import json
+import functools
 import os
-import subprocess
 import sys
-import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.bench.results import draw, markdown, with_ratios
-from kit.bench.variants import BASE, BASELINE, CEILING, SCALES, VARIANTS, Variant
+from kit.bench import bottleneck
+from kit.bench.child import Bench
+from kit.bench.peers import PEERS, Peer, environments, version_in
+from kit.bench.results import draw, fastest, markdown, with_ratios
+from kit.bench.variants import BASE, BASELINE, CEILING, KIT, SCALES, VARIANTS, Variant
+from kit.command import command_parser
 from kit.console import fail, say
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
@@ -36,55 +40,11 @@ from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
+    from collections.abc import Callable, Sequence
 
-OUT_OF_MEMORY = "out of memory"
 LEFT_OUT = "left out: no time"
-_CHILD_LIMIT = 300  # seconds for one variant on one workload
-
-
-class Bench:
-    """Runs variants one after the other, each in a process of its own."""
-
-    def __init__(self, scale: str, device: str, base: Path) -> None:
-        """Measure at ``scale`` on ``device``, with the random base in ``base``."""
-        self.scale, self.device, self.base = scale, device, base
-        self.broken = False
-
-    def child(self, variant: str, workload: str = "") -> dict[str, Any]:
-        """Run one child; a failure is a row that says why."""
-        with tempfile.TemporaryDirectory() as folder:
-            result = Path(folder) / "result.json"
-            spec = {
-                "variant": variant,
-                "workload": workload,
-                "scale": self.scale,
-                "device": self.device,
-                "base": str(self.base),
-                "result": str(result),
-            }
-            (Path(folder) / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-            command = [sys.executable, "-m", "kit.bench.one_row", f"{folder}/spec.json"]
-            environment = {
-                **os.environ,
-                "PYTHONPATH": str(PROJECT_ROOT / "scripts"),
-                "HF_HUB_OFFLINE": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-            }
-            try:
-                done = subprocess.run(
-                    command, env=environment, capture_output=True, text=True, timeout=_CHILD_LIMIT, check=False
-                )
-            except subprocess.TimeoutExpired:
-                self.broken = True
-                return {"variant": variant, "workload": workload, "failed": f"stopped after {_CHILD_LIMIT} s"}
-            if done.returncode == 0:
-                return dict(json.loads(result.read_text(encoding="utf-8")))
-        if "OutOfMemoryError" in done.stderr:
-            return {"variant": variant, "workload": workload, "failed": OUT_OF_MEMORY}
-        self.broken = True
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return {"variant": variant, "workload": workload, "failed": reason[:200]}
+_WORKLOADS = ("full", "ragged")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("the 7b scale needs an NVIDIA GPU", "--scale small")
     if installed_stack().name != "current":
         return fail("the levers are the current stack's", "make setup STACK=current")
+    peers = [peer for peer in PEERS if peer.key in options.peers]
+    pythons, reasons = environments(peers, on_cuda=scale == "7b")
     bench = Bench(scale, device, options.base or Path("models") / f"bench-{scale}-{device}")
     say(f"{judgement.platform}: {judgement.reason}; a random base in {bench.base}", "bold")
     started = time.monotonic()
@@ -107,8 +69,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "failed" in outcome:
             return fail(f"{step}: {outcome['failed']}", "free disk or memory, then run it again")
     ceiling = outcome["matmul_flop_per_second"]
-    measured = _measure_all(bench, _chosen(options.variants, device), started, options.limit)
+    runs = _runs(bench, _chosen(options.variants, device), peers, pythons)
+    measured = _measure_all(runs, started, options.limit)
+    measured += [
+        {"variant": peer.name, "workload": workload, "failed": reasons[peer.key]}
+        for peer in peers
+        if peer.key in reasons
+        for workload in _WORKLOADS
+    ]
     rows = with_ratios(measured, ceiling, SCALES[scale])
+    ours = [variant.name for variant in VARIANTS if variant.name != BASELINE]
+    best = fastest(rows, ours) if options.profile else None
+    profiled = bench.child(best["variant"], best["workload"], profile=True) if best else None
     folder = Path("outputs/bench")
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -117,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "platform": judgement.platform,
         "device": judgement.reason,
         "versions": installed_stack().versions,
+        "peers": {key: version_in(python, key) for key, python in pythons.items()},
+        "profile": profiled,
         "matmul_flop_per_second": ceiling,
         "seconds": round(time.monotonic() - started, 1),
         **describe_code(),
@@ -124,14 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(folder / f"gpu-{scale}.json", {**facts, "rows": rows})
     draw(rows, folder / f"gpu-{scale}.png")
     print(markdown(rows))
+    if profiled:
+        print(f"profile: {profiled['failed']}" if "failed" in profiled else "\n".join(bottleneck.lines(profiled)))
     print(f"matrix product: {ceiling / 1e12:.2f} TFLOP/s; written: {folder}/gpu-{scale}.json and .png")
     return 1 if bench.broken else 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__, "benchmark.py")
     parser.add_argument("--scale", choices=SCALES, help="7b on a GPU, small on a CPU")
     parser.add_argument("--variants", nargs="*", choices=[variant.name for variant in VARIANTS], metavar="NAME")
+    keys = sorted({peer.key for peer in PEERS})
+    parser.add_argument("--peers", nargs="*", default=keys, choices=keys, metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--profile", action="store_true", help="profile three steps of the fastest variant")
     parser.add_argument("--limit", type=float, default=540, metavar="SECONDS", help="start no variant after this")
     parser.add_argument("--base", type=Path, help="where the random base is kept")
     return parser
@@ -145,22 +124,49 @@ def _chosen(names: Sequence[str] | None, device: str) -> list[Variant]:
     return [variant for variant in wanted if variant.name not in left_out]
 
 
-def _measure_all(bench: Bench, variants: Sequence[Variant], started: float, limit: float) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Run:
+    """One row of the table, to be measured; the last of them is the baseline once more, for which room is kept."""
+
+    name: str
+    workload: str
+    measure: Callable[[], dict[str, Any]]
+    is_kept_room_for: bool = False
+
+
+def _runs(bench: Bench, variants: Sequence[Variant], peers: Sequence[Peer], pythons: dict[str, str]) -> list[_Run]:
+    """Return what is measured, in its order: the baseline, the kit as it comes, the peers, each lever, the baseline."""
+    runs = [_run(bench, variant, workload) for variant in variants for workload in variant.workloads]
+    others = [
+        _Run(peer.name, workload, functools.partial(bench.peer, peer, pythons[peer.key], workload))
+        for peer in peers
+        if peer.key in pythons
+        for workload in _WORKLOADS
+    ]
+    first = sum(run.name in {BASELINE, KIT} for run in runs)
+    baseline = [variant for variant in variants if variant.name == BASELINE]
+    again = [_run(bench, variant, workload, last=True) for variant in baseline for workload in variant.workloads]
+    return [*runs[:first], *others, *runs[first:], *again]
+
+
+def _run(bench: Bench, variant: Variant, workload: str, *, last: bool = False) -> _Run:
+    return _Run(variant.name, workload, functools.partial(bench.child, variant.name, workload), last)
+
+
+def _measure_all(runs: Sequence[_Run], started: float, limit: float) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     longest = 0.0
-    baseline = [variant for variant in variants if variant.name == BASELINE]
-    for position, variant in enumerate([*variants, *baseline]):
-        is_last = position == len(variants)
-        for workload in variant.workloads:
-            spare = limit - (time.monotonic() - started)
-            # Room is kept for the baseline's second run, without which the first proves nothing.
-            if not is_last and spare < longest * (1 + 2 * len(baseline)):
-                rows.append({"variant": variant.name, "workload": workload, "failed": LEFT_OUT})
-                continue
-            say(f"{variant.name}, {workload} rows …", "dim")
-            began = time.monotonic()
-            rows.append(bench.child(variant.name, workload))
-            longest = max(longest, time.monotonic() - began)
+    # Without the baseline's second run the first proves nothing.
+    kept = sum(run.is_kept_room_for for run in runs)
+    for run in runs:
+        spare = limit - (time.monotonic() - started)
+        if not run.is_kept_room_for and spare < longest * (1 + kept):
+            rows.append({"variant": run.name, "workload": run.workload, "failed": LEFT_OUT})
+            continue
+        say(f"{run.name}, {run.workload} rows …", "dim")
+        began = time.monotonic()
+        rows.append(run.measure())
+        longest = max(longest, time.monotonic() - began)
     return rows
 
 

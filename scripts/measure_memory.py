@@ -19,27 +19,25 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import json
 import sys
 from typing import TYPE_CHECKING
 
 from kit.budget.cases import Compared, cases, compare
+from kit.command import command_parser
 from kit.console import fail, paint, say
 from kit.quiet_libraries import quiet_imports
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 SCHEMA_VERSION = 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "measure_memory.py")
     parser.add_argument("--small", action="store_true", help="small models on the CPU, also where there is a GPU")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="the cases with these numbers")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

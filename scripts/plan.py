@@ -21,7 +21,6 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from kit.budget.plan import Device, RunPlan, plan_run
 from kit.budget.rows import read_rows, workloads_for
 from kit.budget.show import alternative_lines, memory_lines, time_lines
 from kit.budget.write import write_config
-from kit.command import refuse
+from kit.command import command_parser, refuse
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import fail, paint, say
@@ -43,6 +42,7 @@ from kit.stack import Stack, installed_stack, stack_named
 from kit.verdict import Target, add_target_arguments, next_command, target_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from kit.config.resolve import Resolved
@@ -77,10 +77,7 @@ class Planned:
 
 
 def _parser() -> argparse.ArgumentParser:
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "plan.py")
     add_target_arguments(parser)
     parser.add_argument(
         "--stack", choices=("current", "reference"), help="plan for this stack; without it, the installed"
@@ -149,7 +146,7 @@ def _rows(number: int | None) -> int | None:
 def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, rows: int | None) -> Planned:
     settings = resolved.settings
     platform = target.judgement.platform
-    attention = stack.planned_attention(settings.model.attn_implementation, platform)
+    attention = stack.planned_attention(settings, platform)
     name = "current" if stack.name == "none" else stack.name
     device = Device(target.machine, platform, target.judgement.gpu, name, attention)
     workloads, words = workloads_for(settings, None if rows else read_rows(settings), rows)

@@ -6,6 +6,7 @@ Run as:
     python scripts/train.py configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower-rate
     python scripts/train.py configs/training_config_m4.yaml --require m4
     python scripts/train.py configs/training_config_m4.yaml --resume auto          go on where it was stopped
+    python scripts/train.py configs/training_config_h100.yaml --auto-fit           the same updates, so that they fit
 
 Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, checkpoints/ and, at the end, adapter/.
 A resumed run ends as one that was never stopped; docs/RELIABILITY.md says what that was tested with.
@@ -20,26 +21,28 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.budget.plan import plan_training
+from kit.command import command_parser, found_and_fix
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
 from kit.console import fail, say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
-from kit.findings import Finding, error, has_errors, render, run_check, summary
+from kit.findings import Finding, error, has_errors, render, run_check, summary, warning
 from kit.machine.platforms import PLATFORMS
 from kit.model.files import ModelFileError
 from kit.model.weights import describe_base
 from kit.preflight import Preflight, check_run, run_directory_findings
 from kit.report import after_run
+from kit.run.auto_fit import BeginAgainError, Fit, applied, begin_again, check_fitted, is_pending, recorded
 from kit.run.disk_space import space_findings
 from kit.run.job import Job
 from kit.run.plan import make_plan
+from kit.run.receipt import read_receipt
 from kit.run.resume import Start, decide, identity_of
 from kit.run.run_lock import RunLock
 from kit.run.training import run
@@ -47,6 +50,7 @@ from kit.stack import installed_stack
 from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 
@@ -62,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     except ConfigError as exc:
         render(exc.findings, sys.stderr)
         return exc.exit_code
-    preflight, findings = _check(resolved, target, options)
+    resolved, fits = _recall(resolved, options)
+    resolved, fits, preflight, findings = _check(resolved, fits, target, options)
     if has_errors(findings):
         return _refuse(findings)
     lock = RunLock(resolved.settings.run_directory)
@@ -70,33 +75,54 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         # Looked at again under the lock: another run may have begun or ended there since.
         findings += run_check(lock.acquire, "run.lock") or _folder_findings(resolved, options)
         try:
-            job = _job(resolved, target, preflight, options)
+            job = _job(resolved, fits, target, preflight, options)
         except ModelFileError as exc:
-            found, _, fix = str(exc).rpartition("; ")
-            return _refuse([*findings, error("model.weights", found, fix)])
-        findings += job.start.findings
+            return _refuse([*findings, error("model.weights", *found_and_fix(exc))])
+        findings += job.start.findings + _forgotten_fit(job)
         if has_errors(findings):
             return _refuse(findings)
         render([finding for finding in findings if finding.severity == "warning"], sys.stderr)
         if job.start.is_finished:
             say(f"{resolved.settings.run_directory}: this run is finished already; nothing to do", "green")
             return 0
-        try:
-            return run(job, list(argv if argv is not None else sys.argv[1:]))
-        finally:
-            after_run(resolved.settings.run_directory)
+        return _run(job, list(argv if argv is not None else sys.argv[1:]))
+    except BeginAgainError:
+        lock.release()
+        return begin_again(argv)
     except OSError as exc:
         return _refuse([*findings, error("run.file", f"{exc}", "check the path in the message")])
     finally:
         lock.release()
 
 
+def _forgotten_fit(job: Job) -> list[Finding]:
+    if job.auto_fit or not (job.start.earlier or {}).get("auto_fit") or not has_errors(job.start.findings):
+        return []
+    return [warning("resume.auto_fit", "the run in this folder was begun with --auto-fit", "give --auto-fit again")]
+
+
+def _run(job: Job, argv: list[str]) -> int:
+    is_over = True
+    try:
+        return run(job, argv)
+    except BeginAgainError:
+        is_over = False
+        raise
+    finally:
+        if is_over:
+            after_run(job.resolved.settings.run_directory)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "train.py")
     add_config_arguments(parser)
     parser.add_argument("--require", choices=PLATFORMS, help="refuse to run on any other platform")
+    parser.add_argument(
+        "--auto-fit",
+        action="store_true",
+        help="where the settings do not fit this device, take the nearest that do and keep the updates as they are; "
+        "recorded, and taken again by --resume",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run of the same name")
     parser.add_argument(
         "--resume",
@@ -130,10 +156,31 @@ def _resumes(options: argparse.Namespace) -> bool:
 
 
 def _folder_findings(resolved: Resolved, options: argparse.Namespace) -> list[Finding]:
-    return run_directory_findings(resolved.settings, overwrite=options.overwrite or _resumes(options))
+    settings = resolved.settings
+    begun_here = options.auto_fit and is_pending(read_receipt(settings.run_directory) or {})
+    return run_directory_findings(settings, overwrite=options.overwrite or _resumes(options) or begun_here)
 
 
-def _check(resolved: Resolved, target: Target, options: argparse.Namespace) -> tuple[Preflight, list[Finding]]:
+def _recall(resolved: Resolved, options: argparse.Namespace) -> tuple[Resolved, list[Fit]]:
+    """Take the settings that the run was fitted to before, where it goes on or begins again."""
+    if not options.auto_fit:
+        return resolved, []
+    folder = resolved.settings.run_directory
+    if _resumes(options) and options.resume != "auto":
+        given = Path(options.resume).expanduser()
+        folder = given if (given / "run.json").is_file() else given.parent.parent
+    receipt = read_receipt(folder) or {}
+    fits = recorded(receipt, resolved) if _resumes(options) or is_pending(receipt) else []
+    for fit in fits:
+        say(f"--auto-fit: {fit.words}, because {fit.reason}", "yellow")
+        resolved = applied(resolved, fit)
+    return resolved, fits
+
+
+def _check(
+    resolved: Resolved, fits: list[Fit], target: Target, options: argparse.Namespace
+) -> tuple[Resolved, list[Fit], Preflight, list[Finding]]:
+    """Check everything; with --auto-fit, settings planned not to fit give way to the nearest that do."""
     stack, judgement, settings = installed_stack(), target.judgement, resolved.settings
     say(f"{target.config} on {judgement.platform}: {judgement.reason}; {stack.name} stack", "bold")
     findings = _folder_findings(resolved, options)
@@ -149,8 +196,14 @@ def _check(resolved: Resolved, target: Target, options: argparse.Namespace) -> t
         )
     findings += environment_findings(probe_environment(settings, work=False), settings, judgement.platform)
     # The hub is asked only for a run that can begin.
-    preflight = check_run(resolved, judgement, target.machine, stack, download=not has_errors(findings))
-    return preflight, findings + preflight.findings
+    download = not has_errors(findings)
+    if not options.auto_fit:
+        preflight = check_run(resolved, judgement, target.machine, stack, download=download)
+    else:
+        preflight, fit = check_fitted(resolved, judgement, target.machine, stack, download=download)
+        if fit:
+            resolved, fits = applied(resolved, fit), [*fits, fit]
+    return resolved, fits, preflight, findings + preflight.findings
 
 
 def _refuse(findings: list[Finding]) -> int:
@@ -159,19 +212,19 @@ def _refuse(findings: list[Finding]) -> int:
     return 1
 
 
-def _job(resolved: Resolved, target: Target, preflight: Preflight, options: argparse.Namespace) -> Job:
+def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflight, options: argparse.Namespace) -> Job:
     settings, stack, platform = resolved.settings, installed_stack(), target.judgement.platform
     files = [file for file in (preflight.train, preflight.val) if file]
     plan = make_plan(settings, files[0].rows, files[1].rows if len(files) > 1 else ())
     base = describe_base(settings.model.model_name_or_path, settings.model.revision)
     identity = identity_of(settings, plan, stack, platform, base)
-    start = (
-        decide(options.resume, settings.run_directory, identity, options.allow_changed)
-        if _resumes(options)
-        else Start()
-    )
+    # A run that was fitted anew since its checkpoint differs from it in these, and the updates are the same.
+    allowed = [*options.allow_changed, *(key for fit in fits for key in fit.after)]
+    start = decide(options.resume, settings.run_directory, identity, allowed) if _resumes(options) else Start()
     predicted = plan_training(settings, target.judgement, target.machine, stack, plan)
-    return Job(resolved, target.machine, platform, stack, files, plan, base, identity, start, predicted)
+    return Job(
+        resolved, target.machine, platform, stack, files, plan, base, identity, start, predicted, options.auto_fit, fits
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, exit_code, skipped
 from kit.preflight import check_run
+from kit.run.auto_fit import check_fitted
 from kit.stack import installed_stack
 from kit.verdict import Target, add_target_arguments, show, target_of
 
@@ -43,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__, "validate.py")
     add_target_arguments(parser)
     parser.add_argument("--no-probe", action="store_true", help="do not work the device: seconds faster, and less sure")
+    parser.add_argument(
+        "--auto-fit", action="store_true", help="judge what `train --auto-fit` takes where the settings do not fit"
+    )
     return parser
 
 
@@ -64,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         settings = resolved.settings
         say(f"{target.config} on {target.judgement.platform}: configuration, model and data …", "dim")
-        preflight = check_run(resolved, target.judgement, target.machine, installed_stack(), download=False)
+        if options.auto_fit:
+            preflight, _ = check_fitted(resolved, target.judgement, target.machine, installed_stack(), download=False)
+        else:
+            preflight = check_run(resolved, target.judgement, target.machine, installed_stack(), download=False)
         findings += preflight.findings
     findings += check_environment(settings, target, work=not options.no_probe)
     findings = list(dict.fromkeys(findings))  # two checks may come upon the same thing

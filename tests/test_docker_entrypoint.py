@@ -75,6 +75,14 @@ def test_the_trainers_own_options_are_not_for_validation(container: Container) -
     assert called[1:] == ["[scripts/validate.py][mine.yaml]", f"[scripts/train.py][--resume=auto][mine.yaml]{given}"]
 
 
+def test_fitting_is_for_both_so_that_validation_does_not_stop_what_training_mends(container: Container) -> None:
+    _, called = container.run("train", "mine.yaml", "--auto-fit")
+    assert called[1:] == [
+        "[scripts/validate.py][mine.yaml][--auto-fit]",
+        "[scripts/train.py][--resume=auto][mine.yaml][--auto-fit]",
+    ]
+
+
 @pytest.mark.parametrize("first", ["training.seed=1", "--json"])
 def test_values_without_a_configuration_are_for_the_h100s(container: Container, first: str) -> None:
     assert container.run("validate", first) == (0, [f"[scripts/validate.py][{H100}][{first}]"])

@@ -183,6 +183,12 @@ def test_train_h100_is_the_reference_stack_unless_another_is_named(fresh: Path) 
     ]
 
 
+def test_fitting_reaches_training_wherever_it_runs(fresh: Path) -> None:
+    for target in ("train", "train-m4", "train-h100"):
+        (command,) = [line for line in recipe(fresh, target, "ARGS=--auto-fit") if "scripts/" in line]
+        assert command.endswith(" --auto-fit")
+
+
 def test_an_image_without_flash_attention_differs_from_one_where_nothing_was_said(fresh: Path) -> None:
     assert recipe(fresh, "image", "FLASH_ATTN_WHEEL=") == [
         'python3 scripts/image.py --stack reference --flash-attn-wheel "" build'

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import validate
+from kit.budget import plan as planning
+from kit.budget.limits import MemoryLimit
 from kit.interpreter import PROJECT_ROOT
 from small_run import CONFIG, overrides
 
@@ -120,3 +122,17 @@ def test_a_fresh_clone_is_ready_for_the_demo(
     out = capsys.readouterr().out
     assert "the demo makes" in out
     assert out.splitlines()[-1] == "next: make demo"
+
+
+def test_what_training_would_fit_by_itself_is_judged_as_it_would_be_fitted(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "memory_limit", lambda *_: MemoryLimit(1_400_000_000, "made up"))
+    command = [str(CONFIG), *overrides(tiny_base, tmp_path, training__per_device_train_batch_size=64), "--no-probe"]
+    assert validate.main([*command, "--json"]) == 1
+    assert _findings(capsys)["config.memory"][0]["severity"] == "error"
+    assert validate.main([*command, "--auto-fit", "--json"]) == 0
+    found = _findings(capsys)
+    assert found["config.memory"][0]["severity"] == "ok"
+    assert found["config.auto_fit"][0]["severity"] == "warning"
+    assert "training.per_device_train_batch_size=" in found["config.auto_fit"][0]["message"]

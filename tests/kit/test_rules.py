@@ -56,7 +56,10 @@ CASES: list[tuple[str, str, dict[str, Any], Stack, str, str]] = [
         "warning",
     ),
     (H100, "h100_80gb", {"training.padding_free": True}, REFERENCE_FLASH, "levers.padding_free", "error"),
-    (H100, "h100_80gb", {"training.padding_free": True}, CURRENT, "levers.padding_free", "warning"),
+    (
+        *(H100, "h100_80gb", {"training.padding_free": True, "model.attn_implementation": "sdpa"}, CURRENT),
+        *("levers.padding_free", "warning"),
+    ),
     (M4, "m4_32gb", {"training.torch_compile": True}, CURRENT, "levers.torch_compile", "error"),
     (H100, "h100_80gb", {"training.torch_compile": True}, REFERENCE_FLASH, "levers.torch_compile", "error"),
     (M4, "m4_32gb", {"training.use_liger_kernel": True}, CURRENT, "levers.liger_kernel", "error"),
@@ -247,6 +250,7 @@ def test_the_duration_is_an_upper_bound_from_the_rows(tmp_path: Path) -> None:
     [
         ({EVERY_N: 2}, CURRENT),
         ({"training.padding_free": True}, CURRENT_FLASH),
+        ({"training.padding_free": True}, CURRENT),
         ({"training.padding_free": True, "model.attn_implementation": "flex_attention"}, CURRENT),
         ({"training.torch_compile": True}, CURRENT),
         ({"training.use_liger_kernel": True}, stack_of({**CURRENT.versions, "liger-kernel": "0.8.5"})),

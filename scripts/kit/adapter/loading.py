@@ -177,7 +177,7 @@ def _as_loaded_here(
             f"the run's base is in 4 bits, which the {stack.name} stack cannot load on {platform}; "
             "use STACK=current, or load it whole: --unquantised"
         )
-    flash_elsewhere = model.attn_implementation == "flash_attention_2" and platform not in _CUDA
+    flash_elsewhere = model.attn_implementation.startswith("flash_attention") and platform not in _CUDA
     known = ("auto", *stack.attention_implementations)
     if flash_elsewhere or model.attn_implementation not in known:
         here = stack.resolve_attention("auto", platform)
@@ -185,7 +185,9 @@ def _as_loaded_here(
         model = replace(model, attn_implementation=here)
     if platform == "cpu" and "bfloat16" in {model.torch_dtype, quantization.bnb_4bit_compute_dtype}:
         remarks.append("the run's type is bfloat16, which most CPUs compute slowly")
-    return replace(settings, model=model, quantization=quantization), remarks
+    # Rows are answered one by one here, whatever they were laid out like in training.
+    training = replace(settings.training, padding_free=False)
+    return replace(settings, model=model, quantization=quantization, training=training), remarks
 
 
 def load(choice: Choice) -> Loaded:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from kit.bench.bottleneck import Kernel, summarise
 from kit.bench.random_base import write_random_base
 from kit.bench.variants import BASE, BASELINE, CEILING, SCALES, VARIANTS, Scale, Variant, overrides, rows_of
 from kit.config.resolve import resolve
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.run.plan import TrainingPlan
 
+PROFILED = 3  # steps
 CONFIG = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 
 
@@ -65,15 +67,58 @@ def measure_ceiling(device: str, seconds: float = 1.0) -> dict[str, float]:
     return {"matmul_flop_per_second": 2 * size**3 / statistics.median(times[2:])}
 
 
+class _Profiler(TrainerCallback):  # type: ignore[misc]
+    """Records what the steps after the warm-up consist of."""
+
+    def __init__(self, device: str, warm_up: int) -> None:
+        self.device, self.warm_up = device, warm_up
+        self.done, self.began, self.seconds = 0, 0.0, 0.0
+        activity = torch.profiler.ProfilerActivity
+        kinds = [activity.CPU, activity.CUDA] if device == "cuda" else [activity.CPU]
+        self.profiler = torch.profiler.profile(activities=kinds, acc_events=True)
+
+    def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.done += 1
+        if self.done == self.warm_up:
+            self.profiler.start()
+            self.began = time.perf_counter()
+        elif self.done == self.warm_up + PROFILED:
+            self.seconds = time.perf_counter() - self.began
+            self.profiler.stop()
+
+    def summary(self) -> dict[str, Any]:
+        # A label laid over other work, such as the optimizer's on a GPU, would count it twice.
+        events = [event for event in self.profiler.key_averages() if not event.is_user_annotation]
+        if self.device == "cuda":
+            on_device = torch.autograd.DeviceType.CUDA
+            events = [event for event in events if event.device_type == on_device]
+            times = [event.self_device_time_total for event in events]
+        else:
+            times = [event.self_cpu_time_total for event in events]
+        kernels = [
+            Kernel(event.key, microseconds / 1e6, event.count)
+            for event, microseconds in zip(events, times, strict=True)
+            if microseconds
+        ]
+        return summarise(kernels, self.seconds, PROFILED)
+
+
+def profile(variant: Variant, workload: str, scale: Scale, base: Path, device: str) -> dict[str, Any]:
+    """Train a few steps under torch's profiler and return what their time went into."""
+    profiler = _Profiler(device, scale.warm_up)
+    with tempfile.TemporaryDirectory() as output:
+        trainer, _, _ = _trainer(variant, workload, scale, base, device, profiler, output)
+        trainer.train()
+    return {"variant": variant.name, "workload": workload, **profiler.summary()}
+
+
 def measure(variant: Variant, workload: str, scale: Scale, base: Path, device: str) -> dict[str, Any]:
     """Train a few steps and return the median step's milliseconds, tokens a second and the peak memory."""
-    changes = {"model.model_name_or_path": str(base), **overrides(variant, workload, scale, on_cuda=device == "cuda")}
-    settings = resolve(CONFIG, changes).settings
-    plan = make_plan(settings, rows_of(workload, scale))
     clock = _StepClock(device)
     with tempfile.TemporaryDirectory() as output:
-        build = _trl_defaults if variant.name == BASELINE else _kit
-        trainer, attention = build(settings, plan, device, clock, output)
+        trainer, attention, plan = _trainer(variant, workload, scale, base, device, clock, output)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
@@ -90,20 +135,28 @@ def measure(variant: Variant, workload: str, scale: Scale, base: Path, device: s
     }
 
 
-def _kit(settings: Settings, plan: TrainingPlan, device: str, clock: _StepClock, _output: str) -> tuple[Any, str]:
+def _trainer(  # noqa: PLR0913, PLR0917 - what a measurement is told
+    variant: Variant, workload: str, scale: Scale, base: Path, device: str, callback: Any, output: str
+) -> tuple[Any, str, TrainingPlan]:
+    changes = {"model.model_name_or_path": str(base), **overrides(variant, workload, scale, on_cuda=device == "cuda")}
+    settings = resolve(CONFIG, changes).settings
+    plan = make_plan(settings, rows_of(workload, scale))
+    build = _trl_defaults if variant.name == BASELINE else _kit
+    return (*build(settings, plan, device, callback, output), plan)
+
+
+def _kit(settings: Settings, plan: TrainingPlan, device: str, clock: Any, _output: str) -> tuple[Any, str]:
     from kit.stack import installed_stack
     from kit.stack.model import attach_adapter, load_base_model
     from kit.stack.trainer import build_trainer
 
     platform = "h100" if device == "cuda" else "cpu"
     model = attach_adapter(load_base_model(settings, platform), settings)
-    attention = installed_stack().resolve_attention(settings.model.attn_implementation, platform)
+    attention = installed_stack().attention_of(settings, platform)
     return build_trainer(model, settings, plan, platform, [clock]), attention
 
 
-def _trl_defaults(
-    settings: Settings, plan: TrainingPlan, device: str, clock: _StepClock, output: str
-) -> tuple[Any, str]:
+def _trl_defaults(settings: Settings, plan: TrainingPlan, device: str, clock: Any, output: str) -> tuple[Any, str]:
     """Build what ``trl sft --use_peft --load_in_4bit`` builds, told only the model, the rows and the batch."""
     import trl
     from datasets import Dataset
@@ -172,7 +225,8 @@ def main(argv: list[str]) -> int:
     else:
         scale = SCALES[spec["scale"]]
         variant = next(item for item in VARIANTS if item.name == spec["variant"])
-        result = measure(variant, spec["workload"], scale, Path(spec["base"]), spec["device"])
+        work = profile if spec.get("profile") else measure
+        result = work(variant, spec["workload"], scale, Path(spec["base"]), spec["device"])
     Path(spec["result"]).write_text(json.dumps(result), encoding="utf-8")
     return 0
 

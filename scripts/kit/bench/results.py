@@ -44,6 +44,12 @@ def with_ratios(
     return rows
 
 
+def fastest(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the row with the most tokens a second, full rows before others; None where nothing was measured."""
+    done = [row for row in rows if "failed" not in row and row["variant"] in names]
+    return max(done, key=lambda row: (row["workload"] == "full", row["tokens_per_second"]), default=None)
+
+
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Write the rows as a Markdown table."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---|---:|---:|---:|---:|---:|"]

@@ -11,6 +11,7 @@ from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.model.shape import MISTRAL_7B, ModelShape
 
 BASELINE = "trl sft"
+KIT = "kit defaults"
 CEILING = "ceiling"  # in place of a variant: the matrix-multiply rate
 BASE = "base"  # in place of a variant: write the random base
 SMALL = ModelShape(259, 64, 160, 2, 4, 2, 16, 512)
@@ -71,7 +72,7 @@ _END_TO_END = {"training.padding_free": True}
 # In the order of what one wants to know first: where time runs out, the last ones are left out.
 VARIANTS = (
     Variant(BASELINE, {"training.sort_within_update": False}),
-    Variant("kit defaults"),
+    Variant(KIT),
     Variant("every 2nd layer checkpointed", {"training.gradient_checkpointing_every_n_layers": 2}),
     Variant("no checkpointing, dropout 0", _UNCHECKED),
     Variant("rows end to end", _END_TO_END, ("ragged",)),

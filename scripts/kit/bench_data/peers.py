@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.console import say
-from kit.interpreter import PROJECT_ROOT
-from kit.setup.uv import SetupError, diagnose, ensure_uv, tool_environment
+from kit.setup.side_environment import SIDE_ENVIRONMENTS, side_environment
+from kit.setup.uv import SetupError
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
-CACHE = PROJECT_ROOT / ".cache" / "bench"
+CACHE = SIDE_ENVIRONMENTS
 
 
 @dataclass(frozen=True)
@@ -51,22 +48,7 @@ def python_for(key: str) -> str:
     tool = TOOLS[key]
     if not tool.packages:
         return sys.executable
-    folder, wanted = CACHE / key, " ".join(tool.packages)
-    python, stamp = folder / "bin" / "python", folder / ".installed"
-    if python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-        return str(python)
-    uv = str(ensure_uv(PROJECT_ROOT))
-    say(f"Installing {tool.packages[0]} (several GB) → {folder.relative_to(PROJECT_ROOT)}")
-    shutil.rmtree(folder, ignore_errors=True)
-    for command in (
-        [uv, "venv", "--quiet", "--python", "3.11", str(folder)],
-        [uv, "pip", "install", "--quiet", "--python", str(python), *tool.packages],
-    ):
-        done = subprocess.run(command, env=tool_environment(os.environ), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise diagnose(done.stdout + done.stderr, f"{tool.packages[0]} could not be installed")
-    stamp.write_text(wanted, encoding="utf-8")
-    return str(python)
+    return side_environment(key, tool.packages)
 
 
 def version_of(key: str, python: str) -> str:

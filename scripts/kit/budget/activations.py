@@ -187,7 +187,7 @@ def _output_is_kept(job: Job) -> bool:
 
     FlashAttention takes padded rows apart and puts its output together again: another tensor.
     """
-    return job.attention_kernel == "fused" and not (job.batch.has_padding and job.attention == "flash_attention_2")
+    return job.attention_kernel == "fused" and not (job.batch.has_padding and job.attention.startswith("flash_"))
 
 
 def _attention(job: Job, types: _Types) -> list[Saved]:

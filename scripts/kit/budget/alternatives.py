@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kit.budget.plan import RunPlan, plan_run
+from kit.stack import VARIABLE_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.model.shape import ModelShape
 
-# Attention that takes rows laid end to end without a mask.
-_VARIABLE_LENGTH = frozenset({"flash_attention_2", "flex_attention"})
 _LAYERS_APART = (1, 2, 3, 4, 6, 8)
 _SHORTEST_ROW = 128  # tokens
 
@@ -91,8 +90,13 @@ def faster(question: Question) -> list[Alternative]:
     found = [question.answer({})]
     if found[0].plan.duration is None:
         return found
-    found += [question.answer(changes) for changes in _same_update(question.settings, question.device)]
-    return sorted((item for item in found if item.plan.verdict in {"fits", "unknown"}), key=_rank)
+    found += same_updates(question)
+    return sorted((item for item in found if item.plan.verdict in {"fits", "unknown"}), key=rank)
+
+
+def same_updates(question: Question) -> list[Alternative]:
+    """Return every other choice that leaves the mathematics as it is, whether it fits or not."""
+    return [question.answer(changes) for changes in _same_update(question.settings, question.device)]
 
 
 def other_mathematics(question: Question) -> list[Alternative]:
@@ -106,10 +110,9 @@ def other_mathematics(question: Question) -> list[Alternative]:
 
 def mildest_that_fits(question: Question) -> Alternative | None:
     """Return the fastest choice of the same mathematics that fits; failing that, the longest rows that do."""
-    choices = [question.answer(changes) for changes in _same_update(question.settings, question.device)]
-    fitting = [item for item in choices if item.plan.verdict == "fits"]
+    fitting = [item for item in same_updates(question) if item.plan.verdict == "fits"]
     if fitting:
-        return min(fitting, key=_rank)
+        return min(fitting, key=rank)
     least: dict[str, Any] = {
         "training.per_device_train_batch_size": 1,
         "training.gradient_accumulation_steps": question.settings.effective_batch_size,
@@ -145,8 +148,8 @@ def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
     return replace(settings, **{name: replace(getattr(settings, name), **body) for name, body in sections.items()})
 
 
-def _rank(item: Alternative) -> tuple[float, int, int]:
-    # At equal time the smaller peak, then the fewer changes.
+def rank(item: Alternative) -> tuple[float, int, int]:
+    """Return what to sort by: the cost, at equal cost the smaller peak, then the fewer changes."""
     return round(item.cost, 3), item.plan.peak_memory_bytes, len(item.changes)
 
 
@@ -156,7 +159,7 @@ def _same_update(settings: Settings, device: Device) -> Iterator[dict[str, Any]]
     # transformers 4.36 checkpoints all layers or none.
     apart = _LAYERS_APART if device.stack == "current" else (1,)
     end_to_end = {settings.training.padding_free}
-    if device.stack == "current" and device.attention in _VARIABLE_LENGTH:
+    if device.stack == "current" and device.attention in VARIABLE_LENGTH:
         end_to_end.add(True)
     for rows in (rows for rows in range(1, batch_size + 1) if batch_size % rows == 0):
         for layers in (0, *apart):

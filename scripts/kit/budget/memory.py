@@ -58,12 +58,14 @@ class Peak:
     Attributes:
         terms: Its parts.
         moment: When it comes: ``loss``, ``final norm``, ``feed-forward`` or ``attention``.
+        moving_bytes: The part that a micro-batch adds: activations, loss and working sets.
         outside_allocator_bytes: The part that CUDA's ``max_memory_allocated`` does not see: the context, and what a
             paged optimizer keeps in managed memory.
     """
 
     terms: tuple[Term, ...]
     moment: str
+    moving_bytes: int
     outside_allocator_bytes: int
 
     @property
@@ -145,7 +147,13 @@ def plan_peak(job: Job) -> Peak:
     context = CONTEXT_BYTES[job.device]
     terms = (*fixed_terms(job), *moving, Term("outside the allocator", context))
     paged = paged_bytes(job.shape, job.settings) if job.device == "cuda" else 0
-    return Peak(tuple(term for term in terms if term.size_bytes), moment, context + paged)
+    added = sum(term.size_bytes for term in moving)
+    return Peak(tuple(term for term in terms if term.size_bytes), moment, added, context + paged)
+
+
+def coming_bytes(shape: ModelShape, settings: Settings) -> int:
+    """Return what stands only after the first step: the gradients and the optimizer's state."""
+    return sum(term.size_bytes for term in adapter_terms(shape, settings)[1:])
 
 
 def step_bytes(job: Job, *, with_loss: bool = True) -> int:

@@ -141,6 +141,10 @@ def plan_training(
     shape = shape_of(settings.model.model_name_or_path)
     if shape is None or stack.name == "none":
         return None
-    attention = stack.planned_attention(settings.model.attn_implementation, judgement.platform)
-    device = Device(machine, judgement.platform, judgement.gpu, stack.name, attention)
-    return plan_run(settings, shape, device, workload_of(training, settings))
+    return plan_run(settings, shape, device_for(settings, judgement, machine, stack), workload_of(training, settings))
+
+
+def device_for(settings: Settings, judgement: Judgement, machine: Machine, stack: Stack) -> Device:
+    """Return what a configuration runs on, with the attention it would have there."""
+    attention = stack.planned_attention(settings, judgement.platform)
+    return Device(machine, judgement.platform, judgement.gpu, stack.name, attention)

@@ -21,8 +21,9 @@ _SECONDS = 120
 def attention_sentence(stack: Stack) -> str:
     """Say which attention ``auto`` becomes on this stack, and what that means."""
     best = stack.attention_implementations[0]
-    if best == "flash_attention_2":
-        return f"FlashAttention 2 (flash-attn {stack.versions['flash-attn']})"
+    if best.startswith("flash_attention"):
+        package = "flash-attn-3" if best == "flash_attention_3" else "flash-attn"
+        return f"FlashAttention {best[-1]} ({package} {stack.versions[package]})"
     if best == "sdpa":
         return "torch's SDPA; flash-attn is not in this image and not needed"
     return (

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from kit.config import schema
 from kit.findings import Finding, error, warning
 from kit.stack import version_tuple
+from kit.stack.attention import problem_of
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation
 
-_OLDEST_FLASH = (8, 0)  # flash-attn 2: Ampere or later
 _OLDEST_MPS_BITSANDBYTES = (0, 50)
 _LONGEST_EAGER = 2048  # tokens; beyond it the score matrices crowd out everything else
 _KEYS_WITH_OWN_RULE = frozenset({"training.fp16", "training.torch_compile", "training.use_liger_kernel"})
@@ -35,25 +35,17 @@ def optimizer(run: Situation) -> list[Finding]:
 
 
 def flash_attention(run: Situation) -> list[Finding]:
-    """Refuse FlashAttention 2 where it is not installed, or cannot run."""
-    if run.attention != "flash_attention_2":
+    """Refuse FlashAttention where it is not installed, or cannot run."""
+    if not run.attention.startswith("flash_attention"):
         return []
     key = "model.attn_implementation"
     capability = run.gpu.compute_capability if run.gpu else None
-    settings = run.settings
-    problem = ""
-    if not run.on_cuda:
-        problem = f"needs CUDA, and this platform is {run.platform}"
-    elif capability and capability < _OLDEST_FLASH:
-        problem = f"needs compute capability 8.0 or later, and this GPU has {capability[0]}.{capability[1]}"
-    elif settings.model.torch_dtype == "float32" and not (settings.training.bf16 or settings.training.fp16):
-        problem = "works in bfloat16 or float16 only, and this run is float32"
-    elif run.is_installed and not run.stack.has_flash_attention:
-        problem = "is not installed"
+    problem = problem_of(run.attention, run.settings, run.stack, run.platform, capability)
     if not problem:
         return []
     fix = f"{key}={'eager' if run.stack.name == 'reference' else 'sdpa'}"
-    return [error("config.device.flash_attention", f"{key}: FlashAttention 2 {problem}", fix, run.where(key))]
+    name = f"FlashAttention {run.attention[-1]}"
+    return [error("config.device.flash_attention", f"{key}: {name} {problem}", fix, run.where(key))]
 
 
 def attention_of_stack(run: Situation) -> list[Finding]:

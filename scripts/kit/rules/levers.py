@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, warning
+from kit.stack import VARIABLE_LENGTH
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation
 
 _CURRENT = "make setup STACK=current, or"
-# Attention that never writes the score matrix down and takes rows laid end to end as they are.
-_VARIABLE_LENGTH = frozenset({"flash_attention_2", "flex_attention"})
 
 
 def partial_checkpointing(run: Situation) -> list[Finding]:
@@ -39,9 +38,9 @@ def padding_free(run: Situation) -> list[Finding]:
         found = run.stack.versions.get("transformers")
         message = f"{key} is true, but in transformers {found} neighbouring rows would see each other"
         return [error("config.levers.padding_free", message, f"{_CURRENT} {key}=false", run.where(key))]
-    if run.attention not in _VARIABLE_LENGTH:
+    if run.attention not in VARIABLE_LENGTH:
         message = f"{key} is right with {run.attention} attention, but slow: it masks the whole micro-batch squared"
-        better = "model.attn_implementation=flex_attention" if run.on_cuda else f"{key}=false"
+        better = "model.attn_implementation=auto" if run.on_cuda else f"{key}=false"
         return [warning("config.levers.padding_free", message, better, run.where(key))]
     return []
 

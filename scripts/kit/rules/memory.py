@@ -58,7 +58,7 @@ def fits(run: Situation, rows: Sequence[EncodedRow] | None = None) -> list[Findi
 def device_of(run: Situation) -> Device:
     """Return what a run is planned on; with no stack installed, as the current one would run it."""
     name = "reference" if run.stack.name == "reference" else "current"
-    attention = run.stack.planned_attention(run.settings.model.attn_implementation, run.platform)
+    attention = run.stack.planned_attention(run.settings, run.platform)
     return Device(run.machine, run.platform, run.gpu, name, attention)
 
 

@@ -50,7 +50,7 @@ class Situation:
     @property
     def attention(self) -> str:
         """The attention implementation that will run: ``auto`` is the best that is installed."""
-        return self.stack.resolve_attention(self.settings.model.attn_implementation, self.platform)
+        return self.stack.attention_of(self.settings, self.platform)
 
     @property
     def uses_bfloat16(self) -> bool:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error
+from kit.machine.nvidia_rules import gigabytes
+from kit.run.auto_fit import fit_after, set_line
 from kit.run.watchdog import BadLossError
+
+if TYPE_CHECKING:
+    from kit.budget.refit import Refusal
+    from kit.run.job import Job
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _SMALLER = (
@@ -19,11 +26,36 @@ _TAMER = (
 )
 
 
-def explain(exc: BaseException) -> Finding | None:  # noqa: PLR0911 - one for each end
-    """Explain an exception that ended a run, or return None where it is a bug to be seen whole."""
+class RehearsalError(Exception):
+    """The device refused the largest micro-batch, before the first step."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        """Say what was seen, in one sentence."""
+        self.refusal = refusal
+        super().__init__(
+            f"out of memory at the largest micro-batch, {refusal.rows} x {refusal.length:,} tokens, before the first "
+            f"step: {gigabytes(refusal.reached_bytes)} in use and asked for, and the device had "
+            f"{gigabytes(refusal.room_bytes)}"
+        )
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Tell a device's or a system's refusal of memory, by its words: CUDA, MPS and CPUs have no type in common."""
+    return isinstance(exc, MemoryError) or any(words in str(exc).lower() for words in _OUT_OF_MEMORY)
+
+
+def explain(exc: BaseException, job: Job | None = None) -> Finding | None:  # noqa: PLR0911 - one for each end
+    """Explain an exception that ended a run, or return None where it is a bug to be seen whole.
+
+    Args:
+        exc: What ended it.
+        job: The run; with it a refused rehearsal is answered with the nearest settings that fit.
+    """
     text = str(exc)
     lowered = text.lower()
-    if isinstance(exc, MemoryError) or any(words in lowered for words in _OUT_OF_MEMORY):
+    if isinstance(exc, RehearsalError):
+        return _refused(exc, job)
+    if is_out_of_memory(exc):
         return error("run.out_of_memory", f"out of memory: {_first_line(text) or 'the system refused'}", _SMALLER)
     if isinstance(exc, BadLossError):
         return error("run.bad_loss", _first_line(text), _TAMER)
@@ -45,6 +77,18 @@ def explain(exc: BaseException) -> Finding | None:  # noqa: PLR0911 - one for ea
     if "loss is" in lowered and "nan" in lowered:
         return error("run.not_finite", _first_line(text), "lower training.learning_rate, or look at the rows named")
     return None
+
+
+def _refused(exc: RehearsalError, job: Job | None) -> Finding:
+    planned = f"; {gigabytes(job.predicted.peak_memory_bytes)} planned" if job and job.predicted else ""
+    fit = fit_after(job, exc.refusal) if job else None
+    fix = _SMALLER
+    if job and fit:
+        fix = f"{set_line(job.resolved, fit)} takes the same updates and should fit; --auto-fit takes it by itself"
+    elif job and job.predicted:
+        fix = "no other way to cut an update is planned to fit: a smaller training.max_seq_length (which changes what "
+        fix += "is learnt), a smaller model, or a device with more free memory"
+    return error("run.out_of_memory", f"{exc}{planned}", fix)
 
 
 def _first_line(text: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kit.config.resolve import Resolved
     from kit.data.dataset import EncodedFile
     from kit.machine.facts import Machine
+    from kit.run.auto_fit import Fit
     from kit.run.plan import TrainingPlan
     from kit.stack import Stack
 
@@ -35,6 +36,8 @@ class Job:
         identity: What a resumed run must have in common: see ``identity_of``.
         start: How it begins.
         predicted: What it will take; None where that is not known.
+        auto_fit: Other settings of the same updates may be taken where these do not fit.
+        fits: Those that were taken already, in order.
     """
 
     resolved: Resolved
@@ -47,3 +50,5 @@ class Job:
     identity: dict[str, Any]
     start: Start = field(default_factory=Start)
     predicted: RunPlan | None = None
+    auto_fit: bool = False
+    fits: Sequence[Fit] = ()

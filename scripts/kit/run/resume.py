@@ -48,7 +48,7 @@ MAY_DIFFER = frozenset(
 )
 # The saved state has their shape.
 CANNOT_CHANGE = frozenset({"lora.adapter_dtype", "lora.r", "lora.target_modules", "training.optim"})
-_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn")
+_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn", "flash-attn-3")
 
 
 def identity_of(
@@ -64,7 +64,7 @@ def identity_of(
     return {
         **config,
         "platform": platform,
-        "attention": stack.resolve_attention(settings.model.attn_implementation, platform),
+        "attention": stack.attention_of(settings, platform),
         "stack": stack.name,
         **{f"packages.{name}": stack.versions.get(name) for name in _PACKAGES},
         **{f"base_model.{name}": digest for name, digest in base["files"].items()},

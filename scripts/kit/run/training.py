@@ -10,14 +10,17 @@ from kit.console import say
 from kit.durable import fsync_file
 from kit.findings import Finding, render, warning
 from kit.machine.energy import EnergyMeter
+from kit.machine.platforms import judge
 from kit.redaction import redact
 from kit.run import checkpoints
-from kit.run.failures import explain
+from kit.run.auto_fit import PENDING, BeginAgainError, fit_after, may_go_on
+from kit.run.failures import RehearsalError, explain
 from kit.run.job import METRICS
 from kit.run.part import Part, finish
 from kit.run.provenance import describe_before, describe_data
 from kit.run.receipt import Receipt
 from kit.run.stop import StoppedError, StopRequest
+from kit.stack.attention import choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +31,11 @@ if TYPE_CHECKING:
 
 
 def run(job: Job, argv: Sequence[str]) -> int:
-    """Train a job to its end, to a signal or to a failure; return the exit code."""
+    """Train a job to its end, to a signal or to a failure; return the exit code.
+
+    Raises:
+        BeginAgainError: Other settings were chosen; the same command is to begin again in a fresh process.
+    """
     folder = job.resolved.settings.run_directory
     stop = StopRequest()
     receipt: Receipt | None = None
@@ -42,13 +49,29 @@ def run(job: Job, argv: Sequence[str]) -> int:
             say("stopped before a step was done; nothing is lost", "yellow")
             return stop.exit_code
         except Exception as exc:
-            finding = explain(exc)
+            finding = explain(exc, job)
             if receipt is not None:
                 finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"))
+                if isinstance(exc, RehearsalError):
+                    _fit_and_begin_again(job, receipt, exc)
             if finding is None:
                 raise
             render([finding, *_way_on(folder)], sys.stderr)
             return 1
+
+
+def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> None:
+    """Write down what fits, where other settings may be taken and some do.
+
+    Raises:
+        BeginAgainError: They are to be taken now.
+    """
+    fit = fit_after(job, exc.refusal) if may_go_on(job) else None
+    if fit is None:
+        return
+    receipt.update(auto_fit=[item.as_mapping() for item in (*job.fits, fit)], **{PENDING: True})
+    say(f"{exc}\n--auto-fit: beginning again with {fit.words}: the same updates", "yellow")
+    raise BeginAgainError from exc
 
 
 def _begin(job: Job, argv: Sequence[str]) -> Receipt:
@@ -56,6 +79,8 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
     folder = settings.run_directory
     from_step = checkpoint.step if checkpoint else 0
     _prepare_folder(folder, job.start)
+    gpu = judge(job.machine).gpu
+    attention = choose(settings, job.stack, job.platform, gpu.compute_capability if gpu else None)
     receipt = Receipt(
         folder,
         earlier=job.start.earlier,
@@ -69,6 +94,8 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         identity=job.identity,
         checkpoints=_still_there(job.start, folder, from_step),
         changes_allowed=_changes_allowed(job.start, from_step),
+        attention_choice=attention.as_mapping(),
+        auto_fit=[fit.as_mapping() for fit in job.fits],
         steps=plan.steps,
         steps_done=from_step,
         # A run that goes on did not see how its adapter began.
@@ -78,6 +105,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
         f" -> {folder}"
     )
+    say(attention.line(job.platform))
     if checkpoint:
         say(f"going on after step {from_step:,}, from {checkpoint.folder}")
     return receipt

@@ -9,8 +9,17 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import TYPE_CHECKING
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn", "liger-kernel", "wandb")
+if TYPE_CHECKING:
+    from kit.config.settings import Settings
+
+PACKAGES = (
+    *("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"),
+    *("flash-attn", "flash-attn-3", "liger-kernel", "wandb"),
+)
+# Attention that takes rows laid end to end as they are, without a mask over all of them squared.
+VARIABLE_LENGTH = frozenset({"flash_attention_3", "flash_attention_2", "flex_attention"})
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -50,19 +59,41 @@ class Stack:
     def attention_implementations(self) -> tuple[str, ...]:
         """What Mistral can use here, best first. transformers 4.36 has no SDPA path for Mistral."""
         flash = ("flash_attention_2",) if self.has_flash_attention else ()
-        return (*flash, "sdpa", "flex_attention", "eager") if self.name == "current" else (*flash, "eager")
+        if self.name != "current":
+            return (*flash, "eager")
+        hopper = ("flash_attention_3",) if "flash-attn-3" in self.versions else ()
+        return (*hopper, *flash, "sdpa", "flex_attention", "eager")
 
-    def resolve_attention(self, requested: str, platform: str) -> str:
-        """Turn ``auto`` into the best this stack has on a platform; anything else is taken at its word."""
+    def resolve_attention(self, requested: str, platform: str, *, padding_free: bool = False) -> str:
+        """Turn ``auto`` into the best this stack has on a platform; anything else is taken at its word.
+
+        Args:
+            requested: As the configuration names it.
+            platform: Platform name.
+            padding_free: Rows lie end to end, which on a GPU is for a kernel that needs no mask.
+        """
         if requested != "auto":
             return requested
         on_cuda = platform in {"h100", "cuda"}
-        return next(name for name in self.attention_implementations if on_cuda or name != "flash_attention_2")
+        there = [
+            name
+            for name in self.attention_implementations
+            if (on_cuda or not name.startswith("flash_")) and (platform == "h100" or name != "flash_attention_3")
+        ]
+        wanted = [name for name in there if name in VARIABLE_LENGTH] if padding_free and on_cuda else []
+        return (wanted or there)[0]
 
-    def planned_attention(self, requested: str, platform: str) -> str:
+    def attention_of(self, settings: Settings, platform: str) -> str:
+        """Return the attention a configuration runs with on a platform."""
+        free = settings.training.padding_free
+        return self.resolve_attention(settings.model.attn_implementation, platform, padding_free=free)
+
+    def planned_attention(self, settings: Settings, platform: str) -> str:
         """Return what a run on a platform would use, the best this stack has where what is asked for is not there."""
-        attention = self.resolve_attention(requested, platform)
-        return attention if attention in self.attention_implementations else self.resolve_attention("auto", platform)
+        attention = self.attention_of(settings, platform)
+        if attention in self.attention_implementations:
+            return attention
+        return self.resolve_attention("auto", platform, padding_free=settings.training.padding_free)
 
     @property
     def has_partial_checkpointing(self) -> bool:

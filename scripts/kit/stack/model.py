@@ -57,7 +57,7 @@ def load_base_model(settings: Settings, platform: str) -> Any:
     options: dict[str, Any] = {
         # transformers 5 renamed the argument; 4.36 knows only the old name.
         "dtype" if installed_stack().name == "current" else "torch_dtype": dtype,
-        "attn_implementation": installed_stack().resolve_attention(settings.model.attn_implementation, platform),
+        "attn_implementation": installed_stack().attention_of(settings, platform),
         # With None, transformers 5 puts a quantised model on the CPU of a Mac.
         "device_map": {"": device_of(platform)},
         "revision": settings.model.revision,

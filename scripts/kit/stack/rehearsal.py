@@ -6,9 +6,15 @@ Out of memory then comes in the first minute, not when the longest row arrives. 
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
+import torch
+
+from kit.budget.refit import Refusal, asked_bytes
+from kit.run.failures import RehearsalError, is_out_of_memory
 from kit.run.plan import FILLER
 from kit.stack.session import MemoryMeter
 from kit.stack.state import RandomState
@@ -60,20 +66,26 @@ def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> 
         size: How many rows.
 
     Raises:
-        torch.OutOfMemoryError: It does not fit.
+        RehearsalError: It does not fit; with what was in use and what the device had.
     """
     randomness = RandomState.capture(platform)
     # trl averages what it logs over the passes since the last log.
     logged = {name: copy.deepcopy(getattr(trainer, name)) for name in _LOGGED if hasattr(trainer, name)}
     rows = [trainer.train_dataset[index] for index in range(begin, min(begin + size, len(trainer.train_dataset)))]
-    meter = MemoryMeter(platform)
+    length = max(len(row["input_ids"]) for row in rows)
+    meter, standing = MemoryMeter(platform), in_use_bytes(platform)
     try:
         model.train()
         inputs = trainer._prepare_inputs(trainer.data_collator(rows))  # noqa: SLF001 - the step's own way
         with trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(model, inputs)
         trainer.accelerator.backward(loss)
-        return Rehearsal(len(rows), max(len(row["input_ids"]) for row in rows), meter.read())
+        return Rehearsal(len(rows), length, meter.read())
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        reached = meter.read() + asked_bytes(str(exc))
+        raise RehearsalError(Refusal(len(rows), length, standing, reached, room_bytes(platform))) from exc
     finally:
         model.zero_grad(set_to_none=True)
         for name, value in logged.items():
@@ -81,4 +93,24 @@ def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> 
         randomness.restore(platform)
 
 
+def in_use_bytes(platform: str) -> int:
+    """Return what this process holds now: allocated on CUDA, by Metal on MPS, resident on a CPU."""
+    if platform in {"h100", "cuda"}:
+        return int(torch.cuda.memory_allocated())
+    if platform == "m4":
+        return int(torch.mps.driver_allocated_memory())
+    return int(psutil.Process().memory_info().rss)
+
+
+def room_bytes(platform: str) -> int:
+    """Return all that the device has for this process: what it holds, and what is still free."""
+    if platform in {"h100", "cuda"}:
+        return int(torch.cuda.memory_reserved() + torch.cuda.mem_get_info()[0])
+    if platform == "m4":
+        share = os.environ.get("PYTORCH_MPS_HIGH_WATERMARK_RATIO", "")
+        return int(torch.mps.recommended_max_memory() * (float(share or 0) or _METAL_SHARE))
+    return in_use_bytes(platform) + int(psutil.virtual_memory().available)
+
+
+_METAL_SHARE = 1.7  # of Metal's working set; torch's own where the variable is not set
 _LOGGED = ("_metrics", "_total_train_tokens")

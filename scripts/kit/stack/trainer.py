@@ -9,79 +9,32 @@ Imports torch: import this module only where training is about to begin.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 import trl
-from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainerCallback, TrainingArguments
 from trl import SFTTrainer
 
 from kit.data.encoding import IGNORE_INDEX
-from kit.run.plan import FILLER
 from kit.stack import installed_stack
-from kit.stack.levers import EndToEnd, compile_layers, leave_out_idle_window, lever_arguments
+from kit.stack.arguments import training_arguments
+from kit.stack.levers import EndToEnd, compile_layers, leave_out_idle_window
 from kit.stack.model import load_tokenizer
 from kit.stack.rehearsal import largest_micro_batch, rehearse
+from kit.stack.rows import rows_for_trl
 from kit.stack.state import RandomState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from kit.config.settings import Settings
-    from kit.data.encoding import EncodedRow
     from kit.run.plan import TrainingPlan
     from kit.stack.rehearsal import Rehearsal
     from kit.stack.state import SavedState
 
 IS_CURRENT = installed_stack().name == "current"
-
-
-def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) -> dict[str, Any]:
-    """Translate the configuration into the installed stack's training arguments."""
-    training = settings.training
-    on_cuda = platform in {"h100", "cuda"}
-    has_eval = bool(plan.eval_rows)
-    arguments: dict[str, Any] = {
-        "output_dir": str(settings.run_directory / "checkpoints"),
-        "run_name": training.run_name,
-        "max_steps": plan.steps,
-        "per_device_train_batch_size": training.per_device_train_batch_size,
-        "per_device_eval_batch_size": training.per_device_eval_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "gradient_checkpointing": training.gradient_checkpointing,
-        "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.lr_scheduler_type,
-        # transformers 5 dropped warmup_ratio; counted here, both stacks warm up for the same steps.
-        "warmup_steps": math.ceil(training.warmup_ratio * plan.steps),
-        "optim": training.optim,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "bf16": training.bf16,
-        "fp16": training.fp16,
-        "logging_steps": training.logging_steps,
-        # A NaN must be seen, not replaced by an average.
-        "logging_nan_inf_filter": False,
-        "eval_strategy" if IS_CURRENT else "evaluation_strategy": "steps" if has_eval else "no",
-        "eval_steps": training.eval_steps,
-        "save_strategy": "steps",
-        "save_steps": training.save_steps,
-        "seed": training.seed,
-        "report_to": [training.report_to] if training.report_to != "none" else [],
-        "disable_tqdm": True,
-        "label_names": ["labels"],
-        "use_cpu": platform == "cpu",
-        "dataloader_pin_memory": on_cuda,
-    }
-    arguments |= lever_arguments(settings)
-    if IS_CURRENT:
-        arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
-        arguments["max_length"] = None
-        if training.torch_empty_cache_steps is not None:
-            arguments["torch_empty_cache_steps"] = training.torch_empty_cache_steps
-    return arguments
 
 
 class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
@@ -218,19 +171,6 @@ class _ReferenceTrainer(_PlanTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-class _TorchRows(torch.utils.data.Dataset):  # type: ignore[misc]
-    """What trl 0.7.4 passes through untouched: a torch dataset of tokenised rows."""
-
-    def __init__(self, columns: dict[str, list[list[int]]], order: Sequence[int]) -> None:
-        self.columns, self.order = columns, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        return {name: values[self.order[index]] for name, values in self.columns.items()}
-
-
 def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
     model: Any,
     settings: Settings,
@@ -260,8 +200,8 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
     initial = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     done = resumed.step if resumed else 0
     # A finished run that is only to be saved still needs a dataset that is not empty.
-    trained = _dataset(plan.rows, plan.order[min(done, plan.steps - 1) * plan.batch_size :])
-    evaluated = _dataset(plan.eval_rows, range(len(plan.eval_rows))) if plan.eval_rows else None
+    trained = rows_for_trl(plan.rows, plan.order[min(done, plan.steps - 1) * plan.batch_size :])
+    evaluated = rows_for_trl(plan.eval_rows, range(len(plan.eval_rows))) if plan.eval_rows else None
     resume = _Resume()
     shared = {
         "model": model,
@@ -299,13 +239,3 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
         resumed.restore_adapter(model)
         trainer.state.global_step = done
     return trainer
-
-
-def _dataset(rows: Sequence[EncodedRow], order: Sequence[int]) -> Any:
-    """Wrap rows for the installed trl; the row behind the last one is the filler, which carries no loss."""
-    columns = {
-        "input_ids": [*(row.input_ids for row in rows), rows[0].input_ids[:1]],
-        "labels": [*(row.labels for row in rows), [IGNORE_INDEX]],
-    }
-    indices = [len(rows) if index == FILLER else index for index in order]
-    return Dataset.from_dict(columns).select(indices) if IS_CURRENT else _TorchRows(columns, indices)

@@ -23,7 +23,13 @@ from kit.stack import installed_stack
 COMMAND = PROJECT_ROOT / "scripts" / "measure_memory.py"
 
 
-def _compare(python: str) -> list[dict[str, object]]:
+def _off_by_more_than_1_percent(cases: list[dict[str, Any]]) -> list[str]:
+    """Name what stands or is kept for the backward pass, and is not what the formulas say."""
+    pairs = [(case["name"], what, case[f"{what}_bytes"]) for case in cases for what in ("standing", "kept")]
+    return [f"{name}: {what}" for name, what, pair in pairs if abs(pair["predicted"] / pair["measured"] - 1) > 0.01]
+
+
+def _compare(python: str) -> list[dict[str, Any]]:
     done = subprocess.run([python, str(COMMAND), "--small", "--json"], capture_output=True, text=True, check=False)
     assert done.returncode in {0, 1}, done.stderr
     return list(json.loads(done.stdout)["cases"])
@@ -36,6 +42,7 @@ def test_the_current_stack_keeps_and_peaks_as_planned() -> None:
     found = _compare(sys.executable)
     assert len(found) >= 20
     assert [case for case in found if not case["within"]] == []
+    assert _off_by_more_than_1_percent(found) == []
 
 
 @pytest.mark.slow
@@ -47,6 +54,7 @@ def test_the_reference_stack_keeps_and_peaks_as_planned() -> None:
     found = _compare(str(python))
     assert len(found) >= 15
     assert [case for case in found if not case["within"]] == []
+    assert _off_by_more_than_1_percent(found) == []
 
 
 @pytest.mark.slow
