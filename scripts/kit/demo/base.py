@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +20,7 @@ from kit.data.encoding import IGNORE_INDEX
 from kit.demo.task import plain_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")  # ids 0, 1, 2, as in Mistral's own tokenizer
@@ -34,7 +35,7 @@ CHAT_TEMPLATE = (
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
 # Written in transformers 4's words, which both stacks read.
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
     "num_hidden_layers": 4,
@@ -59,15 +60,15 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def new_model(vocabulary_size: int, seed: int) -> MistralForCausalLM:
+def new_model(vocabulary_size: int, seed: int, shape: Mapping[str, Any] = SHAPE) -> MistralForCausalLM:
     """Initialise the small Mistral from a seed."""
     torch.manual_seed(seed)
     return MistralForCausalLM(
-        MistralConfig(vocab_size=vocabulary_size, bos_token_id=BOS_ID, eos_token_id=EOS_ID, **SHAPE)
+        MistralConfig(vocab_size=vocabulary_size, bos_token_id=BOS_ID, eos_token_id=EOS_ID, **shape)
     )
 
 
-def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path, shape: Mapping[str, Any] = SHAPE) -> None:
     """Write model and tokenizer so that both stacks load them: transformers 4's layout, safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
@@ -82,7 +83,7 @@ def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path) -> 
             "eos_token_id": EOS_ID,
             "hidden_act": "silu",
             "torch_dtype": "float32",
-            **SHAPE,
+            **shape,
         },
         "generation_config.json": {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID},
         "tokenizer_config.json": {
@@ -90,7 +91,7 @@ def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path) -> 
             "bos_token": "<s>",
             "eos_token": "</s>",
             "unk_token": "<unk>",
-            "model_max_length": SHAPE["max_position_embeddings"],
+            "model_max_length": shape["max_position_embeddings"],
             "clean_up_tokenization_spaces": False,
             "chat_template": CHAT_TEMPLATE,
         },
