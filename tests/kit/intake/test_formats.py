@@ -250,3 +250,13 @@ def test_any_json_list_is_read_back(rows: list[dict[str, str]], piece: int, inde
         patch.setattr(json_values, "_READ_BYTES", piece)
         file = io.BytesIO(json.dumps(rows, indent=indent, ensure_ascii=False).encode())
         assert [row for _, row in json_values.read_values(file)] == rows
+
+
+def test_a_row_of_a_list_that_has_a_key_twice_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1},\n{"b": {"a": 1, "a": 2}},\n{"a": 3}]', encoding="utf-8")
+    stream = _stream(path)
+    first, problem, last = list(stream)
+    assert (first, last, stream.broken) == ((1, {"a": 1}), (3, {"a": 3}), None)
+    assert isinstance(problem, RowProblem)
+    assert (problem.line, problem.message) == (2, "has the key 'a' twice in one object")
