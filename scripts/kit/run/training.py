@@ -79,7 +79,8 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
 
 
 def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
-    before = list((start.earlier or {}).get("changes_allowed", [])) if step else []
+    recorded = (start.earlier or {}).get("changes_allowed") if step else None
+    before = recorded if isinstance(recorded, list) else []
     now = [{"step": step, "key": key, "was": then, "is": now} for key, (then, now) in start.allowed.items()]
     return before + now
 

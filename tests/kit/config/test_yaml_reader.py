@@ -259,3 +259,7 @@ def test_a_broken_override_is_refused(text: str) -> None:
 )
 def test_written_values_read_back(value: Any) -> None:
     assert parse_document(f"a: {scalar(value)}", "c").values["a"] == value
+
+
+def test_a_mapping_a_receipt_may_hold_is_written_in_flow_style() -> None:
+    assert scalar([{"a": [1, None]}, {}]) == "[{a: [1, null]}, {}]"

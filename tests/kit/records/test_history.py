@@ -84,3 +84,17 @@ def test_a_receipt_that_is_none_is_an_error_with_its_path(tmp_path: Path, conten
 def test_a_run_without_an_adapter_says_its_state(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the run is interrupted and has no adapter"):
         _ = read_run(_run(tmp_path, "first", state="interrupted")).adapter
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"model": 5}, {"model": {"model_name_or_path": 5}}, {"lora": {"target_modules": None}}]
+)
+def test_a_configuration_no_run_could_have_had_is_one_sentence(tmp_path: Path, config: dict[str, object]) -> None:
+    with pytest.raises(RunError, match=r"run\.json: .* cannot be .*; restore it, or train it again"):
+        _ = read_run(_run(tmp_path, "a", config=config)).settings
+
+
+def test_a_line_of_metrics_nested_beyond_reading_is_passed_over(tmp_path: Path) -> None:
+    folder = _run(tmp_path, "a")
+    (folder / "metrics.jsonl").write_text("[" * 100_000 + '\n{"step": 1, "loss": 2.0}\n', encoding="utf-8")
+    assert [line["step"] for line in read_run(folder).steps] == [1]

@@ -252,3 +252,11 @@ def test_names_git_prints_in_any_bytes_are_no_failure(monkeypatch: pytest.Monkey
     done = subprocess.CompletedProcess([], 0, b" M caf\xe9\n")
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_kwargs: done)
     assert describe_code()["git_dirty"] is True
+
+
+@pytest.mark.parametrize("sessions", [None, 5, "text", [5], [{}], [{"state": "failed"}], [{"seconds": "long"}]])
+def test_sessions_that_are_none_are_not_gone_on_with(tmp_path: Path, sessions: object) -> None:
+    receipt = Receipt(tmp_path, earlier={"sessions": sessions}, from_step=3)
+    receipt.finish("finished")
+    (session,) = _read(receipt.path)["sessions"]
+    assert (session["from_step"], session["state"]) == (3, "finished")

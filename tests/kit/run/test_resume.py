@@ -166,3 +166,10 @@ def test_a_path_to_something_else_is_refused(tmp_path: Path) -> None:
     (folder / "state.json").unlink()
     for path in (folder, tmp_path):
         assert _errors(decide(str(path), tmp_path, IDENTITY, ()))
+
+
+@pytest.mark.parametrize("identity", [None, "text", 5, ["a"]])
+def test_a_finished_run_whose_receipt_was_spoilt_is_not_taken_for_this_one(tmp_path: Path, identity: object) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "run.json").write_text(json.dumps({"state": "finished", "identity": identity}), encoding="utf-8")
+    assert "holds a finished run that differs in" in _errors(decide("auto", tmp_path, IDENTITY, ()))[0]
