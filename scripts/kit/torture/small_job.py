@@ -31,7 +31,8 @@ def overrides_of(folder: Path, *, steps: int, save_steps: int, four_bit: bool) -
     with quiet_imports():
         import torch
 
-        from kit.demo.base import SHAPE, byte_tokenizer, new_model, save_base
+        from kit.demo.base import SHAPE, new_model, save_base
+        from kit.demo.tokenizer import byte_tokenizer
 
         torch.set_num_threads(1)  # threads do not survive a fork
         tokenizer, shape = byte_tokenizer(), {**SHAPE, "num_hidden_layers": 1}
