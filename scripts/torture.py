@@ -25,13 +25,13 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import json
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.command import command_parser
 from kit.console import duration, fail, say
 from kit.data.pool import processes_for
 from kit.stack import installed_stack
@@ -43,6 +43,7 @@ from kit.torture.kills import Torture
 from kit.torture.row_mutants import ROWS_IN_A_FILE
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from kit.torture.fuzzing import Fuzzer
@@ -139,10 +140,7 @@ def _in_words(part: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, body = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=body, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "torture.py")
     parser.add_argument("--only", choices=PARTS, help="this part alone")
     parser.add_argument("--kills", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--configs", type=int, default=20_000, help="mutants; default: %(default)s")
