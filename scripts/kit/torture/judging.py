@@ -20,16 +20,16 @@ _STOPPED_BY_SIGTERM = 143
 
 @dataclass(frozen=True)
 class Saved:
-    """What a run's folder promises to keep: its newest complete checkpoint, and the steps its metrics tell."""
+    """What a run's folder tells: its newest complete checkpoint, and how often it was begun or gone on with."""
 
     newest: int
-    done: int
+    sessions: int
 
     @classmethod
     def of(cls, output: Path) -> Saved:
         """Look at a folder, which need not be there."""
         found, _ = checkpoints.newest(output / "checkpoints")
-        return cls(found.step if found else 0, _steps_done(output))
+        return cls(found.step if found else 0, len((read_receipt(output) or {}).get("sessions", ())))
 
 
 @dataclass
@@ -90,8 +90,16 @@ class Report:
         if done - newest > self.save_steps:
             faults.append(f"{done - newest} steps lost, more than since the last save")
         self.faults += [f"{output.name}: {fault}" for fault in faults]
-        writing = [*output.glob(".*.partial"), *(output / "checkpoints").glob(".checkpoint-*")]
-        self.kills_at["writing" if writing else "training" if done > before.done else "starting"] += 1
+        self.kills_at[_moment(output, before)] += 1
+
+
+def _moment(output: Path, before: Saved) -> str:
+    if [*output.glob(".*.partial"), *(output / "checkpoints").glob(".checkpoint-*")]:
+        return "writing"
+    after = Saved.of(output)
+    # Once the model is built the receipt says so; what it said before this attempt does not count.
+    trained = (read_receipt(output) or {}).get("state") == "training" and after.sessions > before.sessions
+    return "training" if trained or after.newest > before.newest else "starting"
 
 
 def _steps_done(output: Path) -> int:
