@@ -194,6 +194,15 @@ def _document(text: str, lines: dict[tuple[str, ...], int]) -> dict[str, Node]:
     return tree
 
 
+def is_yaml(raw: bytes) -> bool:
+    """Tell whether the YAML library's own parser reads it: libyaml takes a few tabs more, and that is not the kit's."""
+    try:
+        list(yaml.parse(_text(raw), Loader=yaml.BaseLoader))
+    except (yaml.YAMLError, Refusal):
+        return False
+    return True
+
+
 def _events(text: str) -> list[Any]:
     try:
         return list(yaml.parse(text, Loader=_LOADER))

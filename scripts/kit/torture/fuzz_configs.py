@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import DEFAULT, resolve
-from kit.torture.config_meaning import Meaning, Refusal, meaning_of
+from kit.torture.config_meaning import Meaning, Refusal, is_yaml, meaning_of
 from kit.torture.config_mutants import make_mutant
-from kit.torture.fuzzing import FaultError
+from kit.torture.fuzzing import FaultError, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from random import Random
 
     from kit.config.resolve import Resolved
@@ -49,7 +47,7 @@ class ConfigFuzzer:
             resolved = resolve(path, mutant.details)
         except ConfigError as exc:
             _check_findings(exc.findings, path, mutant)
-            if meaning is not None:
+            if meaning is not None and is_yaml(mutant.content):
                 told = f"refused ({exc!s:.200}), and says nothing wrong"
                 raise FaultError(_with_overrides(told, mutant.details)) from exc
             return {"refused": 1}
@@ -65,13 +63,7 @@ def _with_overrides(told: str, overrides: Sequence[str]) -> str:
 
 @functools.cache
 def _scratch() -> Path:
-    """Return a folder of this process's own, gone with it."""
-    folder = tempfile.TemporaryDirectory(prefix=f"fuzz-configs-{os.getpid()}-")
-    _FOLDERS.append(folder)
-    return Path(folder.name)
-
-
-_FOLDERS: list[Any] = []
+    return scratch("fuzz-configs-")
 
 
 def _check_findings(findings: list[Finding], path: Path, mutant: Mutant) -> None:

@@ -28,7 +28,7 @@ from kit.run.job import METRICS
 from kit.run.receipt import Receipt, read_receipt
 from kit.run.resume import decide
 from kit.torture.damage import BYTES
-from kit.torture.fuzzing import FaultError, Mutant
+from kit.torture.fuzzing import FaultError, Mutant, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,12 +107,7 @@ def _files(run: Path) -> dict[str, bytes]:
 @functools.cache
 def _copy(run: Path) -> Path:
     """Return a copy of the run for this process to damage, gone with the process."""
-    folder = tempfile.TemporaryDirectory(prefix="fuzz-files-")
-    _FOLDERS.append(folder)
-    return Path(shutil.copytree(run, Path(folder.name) / "outputs" / "run"))
-
-
-_FOLDERS: list[Any] = []
+    return Path(shutil.copytree(run, scratch("fuzz-files-") / "outputs" / "run"))
 
 
 @functools.cache

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import random
 import signal
+import tempfile
 import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kit.data.pool import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from types import FrameType
 
 HUNG_AFTER_S = 60  # a guard: no mutant takes a hundredth of it
@@ -169,6 +170,17 @@ def fuzz(fuzzer: Fuzzer, seed: int, numbers: range, processes: int) -> Iterator[
     for part in in_order(Trial(fuzzer, seed), chunks, processes):
         tally.add(part)
         yield tally
+
+
+def scratch(prefix: str) -> Path:
+    """Make a folder of this process's own, gone with it; in memory where there is such a place, for it is quicker."""
+    memory = Path("/dev/shm")  # noqa: S108 - where Linux keeps files in memory; the folder's name is not guessable
+    folder = tempfile.TemporaryDirectory(prefix=prefix, dir=memory if memory.is_dir() else None)
+    _FOLDERS.append(folder)
+    return Path(folder.name)
+
+
+_FOLDERS: list[Any] = []
 
 
 def _hung(_number: int, _frame: FrameType | None) -> None:
