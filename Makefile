@@ -160,7 +160,7 @@ test: ## all tests, on both stacks
 	@$(SETUP) --dev
 	@.venv/bin/python scripts/run_tests.py $(ARGS)
 
-torture: ## kill a small run hundreds of times, resume it, compare (STACK; ARGS: --kills N, --json)
+torture: ## kill runs and resume them, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
 	@$(PY) scripts/torture.py $(ARGS)
 
 test-image: ## build both images and try them, where a Docker engine can be had

@@ -1,12 +1,21 @@
-"""Kill a small run at random moments, resume it each time, and compare its end with a run nobody touched.
+"""Try to break the kit: runs killed at random moments; configurations, rows and files of a run damaged by the thousand.
 
 Run as:
-    python scripts/torture.py                       (or: make torture) 300 kills
-    python scripts/torture.py --kills 60 --json
-    python scripts/torture.py --keep FOLDER         leave everything there to look at
+    python scripts/torture.py                            (or: make torture) all of it
+    python scripts/torture.py --only kills --kills 60
+    python scripts/torture.py --only configs --seed 7    other mutants
+    python scripts/torture.py --only configs --seed 7 --mutant 1234
+    python scripts/torture.py --keep FOLDER              leave everything there to look at
 
-Of four runs two are killed by SIGKILL at a random file operation of theirs, one by SIGKILL and one by SIGTERM at a
-random moment. Exit codes: 0 every run ended bit-equal and nothing was lost beyond the last save, 1 not so, 2 wrong use.
+kills:   a small run is ended by SIGKILL and SIGTERM, at random moments and at random file operations, and resumed; each
+         must end bit-equal to one nobody touched, and lose nothing beyond its last save.
+configs: each mutant is refused with findings, or resolved to exactly what it says.
+rows:    each row is trained on for exactly what it says, or named with its line; training and data preparation agree.
+files:   a finished run's receipt, metrics, checkpoints and adapter, one of them damaged: whatever reads runs works or
+         says why not, verify names the damage, nothing goes on with it.
+
+A mutant that finds a fault is kept in a file (outputs/torture, or --keep) and made again by its number and seed.
+Exit codes: 0 no faults, 1 faults, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -16,70 +25,129 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import json
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kit.command import command_parser
 from kit.console import duration, fail, say
+from kit.data.pool import processes_for
 from kit.stack import installed_stack
+from kit.torture.fuzz_configs import ConfigFuzzer
+from kit.torture.fuzz_files import FileFuzzer
+from kit.torture.fuzz_rows import RowFuzzer
+from kit.torture.fuzzing import fuzz
 from kit.torture.kills import Torture
+from kit.torture.row_mutants import ROWS_IN_A_FILE
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
-_HOW = ("file", "time", "file", "term")
+    from kit.torture.fuzzing import Fuzzer
+
+PARTS = ("kills", "configs", "rows", "files")
+_SHARES = {"file": 0.5, "time": 0.25, "term": 0.25}  # of the kills
 _PER_RUN = 12
+_FAULTS = Path("outputs/torture")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Torture, report; return the exit code."""
     options = _parser().parse_args(argv)
-    if options.kills < 1:
-        return fail(f"--kills {options.kills}: at least 1")
-    if options.keep is None:
-        with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-            return _torture(Path(folder), options)
-    options.keep.mkdir(parents=True, exist_ok=True)
-    return _torture(options.keep, options)
+    counts = {part: getattr(options, part) for part in PARTS}
+    if wrong := next((part for part in PARTS if counts[part] < 1), None):
+        return fail(f"--{wrong} {counts[wrong]}: at least 1")
+    if options.mutant is not None and options.only in {None, "kills"}:
+        return fail("--mutant: mutants have numbers within a part", "add --only configs, rows or files")
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        return _torture(options.keep, options)
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        return _torture(Path(folder), options)
 
 
 def _torture(folder: Path, options: argparse.Namespace) -> int:
-    started = time.monotonic()
     stack = installed_stack()
-    torture = Torture(folder, steps=16, save_steps=3, seed=options.seed, four_bit="cpu" in stack.four_bit_platforms)
-    say(f"{stack.name} stack: one run in peace took {torture.seconds:.1f} s; {options.kills} kills to come")
-    round_number = 0
-    while sum(torture.report.kills.values()) < options.kills:
-        how = _HOW[round_number % len(_HOW)]
-        left = options.kills - sum(torture.report.kills.values())
-        torture.strike(min(_PER_RUN, left), how, f"{round_number}-{how}")
-        round_number += 1
-        say(f"{sum(torture.report.kills.values()):>5} kills, {torture.report.finished} runs finished bit-equal")
-    report = torture.report
-    seconds = round(time.monotonic() - started)
+    parts = (options.only,) if options.only else PARTS
+    done: dict[str, dict[str, Any]] = {}
+    small: Torture | None = None
+    if {"kills", "files"} & set(parts):
+        four_bit = "cpu" in stack.four_bit_platforms
+        small = Torture(folder, steps=16, save_steps=3, seed=options.seed, four_bit=four_bit)
+        say(f"{stack.name} stack: one run in peace took {small.seconds:.1f} s")
+    for part in parts:
+        started = time.monotonic()
+        if part == "kills" and small is not None:
+            done[part] = _kill(small, options.kills)
+        else:
+            run = small.folder / "peace" if small else folder
+            fuzzers: dict[str, Fuzzer] = {"configs": ConfigFuzzer(), "rows": RowFuzzer(), "files": FileFuzzer(run)}
+            done[part] = _fuzz(fuzzers[part], options)
+        done[part]["seconds"] = round(time.monotonic() - started)
+    faults = [fault for part in done.values() for fault in part["faults"]]
     if options.json:
-        print(json.dumps({"schema_version": 1, "stack": stack.name, "seconds": seconds, **report.as_json()}, indent=2))
-    else:
-        for fault in report.faults:
-            print(f"fault: {fault}")
-        kinds = ", ".join(f"{count} by {how}" for how, count in sorted(report.kills.items()))
-        moments = ", ".join(f"{count} while {moment}" for moment, count in sorted(report.kills_at.items()))
-        print(f"{sum(report.kills.values())} kills ({kinds}; {moments}) in {duration(seconds)}, seed {options.seed}")
-        print(f"at most {report.most_steps_lost} logged steps were trained again after a kill; a save every 3 steps")
-        print(f"{report.finished} runs ended bit-equal to the one nobody touched; {len(report.faults)} faults")
-    return 1 if report.faults else 0
+        body = {"schema_version": 2, "stack": stack.name, "seed": options.seed, "parts": done}
+        print(json.dumps(body, indent=2, ensure_ascii=False))
+        return 1 if faults else 0
+    for fault in faults:
+        print(f"fault: {fault}")
+    for name, part in done.items():
+        print(f"{name}: {_in_words(part)}; {len(part['faults'])} faults; {duration(part['seconds'])}")
+    print(f"{stack.name} stack, seed {options.seed}: {len(faults) or 'no'} faults")
+    return 1 if faults else 0
+
+
+def _kill(torture: Torture, kills: int) -> dict[str, Any]:
+    wanted = {how: round(kills * share) for how, share in _SHARES.items()}
+    wanted["file"] += kills - sum(wanted.values())
+    report = torture.report
+    for _ in torture.storm(wanted, _PER_RUN):
+        say(f"{sum(report.kills.values()):>5} kills, {report.finished} runs ended bit-equal")
+    return report.as_json()
+
+
+def _fuzz(fuzzer: Fuzzer, options: argparse.Namespace) -> dict[str, Any]:
+    count = getattr(options, fuzzer.name)
+    if fuzzer.name == "rows":
+        count = -(-count // ROWS_IN_A_FILE)
+    numbers = range(count) if options.mutant is None else range(options.mutant, options.mutant + 1)
+    said = started = time.monotonic()
+    for tally in fuzz(fuzzer, options.seed, numbers, processes_for()):
+        if time.monotonic() - said > 10:  # noqa: PLR2004 - seconds between two lines
+            said = time.monotonic()
+            say(f"{fuzzer.name}: {tally.mutants:,} of {count:,} mutants after {duration(said - started)}")
+    kept = options.keep or _FAULTS
+    if tally.found:
+        kept.mkdir(parents=True, exist_ok=True)
+    return {**tally.as_json(), "faults": tally.keep_faults(kept, fuzzer.suffix)}
+
+
+def _in_words(part: dict[str, Any]) -> str:
+    if "outcomes" in part:
+        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(part["outcomes"].items()))
+        slowest = f"the slowest, {part['slowest']}, took {part['slowest_s']:.2f} s"
+        return f"{part['mutants']:,} mutants ({outcomes}); {slowest}"
+    kinds = ", ".join(f"{count} by {how}" for how, count in sorted(part["kills"].items()))
+    moments = ", ".join(f"{count} while {moment}" for moment, count in sorted(part["kills_at"].items()))
+    lost = f"at most {part['most_steps_lost']} logged steps were trained again, with a save every {part['save_steps']}"
+    return (
+        f"{sum(part['kills'].values())} kills ({kinds}; {moments}); {lost}; "
+        f"{part['finished']} runs ended bit-equal to the one nobody touched"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, body = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=body, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "torture.py")
+    parser.add_argument("--only", choices=PARTS, help="this part alone")
     parser.add_argument("--kills", type=int, default=300, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of when they come; default: %(default)s")
+    parser.add_argument("--configs", type=int, default=20_000, help="mutants; default: %(default)s")
+    parser.add_argument("--rows", type=int, default=200_000, help=f"in files of {ROWS_IN_A_FILE}; default: %(default)s")
+    parser.add_argument("--files", type=int, default=3_000, help="mutants; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of everything; default: %(default)s")
+    parser.add_argument("--mutant", type=int, metavar="NUMBER", help="only that mutant, of --only and --seed")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work there, and leave it")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser

@@ -51,7 +51,7 @@ def write_chat_folder(folder: Path, template: Any = MISTRAL, style: str = "bytes
 
 def _byte_tokenizer() -> Any:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from kit.demo.base import byte_tokenizer
+    from kit.demo.tokenizer import byte_tokenizer
 
     return byte_tokenizer()
 

@@ -18,7 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save a base of the demo's shape with random weights: real files, and nothing learnt."""
     pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from kit.demo.base import byte_tokenizer, new_model, save_base
+    from kit.demo.base import new_model, save_base
+    from kit.demo.tokenizer import byte_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny-base")
     tokenizer = byte_tokenizer()

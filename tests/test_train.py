@@ -13,9 +13,11 @@ import pytest
 import train
 from kit.interpreter import PROJECT_ROOT
 from kit.run import checkpoints
+from kit.torture.forked import end_threads, exit_code_of
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
@@ -221,18 +223,49 @@ def test_a_run_that_dies_says_so_in_its_receipt(
     assert read_receipt(tmp_path / "out")["state"] == "failed"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
-def test_a_signal_ends_in_a_saved_checkpoint(tiny_base: Path, tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_to_the_command_ends_in_a_saved_checkpoint(tiny_base: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    command = train_command(tiny_base, output, python=sys.executable, training__max_steps=100_000)
+    command = train_command(tiny_base, output, python=sys.executable, training__max_steps=3_000)
     with subprocess.Popen(command, cwd=PROJECT_ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
-        metrics = output / "metrics.jsonl"
-        deadline = time.monotonic() + 300
-        while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
-            assert run.poll() is None, "the run ended before its first step"
-            time.sleep(0.2)
-        run.send_signal(number)
-        assert run.wait(timeout=120) == code
+        _wait_for_a_step(output, lambda: run.poll() is not None)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=120) == 143
+    _check_interrupted(output)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_each_signal_ends_in_a_saved_checkpoint(
+    finished: Path, tiny_base: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    """In a child of this process, which has the libraries loaded; ``finished`` sees to that."""
+    assert finished.exists()
+    output = tmp_path / "out"
+    end_threads()
+    child = os.fork()
+    if child == 0:
+        ended = 70
+        try:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 1)
+            os.dup2(silence, 2)
+            ended = _train(tiny_base, output, training__max_steps=3_000)
+        finally:
+            os._exit(ended)
+    _wait_for_a_step(output, lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
+    os.kill(child, number)
+    assert exit_code_of(child) == code
+    _check_interrupted(output)
+
+
+def _wait_for_a_step(output: Path, has_ended: Callable[[], bool]) -> None:
+    metrics = output / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        assert not has_ended(), "the run ended before its first step"
+        time.sleep(0.2)
+
+
+def _check_interrupted(output: Path) -> None:
     receipt = read_receipt(output)
     assert receipt["state"] == "interrupted"
     saved = checkpoints.read(output / "checkpoints" / f"checkpoint-{receipt['steps_done']}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from kit.demo.base import BOS_ID, CHAT_TEMPLATE, EOS_ID, SPECIAL_TOKENS, byte_tokenizer
+from kit.demo.tokenizer import BOS_ID, CHAT_TEMPLATE, EOS_ID, SPECIAL_TOKENS, byte_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

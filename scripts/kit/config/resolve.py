@@ -10,7 +10,7 @@ from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.findings import COMMAND_LINE, finding_of, unknown_key
 from kit.config.settings import Settings
-from kit.config.validator import violations
+from kit.config.validator import show_key, violations
 from kit.config.yaml_reader import Document, parse_value, read_document
 from kit.findings import Finding, error
 from kit.redaction import is_secret_value
@@ -158,7 +158,8 @@ def _from_strings(draft: _Draft, overrides: Sequence[str]) -> list[tuple[str, An
         elif not dotted:
             _refuse_override(draft, f"{text!r} names no key before the '='", "write key.path=value")
         elif not value.strip():
-            _refuse_override(draft, f"{dotted} is given no value", f"write {dotted}=value, or {dotted}=null for none")
+            name = show_key((dotted,))
+            _refuse_override(draft, f"{name} is given no value", f"write {name}=value, or {name}=null for none")
         else:
             try:
                 pairs.append((dotted, parse_value(value, f"{COMMAND_LINE}, {dotted}")))

@@ -5,6 +5,7 @@ Cerberus decides; the words are ours, made from the same rules, so that a messag
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -46,9 +47,15 @@ class _Validator(Validator):  # type: ignore[misc] # Cerberus is untyped
             self._error(field, "must be finite")
 
 
+@functools.cache
+def _validator() -> _Validator:
+    """Make the validator once: to take a schema of this size costs it more than to hold a configuration against it."""
+    return _Validator(SCHEMA)
+
+
 def violations(values: dict[str, Any]) -> list[Violation]:
     """Return what breaks the schema, one violation a key. A missing section counts as an empty one."""
-    validator = _Validator(SCHEMA)
+    validator = _validator()
     # Without normalisation: Cerberus would put the default in place of a null, silently.
     validator.validate({**{section: {} for section in SCHEMA}, **values}, normalize=False)
     found: dict[tuple[str, ...], Violation] = {}

@@ -17,13 +17,13 @@ _YAML_1_1_BOOLEANS = frozenset({"y", "n", "yes", "no", "on", "off"})
 
 
 def scalar(value: Any) -> str:
-    """Write one value, or one list in flow style; text is quoted wherever a reader could take it for something else."""
+    """Write one value, lists and mappings in flow style; text is quoted where it could be taken for another type."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(scalar(item) for item in value)}]"
+    if isinstance(value, list | tuple | dict):
+        return _flow(value)
     if isinstance(value, float):
         digits, exponent, power = repr(value).partition("e")
         # 1e-05 is text to YAML 1.1, 1.0e-05 a number to all.
@@ -32,6 +32,12 @@ def scalar(value: Any) -> str:
         return str(value)
     plain = _PLAIN.match(value) and isinstance(plain_scalar(value), str) and value.lower() not in _YAML_1_1_BOOLEANS
     return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{scalar(str(key))}: {scalar(item)}' for key, item in value.items())}}}"
+    return f"[{', '.join(scalar(item) for item in value)}]"
 
 
 def annotated_yaml(values: Mapping[str, Mapping[str, Any]], origins: Mapping[str, str]) -> str:

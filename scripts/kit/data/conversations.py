@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.data.shapes import KNOWN, shape_row
-from kit.data.turns import ROLES, Message, RowError, kind_of
+from kit.data.turns import ROLES, Message, RowError, keyed_once, kind_of
 from kit.findings import Finding, error
 
 if TYPE_CHECKING:
@@ -89,9 +89,11 @@ def parse_row(raw: bytes) -> dict[str, Any]:
     if b"\0" in raw:
         raise RowError("holds NUL bytes, as UTF-16 does", "save the file as UTF-8")
     try:
-        row = json.loads(raw.decode("utf-8"))
+        row = json.loads(raw.decode("utf-8"), object_pairs_hook=keyed_once)
     except UnicodeDecodeError as exc:
         raise RowError("is not UTF-8", "save the file as UTF-8") from exc
+    except RowError:
+        raise
     except (ValueError, RecursionError) as exc:  # ValueError: a number of thousands of digits
         reason = exc.msg if isinstance(exc, json.JSONDecodeError) else "nested too deep, or a number too long"
         raise RowError(f"is not valid JSON ({reason})", "write one complete JSON object per line") from exc

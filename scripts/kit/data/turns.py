@@ -43,6 +43,20 @@ class RowError(ValueError):
         self.fix = fix
 
 
+def keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object of its pairs; Python's own reading keeps the last of two that have one key, without a word.
+
+    Raises:
+        RowError: A key is there twice.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise RowError(f"has the key {shown(twice)} twice in one object", "keep the one that is meant")
+    return made
+
+
 def chat(value: Any, key: str, *, answers: bool) -> tuple[Message, ...]:
     """Read a list of turns.
 
@@ -51,7 +65,9 @@ def chat(value: Any, key: str, *, answers: bool) -> tuple[Message, ...]:
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:  # a table's cell holds text: turns are written in it as JSON
-            value = json.loads(value)
+            value = json.loads(value, object_pairs_hook=keyed_once)
+        except RowError:
+            raise
         except (ValueError, RecursionError) as exc:
             raise RowError(f"has {key} that is text, and not valid JSON", f"write {key} as a JSON list") from exc
     if not isinstance(value, list) or not value:

@@ -8,33 +8,25 @@ from __future__ import annotations
 import json
 import random
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 from transformers import MistralConfig, MistralForCausalLM
 
 from kit.data.encoding import IGNORE_INDEX
 from kit.demo.task import plain_line
+from kit.demo.tokenizer import BOS_ID, EOS_ID, byte_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")  # ids 0, 1, 2, as in Mistral's own tokenizer
-BOS_ID, EOS_ID = 1, 2
-# Mistral v0.2's shape of a conversation: turns alternate, system messages are refused, answers end in </s>.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
-    "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
-    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
-)
+    from tokenizers import Tokenizer
+
 # Written in transformers 4's words, which both stacks read.
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
     "num_hidden_layers": 4,
@@ -48,31 +40,20 @@ SHAPE = {
 }
 
 
-def byte_tokenizer() -> Tokenizer:
-    """Make a tokenizer of single bytes: any text can be written in it, and spelling tasks can be learnt."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))  # noqa: S106 - a token, no secret
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return tokenizer
-
-
-def new_model(vocabulary_size: int, seed: int) -> MistralForCausalLM:
+def new_model(vocabulary_size: int, seed: int, shape: Mapping[str, Any] = SHAPE) -> MistralForCausalLM:
     """Initialise the small Mistral from a seed."""
     torch.manual_seed(seed)
     return MistralForCausalLM(
-        MistralConfig(vocab_size=vocabulary_size, bos_token_id=BOS_ID, eos_token_id=EOS_ID, **SHAPE)
+        MistralConfig(vocab_size=vocabulary_size, bos_token_id=BOS_ID, eos_token_id=EOS_ID, **shape)
     )
 
 
-def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path, shape: Mapping[str, Any] = SHAPE) -> None:
     """Write model and tokenizer so that both stacks load them: transformers 4's layout, safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer.save(str(folder / "tokenizer.json"))
+    save_tokenizer(tokenizer, folder, shape["max_position_embeddings"])
     files = {
         "config.json": {
             "architectures": ["MistralForCausalLM"],
@@ -82,18 +63,9 @@ def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path) -> 
             "eos_token_id": EOS_ID,
             "hidden_act": "silu",
             "torch_dtype": "float32",
-            **SHAPE,
+            **shape,
         },
         "generation_config.json": {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID},
-        "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "model_max_length": SHAPE["max_position_embeddings"],
-            "clean_up_tokenization_spaces": False,
-            "chat_template": CHAT_TEMPLATE,
-        },
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

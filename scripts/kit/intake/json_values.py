@@ -6,7 +6,8 @@ import codecs
 import json
 from typing import TYPE_CHECKING, Any
 
-from kit.data.conversations import LONGEST_ROW_BYTES
+from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem
+from kit.data.turns import RowError, keyed_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +31,8 @@ class FileError(ValueError):
         self.line, self.fix = line, fix
 
 
-def read_values(file: BinaryIO) -> Iterator[tuple[int, Any]]:
-    """Yield each row with the line it begins at.
+def read_values(file: BinaryIO) -> Iterator[tuple[int, Any] | RowProblem]:
+    """Yield each row with the line it begins at; one that has a key twice is a problem of its own.
 
     Raises:
         FileError: What follows is no JSON; where one value ends and the next begins is not known then.
@@ -56,7 +57,8 @@ def read_values(file: BinaryIO) -> Iterator[tuple[int, Any]]:
             raise FileError(window.line, "has no comma between two rows", "separate the rows of the list by commas")
         first = False
         line = window.line
-        yield line, window.value()
+        value = window.value()
+        yield value if isinstance(value, RowProblem) else (line, value)
 
 
 class _Window:
@@ -69,7 +71,8 @@ class _Window:
         self._text = ""
         self._at = 0
         self._ended = False
-        self._parse = json.JSONDecoder().raw_decode
+        self._parse = json.JSONDecoder(object_pairs_hook=keyed_once).raw_decode
+        self._parse_loosely = json.JSONDecoder().raw_decode
 
     def _grow(self, size: int = 0) -> bool:
         if self._ended:
@@ -105,11 +108,19 @@ class _Window:
         self._at += 1
         return True
 
+    def _parsed(self) -> tuple[Any, int]:
+        """Return the next value and where it ends."""
+        try:
+            return self._parse(self._text, self._at)
+        except RowError as exc:
+            _, end = self._parse_loosely(self._text, self._at)
+            return RowProblem(self.line, str(exc), exc.fix), end
+
     def value(self) -> Any:
         """Parse one value."""
         while True:
             try:
-                value, end = self._parse(self._text, self._at)
+                value, end = self._parsed()
             except RecursionError as exc:
                 raise FileError(self.line, "is nested too deep", "write flat rows") from exc
             except json.JSONDecodeError as exc:

@@ -9,6 +9,8 @@ from typing import Any
 
 from kit.config import schema
 from kit.config.settings import Settings
+from kit.config.validator import show, violations
+from kit.records.numbers import mapping
 
 OUTPUTS = Path("outputs")
 NEWEST = "newest"  # in place of a run's name
@@ -49,15 +51,20 @@ class Run:
         """The configuration it ran with; keys that are younger than the run have their default.
 
         Raises:
-            RunError: The receipt holds no configuration.
+            RunError: The receipt holds no configuration that a run could have had.
         """
         recorded = self.receipt.get("config")
         if not isinstance(recorded, dict):
             raise RunError(f"{self.folder}/run.json: holds no configuration; train it again")
         values = schema.defaults()
         for section, keys in values.items():
-            given = recorded.get(section) or {}
+            given = mapping(recorded.get(section))
             keys.update({key: given[key] for key in schema.SCHEMA[section]["schema"] if key in given})
+        for wrong in violations(values):
+            key = ".".join(wrong.path)
+            raise RunError(
+                f"{self.folder}/run.json: {key} cannot be {show(wrong.value)}; restore it, or train it again"
+            )
         return Settings.from_mapping(values)
 
     @property
@@ -141,7 +148,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
     for text_line in text.splitlines():
         try:
             line = json.loads(text_line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             lines.append(line)

@@ -24,7 +24,7 @@ _STATE_COLOURS = {"finished": "green", "training": "blue", "started": "blue", "i
 def _started(run: Summary) -> str:
     try:
         return datetime.fromisoformat(run.started or "").astimezone().strftime("%Y-%m-%d %H:%M")
-    except ValueError:
+    except (ValueError, OverflowError):  # a time zone can push a date out of the calendar
         return _NOTHING
 
 

@@ -66,17 +66,18 @@ class Course:
         span = self._span()
         if span is None or not self.planned_steps:
             return None
-        return max(0, self.planned_steps - self.step) * span[2] / span[0]
+        left = finite(self.planned_steps - self.step)
+        return None if left is None else finite(max(0.0, left) * span[2] / span[0])
 
-    def _span(self) -> tuple[int, float, float] | None:
+    def _span(self) -> tuple[float, float, float] | None:
         """Return steps, tokens and seconds between the oldest and the newest of the recent steps."""
         if not self._recent:
             return None
         first, last = self._recent[0], self._recent[-1]
         if len(self._recent) == 1:
             first = (first[0] - 1, 0.0, 0.0) if first[0] == 1 else last
-        steps, tokens, seconds = last[0] - first[0], last[1] - first[1], last[2] - first[2]
-        return (steps, tokens, seconds) if steps > 0 and seconds > 0 else None
+        steps, tokens, seconds = finite(last[0] - first[0]), last[1] - first[1], last[2] - first[2]
+        return (steps, tokens, seconds) if steps and steps > 0 and seconds > 0 else None
 
 
 def _or_nan(value: Any) -> float:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.data.dataset import file_sha256
 from kit.findings import Finding, error, ok, run_check, skipped, warning
 from kit.model.files import is_local
+from kit.records.numbers import listed, mapping
 from kit.run import checkpoints
 from kit.run.checkpoints import DamagedCheckpointError
 from kit.run.receipt import is_untouched, read_receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _RESTORE = "restore it from a copy; nothing here can tell what it was"
 
@@ -29,11 +31,42 @@ def verify(folder: Path) -> list[Finding]:
         fix = "name a run's folder, such as outputs/NAME"
         return [error("verify.receipt", "holds no run.json that can be read", fix, str(folder))]
     findings = [verify_receipt(folder)]
+    receipt = _readable(receipt)
     findings += run_check(lambda: verify_metrics(folder, receipt), "verify.metrics")
     findings += run_check(lambda: _adapter(folder, receipt), "verify.adapter")
     findings += run_check(lambda: _checkpoints(folder, receipt), "verify.checkpoints")
     findings += run_check(lambda: _data(receipt), "verify.data")
     return findings + run_check(lambda: _base(receipt), "verify.base_model")
+
+
+def _readable(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a receipt says about files, without what is no name and no hash: one that was changed may say so."""
+    base = mapping(receipt.get("base_model"))
+    checkpoint_keys, data_keys = ("name", "manifest_sha256"), ("path", "sha256")
+    return {
+        "state": receipt.get("state"),
+        "metrics_sha256": receipt.get("metrics_sha256") if _is_text(receipt.get("metrics_sha256")) else None,
+        "adapter_files": _names(receipt.get("adapter_files")),
+        "checkpoints": [entry for entry in listed(receipt.get("checkpoints")) if _has_texts(entry, checkpoint_keys)],
+        "data": [entry for entry in listed(receipt.get("data")) if _has_texts(entry, data_keys)],
+        "base_model": {**base, "files": _names(base.get("files"))} if _is_text(base.get("name")) else None,
+    }
+
+
+def _names(files: Any) -> dict[str, str]:
+    return {name: digest for name, digest in mapping(files).items() if _is_text(name) and _is_text(digest)}
+
+
+def _has_texts(entry: Any, keys: Sequence[str]) -> bool:
+    return all(_is_text(mapping(entry).get(key)) for key in keys)
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether a value could be a path: a NUL or half a character is in none."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def verify_receipt(folder: Path) -> Finding:

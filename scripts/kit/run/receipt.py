@@ -48,7 +48,7 @@ class Receipt:
         self.path = run_directory / "run.json"
         self._started = time.monotonic()
         earlier = earlier or {}
-        sessions = [_ended(session) for session in earlier.get("sessions", [])]
+        sessions = _sessions_of(earlier)
         self._seconds_before = sum(session["seconds"] for session in sessions)
         self._joules_before = [session.get("energy_joules") for session in sessions]
         self._energy = energy
@@ -95,6 +95,21 @@ class Receipt:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _sessions_of(earlier: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return an earlier receipt's sessions; of a receipt that was changed, those that still are some."""
+    recorded = earlier.get("sessions")
+    whole = [session for session in recorded if _is_session(session)] if isinstance(recorded, list) else []
+    return [_ended(session) for session in whole]
+
+
+def _is_session(session: Any) -> bool:
+    if not isinstance(session, dict):
+        return False
+    seconds = session.get("seconds")
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and abs(seconds) < 1e12  # noqa: PLR2004
+    return is_number and isinstance(session.get("started_at"), str) and isinstance(session.get("state"), str)
 
 
 def _ended(session: dict[str, Any]) -> dict[str, Any]:

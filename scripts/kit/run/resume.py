@@ -126,7 +126,8 @@ def _automatic(
     folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
 ) -> Start:
     if earlier.get("state") == "finished" and (folder / "adapter").is_dir():
-        changed = differences(earlier.get("identity", {}), identity)
+        recorded = earlier.get("identity")
+        changed = differences(recorded if isinstance(recorded, dict) else {}, identity)
         # What differs now was allowed to then, or this is another run.
         return Start(is_finished=True) if not changed else Start(findings=[_finished_otherwise(folder, changed)])
     found, damaged = checkpoints.newest(folder / "checkpoints")

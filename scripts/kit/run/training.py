@@ -119,7 +119,8 @@ def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
-    before = list((start.earlier or {}).get("changes_allowed", [])) if step else []
+    recorded = (start.earlier or {}).get("changes_allowed") if step else None
+    before = recorded if isinstance(recorded, list) else []
     now = [{"step": step, "key": key, "was": then, "is": now} for key, (then, now) in start.allowed.items()]
     return before + now
 

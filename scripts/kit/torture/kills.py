@@ -6,61 +6,32 @@ second and not fifteen. After each kill the folder is judged as a stranger would
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from kit.config.resolve import resolve
-from kit.data.chat_tokenizer import ChatTokenizer
-from kit.data.dataset import load_file
-from kit.interpreter import PROJECT_ROOT
-from kit.machine.platforms import judge
-from kit.machine.probe import probe
-from kit.model.weights import describe_base
-from kit.quiet_libraries import quiet_imports
-from kit.run import checkpoints
-from kit.run.job import METRICS, Job
-from kit.run.plan import make_plan
-from kit.run.receipt import read_receipt
-from kit.run.resume import decide, identity_of
+from kit.run.job import METRICS
+from kit.run.resume import decide
 from kit.run.training import run
-from kit.stack import installed_stack
 from kit.torture.forked import end_threads, exit_code_of
+from kit.torture.judging import Report, Saved, outcome_of
+from kit.torture.small_job import overrides_of, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 _FILE_EVENTS = frozenset({"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.copyfile"})
-
-
-@dataclass
-class Report:
-    """What a torture came to.
-
-    Attributes:
-        kills: Attempts that were killed, by how.
-        kills_at: Of those, how many ended before the first step, in training and while something was written.
-        finished: Runs that came to their end and equal the one nobody touched.
-        faults: What must not happen, one sentence each.
-        most_steps_lost: The most finished steps that had to be trained again after one kill.
-    """
-
-    kills: Counter[str] = field(default_factory=Counter)
-    kills_at: Counter[str] = field(default_factory=Counter)
-    finished: int = 0
-    faults: list[str] = field(default_factory=list)
-    most_steps_lost: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
-        return {**vars(self), "kills": dict(self.kills), "kills_at": dict(self.kills_at)}
+_LOOK_EVERY_S = 0.005
+_LATEST = 0.9  # of what is left to train: a run that ends before its kill teaches nothing
+_EARLY = 0.2  # share of the kills that may come before a run trains; more would try the same few lines again and again
 
 
 class Torture:
@@ -76,56 +47,31 @@ class Torture:
 
     def __init__(self, folder: Path, *, steps: int, save_steps: int, seed: int, four_bit: bool) -> None:
         """Make the base, the job and the run to compare with."""
-        os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-        self.folder, self.save_steps = folder, save_steps
+        self.folder, self.steps = folder, steps
         self.random = random.Random(seed)  # noqa: S311 - when to kill, no secret
-        self.report = Report()
-        with quiet_imports():
-            import torch
-
-            import kit.stack.session
-            import kit.stack.trainer  # noqa: F401 - imported once, for every child
-            from kit.demo.base import byte_tokenizer, new_model, save_base
-
-            torch.set_num_threads(1)  # threads do not survive a fork
-            base = folder / "base"
-            tokenizer = byte_tokenizer()
-            save_base(new_model(tokenizer.get_vocab_size(), seed=0), tokenizer, base)
-        self.overrides = {
-            "model.model_name_or_path": str(base),
-            "quantization.load_in_4bit": four_bit,
-            "data.train_file": str(PROJECT_ROOT / "data/sample/train.jsonl"),
-            "data.val_file": str(_few_rows(folder)),
-            "training.max_steps": steps,
-            "training.per_device_train_batch_size": 2,
-            "training.gradient_accumulation_steps": 2,
-            "training.save_steps": save_steps,
-            "training.eval_steps": save_steps + 1,
-            "training.save_total_limit": 2,
-            "training.logging_steps": 3,
-        }
-        self.job = self._job()
+        self.report = Report(save_steps)
+        self.overrides = overrides_of(folder, steps=steps, save_steps=save_steps, four_bit=four_bit)
+        self.job = prepare(self.overrides)
         started = time.monotonic()
-        code = self.attempt("peace")
+        code = self.attempt("peace", self._measure, lambda: _count_file_operations(folder / "peace"))
         self.seconds = time.monotonic() - started
         if code != 0:
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
             raise RuntimeError(f"the run nobody touched failed:\n{log[-2000:]}")
-        self.expected = _outcome(folder / "peace")
+        self.expected = outcome_of(folder / "peace")
+        self._operations = int((folder / "peace.operations").read_text(encoding="utf-8"))
 
-    def _job(self) -> Job:
-        resolved = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml", self.overrides)
-        settings, stack, machine = resolved.settings, installed_stack(), probe()
-        tokenizer = ChatTokenizer.load(settings.model.model_name_or_path)
-        names = [name for name in (settings.data.train_file, settings.data.val_file) if name]
-        from pathlib import Path
-
-        files = [load_file(Path(name), tokenizer, settings.training.max_seq_length) for name in names]
-        plan = make_plan(settings, files[0].rows, files[1].rows)
-        base = describe_base(settings.model.model_name_or_path, None)
-        platform = judge(machine).platform
-        identity = identity_of(settings, plan, stack, platform, base)
-        return Job(resolved, machine, platform, stack, files, plan, base, identity)
+    def _measure(self, child: int) -> None:
+        """Measure loading and training in CPU seconds, which other work on the machine does not stretch."""
+        process, metrics = psutil.Process(child), self.folder / "peace" / METRICS
+        self._loading = self._training = 0.0
+        while not _has_ended(child):
+            seconds = _cpu_seconds(process)
+            if metrics.exists():
+                self._training = seconds - self._loading
+            else:
+                self._loading = seconds
+            time.sleep(_LOOK_EVERY_S)
 
     def attempt(
         self,
@@ -168,7 +114,7 @@ class Torture:
 
     def is_as_expected(self, name: str) -> bool:
         """Tell whether a finished run is, byte for byte, what the one nobody touched is."""
-        return _outcome(self.folder / name) == self.expected
+        return outcome_of(self.folder / name) == self.expected
 
     def _train(self, name: str, changes: dict[str, Any]) -> int:
         output = self.folder / name
@@ -181,6 +127,20 @@ class Torture:
             return 0
         return run(replace(self.job, resolved=resolved, start=start), ["torture"])
 
+    def storm(self, kills: Mapping[str, int], per_run: int) -> Iterator[str]:
+        """Kill runs, ``per_run`` times each at most, until there were so many kills of each kind.
+
+        Yields:
+            Each run's name, once it has come to its end.
+        """
+        number, done = 0, self.report.kills
+        while left := {how: wanted - done[how] for how, wanted in kills.items() if wanted > done[how]}:
+            how = max(left, key=lambda how: left[how] / kills[how])
+            name = f"{number}-{how}"
+            self.strike(min(per_run, left[how]), how, name)
+            number += 1
+            yield name
+
     def strike(self, kills: int, how: str, name: str) -> None:
         """Kill one run up to ``kills`` times, let it finish, and compare.
 
@@ -192,112 +152,90 @@ class Torture:
         """
         output, code = self.folder / name, -1
         for _ in range(kills):
-            safe = self._newest(output)
-            done_before = _steps_done(output)
-            code = self._kill_once(how, name)
+            before = Saved.of(output)
+            code = self._kill_once(how, name, before.newest)
             if code == 0:
                 break
-            self.report.kills[how] += 1
-            self._judge(output, how, code, safe, done_before)
+            self.report.judge(output, how, code, before)
         if code != 0:
             code = self.attempt(name)
         if code != 0:
             self.report.faults.append(f"{name}: could not be brought to its end (exit code {code})")
         elif not self.is_as_expected(name):
-            mine = _outcome(output)
+            mine = outcome_of(output)
             parts = ", ".join(part for part, value in self.expected.items() if mine[part] != value)
             self.report.faults.append(f"{name}: ended otherwise than the run nobody touched in {parts}")
         else:
             self.report.finished += 1
 
-    def _kill_once(self, how: str, name: str) -> int:
+    def _kill_once(self, how: str, name: str, saved_step: int) -> int:
+        early, rest = self.random.random() < _EARLY, 1 - saved_step / self.steps
         if how == "file":
-            countdown = self.random.randrange(1, 160)
-            return self.attempt(name, None, lambda: _die_at_file_operation(self.folder / name, countdown))
-        delay = self.random.uniform(0.3, 1.0) * self.seconds
+            # Of the operations while it trains; a resumed run has only the rest of them before it.
+            countdown = self.random.randint(1, max(1, round(self._operations * rest)))
+            output = self.folder / name
+            return self.attempt(name, None, lambda: _die_at_file_operation(output, countdown, from_start=early))
+        moment = self._loading + self.random.uniform(0, _LATEST * rest) * self._training
+        if early:
+            moment = self.random.uniform(0, self._loading)
+        # The CPU's clock ticks in hundredths, and stands still while a file is flushed.
+        pause = self.random.uniform(0, 0.02)
         number = signal.SIGTERM if how == "term" else signal.SIGKILL
 
         def later(child: int) -> None:
-            deadline = time.monotonic() + delay
-            while time.monotonic() < deadline:
-                if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            process = psutil.Process(child)
+            while _cpu_seconds(process) < moment:
+                if _has_ended(child):
                     return
-                time.sleep(0.002)
+                time.sleep(_LOOK_EVERY_S)
+            time.sleep(pause)
             os.kill(child, number)
 
         return self.attempt(name, later)
 
-    def _newest(self, output: Path) -> int:
-        found, _ = checkpoints.newest(output / "checkpoints")
-        return found.step if found else 0
 
-    def _judge(self, output: Path, how: str, code: int, safe: int, done_before: int) -> None:
-        """Look at what a killed attempt left."""
-        found, damaged = checkpoints.newest(output / "checkpoints")
-        newest, done = (found.step if found else 0), _steps_done(output)
-        self.report.faults += [f"{output.name}: {finding.where} {finding.message}" for finding in damaged]
-        if newest < safe:
-            self.report.faults.append(f"{output.name}: step {safe} was saved and the newest is {newest}")
-        if output.exists() and (output / "run.json").exists() and read_receipt(output) is None:
-            self.report.faults.append(f"{output.name}: run.json cannot be read")
-        if how == "term":
-            if code not in {143, -signal.SIGTERM}:
-                self.report.faults.append(f"{output.name}: SIGTERM ended in exit code {code}")
-            if code == 143 and done != newest:  # noqa: PLR2004 - the documented code
-                self.report.faults.append(f"{output.name}: SIGTERM at step {done} left checkpoint {newest}")
-        elif code != -signal.SIGKILL:
-            self.report.faults.append(f"{output.name}: an attempt ended by itself with exit code {code}")
-        self.report.most_steps_lost = max(self.report.most_steps_lost, done - newest)
-        # A loss is read when it is logged: a few finished steps may not be in the file yet.
-        if done - newest > self.save_steps:
-            self.report.faults.append(f"{output.name}: {done - newest} steps lost, more than since the last save")
-        writing = [*output.glob(".*.partial"), *(output / "checkpoints").glob(".checkpoint-*")]
-        moment = "writing" if writing else "training" if done > done_before else "starting"
-        self.report.kills_at[moment] += 1
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
-def _die_at_file_operation(output: Path, countdown: int) -> None:
-    left = countdown
+def _has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _at_file_operations(output: Path, strike: Callable[[bool], None]) -> None:
+    """Call ``strike`` before each file operation in a run's folder, with whether the run trains already."""
+    trains, metrics = False, str(output / METRICS)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal left
+        nonlocal trains
         if event in _FILE_EVENTS and str(output) in str(arguments[0]):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            trains = trains or (event == "open" and str(arguments[0]) == metrics and arguments[1] == "a")
+            strike(trains)
 
     sys.addaudithook(hook)
 
 
-def _few_rows(folder: Path) -> Path:
-    path = folder / "val.jsonl"
-    rows = (PROJECT_ROOT / "data/sample/val.jsonl").read_text(encoding="utf-8").splitlines()[:6]
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return path
+def _die_at_file_operation(output: Path, countdown: int, *, from_start: bool) -> None:
+    left = countdown
+
+    def strike(trains: bool) -> None:
+        nonlocal left
+        left -= trains or from_start
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _at_file_operations(output, strike)
 
 
-def _steps_done(output: Path) -> int:
-    """Count the steps in ``metrics.jsonl``; a last line that was cut off by a kill does not count."""
-    try:
-        lines = (output / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
-    except OSError:
-        return 0
-    return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
+def _count_file_operations(output: Path) -> None:
+    """Keep the number of operations while the run trained, in a file beside its folder."""
+    count = 0
+    descriptor = os.open(f"{output}.operations", os.O_WRONLY | os.O_CREAT)
 
+    def strike(trains: bool) -> None:
+        nonlocal count
+        count += trains
+        os.pwrite(descriptor, str(count).encode(), 0)
 
-def _outcome(output: Path) -> dict[str, Any]:
-    """Everything that must be the same at the end, byte by byte or number by number."""
-    receipt = read_receipt(output) or {}
-    metrics = [json.loads(line) for line in (output / METRICS).read_text(encoding="utf-8").splitlines()]
-    for line in metrics:
-        line.pop("seconds", None)
-        line.pop("memory_bytes", None)
-    last = output / "checkpoints" / f"checkpoint-{receipt.get('steps')}"
-    files = [output / "adapter/adapter_model.safetensors", last / "optimizer.safetensors", last / "state.json"]
-    keys = ("state", "steps_done", "tokens", "train_loss", "eval_loss", "adapter_sha256", "adapter_init_sha256")
-    return {
-        "metrics": metrics,
-        "receipt": {key: receipt.get(key) for key in keys},
-        "files": [path.read_bytes() for path in files],
-        "left": sorted(path.name for path in output.iterdir()),
-    }
+    _at_file_operations(output, strike)

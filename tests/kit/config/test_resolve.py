@@ -105,6 +105,7 @@ def test_text_in_a_mapping_is_not_parsed(minimal: Path) -> None:
         ("lora.r", "'lora.r' is no override: it has no '='"),
         ("=3", "'=3' names no key before the '='"),
         ("lora.r=", "lora.r is given no value; fix: write lora.r=value, or lora.r=null for none"),
+        ("lora.r\n\x1b[2J=", r"lora.r\n\x1b[2J is given no value; fix: write lora.r\n\x1b[2J=value"),
         ("lora=3", "lora is a section, not a key; fix: name a key in it, such as lora.r=…"),
         ("lora.r=null", "lora.r must be a whole number from 1 to 1024; found nothing (null)"),
         ("lora.r={a: 1}", "lora.r must be a whole number from 1 to 1024; found a section of keys"),

@@ -280,3 +280,7 @@ def test_what_would_take_memory_time_or_control_is_refused(text: str, words: str
         parse_document(text, "c.yaml")
     assert words in raised.value.findings[0].message
     assert len(raised.value.findings) <= 50
+
+
+def test_a_mapping_a_receipt_may_hold_is_written_in_flow_style() -> None:
+    assert scalar([{"a": [1, None]}, {}]) == "[{a: [1, null]}, {}]"

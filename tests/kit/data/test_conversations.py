@@ -251,3 +251,17 @@ def test_a_new_problem_in_every_row_does_not_become_a_finding_each() -> None:
 def test_rows_are_named_by_line() -> None:
     assert rows_at([3]) == "the row at line 3"
     assert rows_at([3, 9]) == "each of 2 rows (lines 3, 9)"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"prompt": "ask", "prompt": "other", "completion": "tell"}',
+        b'{"messages": [{"role": "user", "role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]}',
+        b'{"messages": "[{\\"role\\": \\"user\\", \\"role\\": \\"user\\", \\"content\\": \\"ask\\"}]"}',
+    ],
+)
+def test_of_two_values_under_one_key_none_is_chosen_in_silence(line: bytes) -> None:
+    (problem,) = _read(line)
+    assert isinstance(problem, RowProblem)
+    assert " twice in one object" in problem.message

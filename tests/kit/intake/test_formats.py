@@ -281,3 +281,13 @@ def test_a_small_file_may_grow_as_it_likes(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b'{"prompt": "a", "completion": "b"}\n' * 20_000))
     stream = _stream(path)
     assert (sum(1 for _ in stream), stream.broken) == (20_000, None)
+
+
+def test_a_row_of_a_list_that_has_a_key_twice_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1},\n{"b": {"a": 1, "a": 2}},\n{"a": 3}]', encoding="utf-8")
+    stream = _stream(path)
+    first, problem, last = list(stream)
+    assert (first, last, stream.broken) == ((1, {"a": 1}), (3, {"a": 3}), None)
+    assert isinstance(problem, RowProblem)
+    assert (problem.line, problem.message) == (2, "has the key 'a' twice in one object")

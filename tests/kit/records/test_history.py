@@ -92,3 +92,17 @@ def test_a_name_that_leads_out_of_outputs_is_a_run_only_where_a_receipt_is(tmp_p
     outputs.mkdir(parents=True)
     with pytest.raises(RunError, match="no run there"):
         find_run(name, outputs)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"model": 5}, {"model": {"model_name_or_path": 5}}, {"lora": {"target_modules": None}}]
+)
+def test_a_configuration_no_run_could_have_had_is_one_sentence(tmp_path: Path, config: dict[str, object]) -> None:
+    with pytest.raises(RunError, match=r"run\.json: .* cannot be .*; restore it, or train it again"):
+        _ = read_run(_run(tmp_path, "a", config=config)).settings
+
+
+def test_a_line_of_metrics_nested_beyond_reading_is_passed_over(tmp_path: Path) -> None:
+    folder = _run(tmp_path, "a")
+    (folder / "metrics.jsonl").write_text("[" * 100_000 + '\n{"step": 1, "loss": 2.0}\n', encoding="utf-8")
+    assert [line["step"] for line in read_run(folder).steps] == [1]

@@ -9,6 +9,7 @@ import pytest
 
 from kit.records.history import read_run
 from kit.records.summary import summarise
+from kit.records.table import COLUMNS
 from written_run import write_run
 
 if TYPE_CHECKING:
@@ -51,3 +52,8 @@ def test_a_receipt_that_holds_other_things_is_still_shown(tmp_path: Path, value:
     facts = dict.fromkeys(("steps", "seconds", "peak_memory_bytes", "data", "origins", "started_at", "process"), value)
     folder = write_run(tmp_path / "run", line={"tokens": value, "seconds": value}, **facts)
     assert summarise(read_run(folder)).name == "run"
+
+
+def test_a_date_beyond_the_calendar_is_left_out(tmp_path: Path) -> None:
+    run = summarise(read_run(write_run(tmp_path / "a", started_at="9999-12-31T23:59:59-23:59")))
+    assert COLUMNS["started"][1](run) == "-"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,3 +79,10 @@ def test_a_plot_never_outgrows_its_place(values: list[float], width: int, height
     assert len(lines) == height
     assert all(len(text) == min(len(values), width) for text in lines)
     assert unicode or all(text.isascii() for text in lines)
+
+
+@pytest.mark.parametrize(("planned", "step"), [(10**400, 2), (5, 10**400)])
+def test_numbers_beyond_all_measure_are_shown_without_a_time_left(planned: int, step: int) -> None:
+    course = Course(planned_steps=planned)
+    course.add([{"step": 1, "tokens": 10, "seconds": 1.0}, {"step": step, "tokens": 20, "seconds": 2.0}])
+    assert dict(figures(course))["time left"] == "not known yet"

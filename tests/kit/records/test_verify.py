@@ -108,3 +108,15 @@ def test_a_receipt_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "run.json").write_bytes(b"{")
     assert command.main([str(tmp_path)]) == 1
     assert "holds no run.json that can be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["metrics_sha256", "adapter_files", "checkpoints", "data", "base_model"])
+@pytest.mark.parametrize("value", [5, "text", [5], [{}], {"a": 5}, {"name": "\x00", "files": {"\ud800": "x"}}, True])
+def test_whatever_a_changed_receipt_says_the_change_is_named_and_no_check_crashes(
+    run: Path, key: str, value: object
+) -> None:
+    receipt = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps({**receipt, key: value}), encoding="utf-8")
+    findings = verify(run)
+    assert not [finding for finding in findings if finding.id.endswith(".crashed")]
+    assert any(finding.id == "verify.receipt" and finding.severity == "error" for finding in findings)

@@ -182,3 +182,11 @@ def test_a_receipt_is_never_written_through_a_link(tmp_path: Path) -> None:
     write_json(tmp_path / "run.json", {"a": 1})
     assert precious.read_text() == "mine"
     assert _read(tmp_path / "run.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("sessions", [None, 5, "text", [5], [{}], [{"state": "failed"}], [{"seconds": "long"}]])
+def test_sessions_that_are_none_are_not_gone_on_with(tmp_path: Path, sessions: object) -> None:
+    receipt = Receipt(tmp_path, earlier={"sessions": sessions}, from_step=3)
+    receipt.finish("finished")
+    (session,) = _read(receipt.path)["sessions"]
+    assert (session["from_step"], session["state"]) == (3, "finished")

@@ -193,3 +193,10 @@ def test_a_checkpoint_that_was_written_when_the_run_was_killed_is_gone_on_from(t
     start = decide("auto", tmp_path, IDENTITY, ())
     assert start.checkpoint is not None
     assert _errors(start) == []
+
+
+@pytest.mark.parametrize("identity", [None, "text", 5, ["a"]])
+def test_a_finished_run_whose_receipt_was_spoilt_is_not_taken_for_this_one(tmp_path: Path, identity: object) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "run.json").write_text(json.dumps({"state": "finished", "identity": identity}), encoding="utf-8")
+    assert "holds a finished run that differs in" in _errors(decide("auto", tmp_path, IDENTITY, ()))[0]

@@ -1,0 +1,206 @@
+"""Rows of data, damaged or never right: each is trained on for exactly what it says, or named with its line."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.data.conversations import RowProblem, read_lines
+from kit.data.dataset import EncodedFile, load_file, read_row, render
+from kit.data.encoding import IGNORE_INDEX, EncodedRow, label
+from kit.demo.tokenizer import byte_tokenizer, save_tokenizer
+from kit.intake.formats import Stream
+from kit.intake.sources import Source
+from kit.intake.work import Job, Worker
+from kit.torture.damage import BYTES
+from kit.torture.fuzzing import FaultError, scratch
+from kit.torture.row_meaning import Refusal, turns_of
+from kit.torture.row_mutants import make_mutant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.data.conversations import Conversation
+    from kit.intake.work import Batch
+    from kit.torture.fuzzing import Mutant
+
+_FILE_SHARE = 0.3  # of the files are read as a whole too: the same rows by the same functions
+_LONGEST = 256  # tokens, a byte each: some rows are longer
+
+
+@dataclass(frozen=True)
+class RowFuzzer:
+    """Files of good, bad and damaged rows, among blank lines; see ``kit.torture.fuzzing.Fuzzer``."""
+
+    name: str = "rows"
+    suffix: str = ".jsonl"
+
+    def mutant(self, source: Random) -> Mutant:
+        """Make a file, and remember which rows in it were left as they were made."""
+        return make_mutant(source)
+
+    def judge(self, mutant: Mutant) -> dict[str, int]:
+        """Read it as training does, and as data preparation does, and account for every line; see ``Fuzzer``."""
+        good, chance = mutant.details
+        folder = _scratch()
+        path = folder / "rows.jsonl"
+        path.write_bytes(mutant.content)
+        fed = _fed(mutant.content)
+        taken, refused = _as_trained(path)
+        numbers = sorted([*taken, *refused])
+        if numbers != sorted(fed):
+            raise FaultError(f"lines {sorted(set(fed) ^ set(numbers))[:5]} are neither taken nor refused, or both")
+        too_long = {line for line, problem in refused.items() if problem.message.startswith("would carry no loss")}
+        if missed := sorted(good & refused.keys() - too_long):
+            raise FaultError(f"line {missed[0]} is a good row and refused: {refused[missed[0]].message}")
+        for line, (conversation, row) in taken.items():
+            _check_taken(fed[line], conversation, row, line)
+        for problem in refused.values():
+            if not (problem.message and problem.fix and f"{problem.message}{problem.fix}".isprintable()):
+                raise FaultError(
+                    f"line {problem.line}: a problem without words or fix, or unprintable: {problem!r:.200}"
+                )
+        if chance < _FILE_SHARE:
+            _check_file(load_file(path, _tokenizer(), _LONGEST, processes=1), path, taken, refused)
+        _check_intake(path, taken, refused, secrets=chance < 0.02)  # noqa: PLR2004 - the slowest of all looks
+        outcomes = Counter({"rows fed": len(fed), "rows taken": len(taken), "rows refused": len(refused)})
+        if chance < 0.2:  # noqa: PLR2004
+            again = Random(chance)  # noqa: S311 - no secret
+            outcomes += _as_array(again, folder / "rows.json", fed, len(taken))
+        return dict(outcomes)
+
+
+@functools.cache
+def _scratch() -> Path:
+    return scratch("fuzz-rows-")
+
+
+@functools.cache
+def _tokenizer() -> ChatTokenizer:
+    save_tokenizer(byte_tokenizer(), _scratch(), _LONGEST)
+    return ChatTokenizer.load(str(_scratch()))
+
+
+def _fed(content: bytes) -> dict[int, bytes]:
+    """Return the lines that are not blank, by number."""
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return {number: line for number, line in enumerate(lines, start=1) if line.strip()}
+
+
+def _as_trained(path: Path) -> tuple[dict[int, tuple[Conversation, EncodedRow]], dict[int, RowProblem]]:
+    taken: dict[int, tuple[Conversation, EncodedRow]] = {}
+    tokenizer = _tokenizer()
+    with path.open("rb") as file:
+        rows = [render(read_row(item), tokenizer) for item in read_lines(file)]
+    rendered = [row for row in rows if not isinstance(row, RowProblem)]
+    refused = {row.line: row for row in rows if isinstance(row, RowProblem)}
+    encodings = tokenizer.encode_batch([text for _, text, _ in rendered])
+    texts = tokenizer.tokenizer.decode_batch([one.ids for one in encodings], skip_special_tokens=False)
+    for (conversation, text, spans), encoding, again in zip(rendered, encodings, texts, strict=True):
+        if again != text:
+            raise FaultError(f"line {conversation.line} is not the same text once it was tokenised")
+        encoded = label(encoding, spans, conversation.line, _LONGEST)
+        if encoded.trainable_tokens:
+            taken[conversation.line] = conversation, encoded
+        else:
+            refused[conversation.line] = RowProblem(conversation.line, "would carry no loss", "shorten it")
+    return taken, refused
+
+
+def _check_taken(raw: bytes, conversation: Conversation, row: EncodedRow, line: int) -> None:
+    try:
+        turns = turns_of(raw)
+    except Refusal as exc:
+        raise FaultError(f"line {line} is taken, and has {exc}") from exc
+    found = [(message.role, message.content, message.is_answer) for message in conversation.messages]
+    if found != turns:
+        raise FaultError(f"line {line} is taken for {found!r:.150} and says {turns!r:.150}")
+    ids: list[int] = []
+    labels: list[int] = []
+    for part, is_learnt in _rendered(turns):
+        tokens = _tokenizer().tokenizer.encode(part, add_special_tokens=False).ids
+        ids += tokens
+        labels += tokens if is_learnt else [IGNORE_INDEX] * len(tokens)
+    if row.input_ids != ids[:_LONGEST] or row.labels != labels[:_LONGEST]:
+        raise FaultError(f"line {line}: the loss is not on its answers, or its tokens are others")
+
+
+def _rendered(turns: list[tuple[str, str, bool]]) -> list[tuple[str, bool]]:
+    """Render as the template does, in parts that no token spans, each with whether it is learnt."""
+    if turns[0][0] == "system":
+        turns = [("user", f"{turns[0][1]}\n\n{turns[1][1]}", False), *turns[2:]]
+    parts = [("<s>", False)]
+    for role, text, is_learnt in turns:
+        parts.append((f"[INST] {text} [/INST]" if role == "user" else f" {text}</s>", is_learnt))
+    return parts
+
+
+def _check_file(file: EncodedFile, path: Path, taken: dict[int, Any], refused: dict[int, RowProblem]) -> None:
+    if [row.line for row in file.rows] != list(taken) or list(file.rows) != [row for _, row in taken.values()]:
+        raise FaultError("the file is taken otherwise than its rows one by one")
+    counted = 0
+    for finding in file.findings:
+        if finding.severity != "error":
+            continue
+        several = re.match(r"each of ([\d,]+) rows", finding.message)
+        counted += int(several[1].replace(",", "")) if several else 1
+        line = finding.where.removeprefix(f"{path}:")
+        if refused and (not line.isdigit() or int(line) not in refused):
+            raise FaultError(f"a finding at no row that is refused: {finding.where}")
+    if refused and counted != len(refused):
+        raise FaultError(f"the findings count {counted} rows and {len(refused)} are refused")
+
+
+def _check_intake(path: Path, taken: dict[int, Any], refused: dict[int, RowProblem], *, secrets: bool) -> None:
+    """Data preparation must take the same rows, and write them so that they read back the same."""
+    with path.open("rb") as file:
+        items = list(read_lines(file))
+    batch = Worker(Job(tokenizer=_tokenizer(), max_seq_length=_LONGEST, secrets=secrets))((0, items))
+    if [row.line for row in batch.rows] != list(taken) or [one.line for one in batch.problems] != sorted(refused):
+        lines = {row.line for row in batch.rows} ^ set(taken)
+        raise FaultError(f"data preparation and training do not agree on lines {sorted(lines)[:5]}")
+    for row in batch.rows:
+        conversation, encoded = taken[row.line]
+        again = read_row((row.line, row.text))
+        if again != conversation:
+            raise FaultError(f"line {row.line} is written as another row than it was: {row.text!r:.200}")
+        if row.length is None or row.length.trained != encoded.trainable_tokens:
+            raise FaultError(f"line {row.line} is measured as {row.length} and has {encoded.trainable_tokens} tokens")
+
+
+def _as_array(source: Random, path: Path, fed: dict[int, bytes], taken: int) -> Counter[str]:
+    """Read the rows that are JSON as one array, whole and then damaged."""
+    array = b"[" + b",\n".join(line for line in fed.values() if _is_json(line)) + b"]"
+    batch, stream = _read_array(path, array)
+    if stream.broken is not None or len(batch.rows) != taken:
+        raise FaultError(f"of {taken} good rows {len(batch.rows)} are taken from an array; broken: {stream.broken}")
+    kind = source.choice(list(BYTES))
+    damaged, stream = _read_array(path, BYTES[kind](source, array))
+    if len(damaged.rows) + len(damaged.problems) != stream.rows:
+        raise FaultError(f"of {stream.rows} values {len(damaged.rows)} are taken, {len(damaged.problems)} refused")
+    if stream.broken is not None and not (str(stream.broken).isprintable() and stream.broken.fix):
+        raise FaultError(f"an array broken off without words: {stream.broken!r:.200}")
+    return Counter({"rows fed in arrays": len(batch.rows) + len(batch.problems) + stream.rows})
+
+
+def _read_array(path: Path, content: bytes) -> tuple[Batch, Stream]:
+    path.write_bytes(content)
+    stream = Stream(Source(path.name, "file", str(path)), format="json")
+    worker = Worker(Job(tokenizer=_tokenizer(), max_seq_length=_LONGEST, secrets=False))
+    return worker((0, list(stream))), stream
+
+
+def _is_json(line: bytes) -> bool:
+    if b"\0" in line:
+        return False
+    try:
+        json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return True
