@@ -15,6 +15,8 @@ from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
 from kit.run.job import METRICS
 from kit.run.receipt import loss_trace_sha256
+from kit.run.stall import StallWatch
+from kit.run.stall_report import StallReport, end_at_once
 from kit.run.stop import StoppedError
 from kit.run.watchdog import BadLoss, BadLossError, Watchdog
 
@@ -48,6 +50,7 @@ class Part:
         self.reported: set[str] = set()
         self.trainer: Any = None
         self.watch: Any = None
+        self.stalls = self._watch_for_stalls()
 
     def run(self) -> int:
         """Train to the end or to a signal; return the exit code.
@@ -76,28 +79,52 @@ class Part:
         resumed = SavedState.read(checkpoint.folder) if checkpoint else None
         self.trainer = build_trainer(model, settings, self.plan, platform, [self.watch], resumed)
         self.watch.trainer = self.trainer
-        self.trainer.check_stop = self.stop.check
+        self.trainer.check_stop = self._between_micro_batches
         self.trainer.save = self.save
         self.trainer.on_rehearsal = self._note_rehearsal
         self.receipt.update(state="training", attention=self.job.identity["attention"])
         if checkpoint is None:
             self.receipt.update(adapter_init_sha256=adapter_sha256(model))
-        try:
-            self._train()
-        except StoppedError:
-            if self.trainer.state.global_step == 0:
-                raise
-            self.save()
-            self._finish_part("interrupted", signal=self.stop.signal)
-            say(
-                f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,};"
-                f" the checkpoint is in {self.folder}/checkpoints. Go on: the same command with --resume auto"
-            )
-            return self.stop.exit_code
-        finally:
-            self.watch.close()
-        self._save_adapter(model)
+        with self.stalls:
+            try:
+                self._train()
+            except StoppedError:
+                if self.trainer.state.global_step == 0:
+                    raise
+                self.save()
+                self._finish_part("interrupted", signal=self.stop.signal)
+                say(
+                    f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,};"
+                    f" the checkpoint is in {self.folder}/checkpoints. Go on: the same command with --resume auto"
+                )
+                return self.stop.exit_code
+            finally:
+                self.watch.close()
+            with self.stalls.during("saving the adapter"):
+                self._save_adapter(model)
         return 0
+
+    def _watch_for_stalls(self) -> StallWatch:
+        training = self.settings.training
+        report = StallReport(self.folder, self.receipt, training.on_stall, self._rows_under_way)
+        end = end_at_once if training.on_stall == "stop" else None
+        return StallWatch(training.stall_timeout, report, self._doing, end)
+
+    def _between_micro_batches(self) -> None:
+        self.stalls.beat(None if self.trainer.evaluation_is_due else self.trainer.state.global_step)
+        self.stop.check()
+
+    def _doing(self) -> str:
+        step = self.trainer.state.global_step
+        return f"the evaluation after step {step:,}" if self.trainer.evaluation_is_due else f"step {step + 1:,}"
+
+    def _rows_under_way(self) -> list[str]:
+        return self._places(self.trainer.state.global_step + 1)
+
+    def _places(self, step: int) -> list[str]:
+        first = (step - 1) * self.plan.batch_size
+        rows = [self.plan.rows[index] for index in self.plan.order[first : first + self.plan.batch_size] if index >= 0]
+        return [f"{self.job.files[0].path}:{row.line}" for row in rows]
 
     def _note_rehearsal(self, rehearsal: Rehearsal) -> None:
         self.receipt.update(rehearsal=asdict(rehearsal))
@@ -123,6 +150,10 @@ class Part:
 
     def save(self) -> None:
         """Write a checkpoint of the last finished step, then let go of the oldest."""
+        with self.stalls.during(f"saving step {self.trainer.state.global_step:,}"):
+            self._save()
+
+    def _save(self) -> None:
         from kit.stack.session import adapter_sha256
         from kit.stack.state import is_finite, save_state
 
@@ -199,9 +230,7 @@ class Part:
         if found.kind in self.reported:  # once is a warning, a thousand times is noise
             return
         self.reported.add(found.kind)
-        first = (found.step - 1) * self.plan.batch_size
-        rows = [self.plan.rows[index] for index in self.plan.order[first : first + self.plan.batch_size] if index >= 0]
-        places = [f"{self.job.files[0].path}:{row.line}" for row in rows]
+        places = self._places(found.step)
         entry = {"kind": found.kind, "step": found.step, "message": found.message, "rows": places}
         self.receipt.update(bad_losses=[*self.receipt.facts.get("bad_losses", []), entry])
         exc = BadLossError(found, f"{', '.join(places[:4])}{', …' if len(places) > 4 else ''}")  # noqa: PLR2004 - a line

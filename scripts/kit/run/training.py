@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from kit.console import say
 from kit.durable import fsync_file
-from kit.findings import Finding, render, warning
+from kit.findings import render
 from kit.run import checkpoints
-from kit.run.failures import explain
+from kit.run.failures import explain, way_on
 from kit.run.job import METRICS
 from kit.run.part import Part, finish
 from kit.run.receipt import Receipt, describe_before, describe_data
+from kit.run.stall_report import STALLED
 from kit.run.stop import StoppedError, StopRequest
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(job: Job, argv: Sequence[str]) -> int:
                 finish(receipt, "failed", error=f"{type(exc).__name__}: {exc}")
             if finding is None:
                 raise
-            render([finding, *_way_on(folder)], sys.stderr)
+            render([finding, *way_on(folder)], sys.stderr)
             return 1
 
 
@@ -94,7 +95,7 @@ def _prepare_folder(folder: Path, start: Start) -> None:
         for name in ("checkpoints", "adapter"):
             shutil.rmtree(folder / name, ignore_errors=True)
         # With what was written about it afterwards: see kit.report and scripts/evaluate.py.
-        for name in ("run.json", METRICS, "report.html", "report.png", "demo.json", "evaluation.json"):
+        for name in ("run.json", METRICS, STALLED, "report.html", "report.png", "demo.json", "evaluation.json"):
             (folder / name).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         return
@@ -106,11 +107,3 @@ def _prepare_folder(folder: Path, start: Start) -> None:
     shutil.copyfile(start.checkpoint.folder / METRICS, aside)
     fsync_file(aside)
     aside.replace(folder / METRICS)
-
-
-def _way_on(folder: Path) -> list[Finding]:
-    found, _ = checkpoints.newest(folder / "checkpoints")
-    if found is None:
-        return []
-    fix = "once mended, the same command with --resume auto (make: RESUME=auto)"
-    return [warning("run.resumable", f"step {found.step:,} is saved and whole", fix, str(found.folder))]

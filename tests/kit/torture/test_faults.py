@@ -215,6 +215,67 @@ def test_a_loss_stuck_at_zero_ends_the_run(torture: Torture) -> None:
     assert [(bad["kind"], bad["step"]) for bad in receipt["bad_losses"]] == [("zero", 5)]
 
 
+def _hang_at(step: int, until: Callable[[], bool]) -> Callable[[], None]:
+    """Arrange for a micro-batch of a step not to end until something is true, under a watch that does not wait long."""
+
+    def arrange() -> None:
+        from kit.run import stall
+        from kit.stack import trainer
+
+        stall.GRACE_S = 0.5
+        kind = trainer._PlanTrainer
+        compute = kind.training_step
+
+        def hang(self: Any, *args: Any, **kwargs: Any) -> Any:
+            while self.state.global_step + 1 == step and not until():
+                time.sleep(0.05)
+            return compute(self, *args, **kwargs)
+
+        kind.training_step = hang
+
+    return arrange
+
+
+def test_a_step_that_stalls_ends_the_run_and_says_where_it_stood(torture: Torture) -> None:
+    before = len(_said(torture))
+    folder = torture.folder / "stalled"
+    changes = {"training.stall_timeout": 2}
+    assert torture.attempt("stalled", in_child=_hang_at(5, lambda: False), changes=changes) == 1
+    receipt = read_receipt(folder)
+    assert receipt is not None
+    assert (receipt["state"], receipt["sessions"][-1]["state"]) == ("failed", "failed")
+    (found,) = receipt["stalls"]
+    rows = [torture.job.plan.rows[index].line for index in torture.job.plan.order[16:20]]
+    assert (found["what"], found["went_on"]) == ("step 5", False)
+    assert found["rows"] == [f"{torture.job.files[0].path}:{line}" for line in rows]
+    main, *_ = (folder / "stalled.txt").read_text(encoding="utf-8").split("\nthread ")[1:]
+    assert main.startswith("MainThread")
+    assert "time.sleep(0.05)" in main
+    said = _said(torture)[before:]
+    assert "step 5 stalls: nothing was finished for" in said
+    assert "training.stall_timeout=…" in said
+    assert "step 3 is saved and whole" in said
+    saved, damaged = checkpoints.newest(folder / "checkpoints")
+    assert saved is not None
+    assert (saved.step, damaged) == (3, [])
+    assert torture.attempt("stalled") == 0
+    (folder / "stalled.txt").unlink()
+    assert torture.is_as_expected("stalled")
+
+
+def test_with_warn_a_step_that_comes_back_changes_nothing(torture: Torture) -> None:
+    before = len(_said(torture))
+    note = torture.folder / "waited/stalled.txt"
+    changes = {"training.stall_timeout": 2, "training.on_stall": "warn"}
+    assert torture.attempt("waited", in_child=_hang_at(5, note.exists), changes=changes) == 0
+    receipt = read_receipt(torture.folder / "waited")
+    assert receipt is not None
+    assert [(found["what"], found["went_on"]) for found in receipt["stalls"]] == [("step 5", True)]
+    assert "step 5 went on, after" in _said(torture)[before:]
+    note.unlink()
+    assert torture.is_as_expected("waited")
+
+
 def test_a_second_signal_during_a_save_ends_at_once_and_harms_nothing(torture: Torture) -> None:
     def twice(_folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
