@@ -23,6 +23,7 @@ from kit.run.watchdog import BadLoss, BadLossError, Watchdog
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kit.run.curves import Curves
     from kit.run.job import Job
     from kit.run.receipt import Receipt
     from kit.run.stop import StopRequest
@@ -40,9 +41,9 @@ def finish(receipt: Receipt, state: str, **facts: Any) -> None:
 class Part:
     """One process's part of a run: built, trained, saved."""
 
-    def __init__(self, job: Job, receipt: Receipt, stop: StopRequest) -> None:
+    def __init__(self, job: Job, receipt: Receipt, stop: StopRequest, curves: Curves) -> None:
         """Begin nothing yet."""
-        self.job, self.receipt, self.stop = job, receipt, stop
+        self.job, self.receipt, self.stop, self.curves = job, receipt, stop, curves
         self.settings, self.plan = job.resolved.settings, job.plan
         self.folder = self.settings.run_directory
         self.saved_step = job.start.checkpoint.step if job.start.checkpoint else 0
@@ -64,12 +65,11 @@ class Part:
         with quiet_imports():
             from kit.run.watch import TrainingWatch
             from kit.stack.model import attach_adapter, load_base_model
-            from kit.stack.session import MemoryMeter, adapter_sha256, prepare_logging
+            from kit.stack.session import MemoryMeter, adapter_sha256
             from kit.stack.state import SavedState
             from kit.stack.trainer import build_trainer
 
         settings, platform, checkpoint = self.settings, self.job.platform, self.job.start.checkpoint
-        prepare_logging(settings)
         base = load_base_model(settings, platform)
         model = attach_adapter(base, settings)
         watchdog = Watchdog(model.config.vocab_size, judges_gradients=not settings.training.fp16)
@@ -79,6 +79,7 @@ class Part:
         resumed = SavedState.read(checkpoint.folder) if checkpoint else None
         self.trainer = build_trainer(model, settings, self.plan, platform, [self.watch], resumed)
         self.watch.trainer = self.trainer
+        self.watch.at_each_line = self.curves.listen
         self.trainer.check_stop = self._between_micro_batches
         self.trainer.save = self.save
         self.trainer.on_rehearsal = self._note_rehearsal

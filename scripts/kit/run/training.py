@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kit.console import say
 from kit.durable import fsync_file
 from kit.findings import render
+from kit.model.hub import hub_left_alone
 from kit.run import checkpoints
+from kit.run.curves import Curves
 from kit.run.failures import explain, way_on
 from kit.run.job import METRICS
 from kit.run.part import Part, finish
@@ -30,10 +32,13 @@ def run(job: Job, argv: Sequence[str]) -> int:
     folder = job.resolved.settings.run_directory
     stop = StopRequest()
     receipt: Receipt | None = None
+    curves = Curves(job.resolved.settings)
     with stop.listening():
         try:
             receipt = _begin(job, argv)
-            return Part(job, receipt, stop).run()
+            curves.start()
+            with hub_left_alone():
+                return Part(job, receipt, stop, curves).run()
         except StoppedError:
             if receipt is not None:
                 finish(receipt, "interrupted", signal=stop.signal)
@@ -47,6 +52,9 @@ def run(job: Job, argv: Sequence[str]) -> int:
                 raise
             render([finding, *way_on(folder)], sys.stderr)
             return 1
+        finally:
+            if receipt is not None:
+                curves.end(receipt, stop)
 
 
 def _begin(job: Job, argv: Sequence[str]) -> Receipt:
