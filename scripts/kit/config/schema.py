@@ -211,6 +211,10 @@ _TRAINING = {
         ("stop", "warn"),
         "What a loss or gradient that is NaN or infinite, a loss stuck at 0.0 or an exploding one does.",
     ),
+    "on_stall": _choice("stop", ("stop", "warn"), "What a step does in which nothing gets finished any more."),
+    "stall_timeout": _integer(
+        600, 0, 604_800, "Seconds after which a micro-batch that does not end counts as stalled; 0 never.", "timeout"
+    ),
     "report_to": _choice("none", ("wandb", "none"), "Who gets the curves besides metrics.jsonl.", "logger"),
 }
 _WANDB = {

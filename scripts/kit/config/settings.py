@@ -83,6 +83,8 @@ class TrainingSettings:
     save_total_limit: int
     torch_empty_cache_steps: int | None
     on_bad_loss: str
+    on_stall: str
+    stall_timeout: int
     report_to: str
 
 

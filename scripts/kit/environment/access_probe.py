@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import netrc
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kit.environment.facts import NO_FOLDER, ModelAccess, WandbAccess
 from kit.model.files import is_local
+from kit.model.hub import ask_hub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TRUE = {"1", "ON", "YES", "TRUE"}  # huggingface_hub's own list
-_HUB_SECONDS = 10.0
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 
@@ -89,43 +87,6 @@ def cached_snapshot(name: str, revision: str | None, cache: Path) -> Path | None
         commit = (repository / "refs" / commit).read_text(encoding="utf-8").strip()
     snapshot = repository / "snapshots" / commit
     return snapshot if snapshot.is_dir() else None
-
-
-def ask_hub(name: str, revision: str | None) -> str:
-    """Ask the Hub for the model's configuration with the credentials there are.
-
-    Returns:
-        ``ok``, ``gated``, ``not_found``, ``unreachable``, or ``not_asked`` without huggingface_hub.
-    """
-    try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
-    except ImportError:
-        return "not_asked"
-    # In a thread of its own: a name server that never answers ignores the request's own time-out. Its retries would be
-    # logged between our lines.
-    answer = ["unreachable"]
-    log = logging.getLogger("huggingface_hub")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-
-    def ask() -> None:
-        try:
-            get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=_HUB_SECONDS)
-            answer[0] = "ok"
-        except GatedRepoError:
-            answer[0] = "gated"
-        except (RepositoryNotFoundError, EntryNotFoundError):
-            answer[0] = "not_found"
-        except Exception:  # noqa: BLE001 - no network shows itself in many ways
-            answer[0] = "unreachable"
-        finally:
-            log.setLevel(level)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_HUB_SECONDS + 2)
-    return answer[0]
 
 
 def probe_model(name: str, revision: str | None = None, *, ask: bool = True) -> ModelAccess:

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kit.model.hub import hub_answers
+
 # First parts of a path that a Hugging Face owner's name would hardly be: the kit's own folders.
 _LOCAL_ROOTS = frozenset({"models", "outputs", "data", "checkpoints"})
 
@@ -62,11 +64,15 @@ def find(name_or_path: str, filename: str, revision: str | None = None, *, downl
     if is_local(name_or_path):
         raise ModelFileError(f"{name_or_path}: there is no such folder; give a model's folder or its name on the hub")
 
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries end in one sentence below
 
     try:
+        known = (try_to_load_from_cache(name_or_path, name, revision=revision) for name in (filename, "config.json"))
+        if download and any(isinstance(path, str) for path in known):
+            # A hub that hangs would be waited for, file by file and for minutes, only to use what is here.
+            download = hub_answers(name_or_path)
         return Path(hf_hub_download(name_or_path, filename, revision=revision, local_files_only=not download))
     except Exception as exc:
         # huggingface_hub 0 and 2 raise different families here; what a person does about them is the same.

@@ -26,17 +26,20 @@ def describe_base(name_or_path: str, revision: str | None) -> dict[str, Any]:
         ModelFileError: Its configuration or its weights cannot be had; the message is one sentence with its fix.
         OSError: A file cannot be read.
     """
-    paths = [find(name_or_path, "config.json", revision, download=True), *_weights(name_or_path, revision)]
+    config = find(name_or_path, "config.json", revision, download=True)
+    is_cached = config.parent.parent.name == "snapshots"
+    # All files of one commit; and what is here of a commit that is named is taken without asking the hub.
+    commit = config.parent.name if is_cached else revision
+    paths = [config, *_weights(name_or_path, commit)]
     for name in _SMALL[1:]:
         try:
-            paths.append(find(name_or_path, name, revision))
+            paths.append(find(name_or_path, name, commit, download=True))
         except ModelFileError:
             continue
-    is_cached = paths[0].parent.parent.name == "snapshots"
     return {
         "name": name_or_path,
         "revision": revision,
-        "revision_resolved": paths[0].parent.name if is_cached else None,
+        "revision_resolved": commit if is_cached else None,
         "files": {path.name: _sha256(path, is_cached=is_cached) for path in sorted(paths)},
     }
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from kit.demo.base import SHAPE, byte_tokenizer, new_model, save_base
+from kit.demo.base import SHAPE, new_model, save_base
+from kit.demo.tokenizer import byte_tokenizer
 from kit.parity.contract import (
     CASES,
     LORA_R,

@@ -6,7 +6,7 @@ import platform as this_platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.run.receipt import describe_code
+from kit.run.provenance import describe_code
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error
+from kit.findings import Finding, error, warning
 from kit.machine.nvidia_rules import gigabytes
+from kit.run import checkpoints
 from kit.run.auto_fit import fit_after, set_line
+from kit.run.stall import StalledError
 from kit.run.watchdog import BadLossError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kit.budget.refit import Refusal
     from kit.run.job import Job
 
@@ -19,6 +23,10 @@ _SMALLER = (
     "take less at once and add it up: halve training.per_device_train_batch_size and double "
     "training.gradient_accumulation_steps (the same update); then training.gradient_checkpointing=true; "
     "then a smaller training.max_seq_length (which changes what is learnt)"
+)
+_STALLED = (
+    "look where it stands in stalled.txt (a disk, a folder on the network, the GPU's driver); training.stall_timeout=… "
+    "waits longer, training.on_stall=warn goes on waiting"
 )
 _TAMER = (
     "look at those rows (all are in run.json under bad_losses); lower training.learning_rate, which "
@@ -59,6 +67,8 @@ def explain(exc: BaseException, job: Job | None = None) -> Finding | None:  # no
         return error("run.out_of_memory", f"out of memory: {_first_line(text) or 'the system refused'}", _SMALLER)
     if isinstance(exc, BadLossError):
         return error("run.bad_loss", _first_line(text), _TAMER)
+    if isinstance(exc, StalledError):
+        return error("run.stalled", _first_line(text), _STALLED)
     number = getattr(exc, "errno", None)
     if number in {errno.ENOSPC, errno.EDQUOT} or "no space left on device" in lowered:
         return error("run.disk_full", "the disk is full", "free some space; what was saved before is whole")
@@ -89,6 +99,15 @@ def _refused(exc: RehearsalError, job: Job | None) -> Finding:
         fix = "no other way to cut an update is planned to fit: a smaller training.max_seq_length (which changes what "
         fix += "is learnt), a smaller model, or a device with more free memory"
     return error("run.out_of_memory", f"{exc}{planned}", fix)
+
+
+def way_on(folder: Path) -> list[Finding]:
+    """Say what a run that ended in a failure can go on from."""
+    found, _ = checkpoints.newest(folder / "checkpoints")
+    if found is None:
+        return []
+    fix = "once mended, the same command with --resume auto (make: RESUME=auto)"
+    return [warning("run.resumable", f"step {found.step:,} is saved and whole", fix, str(found.folder))]
 
 
 def _first_line(text: str) -> str:

@@ -15,12 +15,15 @@ from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
 from kit.run.job import METRICS
 from kit.run.receipt import loss_trace_sha256
+from kit.run.stall import StallWatch
+from kit.run.stall_report import StallReport, end_at_once
 from kit.run.stop import StoppedError
 from kit.run.watchdog import BadLoss, BadLossError, Watchdog
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kit.run.curves import Curves
     from kit.run.job import Job
     from kit.run.receipt import Receipt
     from kit.run.stop import StopRequest
@@ -38,9 +41,9 @@ def finish(receipt: Receipt, state: str, **facts: Any) -> None:
 class Part:
     """One process's part of a run: built, trained, saved."""
 
-    def __init__(self, job: Job, receipt: Receipt, stop: StopRequest) -> None:
+    def __init__(self, job: Job, receipt: Receipt, stop: StopRequest, curves: Curves) -> None:
         """Begin nothing yet."""
-        self.job, self.receipt, self.stop = job, receipt, stop
+        self.job, self.receipt, self.stop, self.curves = job, receipt, stop, curves
         self.settings, self.plan = job.resolved.settings, job.plan
         self.folder = self.settings.run_directory
         self.saved_step = job.start.checkpoint.step if job.start.checkpoint else 0
@@ -48,6 +51,7 @@ class Part:
         self.reported: set[str] = set()
         self.trainer: Any = None
         self.watch: Any = None
+        self.stalls = self._watch_for_stalls()
 
     def run(self) -> int:
         """Train to the end or to a signal; return the exit code.
@@ -62,12 +66,11 @@ class Part:
             from kit.run.watch import TrainingWatch
             from kit.stack.compute import describe_compute
             from kit.stack.model import attach_adapter, load_base_model
-            from kit.stack.session import MemoryMeter, adapter_sha256, prepare_logging
+            from kit.stack.session import MemoryMeter, adapter_sha256
             from kit.stack.state import SavedState
             from kit.stack.trainer import build_trainer
 
         settings, platform, checkpoint = self.settings, self.job.platform, self.job.start.checkpoint
-        prepare_logging(settings)
         base = load_base_model(settings, platform)
         model = attach_adapter(base, settings)
         watchdog = Watchdog(model.config.vocab_size, judges_gradients=not settings.training.fp16)
@@ -77,29 +80,54 @@ class Part:
         resumed = SavedState.read(checkpoint.folder) if checkpoint else None
         self.trainer = build_trainer(model, settings, self.plan, platform, [self.watch], resumed)
         self.watch.trainer = self.trainer
-        self.trainer.check_stop = self.stop.check
+        self.watch.at_each_line = self.curves.listen
+        self.trainer.check_stop = self._between_micro_batches
         self.trainer.save = self.save
         self.trainer.on_rehearsal = self._note_rehearsal
         attention = self.job.identity["attention"]
         self.receipt.update(state="training", attention=attention, compute=describe_compute(platform))
         if checkpoint is None:
             self.receipt.update(adapter_init_sha256=adapter_sha256(model))
-        try:
-            self._train()
-        except StoppedError:
-            if self.trainer.state.global_step == 0:
-                raise
-            self.save()
-            self._finish_part("interrupted", signal=self.stop.signal)
-            say(
-                f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,};"
-                f" the checkpoint is in {self.folder}/checkpoints. Go on: the same command with --resume auto"
-            )
-            return self.stop.exit_code
-        finally:
-            self.watch.close()
-        self._save_adapter(model)
+        with self.stalls:
+            try:
+                self._train()
+            except StoppedError:
+                if self.trainer.state.global_step == 0:
+                    raise
+                self.save()
+                self._finish_part("interrupted", signal=self.stop.signal)
+                say(
+                    f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,};"
+                    f" the checkpoint is in {self.folder}/checkpoints. Go on: the same command with --resume auto"
+                )
+                return self.stop.exit_code
+            finally:
+                self.watch.close()
+            with self.stalls.during("saving the adapter"):
+                self._save_adapter(model)
         return 0
+
+    def _watch_for_stalls(self) -> StallWatch:
+        training = self.settings.training
+        report = StallReport(self.folder, self.receipt, training.on_stall, self._rows_under_way)
+        end = end_at_once if training.on_stall == "stop" else None
+        return StallWatch(training.stall_timeout, report, self._doing, end)
+
+    def _between_micro_batches(self) -> None:
+        self.stalls.beat(None if self.trainer.evaluation_is_due else self.trainer.state.global_step)
+        self.stop.check()
+
+    def _doing(self) -> str:
+        step = self.trainer.state.global_step
+        return f"the evaluation after step {step:,}" if self.trainer.evaluation_is_due else f"step {step + 1:,}"
+
+    def _rows_under_way(self) -> list[str]:
+        return self._places(self.trainer.state.global_step + 1)
+
+    def _places(self, step: int) -> list[str]:
+        first = (step - 1) * self.plan.batch_size
+        rows = [self.plan.rows[index] for index in self.plan.order[first : first + self.plan.batch_size] if index >= 0]
+        return [f"{self.job.files[0].path}:{row.line}" for row in rows]
 
     def _note_rehearsal(self, rehearsal: Rehearsal) -> None:
         self.receipt.update(rehearsal=asdict(rehearsal))
@@ -125,6 +153,10 @@ class Part:
 
     def save(self) -> None:
         """Write a checkpoint of the last finished step, then let go of the oldest."""
+        with self.stalls.during(f"saving step {self.trainer.state.global_step:,}"):
+            self._save()
+
+    def _save(self) -> None:
         from kit.stack.session import adapter_sha256
         from kit.stack.state import is_finite, save_state
 
@@ -201,9 +233,7 @@ class Part:
         if found.kind in self.reported:  # once is a warning, a thousand times is noise
             return
         self.reported.add(found.kind)
-        first = (found.step - 1) * self.plan.batch_size
-        rows = [self.plan.rows[index] for index in self.plan.order[first : first + self.plan.batch_size] if index >= 0]
-        places = [f"{self.job.files[0].path}:{row.line}" for row in rows]
+        places = self._places(found.step)
         entry = {"kind": found.kind, "step": found.step, "message": found.message, "rows": places}
         self.receipt.update(bad_losses=[*self.receipt.facts.get("bad_losses", []), entry])
         exc = BadLossError(found, f"{', '.join(places[:4])}{', …' if len(places) > 4 else ''}")  # noqa: PLR2004 - a line

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ class Receipt:
         """
         self.path = run_directory / "run.json"
         self._started = time.monotonic()
+        self._writing = threading.RLock()  # a stall is written down by the thread that noticed it
         earlier = earlier or {}
         sessions = _sessions_of(earlier)
         self._seconds_before = sum(session["seconds"] for session in sessions)
@@ -66,16 +68,17 @@ class Receipt:
 
     def update(self, **facts: Any) -> None:
         """Add facts and write."""
-        self.facts.update(facts)
-        session = self.facts["sessions"][-1]
-        session["seconds"] = round(time.monotonic() - self._started, 3)
-        session["to_step"] = self.facts.get("steps_done", session["from_step"])
-        self.facts["seconds"] = round(self._seconds_before + session["seconds"], 3)
-        session["energy_joules"] = self._energy()
-        known = [*self._joules_before, session["energy_joules"]]
-        # A part that nobody measured makes the whole unknown.
-        self.facts["energy_joules"] = None if None in known else round(sum(known), 3)
-        self.write()
+        with self._writing:
+            self.facts.update(facts)
+            session = self.facts["sessions"][-1]
+            session["seconds"] = round(time.monotonic() - self._started, 3)
+            session["to_step"] = self.facts.get("steps_done", session["from_step"])
+            self.facts["seconds"] = round(self._seconds_before + session["seconds"], 3)
+            session["energy_joules"] = self._energy()
+            known = [*self._joules_before, session["energy_joules"]]
+            # A part that nobody measured makes the whole unknown.
+            self.facts["energy_joules"] = None if None in known else round(sum(known), 3)
+            self.write()
 
     def finish(self, state: str, **facts: Any) -> None:
         """Complete the receipt.
@@ -85,8 +88,9 @@ class Receipt:
             facts: What is known only now.
         """
         ended = {"state": state, "ended_at": _now()}
-        self.facts["sessions"][-1].update(ended)
-        self.update(**ended, **facts)
+        with self._writing:
+            self.facts["sessions"][-1].update(ended)
+            self.update(**ended, **facts)
 
     def write(self) -> None:
         """Write aside, flush to the disk, rename; with a hash over all of it, so that a changed bit is found."""

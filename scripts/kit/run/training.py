@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from kit.console import say
 from kit.durable import fsync_file
-from kit.findings import Finding, render, warning
+from kit.findings import render
 from kit.machine.energy import EnergyMeter
 from kit.machine.platforms import judge
+from kit.model.hub import hub_left_alone
 from kit.redaction import redact
 from kit.run import checkpoints
 from kit.run.auto_fit import PENDING, BeginAgainError, fit_after, may_go_on
-from kit.run.failures import RehearsalError, explain
+from kit.run.curves import Curves
+from kit.run.failures import RehearsalError, explain, way_on
 from kit.run.job import METRICS
 from kit.run.part import Part, finish
 from kit.run.provenance import describe_before, describe_data
 from kit.run.receipt import Receipt
+from kit.run.stall_report import STALLED
 from kit.run.stop import StoppedError, StopRequest
 from kit.stack.attention import choose
 
@@ -39,10 +42,13 @@ def run(job: Job, argv: Sequence[str]) -> int:
     folder = job.resolved.settings.run_directory
     stop = StopRequest()
     receipt: Receipt | None = None
+    curves = Curves(job.resolved.settings)
     with stop.listening():
         try:
             receipt = _begin(job, argv)
-            return Part(job, receipt, stop).run()
+            curves.start()
+            with hub_left_alone():
+                return Part(job, receipt, stop, curves).run()
         except StoppedError:
             if receipt is not None:
                 finish(receipt, "interrupted", signal=stop.signal)
@@ -56,8 +62,11 @@ def run(job: Job, argv: Sequence[str]) -> int:
                     _fit_and_begin_again(job, receipt, exc)
             if finding is None:
                 raise
-            render([finding, *_way_on(folder)], sys.stderr)
+            render([finding, *way_on(folder)], sys.stderr)
             return 1
+        finally:
+            if receipt is not None:
+                curves.end(receipt, stop)
 
 
 def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> None:
@@ -135,7 +144,7 @@ def _prepare_folder(folder: Path, start: Start) -> None:
         for name in ("checkpoints", "adapter"):
             shutil.rmtree(folder / name, ignore_errors=True)
         # With what was written about it afterwards: see kit.report and scripts/evaluate.py.
-        for name in ("run.json", METRICS, "report.html", "report.png", "demo.json", "evaluation.json"):
+        for name in ("run.json", METRICS, STALLED, "report.html", "report.png", "demo.json", "evaluation.json"):
             (folder / name).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         return
@@ -147,11 +156,3 @@ def _prepare_folder(folder: Path, start: Start) -> None:
     shutil.copyfile(start.checkpoint.folder / METRICS, aside)
     fsync_file(aside)
     aside.replace(folder / METRICS)
-
-
-def _way_on(folder: Path) -> list[Finding]:
-    found, _ = checkpoints.newest(folder / "checkpoints")
-    if found is None:
-        return []
-    fix = "once mended, the same command with --resume auto (make: RESUME=auto)"
-    return [warning("run.resumable", f"step {found.step:,} is saved and whole", fix, str(found.folder))]

@@ -53,6 +53,7 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
         self.plan, self.watchdog, self.report, self.memory = plan, watchdog, report, memory
         self.path = metrics_path
         self.trainer: Any = None  # set once the trainer is built: callbacks come first
+        self.at_each_line: Callable[[], None] = lambda: None
         self.last_loss: float | None = None
         self.eval_losses: list[tuple[int, float | None]] = []
         self._pending: list[dict[str, Any]] = []
@@ -106,6 +107,7 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
         if step % args.logging_steps == 0 or step in {1, self.plan.steps}:
             self.flush()
             self._show(step)
+            self.at_each_line()
         if step == self.plan.steps:
             # transformers 5 saves and evaluates at the end by itself, 4.36 does neither.
             control.should_save = True

@@ -44,7 +44,7 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
         "save_strategy": "steps",
         "save_steps": training.save_steps,
         "seed": training.seed,
-        "report_to": [training.report_to] if training.report_to != "none" else [],
+        "report_to": [],  # kit.run.curves sends them
         "disable_tqdm": True,
         "label_names": ["labels"],
         "use_cpu": platform == "cpu",

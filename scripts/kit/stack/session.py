@@ -1,9 +1,8 @@
-"""The edges of a training session: logging before, memory and hashes beside, the saved adapter after. Imports torch."""
+"""The edges of a training session: memory and hashes beside it, the saved adapter after it. Imports torch."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import resource
 import shutil
 import sys
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-
-
-def prepare_logging(settings: Settings) -> None:
-    """Tell wandb what to call the run and where to write, where the run reports to it."""
-    if settings.training.report_to == "wandb":
-        wandb = settings.wandb
-        os.environ.setdefault("WANDB_MODE", wandb.mode)  # set outside, it wins, as validation says
-        os.environ["WANDB_DIR"] = str(settings.run_directory)
-        if wandb.project:
-            os.environ["WANDB_PROJECT"] = wandb.project
-        if wandb.entity:
-            os.environ["WANDB_ENTITY"] = wandb.entity
 
 
 class MemoryMeter:

@@ -6,16 +6,19 @@ Each time the run ends with a sentence, what was saved before is whole, and the 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fake_wandb import serving
 from kit.run import checkpoints, disk_space
 from kit.run.receipt import read_receipt
 from kit.stack import installed_stack
@@ -213,6 +216,173 @@ def test_a_loss_stuck_at_zero_ends_the_run(torture: Torture) -> None:
     receipt = read_receipt(torture.folder / "zero")
     assert receipt is not None
     assert [(bad["kind"], bad["step"]) for bad in receipt["bad_losses"]] == [("zero", 5)]
+
+
+def _hang_at(step: int, until: Callable[[], bool]) -> Callable[[], None]:
+    """Arrange for a micro-batch of a step not to end until something is true, under a watch that does not wait long."""
+
+    def arrange() -> None:
+        from kit.run import stall
+        from kit.stack import trainer
+
+        stall.GRACE_S = 0.5
+        kind = trainer._PlanTrainer
+        compute = kind.training_step
+
+        def hang(self: Any, *args: Any, **kwargs: Any) -> Any:
+            while self.state.global_step + 1 == step and not until():
+                time.sleep(0.05)
+            return compute(self, *args, **kwargs)
+
+        kind.training_step = hang
+
+    return arrange
+
+
+def test_a_step_that_stalls_ends_the_run_and_says_where_it_stood(torture: Torture) -> None:
+    before = len(_said(torture))
+    folder = torture.folder / "stalled"
+    changes = {"training.stall_timeout": 2}
+    assert torture.attempt("stalled", in_child=_hang_at(5, lambda: False), changes=changes) == 1
+    receipt = read_receipt(folder)
+    assert receipt is not None
+    assert (receipt["state"], receipt["sessions"][-1]["state"]) == ("failed", "failed")
+    (found,) = receipt["stalls"]
+    rows = [torture.job.plan.rows[index].line for index in torture.job.plan.order[16:20]]
+    assert (found["what"], found["went_on"]) == ("step 5", False)
+    assert found["rows"] == [f"{torture.job.files[0].path}:{line}" for line in rows]
+    main, *_ = (folder / "stalled.txt").read_text(encoding="utf-8").split("\nthread ")[1:]
+    assert main.startswith("MainThread")
+    assert "time.sleep(0.05)" in main
+    said = _said(torture)[before:]
+    assert "step 5 stalls: nothing was finished for" in said
+    assert "training.stall_timeout=…" in said
+    assert "step 3 is saved and whole" in said
+    saved, damaged = checkpoints.newest(folder / "checkpoints")
+    assert saved is not None
+    assert (saved.step, damaged) == (3, [])
+    assert torture.attempt("stalled") == 0
+    (folder / "stalled.txt").unlink()
+    assert torture.is_as_expected("stalled")
+
+
+def test_with_warn_a_step_that_comes_back_changes_nothing(torture: Torture) -> None:
+    before = len(_said(torture))
+    note = torture.folder / "waited/stalled.txt"
+    changes = {"training.stall_timeout": 2, "training.on_stall": "warn"}
+    assert torture.attempt("waited", in_child=_hang_at(5, note.exists), changes=changes) == 0
+    receipt = read_receipt(torture.folder / "waited")
+    assert receipt is not None
+    assert [(found["what"], found["went_on"]) for found in receipt["stalls"]] == [("step 5", True)]
+    assert "step 5 went on, after" in _said(torture)[before:]
+    note.unlink()
+    assert torture.is_as_expected("waited")
+
+
+@pytest.mark.parametrize("how", ["hangs", "fails", "nothing"])
+def test_a_wandb_out_of_reach_changes_nothing(torture: Torture, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    name, before = f"wandb-{how}", len(_said(torture))
+    changes = {"training.report_to": "wandb", "wandb.project": "p", "wandb.mode": "online"}
+
+    def arrange() -> None:
+        from kit.run import curves
+
+        curves.BEGIN_S = 2.0
+
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with serving(how) as (address, _):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert torture.attempt(name, in_child=arrange, changes=changes) == 0
+    receipt = read_receipt(torture.folder / name)
+    assert receipt is not None
+    facts = receipt["wandb"]
+    assert (facts["mode"], facts["sync"]) == ("offline", f"wandb sync {facts['folder']}")
+    assert list((torture.folder / name).glob("wandb/offline-run-*/*.wandb"))
+    said = _said(torture)[before:]
+    assert "Traceback" not in said
+    assert facts["sync"] in said.splitlines()[-1]
+    shutil.rmtree(torture.folder / name / "wandb")
+    assert torture.is_as_expected(name)
+
+
+def test_a_run_on_a_base_from_the_hub_never_asks_the_network(torture: Torture) -> None:
+    """As after a network that died between the checks and the load, and with nothing that says so."""
+    cache = torture.folder / "hub"
+    repository = cache / "models--owner--small"
+    shutil.copytree(torture.folder / "base", repository / "snapshots" / ("a" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("a" * 40, encoding="utf-8")
+    asked = torture.folder / "asked.txt"
+
+    def no_network() -> None:
+        import huggingface_hub.constants
+        import transformers.utils.hub
+
+        for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            os.environ.pop(variable, None)
+        huggingface_hub.constants.HF_HUB_OFFLINE = False
+        huggingface_hub.constants.HF_HUB_CACHE = str(cache)
+        transformers.utils.hub.TRANSFORMERS_CACHE = str(cache)  # of transformers 4.36
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            if event in {"socket.connect", "socket.getaddrinfo"}:
+                with asked.open("a", encoding="utf-8") as file:
+                    file.write(f"{event} {arguments}\n")
+                raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+        sys.addaudithook(hook)
+
+    changes = {"model.model_name_or_path": "owner/small"}
+    assert torture.attempt("from-hub", in_child=no_network, changes=changes) == 0, _said(torture)[-2000:]
+    assert not asked.exists(), asked.read_text(encoding="utf-8")
+    assert torture.is_as_expected("from-hub")
+
+
+@pytest.mark.parametrize("jump_s", [-10 * 86_400.0, 10 * 86_400.0])
+def test_a_clock_that_jumps_in_mid_run_changes_nothing(torture: Torture, jump_s: float) -> None:
+    name = f"jump{jump_s:+.0f}"
+
+    def arrange() -> None:
+        """Set the clock in the first save: for Python, and for the file system, which stamps by another clock."""
+        from kit.run import receipt
+
+        now, offset = time.time, [0.0]
+        time.time = lambda: now() + offset[0]
+        receipt._now = lambda: datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
+        write = checkpoints.write
+
+        def jump(parent: Path, *args: Any) -> object:
+            written = write(parent, *args)
+            offset[0] = jump_s
+            for path in (written.folder, *written.folder.iterdir()):
+                os.utime(path, (time.time(), time.time()))
+            return written
+
+        checkpoints.write = jump  # type: ignore[assignment]
+
+    changes = {"training.stall_timeout": 60}
+    assert torture.attempt(name, in_child=arrange, changes=changes) == 0
+    receipt = read_receipt(torture.folder / name)
+    assert receipt is not None
+    assert 0 < receipt["seconds"] < 3600
+    steps = [json.loads(line) for line in (torture.folder / name / "metrics.jsonl").read_text("utf-8").splitlines()]
+    seconds = [line["seconds"] for line in steps if "seconds" in line]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] < 3600
+    assert "stalls" not in receipt
+    assert torture.is_as_expected(name)
+
+
+def test_the_newest_checkpoint_is_the_one_of_the_latest_step_whatever_its_date(torture: Torture) -> None:
+    parent = torture.folder / "dates/checkpoints"
+    shutil.copytree(torture.folder / "peace/checkpoints", parent)
+    for age, (_, folder) in enumerate(checkpoints.folders(parent)):
+        for path in (folder, *folder.iterdir()):
+            os.utime(path, (age * 86_400.0, age * 86_400.0))
+    found, _ = checkpoints.newest(parent)
+    assert found is not None
+    assert found.step == 7
 
 
 def test_a_second_signal_during_a_save_ends_at_once_and_harms_nothing(torture: Torture) -> None:

@@ -1,0 +1,213 @@
+"""A step that does not end: noticed by a thread beside the training, which says where the training stands.
+
+Only time in which this process ran counts. The clock is monotonic, so setting the machine's time changes nothing; and a
+gap between two looks counts as no more than two looks, so a laptop that slept, a container that was frozen and a
+process that was stopped with SIGSTOP have not stalled. A call that keeps Python's lock while it hangs keeps this thread
+from looking as well, and is not noticed.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Protocol, Self
+
+import psutil
+
+from kit.console import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# The first step compiles, rehearses the largest micro-batch and fills caches.
+FIRST_STEP = 6
+# Steps are of unlike length; ten times the usual one is not among them.
+TIMES_THE_USUAL = 10
+_REMEMBERED = 50
+# From being told to being ended: what comes back by itself in this time goes on.
+GRACE_S = 60.0
+# Writing down how it ended may hang on the same disk as the step does.
+LAST_WORDS_S = 10.0
+LONGEST_LOOK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Something that does not end.
+
+    Attributes:
+        doing: What was under way, such as ``step 7``.
+        seconds: How long nothing has been finished.
+        limit_seconds: From when on that counts as a stall.
+        stands: Where every thread stands, the training's first.
+    """
+
+    doing: str
+    seconds: float
+    limit_seconds: float
+    stands: str
+
+
+class StalledError(RuntimeError):
+    """A stalled step ended the run."""
+
+
+class Pulse:
+    """Counts how long nothing has been finished, in time that this process was awake for."""
+
+    def __init__(self, timeout: float, look_s: float) -> None:
+        """Begin with nothing finished.
+
+        Args:
+            timeout: Seconds that every piece of work may take, however fast the ones before it were.
+            look_s: Seconds between two looks.
+        """
+        self._timeout, self._look_s = timeout, look_s
+        self._beats = self._seen = 0
+        self._quiet_s = 0.0
+        self._looked: float | None = None
+        self._step = -1
+        self._step_began: float | None = None
+        self._steps_s: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def beat(self, step: int | None, now: float) -> None:
+        """Note that something was finished; called by the training.
+
+        Args:
+            step: The optimizer step that begins or goes on; None outside of one.
+            now: A monotonic clock's time.
+        """
+        self._beats += 1
+        if step is not None and step != self._step:
+            if self._step_began is not None:
+                self._steps_s.append(now - self._step_began)
+            self._step, self._step_began = step, now
+
+    def look(self, now: float) -> float:
+        """Return the seconds since the last beat; called by the thread that watches, every ``look_s``."""
+        gap = 0.0 if self._looked is None else min(now - self._looked, 2 * self._look_s)
+        self._looked = now
+        if self._beats != self._seen:
+            self._seen, self._quiet_s = self._beats, 0.0
+        else:
+            self._quiet_s += gap
+        return self._quiet_s
+
+    @property
+    def limit_s(self) -> float:
+        """From when on nothing finished is a stall."""
+        if not self._steps_s:
+            return FIRST_STEP * self._timeout
+        return max(self._timeout, TIMES_THE_USUAL * median(self._steps_s))
+
+
+class Listener(Protocol):
+    """Who is told of a stall; called from a thread of its own."""
+
+    def stalled(self, found: Stall) -> None:
+        """Take note of a stall."""
+
+    def went_on(self, found: Stall) -> None:
+        """Take note that it was none: ``seconds`` is how long it took."""
+
+    def give_up(self, found: Stall) -> None:
+        """Complete what tells of the run, because ``end`` comes next."""
+
+
+class StallWatch:
+    """A thread that looks whether the training still gets on, from ``with`` to its end."""
+
+    def __init__(
+        self, timeout: float, listener: Listener, doing: Callable[[], str], end: Callable[[], None] | None
+    ) -> None:
+        """Watch nothing yet.
+
+        Args:
+            timeout: See ``Pulse``; 0 never looks.
+            listener: Who is told.
+            doing: Says what is under way.
+            end: Ends the process, which nothing else could; None where a stall is only told.
+        """
+        self._listener, self._doing, self._end = listener, doing, end
+        self._look_s = min(LONGEST_LOOK_S, timeout / 10)
+        self._pulse = Pulse(timeout, self._look_s)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="stall-watch", daemon=True) if timeout else None
+        self._inside: str | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to look."""
+        if self._thread is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Look no longer."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def beat(self, step: int | None = None) -> None:
+        """Note that something was finished: a micro-batch of a step, or of an evaluation."""
+        self._pulse.beat(step, time.monotonic())
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Name what is under way, such as a save, and count its begin and end as something finished."""
+        self._inside = what
+        self.beat()
+        try:
+            yield
+        finally:
+            self._inside = None
+            self.beat()
+
+    def _watch(self) -> None:
+        told: Stall | None = None
+        last = 0.0
+        while not self._over.wait(self._look_s):
+            quiet, limit = self._pulse.look(time.monotonic()), self._pulse.limit_s
+            if told is not None and quiet < told.seconds:
+                on = Stall(told.doing, last, told.limit_seconds, "")
+                _aside(self._listener.went_on, on)
+                told = None
+            if told is None and quiet >= limit:
+                told = self._found(quiet, limit)
+                _aside(self._listener.stalled, told)
+            elif told is not None and self._end is not None and quiet >= told.seconds + GRACE_S:
+                _aside(self._listener.give_up, self._found(quiet, limit)).join(LAST_WORDS_S)
+                self._end()
+            last = quiet
+
+    def _found(self, quiet: float, limit: float) -> Stall:
+        return Stall(self._inside or self._doing(), quiet, limit, where_threads_stand())
+
+
+def _aside(tell: Callable[[Stall], None], found: Stall) -> threading.Thread:
+    """Tell in a thread of its own: the disk or the terminal may be what hangs."""
+    thread = threading.Thread(target=tell, args=(found,), name="stall-report", daemon=True)
+    thread.start()
+    return thread
+
+
+def where_threads_stand() -> str:
+    """Write down the Python stack of every thread, the main one first, with what the system says it does."""
+    frames, main = sys._current_frames(), threading.main_thread()  # noqa: SLF001 - the one way to ask
+    others = [thread for thread in threading.enumerate() if thread is not main]
+    lines = [f"the process is {psutil.Process().status()}, after the system"]
+    for thread in (main, *others):
+        frame = frames.get(thread.ident or 0)
+        if frame is not None and thread is not threading.current_thread():
+            lines += [f"\nthread {thread.name}:\n", *traceback.format_stack(frame)]
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def sentence(found: Stall) -> str:
+    """Say what stalls."""
+    return f"{found.doing} stalls: nothing was finished for {duration(found.seconds)}"
