@@ -172,8 +172,9 @@ def _recall(resolved: Resolved, options: argparse.Namespace) -> tuple[Resolved, 
     receipt = read_receipt(folder) or {}
     fits = recorded(receipt, resolved) if _resumes(options) or is_pending(receipt) else []
     for fit in fits:
-        say(f"--auto-fit: {fit.words}, because {fit.reason}", "yellow")
         resolved = applied(resolved, fit)
+    if fits:
+        say(f"--auto-fit: {fits[-1].words}, because {fits[-1].reason}", "yellow")
     return resolved, fits
 
 
