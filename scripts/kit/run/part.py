@@ -146,10 +146,29 @@ class Part:
         elif resumed.evaluation_is_due:
             resumed.randomness.restore(self.job.platform)
             self.trainer.evaluate()
+            self._save_evaluated()
         if not self.trainer.resumes_exactly:
             text = "the optimizer did not take back its saved state bit for bit: the rest may differ in the last digits"
             render([warning("resume.inexact", text)], sys.stderr)
             self.receipt.update(resumed_inexactly=True)
+
+    def _save_evaluated(self) -> None:
+        """Write the last checkpoint anew, after its evaluation, as a run that nobody stopped does."""
+        from kit.stack.state import mark_evaluated
+
+        old = self.job.start.checkpoint
+        if old is None:
+            return
+        self.watch.sync()
+
+        def fill(folder: Path) -> None:
+            for name in old.files:
+                shutil.copyfile(old.folder / name, folder / name)
+            mark_evaluated(folder, self.job.platform)
+            shutil.copyfile(self.folder / METRICS, folder / METRICS)
+
+        disk_space.require(self.folder, old.size_bytes)
+        self._enter(checkpoints.write(self.folder / "checkpoints", old.step, fill, old.facts))
 
     def save(self) -> None:
         """Write a checkpoint of the last finished step, then let go of the oldest."""
@@ -178,13 +197,17 @@ class Part:
             "adapter_sha256": adapter_sha256(self.trainer.model),
             "adapter_init_sha256": self.receipt.facts.get("adapter_init_sha256"),
         }
-        parent = self.folder / "checkpoints"
-        written = checkpoints.write(parent, step, fill, facts)
+        self._enter(checkpoints.write(self.folder / "checkpoints", step, fill, facts))
+
+    def _enter(self, written: checkpoints.Checkpoint) -> None:
+        """Let go of the oldest checkpoint now that this one is safe, and name it in the receipt."""
+        parent, step = written.folder.parent, written.step
         self.saved_step, self.last_size = step, written.size_bytes
         checkpoints.prune(parent, self.settings.training.save_total_limit)
         say(f"step {step:>6,}  saved {written.folder}")
         kept = {path.name for _, path in checkpoints.folders(parent)}
-        listed = [entry for entry in self.receipt.facts.get("checkpoints", []) if entry["name"] in kept]
+        before = self.receipt.facts.get("checkpoints", [])
+        listed = [entry for entry in before if entry["name"] in kept - {written.folder.name}]
         entry = {"name": written.folder.name, "step": step, "bytes": written.size_bytes}
         listed.append({**entry, "manifest_sha256": written.manifest_sha256, "files": written.files})
         self._update(checkpoints=listed)

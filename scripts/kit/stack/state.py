@@ -117,6 +117,14 @@ def save_state(folder: Path, trainer: Any, randomness: RandomState, *, evaluatio
     (folder / STATE).write_text(json.dumps(state, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def mark_evaluated(folder: Path, platform: str) -> None:
+    """Say in a saved state that its step was evaluated, and how the generators are after that."""
+    path = folder / STATE
+    state = json.loads(path.read_text(encoding="utf-8"))
+    state |= {"random": RandomState.capture(platform).as_json(), "evaluation_is_due": False}
+    path.write_text(json.dumps(state, allow_nan=False) + "\n", encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class SavedState:
     """A checkpoint's state, read.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import signal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,3 +25,21 @@ def test_killed_more_than_fifty_times_and_resumed_each_run_ends_bit_equal(small_
     assert report.sigkills >= 50
     # Not all at one kind of moment: while it loads, while it trains, and while a file is written or renamed.
     assert set(report.kills_at) == {"starting", "training", "writing"}
+
+
+def test_stopped_in_its_last_evaluation_a_run_ends_bit_equal(small_torture: Torture) -> None:
+    def arrange() -> None:
+        from kit.stack import trainer
+
+        kind, evaluate = trainer._PlanTrainer, trainer._PlanTrainer.evaluate
+
+        def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.state.global_step == small_torture.steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return evaluate(self, *args, **kwargs)
+
+        kind.evaluate = stopped
+
+    assert small_torture.attempt("last", in_child=arrange) == 143
+    assert small_torture.attempt("last") == 0
+    assert small_torture.is_as_expected("last")
