@@ -18,8 +18,8 @@ if __name__ == "__main__":
 import sys
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse
-from kit.console import paint
+from kit.command import command_parser, found_and_fix
+from kit.console import fail, paint
 from kit.findings import as_json, exit_code, render, summary
 from kit.records.history import NEWEST, RunError, find_run
 from kit.records.verify import verify
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = find_run(options.run)
     except RunError as exc:
-        return refuse(exc)
+        found, fix = found_and_fix(exc)
+        return fail(found, f"{fix}: make verify RUN=NAME")
     findings = verify(folder)
     code = exit_code(findings)
     if options.json:

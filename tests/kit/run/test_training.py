@@ -33,7 +33,8 @@ def test_what_a_run_failed_of_is_written_down_without_its_token(
 ) -> None:
     monkeypatch.setattr(training, "_begin", lambda *_: Receipt(tmp_path))
     monkeypatch.setattr(training, "Part", Failing)
-    settings = SimpleNamespace(run_directory=tmp_path)
+    wandb, logged = SimpleNamespace(mode="offline", project=None, entity=None), SimpleNamespace(report_to="none")
+    settings = SimpleNamespace(run_directory=tmp_path, wandb=wandb, training=logged)
     job: Any = SimpleNamespace(resolved=SimpleNamespace(settings=settings))
     assert training.run(job, []) == 1
     text = (tmp_path / "run.json").read_text(encoding="utf-8")
