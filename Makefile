@@ -55,7 +55,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo validate config train train-m4 train-h100 report watch runs image image-sbom image-check shell-h100 demo-image test test-image check format docs lock clean bench-gpu bench-cli data bench-data evaluate chat merge verify torture plan bench-memory reproduce audit diff-run parity
+.PHONY: help setup setup-m4 detect demo data validate plan config train train-m4 train-h100 report watch runs evaluate chat merge verify reproduce diff-run parity torture audit image image-check image-sbom shell-h100 demo-image bench-data bench-cli bench-gpu bench-memory test test-image check format docs lock clean
 
 ##@ Start here
 help: ## show this
@@ -78,9 +78,6 @@ demo: ## a real 4-bit fine-tuning run in minutes, on any machine
 data: ## check, split and write rows to train on (INPUT, CONFIG; ARGS: --audit, --dedupe exact, --on-bad-row drop, --map)
 	@$(PY) scripts/prepare_data.py $(INPUT) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
-bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --rows 10000 100000)
-	@$(PY) scripts/bench_data.py $(ARGS)
-
 ##@ Train
 validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, IN)
 	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/validate.py) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(ARGS)
@@ -90,12 +87,6 @@ plan: ## say what a run will take in memory and time, and what would be faster (
 
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
-
-verify: ## compute every checksum of a run again (RUN)
-	@$(PY) scripts/verify.py $(RUN) $(ARGS)
-
-reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: where files are; ARGS: --check-only, --out)
-	@$(PY) scripts/reproduce.py $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
 
 train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit)
 	@$(PY) scripts/train.py $(CONFIG) $(SET) $(RESUMED) $(ARGS)
@@ -123,12 +114,6 @@ watch: ## follow a run while it goes on (RUN; ARGS: --once)
 runs: ## list the runs on this machine (ARGS: --sort loss, --json)
 	@$(PY) scripts/runs.py $(ARGS)
 
-diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
-	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
-
-parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
-	@$(PY) scripts/parity.py $(ARGS)
-
 evaluate: ## the adapter against its base: loss, perplexity, exact match, ROUGE, samples (RUN)
 	@$(PY) scripts/evaluate.py $(if $(RUN),"$(RUN)") $(ARGS)
 
@@ -137,6 +122,25 @@ chat: ## talk to base + adapter; /base to compare (RUN)
 
 merge: ## write the adapter into its base, compared logit by logit (RUN, OUT)
 	@$(PY) scripts/merge.py $(if $(RUN),"$(RUN)") $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+##@ Prove
+verify: ## compute every checksum of a run again (RUN)
+	@$(PY) scripts/verify.py $(RUN) $(ARGS)
+
+reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: where files are; ARGS: --check-only, --out)
+	@$(PY) scripts/reproduce.py $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
+
+diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
+	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
+
+parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
+	@$(PY) scripts/parity.py $(ARGS)
+
+torture: ## kill runs and resume them, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
+	@$(PY) scripts/torture.py $(ARGS)
+
+audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)
+	@$(PY) scripts/audit.py $(if $(FROM),--from "$(FROM)") $(ARGS)
 
 ##@ Container
 image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)
@@ -154,21 +158,28 @@ shell-h100: ## a shell in the image
 demo-image: ## the demo inside the image, on the CPU (the current stack)
 	@$(call IMAGE,$(STACK)) demo $(ARGS)
 
+##@ Measure
+bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --rows 10000 100000)
+	@$(PY) scripts/bench_data.py $(ARGS)
+
+bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
+	@$(PY) scripts/bench_cli.py $(ARGS)
+
+bench-gpu: ## what each lever is worth on this GPU, against trl's defaults; a tiny model without one (ARGS)
+	@$(PY) scripts/benchmark.py $(ARGS)
+
+bench-memory: ## hold the plan's memory to what is really taken: Mistral-7B on an NVIDIA GPU, else small models (STACK)
+	@$(PY) scripts/measure_memory.py $(ARGS)
+
 ##@ Work on the kit
 test: ## all tests, on both stacks
 	@$(SETUP)
 	@$(SETUP) --dev
 	@.venv/bin/python scripts/run_tests.py $(ARGS)
 
-torture: ## kill runs and resume them, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
-	@$(PY) scripts/torture.py $(ARGS)
-
 test-image: ## build both images and try them, where a Docker engine can be had
 	@$(SETUP)
 	@$(PYTHON) scripts/run_image_tests.py $(ARGS)
-
-bench-memory: ## hold the plan's memory to what is really taken: Mistral-7B on an NVIDIA GPU, else small models (STACK)
-	@$(PY) scripts/measure_memory.py $(ARGS)
 
 check: ## the gate: format, lint, types, shell, locks, tracked files, fast tests
 	@$(SETUP)
@@ -183,17 +194,8 @@ format: ## bring every file into the gate's format
 docs: ## write the configuration's reference and its JSON schema, from the schema (ARGS: --check)
 	@$(PY) scripts/document_config.py $(ARGS)
 
-bench-gpu: ## what each lever is worth on this GPU, against trl's defaults; a tiny model without one (ARGS)
-	@$(PY) scripts/benchmark.py $(ARGS)
-
-bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
-	@$(PY) scripts/bench_cli.py $(ARGS)
-
 lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
 	@$(PYTHON) scripts/lock.py $(ARGS)
-
-audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)
-	@$(PY) scripts/audit.py $(if $(FROM),--from "$(FROM)") $(ARGS)
 
 clean: ## remove the environments and caches; outputs/ and models/ stay
 	rm -rf .venv .venv-dev .venv-m4 .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

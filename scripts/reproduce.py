@@ -192,7 +192,7 @@ def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
     print(f"\n{paint(outcome.sentence, colour, 'bold', stream=sys.stdout)}")
     if failed and not outcome.reasons:
         print("code, packages, data, base model and machine are the run's: its bits should have come out again")
-    print(f"next: python scripts/runs.py --compare {shlex.quote(str(run.folder))} {shlex.quote(str(folder))}")
+    print(f"next: make diff-run A={shlex.quote(str(run.folder))} B={shlex.quote(str(folder))}")
     return int(failed)
 
 

@@ -25,7 +25,7 @@ CONDITIONAL = {key for key, when in ROWS.items() if when.startswith("only ")}
 # Their keys are names: of configuration keys, packages, files.
 BY_NAME = {
     *("config", "origins", "identity", "packages", "locks", "predicted.terms"),
-    *("base_model.files", "checkpoints[].files", "adapter_files"),
+    *("base_model.files", "checkpoints[].files", "adapter_files", "auto_fit[].from", "auto_fit[].to"),
 }
 
 

@@ -6,11 +6,17 @@ Standard library only, because the set-up command prints with it before anything
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from kit.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
 
@@ -43,6 +49,50 @@ def fail(message: str, fix: str = "") -> int:
     if fix:
         say(f"  fix: {fix}")
     return 2
+
+
+def leave_quietly() -> None:
+    """End without a traceback where whoever read the output has seen enough, as ``head`` has."""
+    before = sys.excepthook
+
+    def end(kind: type[BaseException], exc: BaseException, traceback: TracebackType | None) -> None:
+        if not isinstance(exc, BrokenPipeError):
+            before(kind, exc, traceback)
+
+    def flush() -> None:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _let_go_of(sys.stdout)
+
+    sys.excepthook = end
+    atexit.register(flush)
+
+
+def outlive_readers() -> None:
+    """Go on where whoever read the output is gone: a run must not end with the window that showed it."""
+    for stream in (sys.stdout, sys.stderr):
+        for name in ("write", "flush"):
+            # On the stream itself, so that it stays what libraries ask for. One that takes no attributes is no pipe.
+            with contextlib.suppress(AttributeError):
+                setattr(stream, name, _outliving(stream, getattr(stream, name)))
+
+
+def _outliving(stream: TextIO, method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        try:
+            return method(*arguments)
+        except BrokenPipeError:
+            _let_go_of(stream)
+            return len(arguments[0]) if arguments else None
+
+    return call
+
+
+def _let_go_of(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def duration(seconds: float) -> str:

@@ -99,7 +99,7 @@ def check_wandb(environment: Environment, settings: Settings | None = None) -> l
     if mode != "online":
         return [ok("environment.wandb", f"{mode}: no login is needed")]
     if access.login == "none":
-        message = "wandb.mode is online, and no login was found (WANDB_API_KEY, netrc): the run would stop at a prompt"
+        message = "wandb.mode is online, and no login was found (WANDB_API_KEY, netrc): nothing could be sent"
         return [error("environment.wandb_login", message, "`wandb login`, or wandb.mode=offline")]
     return [ok("environment.wandb", f"online, logged in through {access.login}")]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from kit.records.courses import LOSS, size_of, steps
 from kit.records.numbers import listed
+from kit.records.surroundings import can_change_bits
 from kit.run.resume import MAY_DIFFER
 
 if TYPE_CHECKING:
@@ -31,11 +31,6 @@ _ACTS_LATER = frozenset(
     }
 )
 _ACTS_ON_EVALUATIONS = frozenset({"training.per_device_eval_batch_size"})
-# Another version of these can change a bit of what is computed; another version of the rest cannot.
-_COMPUTES = re.compile(
-    r"(stack|attention|torch|transformers|peft|trl|bitsandbytes|accelerate|flash-attn|liger-kernel|triton|numpy"
-    r"|safetensors|tokenizers|nvidia-(?!ml-py\Z).*)\Z"
-)
 # float32 keeps 6e-8 of a number, and some roundings add up within one loss.
 ROUNDING = 1e-5
 _MOST_NAMED = 4
@@ -96,7 +91,7 @@ def _suspects(differences: Sequence[Difference], *, at_start: bool) -> list[str]
             found.append((0 if at_start else 1, f"the {name}"))
         elif group == "code":
             found.append((2, "the kit's revision" if name == "git_revision" else "uncommitted changes of the kit"))
-        elif group == "stack" and _COMPUTES.match(name):
+        elif group == "stack" and (name in {"stack", "attention"} or can_change_bits(name)):
             found.append((2, f"{name} {difference.first} and {difference.second}"))
         elif group == "image" and name in {"id", "source_sha256"}:
             found.append((2, "the image"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from kit.records.numbers import mapping, number
-from kit.run.process import pid_namespace
+from kit.run.process import boot_id, pid_namespace, start_ticks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +43,12 @@ def is_alive(receipt: dict[str, Any], folder: Path) -> bool:
 
 def _is_visible(process: dict[str, Any]) -> bool:
     """Tell whether the process's number is one of ours: same machine, not restarted since, no container between."""
-    started = number(process.get("machine_started"))
-    same_machine = started is not None and abs(started - psutil.boot_time()) < _CLOCK_S
+    here, there = boot_id(), process.get("boot_id")
+    if here and there:
+        same_machine = here == there
+    else:
+        started = number(process.get("machine_started"))
+        same_machine = started is not None and abs(started - psutil.boot_time()) < _CLOCK_S
     return same_machine and process.get("namespace") == pid_namespace() and isinstance(process.get("pid"), int)
 
 
@@ -52,7 +56,11 @@ def _is_running(process: dict[str, Any]) -> bool:
     try:
         there = psutil.Process(process["pid"])
         # Numbers are used again: the process must also be as old as the one that wrote the receipt.
-        same = abs(there.create_time() - (number(process.get("created")) or 0.0)) < _CLOCK_S
+        ticks = start_ticks(there.pid)
+        if ticks is not None and process.get("start_ticks") is not None:
+            same = ticks == process["start_ticks"]
+        else:
+            same = abs(there.create_time() - (number(process.get("created")) or 0.0)) < _CLOCK_S
         return same and there.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError, OverflowError):
         return False

@@ -34,6 +34,11 @@ _REVISION = re.compile(r"[0-9a-f]{7,64}\Z")
 _CHANGES = {True: "uncommitted changes", False: "no uncommitted change", None: "perhaps uncommitted changes"}
 
 
+def can_change_bits(package: str) -> bool:
+    """Tell whether another version of a package can change what a run computes."""
+    return bool(_COMPUTES.match(package))
+
+
 def surroundings() -> dict[str, Any]:
     """Say what a run here would be made in, as its receipt would: plain JSON."""
     machine = probe()
@@ -123,7 +128,7 @@ def _packages(then: Facts, here: Facts) -> list[Finding]:
         told = [
             f"{name} {_is_and_was(now.get(name), was.get(name))}"
             for name in differing
-            if bool(_COMPUTES.match(name)) is counts
+            if can_change_bits(name) is counts
         ]
         several = f"{len(told)} packages {what} differ: " if len(told) > 1 else ""
         if told:

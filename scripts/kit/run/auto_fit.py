@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 # Each takes less than the one before, so this ends by itself; a run that began six times should be looked at.
 _MOST = 6
-PENDING = "begins_again"
 _COMMAND = PROJECT_ROOT / "scripts" / "train.py"
 
 
@@ -181,7 +180,7 @@ def recorded(receipt: Mapping[str, Any], resolved: Resolved) -> list[Fit]:
 
 def is_pending(receipt: Mapping[str, Any]) -> bool:
     """Tell whether this very process, before it began again, left this receipt: its number and start stay the same."""
-    return bool(receipt.get(PENDING)) and receipt.get("process") == this_process()
+    return bool(receipt.get("begins_again")) and receipt.get("process") == this_process()
 
 
 def may_go_on(job: Job) -> bool:
@@ -195,9 +194,6 @@ def begin_again(argv: Sequence[str] | None) -> NoReturn:
     Args:
         argv: The command's arguments where it was called by other code; None for this process's own command line.
     """
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and getattr(wandb, "run", None) is not None:
-        wandb.finish(exit_code=1)  # what would run at exit does not run here
     command = [str(_COMMAND), *argv] if argv is not None else list(sys.orig_argv[1:])
     # Leave no driver's file open behind: its memory would stay taken as long as it is.
     for path in Path("/dev/fd").iterdir():

@@ -14,7 +14,7 @@ from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
 from kit.redaction import redact
 from kit.run import checkpoints
-from kit.run.auto_fit import PENDING, BeginAgainError, fit_after, may_go_on
+from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
 from kit.run.curves import Curves
 from kit.run.failures import RehearsalError, explain, way_on
 from kit.run.job import METRICS
@@ -78,7 +78,7 @@ def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> Non
     fit = fit_after(job, exc.refusal) if may_go_on(job) else None
     if fit is None:
         return
-    receipt.update(auto_fit=[item.as_mapping() for item in (*job.fits, fit)], **{PENDING: True})
+    receipt.update(auto_fit=[item.as_mapping() for item in (*job.fits, fit)], begins_again=True)
     say(f"{exc}\n--auto-fit: beginning again with {fit.words}: the same updates", "yellow")
     raise BeginAgainError from exc
 
