@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import statistics
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.interpreter import PROJECT_ROOT
+from kit.quiet_libraries import quiet_imports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,19 +154,22 @@ def step_overhead(job: Path, rounds: int) -> Timed:
     Same model, rows, batch, checkpointing and optimizer; what differs is what the kit does beside: its loss weighting,
     metrics and receipts' worth of watching.
     """
-    import torch
+    with quiet_imports():
+        import torch
+        import transformers  # noqa: F401 - its remarks are silenced once it is there
 
-    from kit.bench.one_row import measure
-    from kit.bench.random_base import write_random_base
+        from kit.bench.one_row import measure
+        from kit.bench.random_base import write_random_base
     from kit.bench.variants import BASELINE, STEADY, VARIANTS, Variant
 
     base = write_random_base(STEADY.shape, job / "steady", dtype=torch.float32, device="cpu")
     plain = next(variant for variant in VARIANTS if variant.name == BASELINE)
     kit = Variant("kit", {"training.optim": "adamw_torch_fused", "training.sort_within_update": False})
     ours, other = [], []
-    for _ in range(rounds):
-        ours.append(measure(kit, "full", STEADY, base, "cpu")["milliseconds_per_step"] / 1000)
-        other.append(measure(plain, "full", STEADY, base, "cpu")["milliseconds_per_step"] / 1000)
+    with contextlib.redirect_stdout(io.StringIO()):  # trl prints its log
+        for _ in range(rounds):
+            ours.append(measure(kit, "full", STEADY, base, "cpu")["milliseconds_per_step"] / 1000)
+            other.append(measure(plain, "full", STEADY, base, "cpu")["milliseconds_per_step"] / 1000)
     pair = Pair("one step of training, against trl's SFTTrainer", (), (), 0.98)
     return Timed(pair, min(ours), min(other))
 
