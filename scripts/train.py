@@ -38,7 +38,7 @@ from kit.model.files import ModelFileError
 from kit.model.weights import describe_base
 from kit.preflight import Preflight, check_run, run_directory_findings
 from kit.report import after_run
-from kit.run.auto_fit import BeginAgainError, Fit, applied, begin_again, check_fitted, is_pending, recorded
+from kit.run.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
 from kit.run.disk_space import space_findings
 from kit.run.job import Job
 from kit.run.plan import make_plan
@@ -50,6 +50,7 @@ from kit.stack import installed_stack
 from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:
+    from kit.run.fit import Fit
     import argparse
     from collections.abc import Sequence
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from kit.machine.nvidia_rules import gigabytes
 from kit.machine.platforms import judge
 from kit.model.shape import shape_of
 from kit.preflight import check_run
+from kit.run.fit import Fit
 from kit.run.process import this_process
 
 if TYPE_CHECKING:
@@ -45,32 +46,6 @@ if TYPE_CHECKING:
 # Each takes less than the one before, so this ends by itself; a run that began six times should be looked at.
 _MOST = 6
 _COMMAND = PROJECT_ROOT / "scripts" / "train.py"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One change of settings.
-
-    Attributes:
-        before: What was asked for, by ``key.path``.
-        after: What it became.
-        reason: Why, in words.
-        measured_bytes: The most that was in use and asked for when a rehearsal was refused; None before one.
-    """
-
-    before: dict[str, Any]
-    after: dict[str, Any]
-    reason: str
-    measured_bytes: int | None = None
-
-    def as_mapping(self) -> dict[str, Any]:
-        """Return what the receipt shows."""
-        return {"from": self.before, "to": self.after, "reason": self.reason, "measured_bytes": self.measured_bytes}
-
-    @property
-    def words(self) -> str:
-        """What it became, as a command line takes it."""
-        return " ".join(f"{key}={scalar(value)}" for key, value in self.after.items())
 
 
 class BeginAgainError(Exception):

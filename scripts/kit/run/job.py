@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kit.config.resolve import Resolved
     from kit.data.dataset import EncodedFile
     from kit.machine.facts import Machine
-    from kit.run.auto_fit import Fit
+    from kit.run.fit import Fit
     from kit.run.plan import TrainingPlan
     from kit.stack import Stack
 

@@ -14,7 +14,8 @@ from kit.config.resolve import Resolved, resolve
 from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.run import auto_fit
-from kit.run.auto_fit import Fit, applied, is_pending, planned_fit, recorded, set_line
+from kit.run.auto_fit import applied, is_pending, planned_fit, recorded, set_line
+from kit.run.fit import Fit
 from kit.run.process import this_process
 from kit.stack import stack_of
 
@@ -113,7 +114,7 @@ AGAIN_ONCE = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from kit.run.auto_fit import PENDING, begin_again, is_pending
+from kit.run.auto_fit import begin_again, is_pending
 from kit.run.process import this_process
 receipt = Path(sys.argv[2]) / "run.json"
 if receipt.exists():
@@ -121,7 +122,7 @@ if receipt.exists():
     print(json.dumps([is_pending(json.loads(receipt.read_text())), left_open, sys.argv[3:]]))
 else:
     file = receipt.open("w")
-    file.write(json.dumps({PENDING: True, "process": this_process()}))
+    file.write(json.dumps({"begins_again": True, "process": this_process()}))
     file.flush()
     os.set_inheritable(file.fileno(), True)  # as a driver's might be
     begin_again(None)
