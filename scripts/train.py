@@ -50,9 +50,10 @@ from kit.stack import installed_stack
 from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:
-    from kit.run.fit import Fit
     import argparse
     from collections.abc import Sequence
+
+    from kit.run.fit import Fit
 
 
 def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way out of the checks
