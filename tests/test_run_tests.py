@@ -1,4 +1,5 @@
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,14 +27,45 @@ def test_both_tiers_run_with_the_reference_environment_made_between_them(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_tests, "probe_host", lambda: LINUX)
+    monkeypatch.setattr(run_tests, "workers", lambda: 1)
     assert run_tests.main([]) == 0
     assert [command[-1] for command in commands] == ["not stacks", "reference", "stacks"]
+
+
+@pytest.mark.parametrize(
+    ("more", "cores", "expected"),
+    [
+        ([], 2, ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]),
+        (["-k", "config"], 2, ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]),
+        ([], 1, []),
+        (["-n", "1"], 2, []),
+        (["-n0"], 2, []),
+        (["-s"], 2, []),
+        (["--pdb"], 2, []),
+    ],
+)
+def test_tests_are_spread_over_the_cores_unless_somebody_looks_into_them(
+    commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, more: list[str], cores: int, expected: list[str]
+) -> None:
+    monkeypatch.setattr(run_tests, "workers", lambda: cores)
+    run_tests.pytest_step("tests", "not stacks", more).run()
+    assert commands == [["-m", "pytest", "-m", "not stacks", *expected, *more]]
+
+
+@pytest.mark.parametrize(("free_gb", "cores", "expected"), [(3, 8, 1), (9, 8, 2), (100, 2, 2), (100, 64, 8)])
+def test_each_worker_has_a_core_and_the_memory_of_a_small_training(
+    monkeypatch: pytest.MonkeyPatch, free_gb: int, cores: int, expected: int
+) -> None:
+    monkeypatch.setattr(run_tests.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_gb * 10**9))
+    monkeypatch.setattr(run_tests.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert run_tests.workers() == expected
 
 
 def test_a_mac_skips_the_second_stack_and_says_why(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run_tests, "probe_host", lambda: MAC)
+    monkeypatch.setattr(run_tests, "workers", lambda: 1)
     assert run_tests.main([]) == 0
     assert [command[-1] for command in commands] == ["not stacks"]
     assert "skipped: the reference stack cannot run on a Mac" in capsys.readouterr().err
