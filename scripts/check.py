@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kit.console import fail
 from kit.findings import exit_code, render, run_check
+from kit.gate.at_once import at_once
 from kit.gate.shell_rules import check_shell_scripts
 from kit.gate.steps import Step, run_steps
 from kit.gate.tracked_files import check_tracked_files, shell_scripts
@@ -45,7 +46,7 @@ def check_files() -> int:
 
 def gate(tools: Path, python: Path, *, with_tests: bool = True) -> list[Step]:
     """Return the gate's parts, the quickest answers first."""
-    tests = [Step("fast tests", [str(python), "-m", "pytest", "-q", "-m", "not stacks and not slow"])]
+    tests = [Step("fast tests", [str(python), "-m", "pytest", "-q", "-m", "not stacks and not slow", *at_once()])]
     scripts = [str(path.relative_to(PROJECT_ROOT)) for path in shell_scripts(PROJECT_ROOT)]
     return [
         Step("format", [str(tools / "ruff"), "format", "--check", "."]),

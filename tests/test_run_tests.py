@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 import run_tests
+from kit.gate import at_once
 from kit.setup.rules import Host
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36))
@@ -27,7 +28,7 @@ def test_both_tiers_run_with_the_reference_environment_made_between_them(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_tests, "probe_host", lambda: LINUX)
-    monkeypatch.setattr(run_tests, "workers", lambda: 1)
+    monkeypatch.setattr(at_once, "workers", lambda: 1)
     assert run_tests.main([]) == 0
     assert [command[-1] for command in commands] == ["not stacks", "reference", "stacks"]
 
@@ -47,7 +48,7 @@ def test_both_tiers_run_with_the_reference_environment_made_between_them(
 def test_tests_are_spread_over_the_cores_unless_somebody_looks_into_them(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, more: list[str], cores: int, expected: list[str]
 ) -> None:
-    monkeypatch.setattr(run_tests, "workers", lambda: cores)
+    monkeypatch.setattr(at_once, "workers", lambda: cores)
     run_tests.pytest_step("tests", "not stacks", more).run()
     assert commands == [["-m", "pytest", "-m", "not stacks", *expected, *more]]
 
@@ -56,16 +57,16 @@ def test_tests_are_spread_over_the_cores_unless_somebody_looks_into_them(
 def test_each_worker_has_a_core_and_the_memory_of_a_small_training(
     monkeypatch: pytest.MonkeyPatch, free_gb: int, cores: int, expected: int
 ) -> None:
-    monkeypatch.setattr(run_tests.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_gb * 10**9))
-    monkeypatch.setattr(run_tests.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    assert run_tests.workers() == expected
+    monkeypatch.setattr(at_once.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_gb * 10**9))
+    monkeypatch.setattr(at_once.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert at_once.workers() == expected
 
 
 def test_a_mac_skips_the_second_stack_and_says_why(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run_tests, "probe_host", lambda: MAC)
-    monkeypatch.setattr(run_tests, "workers", lambda: 1)
+    monkeypatch.setattr(at_once, "workers", lambda: 1)
     assert run_tests.main([]) == 0
     assert [command[-1] for command in commands] == ["not stacks"]
     assert "skipped: the reference stack cannot run on a Mac" in capsys.readouterr().err
