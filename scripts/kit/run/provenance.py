@@ -84,9 +84,10 @@ def describe_stack(stack: Stack) -> dict[str, Any]:
     """Name the stack, every installed distribution, and the lock this environment was installed from."""
     installed: dict[str, str] = {}
     for dist in metadata.distributions():
-        # In the order of sys.path: the first is what an import finds. setuptools, once imported, puts old copies of
-        # other packages at the end of the path.
-        installed.setdefault(dist.metadata["Name"] or "?", dist.version or "?")
+        # setuptools, once imported, puts copies of other packages at the end of the path: they are its own.
+        if "_vendor" not in Path(str(dist.locate_file(""))).parts:
+            # In the order of sys.path: the first is what an import finds.
+            installed.setdefault(dist.metadata["Name"] or "?", dist.version or "?")
     return {
         "stack": stack.name,
         "python": sys.version.split()[0],

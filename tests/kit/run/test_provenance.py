@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,9 @@ def test_a_distribution_without_a_name_does_not_end_the_run(monkeypatch: pytest.
         def __init__(self, version: str | None) -> None:
             self.metadata, self.version = {"Name": None}, version
 
+        def locate_file(self, _: str) -> Path:
+            return Path("site-packages")
+
     monkeypatch.setattr(provenance.metadata, "distributions", lambda: [Broken("1"), Broken(None), Broken(None)])
     assert describe_stack(STACK)["packages"].keys() == {"?"}
 
@@ -59,8 +63,21 @@ def test_of_two_copies_of_a_package_the_one_that_is_imported_is_named(monkeypatc
         def __init__(self, version: str) -> None:
             self.metadata, self.version = {"Name": "platformdirs"}, version
 
+        def locate_file(self, _: str) -> Path:
+            return Path("site-packages")
+
     monkeypatch.setattr(provenance.metadata, "distributions", lambda: [Copy("4.14.7"), Copy("4.4.0")])
     assert describe_stack(STACK)["packages"] == {"platformdirs": "4.14.7"}
+
+
+def test_the_copies_that_setuptools_brings_along_are_not_what_is_installed() -> None:
+    pytest.importorskip("setuptools", reason="the current stack's")
+    code = "import json, setuptools\nfrom kit.run.provenance import describe_stack\n"
+    code += "from kit.stack import installed_stack\nprint(json.dumps(describe_stack(installed_stack())['packages']))"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(done.stdout) == describe_stack(STACK)["packages"]
+    assert "setuptools" in json.loads(done.stdout)
 
 
 def test_data_is_named_with_its_hash_and_counts() -> None:
