@@ -10,6 +10,8 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
+from kit.foreground import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -33,12 +35,4 @@ def run_passing_signals(command: Sequence[str], environment: Mapping[str, str], 
         if told.returncode:
             process.send_signal(number)  # there is no container yet, or no longer
 
-    # What is ignored stays ignored: nohup, and a shell's background jobs.
-    heard = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in heard}
-    try:
-        code = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 128 - code if code < 0 else code
+    return wait_for(process, PASSED_ON, pass_on)

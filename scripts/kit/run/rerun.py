@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.config.yaml_writer import annotated_yaml
 from kit.findings import Finding, error
+from kit.foreground import wait_for
 from kit.interpreter import PROJECT_ROOT
 from kit.model.files import is_local
 from kit.run.receipt import read_receipt, write_json
@@ -116,12 +117,4 @@ def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
     def pass_on(number: int, _frame: object) -> None:
         process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    # What is ignored stays ignored: nohup, and a shell's background jobs.
-    heard = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in heard}
-    try:
-        code = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 128 - code if code < 0 else code
+    return wait_for(process, _FORWARDED, pass_on)
