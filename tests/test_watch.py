@@ -76,7 +76,7 @@ def test_a_run_that_did_not_finish_is_an_exit_code_of_1(running: Path, state: st
 
 
 def test_a_run_whose_process_is_gone_is_not_waited_for(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(running, process={**this_process(), "created": 5.0})
+    change(running, process={**this_process(), "created": 5.0, "start_ticks": 5})
     assert watch.main([str(running)]) == 1
     assert "is gone: its process was killed" in capsys.readouterr().out
 

@@ -123,7 +123,7 @@ def test_a_run_without_a_validation_file_is_told_so(tmp_path: Path) -> None:
     ],
 )
 def test_a_run_that_did_not_finish_says_why(tmp_path: Path, state: str, finding: str, words: str, tone: str) -> None:
-    gone = {**this_process(), "created": 1.0}
+    gone = {**this_process(), "created": 1.0, "start_ticks": 1}
     found = verdict(tmp_path / "run", state=state, steps=400, process=gone, error="RuntimeError: out of memory")
     assert finding in ids(found)
     assert found.sentence.startswith(words)
