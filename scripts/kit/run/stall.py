@@ -170,28 +170,40 @@ class StallWatch:
 
     def _watch(self) -> None:
         told: Stall | None = None
-        last = 0.0
-        while not self._over.wait(self._look_s):
+        telling: threading.Thread | None = None
+        last, is_over = 0.0, False
+        while not is_over:
+            is_over = self._over.wait(self._look_s)  # and one more look: what stalled last may have gone on since
             quiet, limit = self._pulse.look(time.monotonic()), self._pulse.limit_s
             if told is not None and quiet < told.seconds:
-                on = Stall(told.doing, last, told.limit_seconds, "")
-                _aside(self._listener.went_on, on)
+                on = Stall(told.doing, max(last, told.seconds), told.limit_seconds, "")
+                telling = _aside(self._listener.went_on, on, telling)
                 told = None
+            if is_over:
+                break
             if told is None and quiet >= limit:
                 told = self._found(quiet, limit)
-                _aside(self._listener.stalled, told)
+                telling = _aside(self._listener.stalled, told, telling)
             elif told is not None and self._end is not None and quiet >= told.seconds + GRACE_S:
                 _aside(self._listener.give_up, self._found(quiet, limit)).join(LAST_WORDS_S)
                 self._end()
             last = quiet
+        if telling is not None:
+            telling.join(LAST_WORDS_S)
 
     def _found(self, quiet: float, limit: float) -> Stall:
         return Stall(self._inside or self._doing(), quiet, limit, where_threads_stand())
 
 
-def _aside(tell: Callable[[Stall], None], found: Stall) -> threading.Thread:
-    """Tell in a thread of its own: the disk or the terminal may be what hangs."""
-    thread = threading.Thread(target=tell, args=(found,), name="stall-report", daemon=True)
+def _aside(tell: Callable[[Stall], None], found: Stall, earlier: threading.Thread | None = None) -> threading.Thread:
+    """Tell in a thread of its own, after what was told earlier: the disk or the terminal may be what hangs."""
+
+    def say_it() -> None:
+        if earlier is not None:
+            earlier.join(LAST_WORDS_S)
+        tell(found)
+
+    thread = threading.Thread(target=say_it, name="stall-report", daemon=True)
     thread.start()
     return thread
 

@@ -123,6 +123,16 @@ def test_a_stall_is_told_once_with_where_the_training_stands_and_that_it_went_on
 
 
 @_short
+def test_that_it_went_on_is_told_although_the_training_ends_right_after() -> None:
+    listener = _Listener()
+    with StallWatch(0.1, listener, lambda: "step 7", None) as watch:
+        watch.beat(6)
+        listener.wait_for("stalled")
+        watch.beat(6)
+    assert [what for what, _ in listener.heard[:2]] == ["stalled", "went on"]
+
+
+@_short
 def test_what_is_under_way_besides_a_step_is_named() -> None:
     listener = _Listener()
     with StallWatch(0.1, listener, lambda: "step 7", None) as watch, watch.during("saving step 6"):
