@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
-
-from kit.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +13,12 @@ if TYPE_CHECKING:
 
 # SIGUSR1 is what batch systems send before they take a machine back.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def _say(text: str) -> None:
+    """Talk out of a signal's handler: the stream may be in the middle of a line, and refuses then."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())
 
 
 class StoppedError(BaseException):
@@ -47,12 +51,12 @@ class StopRequest:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.signal is not None:
-            say(f"{name}: stopping at once; what was saved before is whole")
+            _say(f"{name}: stopping at once; what was saved before is whole")
             os._exit(128 + number)
         self.signal = number
         if not self.has_something_to_save:
             raise StoppedError
-        say(f"{name}: saving, then stopping; once more stops at once")
+        _say(f"{name}: saving, then stopping; once more stops at once")
 
     def check(self) -> None:
         """End here where a signal asked for it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -57,3 +59,25 @@ def test_a_second_signal_ends_the_process_at_once(number: signal.Signals, code: 
             time.sleep(60)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+
+
+def test_a_signal_may_come_in_the_middle_of_a_line_that_is_written(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A buffer that is being written to refuses to be written to by a handler: that was taken for the run's failure."""
+
+    class Interrupted(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            if stop.signal is None:
+                signal.raise_signal(signal.SIGTERM)
+            return len(memoryview(data))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(Interrupted()), line_buffering=True))
+    with StopRequest().listening() as stop:
+        stop.has_something_to_save = True
+        print("step 7", file=sys.stderr)
+        assert stop.exit_code == 143
+    assert "SIGTERM: saving, then stopping" in capfd.readouterr().err
