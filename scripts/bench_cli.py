@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from kit.bench.pairs import Timed, pairs, prepare, run_pair, step_overhead
 from kit.console import fail, say
+from kit.json_files import write_json
 from kit.run.provenance import describe_code
-from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -33,10 +33,10 @@ from kit.bench.results import draw, fastest, markdown, with_ratios
 from kit.bench.variants import BASE, BASELINE, CEILING, KIT, SCALES, VARIANTS, Variant
 from kit.command import command_parser
 from kit.console import fail, say
+from kit.json_files import write_json
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.run.provenance import describe_code
-from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

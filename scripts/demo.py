@@ -28,9 +28,9 @@ from kit.console import paint, say
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import file_sha256
 from kit.findings import render
+from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.report import after_run
-from kit.run.receipt import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -37,10 +37,10 @@ from kit.command import command_parser
 from kit.console import paint, say
 from kit.data.dataset import EncodedFile, load_file
 from kit.findings import has_errors, render
+from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
 from kit.report import after_run
-from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

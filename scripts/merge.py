@@ -34,9 +34,9 @@ from kit.adapter.portable import WEIGHTS
 from kit.command import command_parser
 from kit.console import paint, say
 from kit.data.dataset import file_sha256, load_file
+from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
-from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

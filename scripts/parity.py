@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from kit.command import command_parser, refuse
 from kit.console import fail, paint, say
 from kit.findings import as_json, has_errors, render, summary
+from kit.json_files import write_json
 from kit.machine.platforms import judge as judge_machine
 from kit.machine.probe import probe
 from kit.parity.contract import CASES
@@ -38,7 +39,6 @@ from kit.parity.place import describe_place, result_file
 from kit.parity.results import REFERENCE, ParityError, Result, read_reference, read_result
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import OUTPUTS
-from kit.run.receipt import write_json
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -151,7 +151,7 @@ def test_another_models_config_is_planned_for(tmp_path: Path, capsys: pytest.Cap
     [
         (None, "No such file"),
         ("{", "not JSON"),
-        ("[]", "a JSON object is needed"),
+        ("[]", "is no JSON object"),
         (json.dumps(SHAPE | {"hidden_size": "big"}), "hidden_size is 'big'"),
         (json.dumps(SHAPE | {"num_local_experts": 8}), "mixture of experts"),
     ],

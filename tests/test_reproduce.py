@@ -11,7 +11,8 @@ import pytest
 import reproduce as command
 import train
 from kit.interpreter import PROJECT_ROOT
-from kit.run.receipt import sealed, write_json
+from kit.json_files import write_json
+from kit.run.receipt import sealed
 from small_run import CONFIG, overrides, read_receipt
 
 if TYPE_CHECKING:

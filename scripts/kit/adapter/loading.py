@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.adapter.portable import WEIGHTS, make_portable, outside_keys, read_portable
 from kit.data.chat_tokenizer import ChatTokenizer
+from kit.json_files import read_object
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.model.files import ModelFileError, find, read_json
@@ -156,12 +156,11 @@ def _adapter_folder(folder: Path) -> Path:
 def _config_of(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:
-        raise RunError(f"{path}: cannot be read ({exc}); copy the adapter's complete folder") from exc
-    if not isinstance(config, dict):
-        raise RunError(f"{path}: is no JSON object; copy the adapter's complete folder")
-    return config
+        return read_object(path)
+    except OSError as exc:
+        raise RunError(f"{path}: cannot be read ({exc.strerror}); copy the adapter's complete folder") from exc
+    except ValueError as exc:
+        raise RunError(f"{path}: {exc}; copy the adapter's complete folder") from exc
 
 
 def _as_loaded_here(

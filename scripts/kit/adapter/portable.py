@@ -13,6 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.json_files import read_object
 from kit.records.history import RunError
 
 if TYPE_CHECKING:
@@ -200,13 +201,11 @@ def read_portable(folder: Path) -> Portable:
     """
     path = folder / "adapter_config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_object(path)
     except OSError as exc:
         raise RunError(f"{path}: cannot be read ({exc.strerror}); name an adapter's folder") from exc
-    except (ValueError, RecursionError) as exc:
-        raise RunError(f"{path}: is not JSON; copy the adapter's complete folder") from exc
-    if not isinstance(config, dict):
-        raise RunError(f"{path}: is no JSON object; copy the adapter's complete folder")
+    except ValueError as exc:
+        raise RunError(f"{path}: {exc}; copy the adapter's complete folder") from exc
     modules = adapted_modules(tensor_names(folder / WEIGHTS), str(folder / WEIGHTS))
     return portable_config(config, modules, str(path))
 

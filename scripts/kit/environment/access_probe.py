@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import netrc
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kit.environment.facts import NO_FOLDER, ModelAccess, WandbAccess
+from kit.json_files import read_object
 from kit.model.files import is_local
 from kit.model.hub import ask_hub
 
@@ -70,7 +70,7 @@ def _missing_files(folder: Path) -> tuple[str, ...]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = sorted(set(read_object(index)["weight_map"].values()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return (*missing, f"a readable {index.name}")
         missing.extend(str(shard) for shard in shards if not (folder / str(shard)).is_file())

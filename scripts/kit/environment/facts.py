@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kit.json_files import read_object
 from kit.machine import facts as machines
 from kit.stack import Stack, stack_of
 
@@ -197,4 +198,4 @@ def read(path: Path) -> Environment:
         OSError: The file cannot be read.
         ValueError: It is not JSON, or not a recorded environment.
     """
-    return from_mapping(json.loads(path.read_text(encoding="utf-8")))
+    return from_mapping(read_object(path))

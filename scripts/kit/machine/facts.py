@@ -11,6 +11,8 @@ import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kit.json_files import read_object
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -144,11 +146,7 @@ def read(path: Path) -> Machine:
         OSError: The file cannot be read.
         ValueError: It is not JSON, or not a recorded machine.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as exc:
-        raise ValueError(f"not JSON: {exc}") from exc
-    return from_mapping(data)
+    return from_mapping(read_object(path))
 
 
 def _build(cls: type[_Facts], data: Any, where: str) -> _Facts:

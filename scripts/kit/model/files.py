@@ -5,12 +5,12 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
+from kit.json_files import read_object
 from kit.model.hub import hub_answers
 
 # First parts of a path that a Hugging Face owner's name would hardly be: the kit's own folders.
@@ -105,9 +105,8 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelFileError: It cannot be read, or is no JSON object.
     """
     try:
-        data = json.loads(read_text(path))
-    except (ValueError, RecursionError) as exc:
-        raise ModelFileError(f"{path}: not readable as JSON ({exc}); download the model again") from exc
-    if not isinstance(data, dict):
-        raise ModelFileError(f"{path}: the root is no JSON object; download the model again")
-    return data
+        return read_object(path)
+    except OSError as exc:
+        raise ModelFileError(f"{path}: cannot be read ({exc.strerror}); download the model again") from exc
+    except ValueError as exc:
+        raise ModelFileError(f"{path}: {exc}; download the model again") from exc

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from kit.json_files import read_object
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,7 @@ def read_shape(path: Path) -> ModelShape:
         OSError: The file cannot be read.
         ValueError: It is no such model's; the message says what is missing or wrong.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as exc:
-        raise ValueError(f"not JSON: {exc}") from exc
-    if not isinstance(data, dict):
-        raise ValueError("a JSON object is needed")  # noqa: TRY004 - the file is at fault
+    data = read_object(path)
     for key in _EXPERTS:
         if data.get(key):
             raise ValueError(f"{key} is {data[key]}: a mixture of experts is not planned for")

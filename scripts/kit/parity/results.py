@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.json_files import read_object
 from kit.records.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
@@ -188,12 +188,11 @@ def read_reference(path: Path = REFERENCE) -> tuple[dict[str, str], dict[str, Nu
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except OSError as exc:
         raise ParityError(f"{path}: cannot be read ({exc.strerror}); name the file that make parity wrote") from exc
-    except (ValueError, RecursionError) as exc:
-        raise ParityError(f"{path}: is not JSON ({exc}); copy it again, byte for byte") from exc
-    return mapping(content)
+    except ValueError as exc:
+        raise ParityError(f"{path}: {exc}; copy it again, byte for byte") from exc
 
 
 def _case(entry: Mapping[str, Any]) -> CaseResult:

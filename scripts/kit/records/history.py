@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from kit.config import schema
 from kit.config.settings import Settings
 from kit.config.validator import show, violations
+from kit.json_files import read_object
+from kit.records.metrics_tail import parse_line
 from kit.records.numbers import mapping
 
 OUTPUTS = Path("outputs")
@@ -128,14 +129,11 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     """
     path = folder / "run.json"
     try:
-        receipt = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except OSError as exc:
         raise RunError(f"{path}: cannot be read ({exc.strerror}); name a run's folder") from exc
-    except (ValueError, RecursionError) as exc:
-        raise RunError(f"{path}: is not a receipt ({exc}); restore it, or train again") from exc
-    if not isinstance(receipt, dict):
-        raise RunError(f"{path}: is not a receipt; restore it, or train again")
-    return receipt
+    except ValueError as exc:
+        raise RunError(f"{path}: is not a receipt: it {exc}; restore it, or train again") from exc
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
@@ -144,12 +142,4 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    lines = []
-    for text_line in text.splitlines():
-        try:
-            line = json.loads(text_line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines
+    return [line for text_line in text.splitlines() if (line := parse_line(text_line)) is not None]

@@ -36,7 +36,7 @@ class MetricsTail:
                 while chunk := file.read(_AT_ONCE_BYTES):
                     self._offset += len(chunk)
                     *whole, self._half = (self._half + chunk).split(b"\n")
-                    lines += [line for text in whole if (line := _parse(text)) is not None]
+                    lines += [line for text in whole if (line := parse_line(text)) is not None]
         except OSError:
             return lines, False
         return lines, again
@@ -51,7 +51,8 @@ class MetricsTail:
         return replaced
 
 
-def _parse(text: bytes) -> dict[str, Any] | None:
+def parse_line(text: str | bytes) -> dict[str, Any] | None:
+    """Parse one line of metrics; None where it is none."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):

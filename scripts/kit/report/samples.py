@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kit.json_files import read_object
 from kit.records.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
@@ -67,11 +68,9 @@ def read_answers(folder: Path, started: str | None = None) -> Answers:
         try:
             if (folder / name).stat().st_mtime < _seconds(started):
                 continue
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            return _answers(name, read_object(folder / name))
+        except (OSError, ValueError):
             continue
-        if isinstance(found, dict):
-            return _answers(name, found)
     return Answers()
 
 

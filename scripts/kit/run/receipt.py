@@ -7,15 +7,14 @@ each start, resume and end. Environment variables are never written: they carry 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import math
-import os
 import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from kit.json_files import object_or_none, render, without_nan, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,7 +126,7 @@ def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(_without_nan(facts), sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(without_nan(facts), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def is_untouched(content: bytes) -> bool:
@@ -135,52 +134,14 @@ def is_untouched(content: bytes) -> bool:
     try:
         facts = json.loads(content)
         seal = facts.pop("sha256")
-        return bool(seal == _digest(facts) and _render({**facts, "sha256": seal}) == content)
+        return bool(seal == _digest(facts) and render({**facts, "sha256": seal}) == content)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return False
 
 
-def _render(data: Any) -> bytes:
-    text = json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str, allow_nan=False)
-    # A name that is not UTF-8 comes as lone surrogates, which JSON writes with a backslash.
-    return f"{text}\n".encode(errors="backslashreplace")
-
-
 def read_receipt(run_directory: Path) -> dict[str, Any] | None:
     """Read a run's receipt; None where there is none that can be read."""
-    try:
-        content = json.loads((run_directory / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Replace a JSON file in one step: a reader sees the old one or the new one, never a part.
-
-    What JSON cannot say (NaN, infinity) is written as null.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.unlink(missing_ok=True)
-        with aside.open("xb") as file:  # never through a link
-            file.write(_render(data))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def _without_nan(data: Any) -> Any:
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _without_nan(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [_without_nan(value) for value in data]
-    return data
+    return object_or_none(run_directory / "run.json")
 
 
 def loss_trace_sha256(metrics: Path) -> str:

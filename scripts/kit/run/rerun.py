@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,8 +12,9 @@ from kit.config.yaml_writer import annotated_yaml
 from kit.findings import Finding, error
 from kit.foreground import wait_for
 from kit.interpreter import PROJECT_ROOT
+from kit.json_files import object_or_none, write_json
 from kit.model.files import is_local
-from kit.run.receipt import read_receipt, write_json
+from kit.run.receipt import read_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | N
     Returns:
         Whether to go on; and why it must not be written to, where that is so.
     """
-    marker, there = _read(folder / MARKER), read_receipt(folder)
+    marker, there = object_or_none(folder / MARKER) or {}, read_receipt(folder)
     if marker.get("receipt_sha256") == run.receipt.get("sha256"):
         return there is not None and there.get("state") != "finished" and not overwrite, None
     place, elsewhere = str(folder), "name another folder: --out NAME"
@@ -50,14 +50,6 @@ def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | N
     if marker or there is not None or (folder.exists() and any(folder.iterdir())):
         return False, error("reproduce.folder", "holds something else than a rerun of this run", elsewhere, place)
     return False, None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def mark(folder: Path, run: Run, **facts: Any) -> None:

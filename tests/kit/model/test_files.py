@@ -113,8 +113,8 @@ def test_a_broken_file_is_refused_in_a_sentence(tmp_path: Path, content: bytes) 
 
 
 def test_a_file_that_is_gone_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    for read in (read_json, read_text):
-        with pytest.raises(ModelFileError, match="not readable as text"):
+    for read, words in ((read_json, "cannot be read .No such file"), (read_text, "not readable as text")):
+        with pytest.raises(ModelFileError, match=words):
             read(tmp_path / "none")
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.data.dataset import file_sha256
+from kit.json_files import write_json
 from kit.records.history import read_run
 from kit.records.reproduction import check
 from kit.records.surroundings import surroundings
-from kit.run.receipt import Receipt, sealed, write_json
+from kit.run.receipt import Receipt, sealed
 from written_run import RESOLVED
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.run import receipt as receipts
 from kit.run.provenance import describe_before
-from kit.run.receipt import Receipt, write_json
+from kit.run.receipt import Receipt
 from kit.stack import stack_of
 
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
@@ -79,11 +78,6 @@ def test_energy_is_added_up_over_the_sessions_and_unknown_where_one_of_them_is(t
     assert _read(first.path)["energy_joules"] is None
 
 
-def test_what_is_not_a_number_is_null_and_the_file_is_json(tmp_path: Path) -> None:
-    write_json(tmp_path / "run.json", {"loss": float("nan"), "more": [float("inf"), {"deep": -float("inf")}, 1.5]})
-    assert _read(tmp_path / "run.json") == {"loss": None, "more": [None, {"deep": None}, 1.5]}
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000])
 def test_a_receipt_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
@@ -111,50 +105,6 @@ def test_curves_are_equal_when_their_hashes_are(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_a_reader_never_meets_half_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    write_json(path, {"n": 0})
-    done = threading.Event()
-
-    def write() -> None:
-        for number in range(60):
-            write_json(path, {"n": number, "filling": "x" * 50_000})
-        done.set()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    seen = 0
-    while not done.is_set():
-        assert "n" in _read(path)
-        seen += 1
-    writer.join()
-    assert seen
-    assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_a_failed_write_leaves_the_old_receipt_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "run.json"
-    write_json(path, {"state": "started"})
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_json(path, {"state": "finished"})
-    assert _read(path) == {"state": "started"}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_paths_and_names_of_any_bytes_are_written(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    name = os.fsdecode(b"rows-\xff.jsonl")
-    write_json(path, {"path": Path("data"), "argv": [name, "naïve 🦙"]})
-    assert _read(path) == {"path": "data", "argv": [name, "naïve 🦙"]}
-
-
 def test_no_environment_variables_value_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SOMETHING_ELSE"):
         monkeypatch.setenv(name, "planted-secret")
@@ -172,16 +122,6 @@ def test_a_token_on_the_command_line_is_not_written_down(monkeypatch: pytest.Mon
     facts = describe_before(argv, resolved.settings, resolved.origins, MACHINE, STACK)
     assert facts["argv"] == ["a.yaml", "--token", "[redacted]", "x=[redacted]", "[redacted]"]
     assert "known-t0ken" not in json.dumps(facts, default=str)
-
-
-def test_a_receipt_is_never_written_through_a_link(tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.write_text("mine")
-    (tmp_path / "run.json").symlink_to(precious)
-    (tmp_path / f".run.json.{os.getpid()}").symlink_to(precious)
-    write_json(tmp_path / "run.json", {"a": 1})
-    assert precious.read_text() == "mine"
-    assert _read(tmp_path / "run.json") == {"a": 1}
 
 
 @pytest.mark.parametrize("sessions", [None, 5, "text", [5], [{}], [{"state": "failed"}], [{"seconds": "long"}]])

@@ -1,0 +1,72 @@
+"""JSON files: read as one object, with one error for all that can be wrong with them; replaced in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It holds something else; the message goes on after the file's name: "is not JSON (…)".
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"is not JSON ({exc})") from exc
+    if not isinstance(content, dict):
+        raise ValueError("is no JSON object")  # noqa: TRY004 - the file is at fault
+    return content
+
+
+def object_or_none(path: Path) -> dict[str, Any] | None:
+    """Read a file that holds one JSON object; None where there is none that can be read."""
+    try:
+        return read_object(path)
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace a JSON file in one step: a reader sees the old one or the new one, never a part.
+
+    What JSON cannot say (NaN, infinity) is written as null.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.unlink(missing_ok=True)
+        with aside.open("xb") as file:  # never through a link
+            file.write(render(data))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def render(data: Any) -> bytes:
+    """Return the bytes that ``write_json`` writes."""
+    text = json.dumps(without_nan(data), indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    # A name that is not UTF-8 comes as lone surrogates, which JSON writes with a backslash.
+    return f"{text}\n".encode(errors="backslashreplace")
+
+
+def without_nan(data: Any) -> Any:
+    """Return the data with None for each number that JSON cannot say."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: without_nan(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [without_nan(value) for value in data]
+    return data
