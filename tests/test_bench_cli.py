@@ -54,3 +54,17 @@ def test_a_missed_goal_is_an_exit_code(
 
 def test_no_rounds_is_wrong_use() -> None:
     assert bench_cli.main(["--rounds", "0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("each", "missed"), [((0.97, 0.97, 0.97, 0.97), True), ((0.94, 1.0, 0.95, 1.01), False), ((0.9,), True)]
+)
+def test_a_goal_is_missed_by_more_than_the_measurement_may_be_wrong(each: tuple[float, ...], missed: bool) -> None:
+    timed = Timed(Pair("step", (), (), 0.98), 1.0, 1.0, each)
+    assert timed.is_missed == missed
+
+
+def test_the_uncertainty_stands_beside_the_ratio() -> None:
+    timed = Timed(Pair("step", (), (), 0.98), 0.25, 0.25, (0.97, 1.01))
+    assert timed.uncertainty == pytest.approx(2 * 0.02828427 / 2**0.5)
+    assert "| step | 0.25 | 0.25 | 0.99 ± 0.04 | 0.98 |" in bench_cli.table([timed])

@@ -138,14 +138,23 @@ def measure(variant: Variant, workload: str, scale: Scale, base: Path, device: s
 def _trainer(  # noqa: PLR0913, PLR0917 - what a measurement is told
     variant: Variant, workload: str, scale: Scale, base: Path, device: str, callback: Any, output: str
 ) -> tuple[Any, str, TrainingPlan]:
+    settings, plan = settings_and_plan(variant, workload, scale, base, device)
+    if variant.name == BASELINE:
+        return (*build_trl(settings, plan, device, [callback], output), plan)
+    return (*build_kit(settings, plan, device, [callback]), plan)
+
+
+def settings_and_plan(
+    variant: Variant, workload: str, scale: Scale, base: Path, device: str
+) -> tuple[Settings, TrainingPlan]:
+    """Return what a variant is told, and the rows and steps it trains."""
     changes = {"model.model_name_or_path": str(base), **overrides(variant, workload, scale, on_cuda=device == "cuda")}
     settings = resolve(CONFIG, changes).settings
-    plan = make_plan(settings, rows_of(workload, scale))
-    build = _trl_defaults if variant.name == BASELINE else _kit
-    return (*build(settings, plan, device, callback, output), plan)
+    return settings, make_plan(settings, rows_of(workload, scale))
 
 
-def _kit(settings: Settings, plan: TrainingPlan, device: str, clock: Any, _output: str) -> tuple[Any, str]:
+def build_kit(settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any]) -> tuple[Any, str]:
+    """Build the kit's trainer as a run of it does; return it with its attention kernel's name."""
     from kit.stack import installed_stack
     from kit.stack.model import attach_adapter, load_base_model
     from kit.stack.trainer import build_trainer
@@ -153,10 +162,12 @@ def _kit(settings: Settings, plan: TrainingPlan, device: str, clock: Any, _outpu
     platform = "h100" if device == "cuda" else "cpu"
     model = attach_adapter(load_base_model(settings, platform), settings)
     attention = installed_stack().attention_of(settings, platform)
-    return build_trainer(model, settings, plan, platform, [clock]), attention
+    return build_trainer(model, settings, plan, platform, callbacks), attention
 
 
-def _trl_defaults(settings: Settings, plan: TrainingPlan, device: str, clock: Any, output: str) -> tuple[Any, str]:
+def build_trl(
+    settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any], output: str
+) -> tuple[Any, str]:
     """Build what ``trl sft --use_peft --load_in_4bit`` builds, told only the model, the rows and the batch."""
     import trl
     from datasets import Dataset
@@ -207,7 +218,7 @@ def _trl_defaults(settings: Settings, plan: TrainingPlan, device: str, clock: An
         train_dataset=Dataset.from_dict(columns).select([index for index in plan.order if index >= 0]),
         processing_class=AutoTokenizer.from_pretrained(folder),
         peft_config=lora,
-        callbacks=[clock],
+        callbacks=callbacks,
     )
     return trainer, str(model.config._attn_implementation)  # noqa: SLF001 - what transformers chose, for the table
 

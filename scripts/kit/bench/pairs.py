@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 PYTHON = sys.executable
 BIN = Path(sys.executable).parent
 _LIMIT = 900  # seconds for one command
+_BUILT_A_ROUND = 4
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,38 @@ class Pair:
 
 @dataclass(frozen=True)
 class Timed:
-    """One pair, timed: medians in seconds, and how often the other takes as long."""
+    """One pair, timed: medians in seconds, and how often the other takes as long.
+
+    Attributes:
+        pair: What was timed.
+        ours_seconds: The median of the kit's times.
+        other_seconds: The median of the other's.
+        each: Ratios measured one after the other, each side by side; empty where whole commands took turns.
+    """
 
     pair: Pair
     ours_seconds: float
     other_seconds: float | None
+    each: tuple[float, ...] = ()
 
     @property
     def ratio(self) -> float | None:
-        """``other / ours``: above 1, the kit is faster."""
+        """``other / ours``, the mean where it was measured more than once: above 1, the kit is faster."""
+        if self.each:
+            return statistics.mean(self.each)
         return None if self.other_seconds is None else self.other_seconds / self.ours_seconds
+
+    @property
+    def uncertainty(self) -> float | None:
+        """Two standard errors of the ratio; None where it was measured once."""
+        return 2 * statistics.stdev(self.each) / math.sqrt(len(self.each)) if len(self.each) > 1 else None
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the goal is missed by more than the measurement may be wrong."""
+        if self.pair.goal is None or self.ratio is None:
+            return False
+        return self.ratio + (self.uncertainty or 0.0) < self.pair.goal
 
 
 def pairs(job: Path) -> list[Pair]:
@@ -151,27 +176,42 @@ def run_pair(pair: Pair, rounds: int) -> Timed:
 def step_overhead(job: Path, rounds: int) -> Timed:
     """Time a step of the kit's trainer against one of trl's ``SFTTrainer`` on the same rows, in turns. Imports torch.
 
-    Same model, rows, batch, checkpointing and optimizer; what differs is what the kit does beside: its loss weighting,
-    metrics and receipts' worth of watching.
+    Same model, rows, batch, adapter, checkpointing and optimizer; what differs is what the kit does beside: its loss
+    weighting, its metrics, its watching. Both are built anew ``_BUILT_A_ROUND`` times a round, since two trainers built
+    alike were seen to differ by a per cent or more for as long as they lived; and each is first as often as second.
     """
     with quiet_imports():
         import torch
         import transformers  # noqa: F401 - its remarks are silenced once it is there
 
-        from kit.bench.one_row import measure
+        from kit.bench.in_turns import Competitors
         from kit.bench.random_base import write_random_base
     from kit.bench.variants import BASELINE, STEADY, VARIANTS, Variant
 
     base = write_random_base(STEADY.shape, job / "steady", dtype=torch.float32, device="cpu")
     plain = next(variant for variant in VARIANTS if variant.name == BASELINE)
-    kit = Variant("kit", {"training.optim": "adamw_torch_fused", "training.sort_within_update": False})
-    ours, other = [], []
-    with contextlib.redirect_stdout(io.StringIO()):  # trl prints its log
-        for _ in range(rounds):
-            ours.append(measure(kit, "full", STEADY, base, "cpu")["milliseconds_per_step"] / 1000)
-            other.append(measure(plain, "full", STEADY, base, "cpu")["milliseconds_per_step"] / 1000)
+    # As often as trl logs by default.
+    changes = {
+        "training.optim": "adamw_torch_fused",
+        "training.sort_within_update": False,
+        "training.logging_steps": 10,
+    }
+    ours: list[float] = []
+    other: list[float] = []
+    each: list[float] = []
+    for number in range(_BUILT_A_ROUND * rounds):
+        with (
+            tempfile.TemporaryDirectory(dir=job) as folder,
+            contextlib.redirect_stdout(io.StringIO()),  # both tell of their progress
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            both = Competitors(Variant("kit", changes), plain, STEADY, base)
+            mine, theirs = both.steps_in_turns(Path(folder), kit_first=number % 2 == 0)
+        ours += mine
+        other += theirs
+        each.append(statistics.median(their / my for my, their in zip(mine, theirs, strict=True)))
     pair = Pair("one step of training, against trl's SFTTrainer", (), (), 0.98)
-    return Timed(pair, min(ours), min(other))
+    return Timed(pair, statistics.median(ours), statistics.median(other), tuple(each))
 
 
 def _seconds(command: Sequence[str]) -> float:

@@ -47,7 +47,7 @@ SCALES = {
     "small": Scale("small", SMALL, 64, 4, 8, 1, 3),
 }
 # Enough steps of a small model to see what a trainer adds to a step.
-STEADY = Scale("steady", ModelShape(259, 128, 384, 4, 4, 2, 32, 512), 64, 16, 16, 5, 40)
+STEADY = Scale("steady", ModelShape(259, 128, 384, 4, 4, 2, 32, 512), 64, 16, 16, 5, 12)
 
 
 @dataclass(frozen=True)

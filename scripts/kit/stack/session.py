@@ -29,6 +29,7 @@ class MemoryMeter:
     def __init__(self, platform: str) -> None:
         """Start with what is in use now."""
         self._on_cuda, self._on_mps = platform in {"h100", "cuda"}, platform == "m4"
+        self._process = psutil.Process()
         self._highest = 0
         self.read()
 
@@ -40,7 +41,7 @@ class MemoryMeter:
         elif self._on_mps:
             now = int(torch.mps.driver_allocated_memory())
         else:
-            now = int(psutil.Process().memory_info().rss)
+            now = int(self._process.memory_info().rss)
         self._highest = max(self._highest, now)
         return now
 
