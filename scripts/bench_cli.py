@@ -15,7 +15,6 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.bench.pairs import Timed, pairs, prepare, run_pair, step_overhead
+from kit.command import command_parser
 from kit.console import fail, say
 from kit.json_files import write_json
 from kit.run.provenance import describe_code
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Time each pair, write, show; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__, "bench_cli.py")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each command that count")
     options = parser.parse_args(argv)
     if options.rounds < 1:

@@ -7,11 +7,11 @@ Run as:
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from kit.command import command_parser
 from kit.console import fail
 from kit.findings import exit_code, render, run_check
 from kit.gate.at_once import at_once
@@ -65,7 +65,7 @@ def gate(tools: Path, python: Path, *, with_tests: bool = True) -> list[Step]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Run the gate.")
+    parser = command_parser(__doc__, "check.py")
     parser.add_argument("--without-tests", action="store_true", help="leave the fast tests to `make test`")
     options = parser.parse_args(argv)
     if shutil.which("git") is None or not (PROJECT_ROOT / ".git").exists():

@@ -13,7 +13,6 @@ Exit code: 0 fine or warnings only, 1 something has to be mended, 2 wrong use or
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import platform
@@ -23,6 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.command import command_parser
 from kit.console import fail, paint, say
 from kit.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
 from kit.machine import facts as machines
@@ -32,6 +32,7 @@ from kit.machine.probe import probe
 from kit.redaction import guard_output
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from kit.machine.facts import Gpu, Machine
@@ -162,7 +163,7 @@ def _record(machine: Machine, path: Path) -> None:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="check_gpu.py", description=(__doc__ or "").splitlines()[0])
+    parser = command_parser(__doc__, "check_gpu.py")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", metavar="FILE", type=Path, help="write this machine's facts to FILE")
     parser.add_argument("--from", dest="source", metavar="FILE", type=Path, help="judge the facts recorded in FILE")

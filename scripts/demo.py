@@ -15,13 +15,13 @@ from kit.interpreter import PROJECT_ROOT, use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import argparse
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import train
+from kit.command import command_parser
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import paint, say
@@ -47,9 +47,7 @@ SHOWN = 6
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the base, train, compare; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="demo.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "demo.py")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     options = parser.parse_args(argv)
     os.chdir(PROJECT_ROOT)

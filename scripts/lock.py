@@ -10,13 +10,13 @@ Run as:
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.command import command_parser
 from kit.console import fail, say
 from kit.findings import as_json, exit_code, render, summary
 from kit.interpreter import PROJECT_ROOT
@@ -26,6 +26,7 @@ from kit.setup.locks import LOCKS, Lock, check_lock, with_header
 from kit.setup.uv import SetupError, ensure_uv, run_uv
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 
@@ -63,7 +64,7 @@ def compile_all(root: Path, more: Sequence[str]) -> dict[str, list[Change]]:
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Compile the locks, or check them.")
+    parser = command_parser(__doc__, "lock.py")
     parser.add_argument("--check", action="store_true", help="only tell, offline, whether each lock matches its .in")
     parser.add_argument("--json", action="store_true", help="with --check: findings as one JSON object")
     parser.add_argument("--upgrade", action="store_true", help="take the newest of everything the .in files allow")

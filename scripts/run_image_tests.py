@@ -12,7 +12,6 @@ failed, 77 nothing could run here; what was left out is said with its reason.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.command import command_parser
 from kit.console import say
 from kit.gate.tracked_files import tracked_files
 from kit.image import engine as engines
@@ -234,7 +234,7 @@ def try_all(work: Path, stacks: Sequence[str], more: Sequence[str]) -> dict[str,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Build both images and try each.")
+    parser = command_parser(__doc__, "run_image_tests.py")
     parser.add_argument("--stack", choices=tuple(NEEDED_BYTES), action="append", help="only this one")
     parser.add_argument("more", nargs="*", help="for pytest")
     options = parser.parse_args(argv)

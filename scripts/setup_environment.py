@@ -11,7 +11,6 @@ Standard library only, and for Python 3.9 on: it is what a new machine runs firs
 
 from __future__ import annotations
 
-import argparse
 import platform
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.command import command_parser
 from kit.console import fail, say
 from kit.interpreter import PROJECT_ROOT
 from kit.redaction import guard_output
@@ -41,6 +41,7 @@ from kit.setup.rules import (
 from kit.setup.uv import STAMP, SetupError, base_python, ensure_uv, run_uv
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
 ENVIRONMENT_PYTHON = (3, 11)
@@ -206,7 +207,7 @@ def set_up(plan: Plan, host: Host, *, skip_disk_check: bool, dry_run: bool = Fal
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Make an environment from its lock.")
+    parser = command_parser(__doc__, "setup_environment.py")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--stack", choices=("current", "reference"), default="current", help="default: %(default)s")
     which.add_argument("--m4", action="store_const", const="m4", dest="stack", help="a Mac's own, as setup_m4.sh asks")

@@ -12,7 +12,6 @@ Exit codes: 0 fine or warnings only, 1 a check failed, 2 used wrongly, 130 inter
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
+from kit.command import command_parser
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import fail, say
@@ -31,6 +31,7 @@ from kit.findings import Finding, as_json, error, exit_code, has_errors, ok, ren
 from kit.machine.platforms import PLATFORMS, judge
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from kit.config.settings import Settings
@@ -102,7 +103,7 @@ def _next_command(env: Environment, findings: Sequence[Finding], config: str | N
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="check that this environment can train")
+    parser = command_parser(__doc__, "validate_environment.py")
     parser.add_argument("--require", choices=PLATFORMS, help="fail unless the machine is of this kind")
     parser.add_argument("--no-probe", action="store_true", help="do not work the device and do not ask the Hub")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
