@@ -87,7 +87,12 @@ def check_environment(settings: Settings | None, target: Target, *, work: bool) 
         return [skipped("environment.elsewhere", what, "run make validate on that machine")]
     say("environment, and a few steps of real work on the device …" if work else "environment …", "dim")
     environment = probe_environment(settings, work=work)
-    return environment_findings(environment, settings, target.judgement.platform)
+    # A broken configuration does not say which model and which folder; the default ones are not the question.
+    findings = environment_findings(environment, settings, target.judgement.platform, with_access=settings is not None)
+    if settings is None:
+        what = "model, wandb and disk were not checked: the configuration that names them has errors"
+        findings.append(skipped("environment.access", what, "mend the configuration first"))
+    return findings
 
 
 if __name__ == "__main__":

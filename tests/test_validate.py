@@ -93,6 +93,10 @@ def test_a_wrong_configuration_still_shows_the_machine(tmp_path: Path, capsys: p
     found = _findings(capsys)
     assert found["config.unknown_key"][0]["where"] == f"{config}:2"
     assert "machine.memory" in found
+    assert found["environment.access"][0]["severity"] == "skipped"
+    said = json.dumps(found)
+    assert "mistralai" not in said, "the default model is not what a broken configuration asks for"
+    assert "disk for" not in said
 
 
 @pytest.mark.parametrize("record", ["nowhere.json", "README.md"])

@@ -86,7 +86,11 @@ def check_configured_device(environment: Environment, settings: Settings, platfo
 
 
 def environment_findings(
-    environment: Environment, settings: Settings | None = None, platform: str | None = None
+    environment: Environment,
+    settings: Settings | None = None,
+    platform: str | None = None,
+    *,
+    with_access: bool = True,
 ) -> list[Finding]:
     """Run every check that applies.
 
@@ -94,6 +98,7 @@ def environment_findings(
         environment: The facts.
         settings: The run's configuration; without it, what depends on one is a warning or left out.
         platform: ``h100``, ``cuda``, ``m4`` or ``cpu``; by default what the machine is judged to be.
+        with_access: Whether model, wandb and disk are judged.
     """
     platform = platform or judge(environment.machine).platform
     asked = "auto" if settings is None else settings.model.attn_implementation
@@ -111,6 +116,7 @@ def environment_findings(
     found += run_check(lambda: check_device_work(environment), "environment.device")
     if settings is not None:
         found += run_check(lambda: check_configured_device(environment, settings, platform), "environment.configured")
-    found += run_check(lambda: access_checks.check_access(environment, settings, platform), "environment.access")
+    if with_access:
+        found += run_check(lambda: access_checks.check_access(environment, settings, platform), "environment.access")
     # Two checks may come upon the same thing, such as a missing torch: it is said once.
     return list({(finding.id, finding.where, finding.message): finding for finding in found}.values())
