@@ -51,28 +51,20 @@ def make_model(folder: Path, rows: Path) -> None:
     """Train a byte-level BPE tokenizer on some rows and write it with a chat template, as a model's folder."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    from kit.demo.tokenizer import SPECIAL_TOKENS, save_tokenizer
+
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106 - a token, no secret
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=["<unk>", "<s>", "</s>"],
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     with rows.open(encoding="utf-8") as file:
         texts = (turn["content"] for line in file for turn in json.loads(line)["messages"])
         tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "</s>",
-        "clean_up_tokenization_spaces": False,
-        "chat_template": TEMPLATE,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    save_tokenizer(tokenizer, folder, pad_token="</s>", chat_template=TEMPLATE)  # noqa: S106 - a token, no secret
     (folder / "config.json").write_text(json.dumps({"model_type": "mistral"}), encoding="utf-8")

@@ -53,7 +53,7 @@ def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path, sha
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    save_tokenizer(tokenizer, folder, shape["max_position_embeddings"])
+    save_tokenizer(tokenizer, folder, model_max_length=shape["max_position_embeddings"])
     files = {
         "config.json": {
             "architectures": ["MistralForCausalLM"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -34,16 +34,22 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
-    """Write it with its chat template, for conversations of at most ``longest`` tokens."""
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, **config: Any) -> None:
+    """Write a tokenizer with the special tokens above, and Mistral's chat template unless ``config`` has another.
+
+    Args:
+        tokenizer: What turns text into tokens.
+        folder: Takes ``tokenizer.json`` and ``tokenizer_config.json``.
+        config: More for the configuration, such as ``model_max_length``.
+    """
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
+    content = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
         "eos_token": "</s>",
         "unk_token": "<unk>",
-        "model_max_length": longest,
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
+        **config,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -83,7 +83,7 @@ def _scratch() -> Path:
 
 @functools.cache
 def _tokenizer() -> ChatTokenizer:
-    save_tokenizer(byte_tokenizer(), _scratch(), _LONGEST)
+    save_tokenizer(byte_tokenizer(), _scratch(), model_max_length=_LONGEST)
     return ChatTokenizer.load(str(_scratch()))
 
 
