@@ -5,7 +5,7 @@ Run as:
     python scripts/bench_cli.py --rounds 1   a quick look
 
 Ratios are what counts: both sides run in turns on the same machine. Writes outputs/bench/cli.json. Exit codes: 0
-measured and every goal reached, 1 a goal missed by more than the measurement may be wrong, 2 a command failed.
+measured and every goal reached, 1 a goal missed, 2 a command failed.
 """
 
 from __future__ import annotations

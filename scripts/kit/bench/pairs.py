@@ -75,10 +75,8 @@ class Timed:
 
     @property
     def is_missed(self) -> bool:
-        """Whether the goal is missed by more than the measurement may be wrong."""
-        if self.pair.goal is None or self.ratio is None:
-            return False
-        return self.ratio + (self.uncertainty or 0.0) < self.pair.goal
+        """Whether the ratio is below the goal, however sure it is."""
+        return self.pair.goal is not None and self.ratio is not None and self.ratio < self.pair.goal
 
 
 def pairs(job: Path) -> list[Pair]:
