@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.bench.pairs import Timed, pairs, prepare, run_pair, step_overhead
+from kit.bench.pairs import Timed, pairs, prepare, run_pair, steps_beside_trl
 from kit.command import command_parser
 from kit.console import fail, say
 from kit.json_files import write_json
@@ -49,8 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             except (RuntimeError, OSError, subprocess.TimeoutExpired) as exc:
                 return fail(f"{pair.name}: {exc}")
         say("a step of training …", "dim")
-        timed.append(step_overhead(Path(folder), options.rounds))
+        steps = steps_beside_trl(Path(folder), options.rounds)
+    timed += steps.timed
     print(table(timed))
+    ours, trls = steps.operators
+    print(f"\ntorch's operators that a step calls, adapter in bfloat16: the kit's {ours:,.0f}, trl's {trls:,.0f}")
     output = Path("outputs/bench")
     output.mkdir(parents=True, exist_ok=True)
     write_json(
@@ -61,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "rounds": options.rounds,
             "versions": installed_stack().versions,
             **describe_code(),
+            "operators_a_step": {"kit": ours, "trl": trls},
             "pairs": [
                 {
                     "name": item.pair.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bench_cli
-from kit.bench.pairs import Pair, Timed, run_pair
+from kit.bench.pairs import Pair, StepsBesideTrl, Timed, run_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,9 @@ def test_a_missed_goal_is_an_exit_code(
     monkeypatch.setattr(bench_cli, "prepare", lambda _job: None)
     monkeypatch.setattr(bench_cli, "pairs", fake_pairs)
     monkeypatch.setattr(bench_cli, "run_pair", lambda pair, _rounds: Timed(pair, 1.0, ratio))
-    monkeypatch.setattr(bench_cli, "step_overhead", lambda _job, _rounds: Timed(Pair("step", (), (), 0.98), 1.0, 1.0))
+    step = Timed(Pair("step", (), (), 0.98), 1.0, 1.0)
+    steps = StepsBesideTrl((step, step), (100.0, 101.0))
+    monkeypatch.setattr(bench_cli, "steps_beside_trl", lambda _job, _rounds: steps)
     monkeypatch.setattr(bench_cli, "write_json", lambda _path, _data: None)
     assert bench_cli.main([]) == code
     assert ("goals missed: detect" in capsys.readouterr().out) == bool(code)

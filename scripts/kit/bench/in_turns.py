@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from kit.bench.one_row import build_kit, build_trl, settings_and_plan
+from kit.bench.one_row import StepProfiler, build_kit, build_trl, settings_and_plan
 from kit.run.job import METRICS
 from kit.run.stall import StallWatch
 from kit.run.watch import TrainingWatch
@@ -129,26 +129,45 @@ class Competitors:
         """
         turns = Turns()
         ours, others = TurnTaker(turns, 1 - kit_first), TurnTaker(turns, int(kit_first))
+        other = self._build_plain(folder, others)
+        with self._built_kit(folder, ours) as trainer, ThreadPoolExecutor(_SIDES) as threads:
+
+            def train(one: Any) -> None:
+                with turns.leaving():
+                    one.train()
+
+            for done in [threads.submit(train, one) for one in (trainer, other)]:
+                done.result()
+        return ours.seconds[self.scale.warm_up :], others.seconds[self.scale.warm_up :]
+
+    def operator_calls(self, folder: Path) -> tuple[float, float]:
+        """Count torch's operators in a step, one side after the other: the same on every machine, however busy.
+
+        Returns:
+            The calls a step of the kit, and of trl.
+        """
+        ours, others = (StepProfiler("cpu", self.scale.warm_up) for _ in range(_SIDES))
+        with self._built_kit(folder, ours) as trainer:
+            trainer.train()
+        self._build_plain(folder, others).train()
+        return ours.operator_calls(), others.operator_calls()
+
+    @contextmanager
+    def _built_kit(self, folder: Path, callback: TrainerCallback) -> Iterator[Any]:
         settings, plan = settings_and_plan(self.kit, "full", self.scale, self.base, "cpu")
         watchdog, memory = Watchdog(self.scale.shape.vocab_size), MemoryMeter("cpu")
         watch = TrainingWatch(plan, folder / METRICS, watchdog, _ignore, memory)
-        trainer, _ = build_kit(settings, plan, "cpu", [watch, ours])
+        trainer, _ = build_kit(settings, plan, "cpu", [watch, callback])
         watch.trainer = trainer
         stalls = StallWatch(settings.training.stall_timeout, _Quiet(), lambda: "a step", None)
         trainer.check_stop = lambda: stalls.beat(trainer.state.global_step)
-        other, _ = build_trl(
-            *settings_and_plan(self.plain, "full", self.scale, self.base, "cpu"), "cpu", [others], str(folder / "trl")
-        )
+        with closing(watch), stalls:
+            yield trainer
 
-        def train(one: Any) -> None:
-            with turns.leaving():
-                one.train()
-
-        with stalls, ThreadPoolExecutor(_SIDES) as threads:
-            for done in [threads.submit(train, one) for one in (trainer, other)]:
-                done.result()
-        watch.close()
-        return ours.seconds[self.scale.warm_up :], others.seconds[self.scale.warm_up :]
+    def _build_plain(self, folder: Path, callback: TrainerCallback) -> Any:
+        settings, plan = settings_and_plan(self.plain, "full", self.scale, self.base, "cpu")
+        trainer, _ = build_trl(settings, plan, "cpu", [callback], str(folder / "trl"))
+        return trainer
 
 
 def _ignore(_found: BadLoss) -> None:

@@ -67,10 +67,11 @@ def measure_ceiling(device: str, seconds: float = 1.0) -> dict[str, float]:
     return {"matmul_flop_per_second": 2 * size**3 / statistics.median(times[2:])}
 
 
-class _Profiler(TrainerCallback):  # type: ignore[misc]
+class StepProfiler(TrainerCallback):  # type: ignore[misc]
     """Records what the steps after the warm-up consist of."""
 
     def __init__(self, device: str, warm_up: int) -> None:
+        """Record ``PROFILED`` steps after ``warm_up``, on ``cuda`` what the GPU does."""
         self.device, self.warm_up = device, warm_up
         self.done, self.began, self.seconds = 0, 0.0, 0.0
         activity = torch.profiler.ProfilerActivity
@@ -78,6 +79,7 @@ class _Profiler(TrainerCallback):  # type: ignore[misc]
         self.profiler = torch.profiler.profile(activities=kinds, acc_events=True)
 
     def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
+        """Begin after the warm-up, and end where enough is recorded."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         self.done += 1
@@ -88,7 +90,13 @@ class _Profiler(TrainerCallback):  # type: ignore[misc]
             self.seconds = time.perf_counter() - self.began
             self.profiler.stop()
 
+    def operator_calls(self) -> float:
+        """Return how many of torch's operators a step called."""
+        calls = sum(event.count for event in self.profiler.key_averages() if event.key.startswith("aten::"))
+        return float(calls) / PROFILED
+
     def summary(self) -> dict[str, Any]:
+        """Return what the recorded steps consist of; see ``kit.bench.bottleneck.summarise``."""
         # A label laid over other work, such as the optimizer's on a GPU, would count it twice.
         events = [event for event in self.profiler.key_averages() if not event.is_user_annotation]
         if self.device == "cuda":
@@ -107,7 +115,7 @@ class _Profiler(TrainerCallback):  # type: ignore[misc]
 
 def profile(variant: Variant, workload: str, scale: Scale, base: Path, device: str) -> dict[str, Any]:
     """Train a few steps under torch's profiler and return what their time went into."""
-    profiler = _Profiler(device, scale.warm_up)
+    profiler = StepProfiler(device, scale.warm_up)
     with tempfile.TemporaryDirectory() as output:
         trainer, _, _ = _trainer(variant, workload, scale, base, device, profiler, output)
         trainer.train()

@@ -20,7 +20,9 @@ from kit.interpreter import PROJECT_ROOT
 from kit.quiet_libraries import quiet_imports
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from kit.bench.in_turns import Competitors
 
 PYTHON = sys.executable
 BIN = Path(sys.executable).parent
@@ -171,12 +173,27 @@ def run_pair(pair: Pair, rounds: int) -> Timed:
     return Timed(pair, statistics.median(ours), statistics.median(other) if other else None)
 
 
-def step_overhead(job: Path, rounds: int) -> Timed:
+@dataclass(frozen=True)
+class StepsBesideTrl:
+    """A training step of the kit beside one of trl's ``SFTTrainer`` on the same rows.
+
+    Attributes:
+        timed: With the adapter in trl's type, and in the kit's.
+        operators: How many of torch's operators a step of the kit calls, and one of trl, in trl's type.
+    """
+
+    timed: tuple[Timed, Timed]
+    operators: tuple[float, float]
+
+
+def steps_beside_trl(job: Path, rounds: int) -> StepsBesideTrl:
     """Time a step of the kit's trainer against one of trl's ``SFTTrainer`` on the same rows, in turns. Imports torch.
 
-    Same model, rows, batch, adapter, checkpointing and optimizer; what differs is what the kit does beside: its loss
-    weighting, its metrics, its watching. Both are built anew ``_BUILT_A_ROUND`` times a round, since two trainers built
-    alike were seen to differ by a per cent or more for as long as they lived; and each is first as often as second.
+    Same model, rows, batch, checkpointing and optimizer; what differs is what the kit does beside: its loss weighting,
+    its metrics, its watching. trl rounds the adapter of a 4-bit base to bfloat16, and the goal is held where the kit is
+    told to do so too; its own float32 is other arithmetic, and is timed apart. Both are built anew ``_BUILT_A_ROUND``
+    times a round, since two trainers built alike were seen to differ by a per cent or more for as long as they lived;
+    and each is first as often as second.
     """
     with quiet_imports():
         import torch
@@ -184,32 +201,47 @@ def step_overhead(job: Path, rounds: int) -> Timed:
 
         from kit.bench.in_turns import Competitors
         from kit.bench.random_base import write_random_base
-    from kit.bench.variants import BASELINE, STEADY, VARIANTS, Variant
+    from kit.bench.variants import AS_TRL, BASELINE, STEADY, VARIANTS, Variant
 
     base = write_random_base(STEADY.shape, job / "steady", dtype=torch.float32, device="cpu")
     plain = next(variant for variant in VARIANTS if variant.name == BASELINE)
-    # As often as trl logs by default.
-    changes = {
-        "training.optim": "adamw_torch_fused",
-        "training.sort_within_update": False,
-        "training.logging_steps": 10,
-    }
+    as_trl, own = (
+        Competitors(Variant("kit", {**AS_TRL, "lora.adapter_dtype": dtype}), plain, STEADY, base)
+        for dtype in ("bfloat16", "float32")
+    )
+    name = "one step of training, against trl's SFTTrainer"
+    built = _BUILT_A_ROUND * rounds
+    with _in_silence(job) as folder:
+        operators = as_trl.operator_calls(folder)
+    goals = (
+        Pair(f"{name}, adapter in bfloat16", (), (), 0.98),
+        Pair(f"{name} in bfloat16, ours in float32", (), (), None),
+    )
+    return StepsBesideTrl((_step(as_trl, goals[0], job, built), _step(own, goals[1], job, built)), operators)
+
+
+def _step(both: Competitors, pair: Pair, job: Path, built: int) -> Timed:
     ours: list[float] = []
     other: list[float] = []
     each: list[float] = []
-    for number in range(_BUILT_A_ROUND * rounds):
-        with (
-            tempfile.TemporaryDirectory(dir=job) as folder,
-            contextlib.redirect_stdout(io.StringIO()),  # both tell of their progress
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            both = Competitors(Variant("kit", changes), plain, STEADY, base)
-            mine, theirs = both.steps_in_turns(Path(folder), kit_first=number % 2 == 0)
+    for number in range(built):
+        with _in_silence(job) as folder:
+            mine, theirs = both.steps_in_turns(folder, kit_first=number % 2 == 0)
         ours += mine
         other += theirs
         each.append(statistics.median(their / my for my, their in zip(mine, theirs, strict=True)))
-    pair = Pair("one step of training, against trl's SFTTrainer", (), (), 0.98)
     return Timed(pair, statistics.median(ours), statistics.median(other), tuple(each))
+
+
+@contextlib.contextmanager
+def _in_silence(job: Path) -> Iterator[Path]:
+    """Give a folder for a while in which nothing is printed: both trainers tell of their progress."""
+    with (
+        tempfile.TemporaryDirectory(dir=job) as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        yield Path(folder)
 
 
 def _seconds(command: Sequence[str]) -> float:

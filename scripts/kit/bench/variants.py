@@ -69,6 +69,13 @@ class Variant:
 
 _UNCHECKED = {"training.gradient_checkpointing": False, "lora.lora_dropout": 0.0}
 _END_TO_END = {"training.padding_free": True}
+# What trl's own trainer does by default, so that only the trainers differ: it rounds the adapter of a 4-bit base.
+AS_TRL = {
+    "lora.adapter_dtype": "bfloat16",
+    "training.optim": "adamw_torch_fused",
+    "training.sort_within_update": False,
+    "training.logging_steps": 10,
+}
 # In the order of what one wants to know first: where time runs out, the last ones are left out.
 VARIANTS = (
     Variant(BASELINE, {"training.sort_within_update": False}),

@@ -11,7 +11,7 @@ import torch
 
 from kit.bench.in_turns import Competitors, Turns
 from kit.bench.random_base import write_random_base
-from kit.bench.variants import BASELINE, SCALES, VARIANTS, Variant
+from kit.bench.variants import AS_TRL, BASELINE, SCALES, VARIANTS, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,13 +65,23 @@ def test_a_side_that_fails_does_not_keep_the_other_waiting() -> None:
     assert done == [0, 1, 2]
 
 
+@pytest.fixture(scope="module")
+def competitors(tmp_path_factory: pytest.TempPathFactory) -> Competitors:
+    small = replace(SCALES["small"], warm_up=1, steps=3)
+    base = write_random_base(small.shape, tmp_path_factory.mktemp("small") / "base", dtype=torch.float32, device="cpu")
+    return Competitors(Variant("kit", AS_TRL), PLAIN, small, base)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kit_first", [True, False])
-def test_both_train_the_same_number_of_steps(tmp_path: Path, kit_first: bool) -> None:
-    small = replace(SCALES["small"], warm_up=1, steps=3)
-    base = write_random_base(small.shape, tmp_path / "base", dtype=torch.float32, device="cpu")
-    kit = Variant("kit", {"lora.adapter_dtype": "bfloat16"})
-    ours, theirs = Competitors(kit, PLAIN, small, base).steps_in_turns(tmp_path, kit_first=kit_first)
+def test_both_train_the_same_number_of_steps(competitors: Competitors, tmp_path: Path, kit_first: bool) -> None:
+    ours, theirs = competitors.steps_in_turns(tmp_path, kit_first=kit_first)
     assert len(ours) == len(theirs) == 3
     assert min(*ours, *theirs) > 0
     assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").count("\n") == 4
+
+
+@pytest.mark.slow
+def test_a_step_of_the_kit_calls_no_more_of_torch_than_one_of_trl(competitors: Competitors, tmp_path: Path) -> None:
+    ours, theirs = competitors.operator_calls(tmp_path)
+    assert 0 < ours <= theirs
