@@ -87,11 +87,13 @@ def table(timed: Sequence[Timed]) -> str:
     """Write the results as a Markdown table."""
     lines = ["| what | the kit, s | the other, s | other / kit | goal |", "|---|---:|---:|---:|---:|"]
     for item in timed:
-        other = "" if item.other_seconds is None else f"{item.other_seconds:.2f}"
-        ratio = "" if item.ratio is None else f"{item.ratio:.2f}"
-        ratio += "" if item.uncertainty is None else f" ± {item.uncertainty:.2f}"
+        # A ratio with an uncertainty is measured to more than a hundredth.
+        digits = 2 if item.uncertainty is None else 3
+        other = "" if item.other_seconds is None else f"{item.other_seconds:.{digits}f}"
+        ratio = "" if item.ratio is None else f"{item.ratio:.{digits}f}"
+        ratio += "" if item.uncertainty is None else f" ± {item.uncertainty:.{digits}f}"
         goal = "" if item.pair.goal is None else f"{item.pair.goal:g}"
-        lines.append(f"| {item.pair.name} | {item.ours_seconds:.2f} | {other} | {ratio} | {goal} |")
+        lines.append(f"| {item.pair.name} | {item.ours_seconds:.{digits}f} | {other} | {ratio} | {goal} |")
     return "\n".join(lines)
 
 

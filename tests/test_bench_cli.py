@@ -69,4 +69,4 @@ def test_a_goal_is_missed_however_unsure_the_ratio_is(each: tuple[float, ...], m
 def test_the_uncertainty_stands_beside_the_ratio() -> None:
     timed = Timed(Pair("step", (), (), 0.98), 0.25, 0.25, (0.97, 1.01))
     assert timed.uncertainty == pytest.approx(2 * 0.02828427 / 2**0.5)
-    assert "| step | 0.25 | 0.25 | 0.99 ± 0.04 | 0.98 |" in bench_cli.table([timed])
+    assert "| step | 0.250 | 0.250 | 0.990 ± 0.040 | 0.98 |" in bench_cli.table([timed])

@@ -7,6 +7,7 @@ the path the specification names. Imports torch.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -74,6 +75,8 @@ class StepProfiler(TrainerCallback):  # type: ignore[misc]
         """Record ``PROFILED`` steps after ``warm_up``, on ``cuda`` what the GPU does."""
         self.device, self.warm_up = device, warm_up
         self.done, self.began, self.seconds = 0, 0.0, 0.0
+        if device != "cuda":
+            os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it calls it an error that there is no GPU
         activity = torch.profiler.ProfilerActivity
         kinds = [activity.CPU, activity.CUDA] if device == "cuda" else [activity.CPU]
         self.profiler = torch.profiler.profile(activities=kinds, acc_events=True)
