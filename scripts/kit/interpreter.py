@@ -17,6 +17,12 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _NEEDED = ("cerberus", "yaml")
 
 
+def python_path() -> str:
+    """Return the PYTHONPATH with which a child started by ``-m`` finds the kit, and all that this process was given."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([str(PROJECT_ROOT / "scripts"), *filter(None, given)]))
+
+
 def use_project_python() -> None:
     """Start again under ``.venv/bin/python`` where this Python lacks the kit's packages.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.bench.peers import write_job
 from kit.bench.variants import SCALES
-from kit.interpreter import PROJECT_ROOT
+from kit.interpreter import python_path
 
 if TYPE_CHECKING:
     from kit.bench.peers import Peer
@@ -58,7 +58,7 @@ class Bench:
     def _run(self, command: list[str], result: Path, cwd: Path) -> dict[str, Any]:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         if command[0] == sys.executable:
-            environment["PYTHONPATH"] = str(PROJECT_ROOT / "scripts")
+            environment["PYTHONPATH"] = python_path()
         try:
             done = subprocess.run(
                 command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=_LIMIT, check=False

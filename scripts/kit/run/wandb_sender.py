@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kit.interpreter import python_path
+
 ORDER = "KIT_WANDB_ORDER"
 _LOOK_S = 0.5
 
@@ -65,8 +67,7 @@ class Order:
     def environment(self) -> dict[str, str]:
         """Return this environment with the order in it, for the process that carries it out."""
         kept = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-        paths = [str(Path(__file__).parents[2]), *filter(None, [kept.get("PYTHONPATH")])]
-        own = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), ORDER: json.dumps(asdict(self))}
+        own = {"PYTHONPATH": python_path(), ORDER: json.dumps(asdict(self))}
         return {"WANDB_ERROR_REPORTING": "false", **kept, **own}
 
 

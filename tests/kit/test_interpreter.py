@@ -1,0 +1,72 @@
+"""Whichever Python starts a command, it ends up in one that has the kit's packages, or says how to get them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kit.interpreter import PROJECT_ROOT, python_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPTS = str(PROJECT_ROOT / "scripts")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, SCRIPTS),
+        ("", SCRIPTS),
+        ("/carried", f"{SCRIPTS}:/carried"),
+        (f"/carried:{SCRIPTS}::/more", f"{SCRIPTS}:/carried:/more"),
+    ],
+)
+def test_a_child_finds_the_kit_and_what_this_process_was_given(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYTHONPATH", given)
+    assert python_path() == expected
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a project of which nothing is there but the modules every command begins with."""
+    folder = tmp_path / "scripts" / "kit"
+    folder.mkdir(parents=True)
+    for name in ("__init__.py", "console.py", "interpreter.py", "redaction.py"):
+        shutil.copy(PROJECT_ROOT / "scripts/kit" / name, folder / name)
+    (tmp_path / "scripts/command.py").write_text(
+        "from kit.interpreter import use_project_python\nuse_project_python()\nprint('here')\n", encoding="utf-8"
+    )
+    return tmp_path
+
+
+def _run_without_packages(project: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", str(project / "scripts/command.py"), "--flag"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_python_without_the_packages_hands_over_to_the_project_s(project: Path) -> None:
+    python = project / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "handed over: $*"\n', encoding="utf-8")
+    python.chmod(0o755)
+    done = _run_without_packages(project)
+    assert done.stdout == f"handed over: {project}/scripts/command.py --flag\n"
+
+
+def test_without_an_environment_the_command_that_makes_one_is_named(project: Path) -> None:
+    done = _run_without_packages(project)
+    assert done.returncode == 2
+    assert "lacks cerberus and yaml" in done.stderr
+    assert "fix: make setup" in done.stderr
+    assert done.stdout == ""
