@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
 
 VERDICTS = ("ready", "not ready: the run would fail")
+# What the environment's checks and the configuration's rules both come upon; the rule names the line, and stays.
+_SAID_BY_A_RULE = {
+    "environment.wandb_missing": "config.wandb.missing",
+    "environment.four_bit": "config.device.four_bit",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,10 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             preflight = check_run(resolved, target.judgement, target.machine, installed_stack(), download=False)
         findings += preflight.findings
     findings += check_environment(settings, target, work=not options.no_probe)
-    findings = list(dict.fromkeys(findings))  # two checks may come upon the same thing
+    findings = _once(findings)
     code = code or exit_code(findings)
     show(findings, target, VERDICTS, failed=code != 0, json=options.json)
     return code
+
+
+def _once(findings: Sequence[Finding]) -> list[Finding]:
+    """Leave out what two checks came upon, in the same words or in others."""
+    said = {finding.id for finding in findings}
+    return [finding for finding in dict.fromkeys(findings) if _SAID_BY_A_RULE.get(finding.id) not in said]
 
 
 def check_environment(settings: Settings | None, target: Target, *, work: bool) -> list[Finding]:

@@ -10,7 +10,9 @@ import pytest
 import validate
 from kit.budget import plan as planning
 from kit.budget.limits import MemoryLimit
+from kit.findings import error
 from kit.interpreter import PROJECT_ROOT
+from kit.preflight import Preflight
 from small_run import CONFIG, overrides
 
 if TYPE_CHECKING:
@@ -140,3 +142,17 @@ def test_what_training_would_fit_by_itself_is_judged_as_it_would_be_fitted(
     assert found["config.memory"][0]["severity"] == "ok"
     assert found["config.auto_fit"][0]["severity"] == "warning"
     assert "training.per_device_train_batch_size=" in found["config.auto_fit"][0]["message"]
+
+
+def test_what_a_rule_says_with_its_line_the_environment_does_not_say_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = error("config.wandb.missing", "no wandb", "make setup", "c.yaml:3")
+    again = error("environment.wandb_missing", "wandb is not there", "make setup")
+    other = error("environment.four_bit", "no 4-bit", "make setup")
+    monkeypatch.setattr(validate, "check_run", lambda *_, **__: Preflight([rule], None, None, None))
+    monkeypatch.setattr(validate, "check_environment", lambda *_, **__: [again, other])
+    assert validate.main([str(CONFIG), "--json"]) == 1
+    told = _findings(capsys)
+    assert told.keys() >= {"config.wandb.missing", "environment.four_bit"}
+    assert "environment.wandb_missing" not in told

@@ -29,6 +29,7 @@ MINIMUMS: dict[str, Version] = {
 }
 PYTHON = (3, 11)
 _ABSENT: Version = ()
+_NAMED = 6  # packages in one sentence
 
 
 def setup_command(environment: Environment) -> str:
@@ -197,6 +198,7 @@ def check_lock(environment: Environment) -> list[Finding]:
     rest = [f"{name} {was or 'missing'} (locked {locked})" for name, was, locked in drifted if name not in PACKAGES]
     if rest:
         kinds = "package is" if len(rest) == 1 else "packages are"
-        message = f"{len(rest)} other {kinds} not as locked: {', '.join(rest)}"
+        named = ", ".join(rest[:_NAMED]) + (f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else "")
+        message = f"{len(rest)} other {kinds} not as locked: {named}"
         found.append(warning("environment.version_drift", message, fix, lock.name))
     return found

@@ -174,3 +174,13 @@ def test_python_other_than_the_locks_is_said() -> None:
     older = replace(good, machine=replace(good.machine, python_version="3.10.9"))
     assert by_id(environment_findings(newer), "environment.python").severity == "warning"
     assert by_id(environment_findings(older), "environment.python").severity == "error"
+
+
+def test_a_wholly_different_environment_is_told_in_one_sentence_of_some_length() -> None:
+    good = environment("h100_reference_good")
+    found = check_lock(replace(good, installed={"torch": "2.1.0"}))
+    rest = found[-1].message
+    assert rest.count("missing (locked") == 6
+    assert good.lock is not None
+    told = len([finding for finding in found[:-1] if "is not installed" in finding.message])
+    assert rest.endswith(f" and {len(good.lock.versions) - 1 - told - 6} more")
