@@ -43,6 +43,7 @@ PRETRAINING_STEPS = 500
 MOST_BEFORE, LEAST_AFTER = 0.10, 0.95
 LONGEST_ANSWER = 12  # tokens, that is letters
 SHOWN = 6
+_KILLED = 128  # an exit code above it is a signal's
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_base(Path(settings.model.model_name_or_path))
         _step(2, f"QLoRA fine-tuning: scripts/train.py {CONFIG}")
         code = train.main([str(CONFIG), *options.overrides, "--overwrite"])
+        if code > _KILLED:
+            say(f"here: make train CONFIG={CONFIG} RESUME=auto; `make demo` trains anew, with the same base", "yellow")
         if code:
             return code
         _step(3, "the same questions before and after, on words it has never seen")

@@ -45,6 +45,17 @@ def test_ctrl_c_while_the_base_is_made_ends_with_130(monkeypatch: pytest.MonkeyP
     assert demo.main([]) == 130
 
 
+@pytest.mark.parametrize(("code", "is_told"), [(130, True), (1, False)])
+def test_a_stopped_training_is_gone_on_with_by_make_train(
+    code: int, is_told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "make_base", lambda _folder: None)
+    monkeypatch.setattr(demo.train, "main", lambda _arguments: code)
+    assert demo.main([]) == code
+    told = "make train CONFIG=configs/training_config_demo.yaml RESUME=auto" in capsys.readouterr().err
+    assert told == is_told
+
+
 @pytest.mark.slow
 def test_a_base_that_learnt_nothing_fails_the_demo(tiny_base: Path, tmp_path: Path) -> None:
     """The demo's verdict is a check: without fine-tuning that works, it says so and exits 1."""

@@ -99,7 +99,8 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
         for number, file in enumerate(sorted(path.rglob("*"))):
             if number > _MOST_RECORDS:
                 raise DatabaseError(f"holds more than {_MOST_RECORDS:,} files")
-            if file.suffix in _SUFFIXES and file.is_file() and file.stat().st_size <= _LARGEST_RECORD_BYTES:
+            if file.suffix in _SUFFIXES and file.is_file():
+                _check_size(file.name, file.stat().st_size)
                 yield file.name, file.read_bytes()
         return
     if zipfile.is_zipfile(path):
@@ -111,11 +112,18 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
             for entry in entries:
                 if entry.filename.endswith(_SUFFIXES):
                     with archive.open(entry) as packed:
+                        # What an entry says of its size need not be true.
                         raw = packed.read(_LARGEST_RECORD_BYTES + 1)
-                    if len(raw) <= _LARGEST_RECORD_BYTES:
-                        yield entry.filename, raw
+                    _check_size(entry.filename, len(raw))
+                    yield entry.filename, raw
         return
     yield path.name, path.read_bytes()
+
+
+def _check_size(name: str, size: int) -> None:
+    """Refuse what is larger than any advisory, rather than leave out what it may say."""
+    if size > _LARGEST_RECORD_BYTES:
+        raise DatabaseError(f"holds {name}, which is over {_LARGEST_RECORD_BYTES // 10**6} MB: no advisory is")
 
 
 def _records(name: str, text: str, wanted: set[str], database: Database) -> Iterator[dict[str, Any]]:

@@ -128,3 +128,17 @@ def test_a_version_that_is_none_is_unchecked_and_not_passed(tmp_path: Path) -> N
     (tmp_path / "a.json").write_text(json.dumps(record(versions=["1.0"])))
     answer = look_up(read_database(tmp_path, ["some-package"]), REFERENCE, {"some-package": "not-one"}, "saved")
     assert "some-package" in answer.unchecked
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_record_too_large_to_be_one_is_refused_and_not_left_out(tmp_path: Path, packed: bool) -> None:
+    text = json.dumps({**record(), "details": "a" * 4_000_000})
+    path = tmp_path / "all.zip" if packed else tmp_path / "records"
+    if packed:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("large.json", text)
+    else:
+        path.mkdir()
+        (path / "large.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DatabaseError, match=r"holds large.json, which is over 4 MB"):
+        read_database(path, ["some-package"])
