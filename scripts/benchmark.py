@@ -117,11 +117,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(names: Sequence[str] | None, device: str) -> list[Variant]:
-    wanted = [variant for variant in VARIANTS if not names or variant.name in names]
-    left_out = [variant.name for variant in wanted if variant.cuda_only and device != "cuda"]
-    if left_out:
-        say(f"left out, because they need an NVIDIA GPU: {', '.join(left_out)}", "yellow")
-    return [variant for variant in wanted if variant.name not in left_out]
+    """Return the variants that were asked for and can be measured here; say which cannot, and why."""
+    chosen = []
+    for variant in VARIANTS:
+        if names and variant.name not in names:
+            continue
+        if variant.cuda_only and device != "cuda":
+            say(f"left out: {variant.name} needs an NVIDIA GPU", "yellow")
+        elif variant.package and variant.package not in installed_stack().versions:
+            say(f"left out: {variant.name} needs {variant.package}, which is not installed", "yellow")
+        else:
+            chosen.append(variant)
+    return chosen
 
 
 @dataclass(frozen=True)

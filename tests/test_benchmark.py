@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,9 @@ from kit.bench.bottleneck import Kernel, summarise
 from kit.bench.peers import PEERS
 from kit.bench.variants import BASE, CEILING
 from kit.interpreter import PROJECT_ROOT
+from kit.machine.platforms import judge
+from kit.machine.probe import probe
+from kit.stack import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,3 +145,19 @@ def test_a_peer_that_cannot_be_had_stands_in_the_table_with_the_reason(
     assert f"| {PEERS[0].name} | full | needs an NVIDIA GPU and the 7b scale |" in capsys.readouterr().out
     assert benchmark.main(["--scale", "small", "--variants", "kit defaults", "--peers"]) == 0
     assert PEERS[0].name not in capsys.readouterr().out
+
+
+def test_a_variant_whose_package_is_not_there_is_left_out_with_the_reason(
+    made_up: type[_MadeUp], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = replace(judge(probe()), platform="h100", reason="a made-up H100")
+    monkeypatch.setattr(benchmark, "judge", lambda _machine: judged)
+    without = {"torch": "2.11.0", "transformers": "5.17.0"}
+    wanted = ["--peers", "--variants", "kit defaults", "Liger kernels"]
+    monkeypatch.setattr(benchmark, "installed_stack", lambda: Stack("current", without))
+    assert benchmark.main(wanted) == 0
+    assert {name for name, _ in made_up.asked} == {"kit defaults"}
+    assert "left out: Liger kernels needs liger-kernel, which is not installed" in capsys.readouterr().err
+    monkeypatch.setattr(benchmark, "installed_stack", lambda: Stack("current", {**without, "liger-kernel": "0.8.5"}))
+    assert benchmark.main(wanted) == 0
+    assert {name for name, _ in made_up.asked} == {"kit defaults", "Liger kernels"}

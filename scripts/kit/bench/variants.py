@@ -59,12 +59,14 @@ class Variant:
         changes: Overrides of the configuration, beyond the kit's defaults.
         workloads: Which of ``full`` and ``ragged`` it is measured on.
         cuda_only: What it needs is only there on an NVIDIA GPU.
+        package: What it needs besides the stack; empty for nothing.
     """
 
     name: str
     changes: dict[str, Any] = field(default_factory=dict)
     workloads: tuple[str, ...] = ("full", "ragged")
     cuda_only: bool = False
+    package: str = ""
 
 
 _UNCHECKED = {"training.gradient_checkpointing": False, "lora.lora_dropout": 0.0}
@@ -87,7 +89,7 @@ VARIANTS = (
         "compiled, every 2nd layer",
         {"training.torch_compile": True, "training.gradient_checkpointing_every_n_layers": 2},
     ),
-    Variant("Liger kernels", {"training.use_liger_kernel": True}, cuda_only=True),
+    Variant("Liger kernels", {"training.use_liger_kernel": True}, cuda_only=True, package="liger-kernel"),
     Variant("rows in the order drawn", {"training.sort_within_update": False}, ("ragged",)),
     Variant(
         "flex attention, rows end to end",
