@@ -89,6 +89,43 @@ class Compared:
         }
 
 
+@dataclass(frozen=True)
+class Refused:
+    """One case that the device refused the memory for.
+
+    Attributes:
+        name: What is special about it.
+        needed_bytes: The most that is expected to be allocated, building the model included.
+        room_bytes: What the device had free, or None where that is not known.
+    """
+
+    name: str
+    needed_bytes: int
+    room_bytes: int | None
+
+    @property
+    def is_within(self) -> bool:
+        """The plan says too that it does not fit, as nearly as a peak has to be foretold."""
+        return self.room_bytes is not None and self.needed_bytes * (1 + PEAK_WITHIN) > self.room_bytes
+
+    @property
+    def line(self) -> str:
+        """The case on one line."""
+        room = "" if self.room_bytes is None else f" of the {self.room_bytes / 1e9:.1f} GB that were free"
+        verdict = "does not fit here, as planned" if self.is_within else "out of memory, and planned to fit"
+        return f"{verdict}: takes {self.needed_bytes / 1e9:.1f} GB{room}  {self.name}"
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return what ``--json`` shows."""
+        return {
+            "name": self.name,
+            "refused": True,
+            "needed_bytes": self.needed_bytes,
+            "room_bytes": self.room_bytes,
+            "within": self.is_within,
+        }
+
+
 def _off(predicted: int, measured: int) -> float:
     return abs(predicted / measured - 1) if measured else float(predicted != 0)
 
@@ -124,6 +161,14 @@ def compare(case: Case) -> Compared:
         (step_bytes(job, with_loss=False), measured.layers_bytes),
         plan_peak(job).moment,
     )
+
+
+def refused(case: Case, room_bytes: int | None) -> Refused:
+    """Say what a case that ran out of memory was expected to take, of what was free before it."""
+    job = case.job
+    # The model is made on the device before its layers are quantised.
+    unquantised = (job.shape.linear_parameters + job.shape.embedding_parameters) * job.base_size
+    return Refused(case.name, max(plan_peak(job).allocated_bytes, unquantised), room_bytes)
 
 
 def _job(stack: str, shape: ModelShape, batch: MicroBatch, every: int, **more: Any) -> Job:
