@@ -61,8 +61,11 @@ def chat_row(word: str) -> dict[str, Any]:
 def sample_files(seed: int = 1) -> dict[str, str]:
     """Make ``data/sample/``: file contents by name, the same for the same seed."""
     source = random.Random(seed)  # noqa: S311 - sample data, not a secret
+    words: dict[str, None] = {}  # an ordered set: no row is trained on twice
+    while len(words) < TRAIN_ROWS:
+        words[random_word(source)] = None
     files = {
-        "train.jsonl": [chat_row(random_word(source)) for _ in range(TRAIN_ROWS)],
+        "train.jsonl": [chat_row(word) for word in words],
         "val.jsonl": [chat_row(word) for word in VALIDATION_WORDS],
     }
     return {name: "".join(json.dumps(row) + "\n" for row in rows) for name, rows in files.items()}

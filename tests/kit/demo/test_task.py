@@ -7,7 +7,17 @@ import random
 
 import pytest
 
-from kit.demo.task import LONGEST, SHORTEST, TASKS, VALIDATION_WORDS, chat_row, plain_line, random_word, sample_files
+from kit.demo.task import (
+    LONGEST,
+    SHORTEST,
+    TASKS,
+    TRAIN_ROWS,
+    VALIDATION_WORDS,
+    chat_row,
+    plain_line,
+    random_word,
+    sample_files,
+)
 from kit.interpreter import PROJECT_ROOT
 
 SAMPLE = PROJECT_ROOT / "data" / "sample"
@@ -35,6 +45,11 @@ def test_no_validation_word_is_trained_on() -> None:
     assert not set(_words("train.jsonl")) & set(_words("val.jsonl"))
     assert set(_words("val.jsonl")) == set(VALIDATION_WORDS)
     assert len(set(VALIDATION_WORDS)) == len(VALIDATION_WORDS) == 100
+
+
+def test_no_word_is_trained_on_twice() -> None:
+    words = _words("train.jsonl")
+    assert len(set(words)) == len(words) == TRAIN_ROWS
 
 
 def test_the_base_is_not_pre_trained_on_validation_words_either() -> None:
