@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from kit.torture.fuzzing import Fuzzer
 
 PARTS = ("kills", "configs", "rows", "files")
-_SHARES = {"file": 0.5, "time": 0.25, "term": 0.25}  # of the kills
+_SHARES = {"file": 0.4, "time": 0.2, "term": 0.2, "call": 0.2}  # of the kills
 _PER_RUN = 12
 _FAULTS = Path("outputs/torture")
 

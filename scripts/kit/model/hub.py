@@ -82,6 +82,6 @@ def hub_left_alone() -> Iterator[None]:
             setattr(module, name, value)
         for variable, was in before.items():
             if was is None:
-                del os.environ[variable]
+                os.environ.pop(variable, None)  # a library that a signal cut off may have emptied them all
             else:
                 os.environ[variable] = was

@@ -140,7 +140,7 @@ class Part:
 
     def _train(self) -> None:
         resumed = self.trainer.resumed
-        self.stop.has_something_to_save = True
+        self.stop.keep_from_now_on()
         if resumed is None or resumed.step < self.plan.steps:
             self.trainer.train()
         elif resumed.evaluation_is_due:

@@ -28,19 +28,25 @@ class StoppedError(BaseException):
 class StopRequest:
     """Takes SIGINT, SIGTERM and SIGUSR1 as the wish to stop.
 
-    Until training begins there is nothing to save, and the wish ends the run where it stands. From then on it is kept,
-    and the trainer ends between two micro-batches. A second signal ends the process at once; what is saved is whole,
-    because it is whole at any moment.
+    The wish is kept, and the trainer ends between two micro-batches. While the model is loaded there is nothing to
+    save: then, between ``raise_from_now_on`` and ``keep_from_now_on``, it ends the run where it stands. A second signal
+    ends the process at once; what is saved is whole, because it is whole at any moment.
+
+    Attributes:
+        signal: The first that came.
+        has_cut_in: It was raised into whatever ran. A library that is cut off anywhere may leave its state by halves,
+            or turn the end into a failure of its own: what fails afterwards is no failure of the run.
     """
 
     def __init__(self) -> None:
         """Start without a wish."""
         self.signal: int | None = None
-        self.has_something_to_save = False
+        self.has_cut_in = False
+        self._raises = False
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Take the signals while the run is under way."""
+        """Take the signals while the run is under way, and keep them at first."""
         before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         try:
             yield self
@@ -48,13 +54,27 @@ class StopRequest:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def raise_from_now_on(self) -> None:
+        """End where the run stands, at a signal from here on or one that came before. Call it where that is caught.
+
+        Raises:
+            StoppedError: One came before.
+        """
+        self._raises = True
+        self.check()
+
+    def keep_from_now_on(self) -> None:
+        """Leave it to ``check`` where a signal ends the run."""
+        self._raises = False
+
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.signal is not None:
             _say(f"{name}: stopping at once; what was saved before is whole")
             os._exit(128 + number)
         self.signal = number
-        if not self.has_something_to_save:
+        if self._raises:
+            self.has_cut_in = True
             raise StoppedError
         _say(f"{name}: saving, then stopping; once more stops at once")
 

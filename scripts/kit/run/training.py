@@ -39,34 +39,48 @@ def run(job: Job, argv: Sequence[str]) -> int:
     Raises:
         BeginAgainError: Other settings were chosen; the same command is to begin again in a fresh process.
     """
-    folder = job.resolved.settings.run_directory
     stop = StopRequest()
     receipt: Receipt | None = None
     curves = Curves(job.resolved.settings)
     with stop.listening():
         try:
-            receipt = _begin(job, argv)
-            curves.start()
-            with hub_left_alone():
-                return Part(job, receipt, stop, curves).run()
+            try:
+                stop.raise_from_now_on()
+                receipt = _begin(job, argv)
+                curves.start()
+                with hub_left_alone():
+                    return Part(job, receipt, stop, curves).run()
+            except Exception as exc:
+                stop.keep_from_now_on()
+                if stop.has_cut_in:
+                    raise StoppedError from exc
+                return _fail(job, receipt, exc)
         except StoppedError:
             if receipt is not None:
                 finish(receipt, "interrupted", signal=stop.signal)
             say("stopped before a step was done; nothing is lost", "yellow")
             return stop.exit_code
-        except Exception as exc:
-            finding = explain(exc, job)
-            if receipt is not None:
-                finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"))
-                if isinstance(exc, RehearsalError):
-                    _fit_and_begin_again(job, receipt, exc)
-            if finding is None:
-                raise
-            render([finding, *way_on(folder)], sys.stderr)
-            return 1
         finally:
             if receipt is not None:
                 curves.end(receipt, stop)
+
+
+def _fail(job: Job, receipt: Receipt | None, exc: Exception) -> int:
+    """Write down what a run failed of, say what can be done about it, and return the exit code.
+
+    Raises:
+        BeginAgainError: Other settings are taken.
+        Exception: The failure itself, where it is a bug to be seen whole.
+    """
+    finding = explain(exc, job)
+    if receipt is not None:
+        finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"))
+        if isinstance(exc, RehearsalError):
+            _fit_and_begin_again(job, receipt, exc)
+    if finding is None:
+        raise exc
+    render([finding, *way_on(job.resolved.settings.run_directory)], sys.stderr)
+    return 1
 
 
 def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> None:

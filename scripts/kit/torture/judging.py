@@ -61,8 +61,8 @@ class Report:
         """Return it as plain JSON."""
         return {**vars(self), "kills": dict(self.kills), "kills_at": dict(self.kills_at)}
 
-    def judge(self, output: Path, how: str, code: int, before: Saved) -> None:
-        """Look at what a killed attempt left, and enter it.
+    def judge(self, output: Path, how: str, code: int, before: Saved) -> bool:
+        """Look at what a killed attempt left, and enter it; tell whether something is wrong with it.
 
         Args:
             output: The run's folder.
@@ -78,7 +78,7 @@ class Report:
             faults.append(f"step {before.newest} was saved and the newest is {newest}")
         if (output / "run.json").exists() and read_receipt(output) is None:
             faults.append("run.json cannot be read")
-        if how == "term":
+        if how in {"term", "call"}:
             if code not in {_STOPPED_BY_SIGTERM, -signal.SIGTERM}:
                 faults.append(f"SIGTERM ended in exit code {code}")
             if code == _STOPPED_BY_SIGTERM and done != newest:
@@ -91,6 +91,7 @@ class Report:
             faults.append(f"{done - newest} steps lost, more than since the last save")
         self.faults += [f"{output.name}: {fault}" for fault in faults]
         self.kills_at[_moment(output, before)] += 1
+        return bool(faults)
 
 
 def _moment(output: Path, before: Saved) -> str:

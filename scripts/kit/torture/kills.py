@@ -22,13 +22,13 @@ from kit.run.resume import decide
 from kit.run.training import run
 from kit.torture.forked import end_threads, exit_code_of
 from kit.torture.judging import Report, Saved, outcome_of
+from kit.torture.moments import count_calls, count_file_operations, die_at_file_operation, stop_at_call
 from kit.torture.small_job import overrides_of, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-_FILE_EVENTS = frozenset({"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.copyfile"})
 _LOOK_EVERY_S = 0.005
 _LATEST = 0.9  # of what is left to train: a run that ends before its kill teaches nothing
 _EARLY = 0.2  # share of the kills that may come before a run trains; more would try the same few lines again and again
@@ -53,13 +53,15 @@ class Torture:
         self.overrides = overrides_of(folder, steps=steps, save_steps=save_steps, four_bit=four_bit)
         self.job = prepare(self.overrides)
         started = time.monotonic()
-        code = self.attempt("peace", self._measure, lambda: _count_file_operations(folder / "peace"))
+        code = self.attempt("peace", self._measure, lambda: count_file_operations(folder / "peace"))
         self.seconds = time.monotonic() - started
         if code != 0:
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
             raise RuntimeError(f"the run nobody touched failed:\n{log[-2000:]}")
         self.expected = outcome_of(folder / "peace")
         self._operations = int((folder / "peace.operations").read_text(encoding="utf-8"))
+        self.attempt("counted", in_child=lambda: count_calls(folder / "counted.calls"))
+        self._calls = int((folder / "counted.calls").read_text(encoding="utf-8"))
 
     def _measure(self, child: int) -> None:
         """Measure loading and training in CPU seconds, which other work on the machine does not stretch."""
@@ -93,21 +95,22 @@ class Torture:
         if child == 0:
             code = 70
             try:
-                with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-                    os.dup2(log.fileno(), 1)
-                    os.dup2(log.fileno(), 2)
-                    sys.stdout = sys.stderr = log
-                    if in_child is not None:
-                        in_child()
-                    code = self._train(name, changes or {})
-                    sys.stdout.flush()
-                    sys.stderr.flush()
+                # Where this went wrong is told as a child's every word is, in the log.
+                sys.stdout = sys.stderr = log = (self.folder / "log.txt").open("a", encoding="utf-8")
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+                if in_child is not None:
+                    in_child()
+                code = self._train(name, changes or {})
             except BaseException:  # noqa: BLE001 - the child must never return into the parent's code
                 import traceback
 
                 traceback.print_exc()
             finally:
-                os._exit(code)
+                try:
+                    sys.stdout.flush()
+                finally:
+                    os._exit(code)
         if arrange is not None:
             arrange(child)
         return exit_code_of(child)
@@ -147,16 +150,20 @@ class Torture:
         Args:
             kills: How often.
             how: ``time`` (SIGKILL at a random moment), ``file`` (SIGKILL at a random file operation in the run's
-                folder) or ``term`` (SIGTERM at a random moment).
+                folder), ``term`` (SIGTERM at a random moment) or ``call`` (SIGTERM at a random call of Python's while
+                the run cannot save yet).
             name: Of its folder.
         """
         output, code = self.folder / name, -1
         for _ in range(kills):
             before = Saved.of(output)
+            log = self.folder / "log.txt"
+            told = log.stat().st_size
             code = self._kill_once(how, name, before.newest)
             if code == 0:
                 break
-            self.report.judge(output, how, code, before)
+            if self.report.judge(output, how, code, before):
+                self.report.faults[-1] += f"; it said:\n{_last_lines(log, told)}"
         if code != 0:
             code = self.attempt(name)
         if code != 0:
@@ -174,7 +181,11 @@ class Torture:
             # Of the operations while it trains; a resumed run has only the rest of them before it.
             countdown = self.random.randint(1, max(1, round(self._operations * rest)))
             output = self.folder / name
-            return self.attempt(name, None, lambda: _die_at_file_operation(output, countdown, from_start=early))
+            return self.attempt(name, None, lambda: die_at_file_operation(output, countdown, from_start=early))
+        if how == "call":
+            # Evenly over the orders of magnitude: as many in the few calls that begin it as in the many that load.
+            number = round(self._calls ** self.random.random())
+            return self.attempt(name, None, lambda: stop_at_call(number))
         moment = self._loading + self.random.uniform(0, _LATEST * rest) * self._training
         if early:
             moment = self.random.uniform(0, self._loading)
@@ -199,43 +210,11 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+def _last_lines(log: Path, since: int, most: int = 2000) -> str:
+    with log.open("rb") as file:
+        file.seek(max(since, log.stat().st_size - most))
+        return file.read().decode(errors="replace")
+
+
 def _has_ended(child: int) -> bool:
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _at_file_operations(output: Path, strike: Callable[[bool], None]) -> None:
-    """Call ``strike`` before each file operation in a run's folder, with whether the run trains already."""
-    trains, metrics = False, str(output / METRICS)
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal trains
-        if event in _FILE_EVENTS and str(output) in str(arguments[0]):
-            trains = trains or (event == "open" and str(arguments[0]) == metrics and arguments[1] == "a")
-            strike(trains)
-
-    sys.addaudithook(hook)
-
-
-def _die_at_file_operation(output: Path, countdown: int, *, from_start: bool) -> None:
-    left = countdown
-
-    def strike(trains: bool) -> None:
-        nonlocal left
-        left -= trains or from_start
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    _at_file_operations(output, strike)
-
-
-def _count_file_operations(output: Path) -> None:
-    """Keep the number of operations while the run trained, in a file beside its folder."""
-    count = 0
-    descriptor = os.open(f"{output}.operations", os.O_WRONLY | os.O_CREAT)
-
-    def strike(trains: bool) -> None:
-        nonlocal count
-        count += trains
-        os.pwrite(descriptor, str(count).encode(), 0)
-
-    _at_file_operations(output, strike)

@@ -96,3 +96,10 @@ def test_a_run_leaves_the_hub_alone_and_puts_everything_back(monkeypatch: pytest
         assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "1")
     assert not constants.HF_HUB_OFFLINE
     assert ("HF_HUB_OFFLINE" in os.environ, os.environ["TRANSFORMERS_OFFLINE"]) == (False, "0")
+
+
+def test_a_library_that_a_signal_cut_off_may_have_emptied_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with hub_left_alone():
+        del os.environ["HF_HUB_OFFLINE"]
+    assert "HF_HUB_OFFLINE" not in os.environ

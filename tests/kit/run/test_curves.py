@@ -178,7 +178,6 @@ def test_a_signal_ends_the_waiting(run: Path, stand_in: pytest.MonkeyPatch) -> N
     stand_in.setenv("HOW", "finish hangs")
     sent = _Sent(run)
     _wait_for((run / "wandb/online-run-1").exists)
-    sent.stop.has_something_to_save = True
     with sent.stop.listening():
         signal.setitimer(signal.ITIMER_REAL, 0.5)
         before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from kit.run import training
 from kit.run.receipt import Receipt
 from kit.run.resume import Start
+from kit.run.stop import StoppedError, StopRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,18 +31,66 @@ class Failing:
         raise OSError(f"401 for https://me:{TOKEN}@host/model with {TOKEN}")
 
 
+def _run(part: type, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a job that is nothing but its part."""
+    monkeypatch.setattr(training, "_begin", lambda *_: Receipt(folder))
+    monkeypatch.setattr(training, "Part", part)
+    wandb, logged = SimpleNamespace(mode="offline", project=None, entity=None), SimpleNamespace(report_to="none")
+    settings = SimpleNamespace(run_directory=folder, wandb=wandb, training=logged)
+    job: Any = SimpleNamespace(resolved=SimpleNamespace(settings=settings))
+    return training.run(job, [])
+
+
 def test_what_a_run_failed_of_is_written_down_without_its_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training, "_begin", lambda *_: Receipt(tmp_path))
-    monkeypatch.setattr(training, "Part", Failing)
-    wandb, logged = SimpleNamespace(mode="offline", project=None, entity=None), SimpleNamespace(report_to="none")
-    settings = SimpleNamespace(run_directory=tmp_path, wandb=wandb, training=logged)
-    job: Any = SimpleNamespace(resolved=SimpleNamespace(settings=settings))
-    assert training.run(job, []) == 1
+    assert _run(Failing, tmp_path, monkeypatch) == 1
     text = (tmp_path / "run.json").read_text(encoding="utf-8")
     assert json.loads(text)["error"] == "OSError: 401 for https://[redacted]@host/model with [redacted]"
     assert TOKEN not in text + capsys.readouterr().err
+
+
+class CutOff:
+    """A part that a signal stops within a library that makes a failure of its own of it."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def run(self) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except StoppedError:
+            os.environ.pop("HF_HUB_OFFLINE")  # as accelerate does, which empties them for a moment
+            raise AssertionError("the stack of modes is not what it was") from None  # as torch does
+        raise RuntimeError("no signal came")
+
+
+def test_a_stop_that_a_library_turned_into_a_failure_is_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(CutOff, tmp_path, monkeypatch) == 128 + signal.SIGTERM
+    receipt = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (receipt["state"], receipt["signal"]) == ("interrupted", signal.SIGTERM)
+    assert "error" not in receipt
+    assert "nothing is lost" in "".join(capsys.readouterr())
+
+
+class FailingWhileStopped:
+    """A part that fails by itself after a signal was kept."""
+
+    def __init__(self, _job: Any, _receipt: Any, stop: StopRequest, _curves: Any) -> None:
+        self.stop = stop
+
+    def run(self) -> int:
+        self.stop.keep_from_now_on()
+        signal.raise_signal(signal.SIGTERM)
+        raise OSError("the disk is gone")
+
+
+def test_a_failure_while_a_stop_is_under_way_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _run(FailingWhileStopped, tmp_path, monkeypatch) == 1
+    receipt = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (receipt["state"], receipt["error"]) == ("failed", "OSError: the disk is gone")
 
 
 def test_a_run_that_goes_on_vouches_for_the_checkpoints_that_are_still_its_own(tmp_path: Path) -> None:
