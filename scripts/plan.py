@@ -37,6 +37,7 @@ from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import fail, paint, say
 from kit.findings import render
+from kit.model.families import family_names
 from kit.model.shape import read_shape, shape_of
 from kit.stack import Stack, installed_stack, stack_named
 from kit.verdict import Target, add_target_arguments, next_command, target_of
@@ -122,11 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _shape(resolved: Resolved, path: Path | None) -> ModelShape:
     if path is None:
-        name = resolved.settings.model.model_name_or_path
-        shape = shape_of(name)
+        model = resolved.settings.model
+        shape = shape_of(model)
         if shape is None:
             raise ValueError(
-                f"{name}: not a local directory with a Llama-like config.json; name one: --model-config FILE"
+                f"{model.model_name_or_path}: no config.json of {family_names()} on this machine; "
+                "name one: --model-config FILE"
             )
         return shape
     try:

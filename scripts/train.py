@@ -35,6 +35,7 @@ from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, error, has_errors, render, run_check, summary, warning
 from kit.machine.platforms import PLATFORMS
 from kit.model.files import ModelFileError
+from kit.model.judge import require_whole
 from kit.model.weights import describe_base
 from kit.preflight import Preflight, check_run, run_directory_findings
 from kit.report import after_run
@@ -219,7 +220,8 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
     settings, stack, platform = resolved.settings, installed_stack(), target.judgement.platform
     files = [file for file in (preflight.train, preflight.val) if file]
     plan = make_plan(settings, files[0].rows, files[1].rows if len(files) > 1 else ())
-    base = describe_base(settings.model.model_name_or_path, settings.model.revision)
+    # What was not here before is downloaded now, and judged as the rest was.
+    base = describe_base(require_whole(settings.model.model_name_or_path, settings.model.revision, stack.name, download=True))
     identity = identity_of(settings, plan, stack, platform, base)
     # A run that was fitted anew since its checkpoint differs from it in these, and the updates are the same.
     allowed = [*options.allow_changed, *(key for fit in fits for key in fit.after)]

@@ -17,7 +17,9 @@ from kit.console import duration
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
 from kit.findings import Finding, error, has_errors, ok, run_check, skipped, warning
+from kit.model.base import find_base
 from kit.model.files import DEMO_BASE, ModelFileError, is_local
+from kit.model.judge import base_findings
 from kit.model.shape import shape_of
 from kit.rules.memory import device_of, fits
 from kit.rules.situation import Situation
@@ -61,6 +63,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         download: Whether the hub may be asked for the tokenizer.
     """
     findings = rules.check(resolved, judgement, machine, stack)
+    findings += run_check(lambda: check_base(resolved.settings, stack), "model.base")
     tokenizer, model_findings = _load_tokenizer(resolved.settings, download=download and not has_errors(findings))
     findings += model_findings
     train, train_findings = _load(resolved, "data.train_file", tokenizer)
@@ -71,6 +74,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     for file in filter(None, (train, val)):
         length = resolved.settings.training.max_seq_length
         findings += run_check(functools.partial(audit_training_file, file, length), "data.audit")
+    findings += run_check(lambda: check_vocabulary(resolved.settings, [train, val]), "model.vocabulary")
     if train and train.rows:
         # The rules know only the number of rows; here their tokens are counted.
         counted = train.rows
@@ -79,6 +83,34 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         findings += run_check(lambda: fits(run, counted), "config.memory")
         findings += run_check(lambda: expected_time(run, counted), "run.time")
     return Preflight(findings, tokenizer, train, val)
+
+
+def check_base(settings: Settings, stack: Stack) -> list[Finding]:
+    """Judge the base's files as far as they are on this machine."""
+    model = settings.model
+    if model.model_name_or_path == DEMO_BASE and not Path(DEMO_BASE).exists():
+        return []  # the tokenizer's finding says so
+    try:
+        base = find_base(model.model_name_or_path, model.revision, download=False)
+    except ModelFileError as exc:
+        found, fix = found_and_fix(exc)
+        if is_local(model.model_name_or_path):
+            return [error("model.weights", found, fix)]
+        return [skipped("model.weights", f"{found}: the weights were not checked; train checks them once they are")]
+    return base_findings(base, stack.name)
+
+
+def check_vocabulary(settings: Settings, files: Sequence[EncodedFile | None]) -> list[Finding]:
+    """Refuse rows with tokens that the base's embedding does not have: on a GPU the device itself would stop."""
+    shape = shape_of(settings.model)
+    found = []
+    for file in filter(None, files):
+        if shape and file.rows and file.rows.largest_id >= shape.vocab_size:
+            line = next(row.line for row in file.rows if max(row.input_ids) >= shape.vocab_size)
+            message = f"has the token {file.rows.largest_id:,}, and the model's embedding has {shape.vocab_size:,} rows"
+            fix = "use the tokenizer.json of this very model, or take that text out of the row"
+            found.append(error("data.beyond_vocabulary", message, fix, f"{file.path}:{line}"))
+    return found
 
 
 def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenizer | None, list[Finding]]:
@@ -140,7 +172,7 @@ def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
 def expected_time(run: Situation, rows: Sequence[EncodedRow]) -> list[Finding]:
     """Say how long the run takes on this machine, from the tokens that were counted."""
     settings = run.settings
-    shape = shape_of(settings.model.model_name_or_path)
+    shape = shape_of(settings.model)
     workloads, _ = workloads_for(settings, rows)
     work = workloads(settings)
     size = f"{work.tokens:,} tokens in {work.steps:,} steps of {settings.effective_batch_size} rows"

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from kit.demo.tokenizer import BOS_ID, CHAT_TEMPLATE, EOS_ID, SPECIAL_TOKENS, byte_tokenizer
+from kit.model.families import tensors_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ def write_random_base(shape: ModelShape, folder: Path, *, dtype: torch.dtype, de
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator(device=device).manual_seed(0)
     index: dict[str, str] = {}
-    for number, block in enumerate(_blocks(shape)):
+    for number, block in enumerate(_blocks(shape, config)):
         tensors = {
             name: torch.ones(size, dtype=dtype)
             if len(size) == 1
@@ -61,26 +62,13 @@ def write_random_base(shape: ModelShape, folder: Path, *, dtype: torch.dtype, de
     return folder
 
 
-def _blocks(shape: ModelShape) -> list[dict[str, tuple[int, ...]]]:
-    """Return each file's tensors by name, with their sizes; linear weights are (outputs, inputs)."""
-    hidden = shape.hidden_size
-    edges: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (shape.vocab_size, hidden),
-        "model.norm.weight": (hidden,),
-        "lm_head.weight": (shape.vocab_size, hidden),
-    }
-    blocks = [edges]
-    for number in range(shape.num_hidden_layers):
-        layer = f"model.layers.{number}"
-        block: dict[str, tuple[int, ...]] = {
-            f"{layer}.{'mlp' if name in {'gate_proj', 'up_proj', 'down_proj'} else 'self_attn'}.{name}.weight": size[
-                ::-1
-            ]
-            for name, size in shape.linear_sizes.items()
-        }
-        block |= {f"{layer}.{norm}.weight": (hidden,) for norm in ("input_layernorm", "post_attention_layernorm")}
-        blocks.append(block)
-    return blocks
+def _blocks(shape: ModelShape, config: dict[str, Any]) -> list[dict[str, tuple[int, ...]]]:
+    """Return each file's tensors by name, with their sizes: one file a block, and one for the rest."""
+    blocks: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, size in tensors_of(config, shape).items():
+        layer = name.split(".")[2] if name.startswith("model.layers.") else ""
+        blocks.setdefault(layer, {})[name] = size
+    return list(blocks.values())
 
 
 def _config(shape: ModelShape, dtype: torch.dtype) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def plan_training(
         stack: The installed stack.
         training: The rows and their order.
     """
-    shape = shape_of(settings.model.model_name_or_path)
+    shape = shape_of(settings.model)
     if shape is None or stack.name == "none":
         return None
     return plan_run(settings, shape, device_for(settings, judgement, machine, stack), workload_of(training, settings))

@@ -1,6 +1,6 @@
 """Judge what an environment may reach: the base model, Weights & Biases, disk and memory.
 
-Pure functions over ``kit.environment.facts.Environment``.
+Functions over ``kit.environment.facts.Environment``; how large the model is, its ``config.json`` says.
 """
 
 from __future__ import annotations
@@ -10,25 +10,21 @@ from typing import TYPE_CHECKING
 from kit.environment.facts import NO_FOLDER
 from kit.findings import Finding, error, ok, skipped, warning
 from kit.model.files import DEMO_BASE
+from kit.model.shape import KNOWN_SHAPES, shape_of
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.environment.facts import Environment, ModelAccess
+    from kit.model.shape import ModelShape
 
 GB = 1_000_000_000
-# Mistral-7B: 7.24 billion parameters in bf16, as published in safetensors.
-MISTRAL_7B_BYTES = 14_500_000_000
-# A checkpoint of LoRA r=16 on all linears: 41.9 million parameters in float32, and two Adam moments each.
-CHECKPOINT_BYTES_PER_RANK = 41_900_000 * 12 // 16
 SMALLEST_OUTPUT_BYTES = GB
-# The largest file of Mistral-7B is 9.9 GB; on unified memory the 4-bit run itself has to fit as well.
-MEMORY_BYTES = {"h100": 16 * GB, "cuda": 16 * GB, "m4": 24 * GB}
+_PUBLISHED_BYTES = 2  # of a parameter: weights are published in 16 bits
+_TRAINED_BYTES = 12  # of an adapter's parameter in a checkpoint: float32, and two Adam moments
+# Of the published weights. The largest file of Mistral-7B is 9.9 of its 14.5 GB; on unified memory the 4-bit run
+# itself has to fit beside it.
+_MEMORY_SHARE = {"h100": 1.1, "cuda": 1.1, "m4": 1.65}
 _GATED_FIX = "accept the model's terms on its page, then `hf auth login` or set HF_TOKEN"
-
-
-def is_seven_billion(name: str) -> bool:
-    """Tell by its name whether a model has the size this kit's figures are for."""
-    return "7b" in name.lower()
 
 
 def check_model(environment: Environment, settings: Settings | None = None) -> list[Finding]:
@@ -116,13 +112,23 @@ def _space(identity: str, what: str, free: int | None, needed: int, fix: str) ->
     return ok(identity, f"{what}: {free / GB:.1f} GB free, {needed / GB:.1f} GB needed")
 
 
-def check_space(environment: Environment, settings: Settings | None, platform: str) -> list[Finding]:
-    """Judge disk and memory against what a run of this model writes and loads."""
+def check_space(
+    environment: Environment, settings: Settings | None, platform: str, shape: ModelShape | None
+) -> list[Finding]:
+    """Judge disk and memory against what a run of this model writes and loads.
+
+    Args:
+        environment: The facts.
+        settings: The run's configuration, where there is one.
+        platform: Platform name.
+        shape: The model's sizes, where they are known.
+    """
     model = environment.model
-    is_large = model is not None and is_seven_billion(model.name)
-    rank, kept = (16, 3) if settings is None else (settings.lora.r, settings.training.save_total_limit)
     # One more than is kept: the new checkpoint is written before the oldest goes; and the adapter beside them.
-    checkpoints = (kept + 2) * rank * CHECKPOINT_BYTES_PER_RANK if is_large else 0
+    checkpoints = 0
+    if settings and shape:
+        adapter = shape.lora_parameters(settings.lora.r, settings.lora.target_modules)
+        checkpoints = (settings.training.save_total_limit + 2) * adapter * _TRAINED_BYTES
     found = [
         _space(
             "environment.output_disk",
@@ -132,26 +138,41 @@ def check_space(environment: Environment, settings: Settings | None, platform: s
             "free some, or training.output_dir=<a folder on a larger disk>",
         )
     ]
-    has_model = model is not None and (model.kind == "folder" or (model.is_cached and not model.missing_files))
-    if is_large and not has_model:
-        fix = "free some, or set HF_HOME to a folder on a larger disk"
-        free = environment.cache_disk_free_bytes
-        found.append(_space("environment.cache_disk", "disk for the model's download", free, MISTRAL_7B_BYTES, fix))
-    memory, needed = environment.machine.memory_total_bytes, MEMORY_BYTES.get(platform)
-    if is_large and needed is not None and memory is not None:
-        if memory < needed:
-            message = f"{memory / GB:.0f} GB of memory; loading a 7B model wants {needed / GB:.0f} GB"
-            fix = "close other programs and watch the swap, or use a machine with more memory"
-            found.append(warning("environment.memory", message, fix))
-        else:
-            found.append(ok("environment.memory", f"{memory / GB:.0f} GB of memory"))
+    if model is None:
+        return found
+    if not (model.kind == "folder" or (model.is_cached and not model.missing_files)):
+        found.append(_download_space(environment, shape))
+    if shape is not None:
+        found += _memory(environment, shape, platform)
     return found
+
+
+def _download_space(environment: Environment, shape: ModelShape | None) -> Finding:
+    identity, what = "environment.cache_disk", "disk for the model's download"
+    if shape is None:
+        return skipped(identity, f"{what}: how large the model is, its config.json says, which is not here yet")
+    fix = "free some, or set HF_HOME to a folder on a larger disk"
+    return _space(identity, what, environment.cache_disk_free_bytes, shape.parameters * _PUBLISHED_BYTES, fix)
+
+
+def _memory(environment: Environment, shape: ModelShape, platform: str) -> list[Finding]:
+    memory, share = environment.machine.memory_total_bytes, _MEMORY_SHARE.get(platform)
+    if memory is None or share is None:
+        return []
+    needed = share * _PUBLISHED_BYTES * shape.parameters
+    if memory >= needed:
+        return [ok("environment.memory", f"{memory / GB:.0f} GB of memory")]
+    size = f"a model of {shape.parameters / GB:.1f} B parameters"
+    message = f"{memory / GB:.0f} GB of memory; loading {size} wants {needed / GB:.0f} GB"
+    fix = "close other programs and watch the swap, or use a machine with more memory"
+    return [warning("environment.memory", message, fix)]
 
 
 def check_access(environment: Environment, settings: Settings | None, platform: str) -> list[Finding]:
     """Run every check in here."""
+    shape = shape_of(settings.model) if settings else environment.model and KNOWN_SHAPES.get(environment.model.name)
     return [
         *check_model(environment, settings),
         *check_wandb(environment, settings),
-        *check_space(environment, settings, platform),
+        *check_space(environment, settings, platform, shape or None),
     ]

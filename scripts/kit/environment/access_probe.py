@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kit.environment.facts import NO_FOLDER, ModelAccess, WandbAccess
-from kit.json_files import read_object
-from kit.model.files import is_local
+from kit.model.base import CONFIG, INDEX, TOKENIZER_FILES, WHOLE, shard_names
+from kit.model.files import ModelFileError, is_local
 from kit.model.hub import ask_hub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TRUE = {"1", "ON", "YES", "TRUE"}  # huggingface_hub's own list
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 
 def _hub_home(environ: Mapping[str, str]) -> Path:
@@ -64,18 +63,16 @@ def missing_files(folder: Path) -> tuple[str, ...]:
 def _missing_files(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         return (NO_FOLDER,)
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        missing.append(" or ".join(_TOKENIZERS))
-    index = folder / "model.safetensors.index.json"
+    missing = [name for name in (CONFIG, TOKENIZER_FILES[0]) if not (folder / name).is_file()]
+    index = folder / INDEX
     if index.is_file():
         try:
-            shards = sorted(set(read_object(index)["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return (*missing, f"a readable {index.name}")
-        missing.extend(str(shard) for shard in shards if not (folder / str(shard)).is_file())
-    elif not (folder / "model.safetensors").is_file():
-        missing.append("model.safetensors")
+            shards = shard_names(index)
+        except ModelFileError:
+            return (*missing, f"a readable {INDEX}")
+        missing.extend(shard for shard in shards if not (folder / shard).is_file())
+    elif not (folder / WHOLE).is_file():
+        missing.append(WHOLE)
     return tuple(missing)
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit.json_files import read_object
+from kit.model.families import completed
+from kit.model.files import ModelFileError, find
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kit.config.settings import ModelSettings
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,11 @@ class ModelShape:
         """Parameters of the norms: two a block, and the last one."""
         return (2 * self.num_hidden_layers + 1) * self.hidden_size
 
+    @property
+    def parameters(self) -> int:
+        """All of them, but for biases and norms of heads. 7.242 B for Mistral-7B."""
+        return self.linear_parameters + self.embedding_parameters + self.norm_parameters
+
     def lora_parameters(self, rank: int, modules: tuple[str, ...]) -> int:
         """Trainable parameters of an adapter: rank x (inputs + outputs) for each layer. 41.9 M for r=16 on all 7."""
         sizes = self.linear_sizes
@@ -71,34 +83,40 @@ KNOWN_SHAPES = {
 }
 
 
-# Not of this form: several feed-forward parts a block, of which each token meets a few.
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-
-
-def shape_of(model_name_or_path: str) -> ModelShape | None:
-    """Return a model's shape: known by its name, or read from its directory; None where neither tells it."""
-    if model_name_or_path in KNOWN_SHAPES:
-        return KNOWN_SHAPES[model_name_or_path]
+def shape_of(model: ModelSettings) -> ModelShape | None:
+    """Return a model's shape: known by its name, or read from its folder or the cache; None where nothing tells it."""
+    if model.model_name_or_path in KNOWN_SHAPES:
+        return KNOWN_SHAPES[model.model_name_or_path]
     try:
-        return read_shape(Path(model_name_or_path).expanduser() / "config.json")
-    except (OSError, ValueError):
+        return read_shape(find(model.model_name_or_path, "config.json", model.revision))
+    except (OSError, ValueError, ModelFileError):
         return None
 
 
 def read_shape(path: Path) -> ModelShape:
-    """Read a Llama-like model's ``config.json``: Llama, Mistral, Qwen2 and whatever has their seven linear layers.
+    """Read the ``config.json`` of a model of one of the known families.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: It is no such model's; the message says what is missing or wrong.
     """
-    data = read_object(path)
-    for key in _EXPERTS:
-        if data.get(key):
-            raise ValueError(f"{key} is {data[key]}: a mixture of experts is not planned for")
+    return shape_in(completed(read_object(path)))
+
+
+def shape_in(config: Mapping[str, Any]) -> ModelShape:
+    """Take the sizes from a completed configuration.
+
+    Raises:
+        ValueError: One is missing or wrong; the message names it.
+    """
+    data = config
     heads = _size(data, "num_attention_heads")
     hidden = _size(data, "hidden_size")
-    tied = data.get("tie_word_embeddings", False)
+    if hidden % heads and not data.get("head_dim"):
+        raise ValueError(f"hidden_size {hidden:,} is no multiple of num_attention_heads {heads:,}")
+    tied = data["tie_word_embeddings"]
+    if not isinstance(tied, bool):
+        raise ValueError(f"tie_word_embeddings is {tied!r}; true or false is needed")  # noqa: TRY004 - the file's fault
     return ModelShape(
         vocab_size=_size(data, "vocab_size"),
         hidden_size=hidden,
@@ -108,11 +126,11 @@ def read_shape(path: Path) -> ModelShape:
         num_key_value_heads=_size(data, "num_key_value_heads", heads),
         head_dim=_size(data, "head_dim", hidden // heads),
         max_position_embeddings=_size(data, "max_position_embeddings"),
-        tie_word_embeddings=tied is True,
+        tie_word_embeddings=tied,
     )
 
 
-def _size(data: dict[str, Any], key: str, default: int | None = None) -> int:
+def _size(data: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = default if data.get(key) is None else data[key]
     if type(value) is not int or value <= 0:
         raise ValueError(f"{key} is {value!r}; a whole number above 0 is needed")

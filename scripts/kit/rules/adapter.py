@@ -44,7 +44,7 @@ def dropout(run: Situation) -> list[Finding]:
 
 def learning_rate(run: Situation) -> list[Finding]:
     """Warn of a learning rate outside the range in which adapters of this size are trained."""
-    shape = shape_of(run.settings.model.model_name_or_path)
+    shape = shape_of(run.settings.model)
     # The kit's own demo base is known to be small even before it is made.
     is_small = run.settings.model.model_name_or_path == DEMO_BASE or (
         shape is not None and shape.linear_parameters < _SMALL_MODEL_PARAMETERS

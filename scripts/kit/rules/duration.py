@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def duration(run: Situation) -> list[Finding]:
     """State tokens and hours if every row is full length; silent where the rows cannot be counted."""
-    shape = shape_of(run.settings.model.model_name_or_path)
+    shape = shape_of(run.settings.model)
     path = Path(run.settings.data.train_file).expanduser()
     if shape is None or not path.is_file():
         return []

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def row_length(run: Situation) -> list[Finding]:
     """Refuse rows longer than the positions the model was made with."""
-    shape, key = shape_of(run.settings.model.model_name_or_path), "training.max_seq_length"
+    shape, key = shape_of(run.settings.model), "training.max_seq_length"
     length = run.settings.training.max_seq_length
     if shape is None or length <= shape.max_position_embeddings:
         return []
@@ -39,7 +39,7 @@ def fits(run: Situation, rows: Sequence[EncodedRow] | None = None) -> list[Findi
         rows: What it is trained on; without them each row is taken to be full length.
     """
     key = "training.per_device_train_batch_size"
-    shape = shape_of(run.settings.model.model_name_or_path)
+    shape = shape_of(run.settings.model)
     if shape is None:
         message = "memory was not planned: the model's config.json is not in a local directory"
         return [skipped("config.memory", message, where=run.where("model.model_name_or_path"))]

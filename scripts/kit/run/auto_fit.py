@@ -102,7 +102,7 @@ def fit_after(job: Job, refusal: Refusal) -> Fit | None:
 
 
 def _question(settings: Settings, machine: Machine, stack: Stack, rows: Sequence[EncodedRow] | None) -> Question | None:
-    shape = shape_of(settings.model.model_name_or_path)
+    shape = shape_of(settings.model)
     if shape is None or stack.name == "none":
         return None
     workloads, _ = workloads_for(settings, rows)

@@ -20,7 +20,7 @@ _SMALL_FILES = 4_000_000
 
 def adapter_file_bytes(settings: Settings) -> int | None:
     """Size of the saved adapter; None where the model's shape is not known."""
-    shape = shape_of(settings.model.model_name_or_path)
+    shape = shape_of(settings.model)
     if shape is None:
         return None
     width = {"float32": 4, "bfloat16": 2}[settings.lora.adapter_dtype]

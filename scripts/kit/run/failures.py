@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from kit.command import found_and_fix
 from kit.findings import Finding, error, warning
 from kit.machine.nvidia_rules import gigabytes
+from kit.model.files import ModelFileError
 from kit.run import checkpoints
 from kit.run.auto_fit import fit_after, set_line
 from kit.run.stall import StalledError
@@ -63,6 +65,8 @@ def explain(exc: BaseException, job: Job | None = None) -> Finding | None:  # no
     lowered = text.lower()
     if isinstance(exc, RehearsalError):
         return _refused(exc, job)
+    if isinstance(exc, ModelFileError):
+        return error("run.model", *found_and_fix(exc))
     if is_out_of_memory(exc):
         return error("run.out_of_memory", f"out of memory: {_first_line(text) or 'the system refused'}", _SMALLER)
     if isinstance(exc, BadLossError):

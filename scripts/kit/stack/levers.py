@@ -37,10 +37,11 @@ def leave_out_idle_window(config: Any, max_seq_length: int) -> None:
     """Drop a sliding window that no row is longer than: the same mathematics without a mask.
 
     With a window, SDPA is given a dense mask and loses its fast kernel even where the mask hides nothing
-    (transformers#30461).
+    (transformers#30461). Where only some layers have one, transformers asks for it whatever the length.
     """
     window = getattr(config, "sliding_window", None)
-    if window is not None and max_seq_length <= window:
+    some = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    if window is not None and max_seq_length <= window and not some:
         config.sliding_window = None
 
 

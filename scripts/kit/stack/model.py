@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.model.files import ModelFileError
+from kit.model.judge import is_computed, require_whole
+from kit.model.staging import as_judged
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
 
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_REPORT = "please report this: the check of its files passed"
+_SPECIAL_TOKENS = frozenset({"bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token"})
 # peft 0.7.0's LoraConfig: what every peft since then reads. Newer fields are left out of what is saved.
 PORTABLE_LORA_KEYS = frozenset(
     {
@@ -36,33 +42,39 @@ def device_of(platform: str) -> str:
 
 
 def load_tokenizer(settings: Settings) -> Any:
-    """Load transformers' tokenizer, to pad with and to save; rows are encoded by ``kit.data.chat_tokenizer``."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        settings.model.model_name_or_path, revision=settings.model.revision, trust_remote_code=False
+    """Wrap the kit's own tokenizer for transformers, to pad with: its own reading differs between the two stacks.
+
+    Padding is masked out by position and not by id, so it is always the end-of-sequence token: a base's own padding
+    token may lie beyond its embedding.
+    """
+    chat = ChatTokenizer.load(settings.model.model_name_or_path, settings.model.revision)
+    special = {name: text for name, text in chat.special_tokens.items() if name in _SPECIAL_TOKENS}
+    special["pad_token"] = special["eos_token"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=chat.tokenizer, chat_template=chat.template_source, padding_side="right", **special
     )
-    if tokenizer.pad_token is None:
-        # Padding is masked out by position, not by id, so an end-of-sequence token in an answer keeps its loss.
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    return tokenizer
 
 
 def load_base_model(settings: Settings, platform: str) -> Any:
     """Load the base model onto the platform's device, in 4 bits where the configuration says so.
 
-    Only safetensors are read: torch below 2.6 can be made to run code by a pickled checkpoint (CVE-2025-32434).
+    transformers sees only the files that were judged (``kit.model.staging``), all of them safetensors: torch below 2.6
+    can be made to run code by a pickled checkpoint (CVE-2025-32434).
+
+    Raises:
+        ModelFileError: The base is not whole, or a weight was missing, unexpected or of another shape as it was loaded.
     """
-    dtype = getattr(torch, settings.model.torch_dtype)
+    name, stack = settings.model.model_name_or_path, installed_stack()
     quantization = settings.quantization
     options: dict[str, Any] = {
         # transformers 5 renamed the argument; 4.36 knows only the old name.
-        "dtype" if installed_stack().name == "current" else "torch_dtype": dtype,
-        "attn_implementation": installed_stack().attention_of(settings, platform),
+        "dtype" if stack.name == "current" else "torch_dtype": getattr(torch, settings.model.torch_dtype),
+        "attn_implementation": stack.attention_of(settings, platform),
         # With None, transformers 5 puts a quantised model on the CPU of a Mac.
         "device_map": {"": device_of(platform)},
-        "revision": settings.model.revision,
         "use_safetensors": True,
         "trust_remote_code": False,
+        "output_loading_info": True,
     }
     if quantization.load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(
@@ -71,7 +83,12 @@ def load_base_model(settings: Settings, platform: str) -> Any:
             bnb_4bit_use_double_quant=quantization.bnb_4bit_use_double_quant,
             bnb_4bit_compute_dtype=getattr(torch, quantization.bnb_4bit_compute_dtype),
         )
-    model = AutoModelForCausalLM.from_pretrained(settings.model.model_name_or_path, **options)
+    base = require_whole(name, settings.model.revision, stack.name, download=True)
+    with as_judged(base, stack.name) as folder:
+        model, info = AutoModelForCausalLM.from_pretrained(str(folder), **options)
+    _refuse_other_weights(name, model, info)
+    # What is written down beside an adapter is the base's name, not where it was read.
+    model.name_or_path = model.config._name_or_path = name  # noqa: SLF001 - transformers has no other way
     for module in model.modules():
         # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a layer's weights for good when it is first evaluated: in
         # bfloat16, and through a product without a gradient. Training after an evaluation would then be another one.
@@ -80,6 +97,20 @@ def load_base_model(settings: Settings, platform: str) -> Any:
     # With gradient checkpointing a cache costs memory on FlashAttention and an exception on eager (transformers#28056).
     model.config.use_cache = False
     return model
+
+
+def _refuse_other_weights(name: str, model: Any, info: dict[str, Any]) -> None:
+    """Hold what transformers loaded against what was judged: it only logs what it drew at random or left out."""
+    # A head that is tied to the embedding may be left out, or be written all the same: both were compared before.
+    passed = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        wrong = sorted(key for key in map(str, info.get(kind, ())) if key not in passed and not is_computed(key))
+        if wrong:
+            raise ModelFileError(
+                f"{name}: transformers loaded it with {kind.replace('_', ' ')}: {', '.join(wrong[:3])}; {_REPORT}"
+            )
+    if info.get("error_msgs"):
+        raise ModelFileError(f"{name}: {info['error_msgs'][0]}; {_REPORT}")
 
 
 def attach_adapter(model: Any, settings: Settings) -> Any:

@@ -13,14 +13,12 @@ import torch
 
 from kit.data.dataset import file_sha256
 from kit.durable import fsync_file, fsync_folder
-from kit.model.files import ModelFileError, find
+from kit.model.base import TOKENIZER_FILES, find_base
 from kit.run.adapter_card import render_card
 from kit.stack.model import save_adapter
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 class MemoryMeter:
@@ -78,12 +76,11 @@ def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[l
     for leftover in (aside, before):
         shutil.rmtree(leftover, ignore_errors=True)
     left_out = save_adapter(model, aside)
-    for name in _TOKENIZER_FILES:
-        try:
+    base = find_base(settings.model.model_name_or_path, settings.model.revision, download=False)
+    for name in TOKENIZER_FILES:
+        if name in base.small:
             # The base's own files: a tokenizer saved by transformers 5 does not load in transformers 4.
-            shutil.copyfile(find(settings.model.model_name_or_path, name, settings.model.revision), aside / name)
-        except ModelFileError:
-            continue
+            shutil.copyfile(base.small[name], aside / name)
     (aside / "README.md").write_text(render_card(settings, receipt), encoding="utf-8")
     hashes = {}
     for path in sorted(aside.iterdir()):

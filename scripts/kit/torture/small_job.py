@@ -13,6 +13,7 @@ from kit.data.dataset import load_file
 from kit.interpreter import PROJECT_ROOT
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
+from kit.model.judge import require_whole
 from kit.model.weights import describe_base
 from kit.quiet_libraries import quiet_imports
 from kit.run.job import Job
@@ -70,7 +71,7 @@ def prepare(overrides: dict[str, Any]) -> Job:
     names = [name for name in (settings.data.train_file, settings.data.val_file) if name]
     files = [load_file(Path(name), tokenizer, settings.training.max_seq_length) for name in names]
     plan = make_plan(settings, files[0].rows, files[1].rows)
-    base = describe_base(settings.model.model_name_or_path, None)
+    base = describe_base(require_whole(settings.model.model_name_or_path, None, stack.name, download=False))
     platform = judge(machine).platform
     identity = identity_of(settings, plan, stack, platform, base)
     attach_adapter(load_base_model(settings, platform), settings)

@@ -9,6 +9,7 @@ import pytest
 
 from kit.model import files, hub
 from kit.model.hub import hub_answers, hub_left_alone
+from kit.model.base import find_base
 from kit.model.weights import describe_base
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def test_a_hub_that_does_not_answer_is_asked_once_for_a_base_that_is_here(
         "try_to_load_from_cache",
         lambda _repo, name, **_: str(cached / name) if (cached / name).exists() else None,
     )
-    described = describe_base("owner/small", revision)
+    described = describe_base(find_base("owner/small", revision, download=True))
     assert asked == ["owner/small"]
     assert described["revision_resolved"] == COMMIT
     assert set(described["files"]) == {

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.config.schema import LINEAR_MODULES
+from kit.config.settings import ModelSettings
 from kit.model.shape import KNOWN_SHAPES, MISTRAL_7B, ModelShape, read_shape, shape_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SMALL = {
+    "model_type": "llama",
     "vocab_size": 512,
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -22,17 +24,26 @@ SMALL = {
 }
 
 
+def model(name: object) -> ModelSettings:
+    return ModelSettings(str(name), None, "bfloat16", "auto")
+
+
+def sizes(**changes: int) -> ModelShape:
+    return ModelShape(**{key: value for key, value in SMALL.items() if key != "model_type"}, **changes)  # type: ignore[arg-type]
+
+
 def test_mistral_7b_has_its_known_numbers_of_parameters() -> None:
     assert MISTRAL_7B.linear_parameters == 6_979_321_856
     assert MISTRAL_7B.embedding_parameters == 2 * 131_072_000
     assert MISTRAL_7B.norm_parameters == 65 * 4096
+    assert MISTRAL_7B.parameters == 7_241_732_096
     assert MISTRAL_7B.lora_parameters(16, LINEAR_MODULES) == 41_943_040
 
 
 def test_a_local_models_shape_is_read_from_its_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SMALL), encoding="utf-8")
-    assert shape_of(str(tmp_path)) == ModelShape(**SMALL, head_dim=32)
-    assert read_shape(tmp_path / "config.json") == ModelShape(**SMALL, head_dim=32)
+    assert shape_of(model(tmp_path)) == sizes(head_dim=32)
+    assert read_shape(tmp_path / "config.json") == sizes(head_dim=32)
 
 
 def test_what_a_config_leaves_out_follows_from_the_rest(tmp_path: Path) -> None:
@@ -43,6 +54,15 @@ def test_what_a_config_leaves_out_follows_from_the_rest(tmp_path: Path) -> None:
     assert shape.embedding_parameters == 512 * 128
     path.write_text(json.dumps(SMALL | {"head_dim": 64}), encoding="utf-8")
     assert read_shape(path).linear_sizes["o_proj"] == (256, 128)
+
+
+def test_what_a_family_fills_in_by_itself_is_filled_in(tmp_path: Path) -> None:
+    """Mistral's configuration class takes 8 heads for keys where config.json names none, Llama's as many as queries."""
+    path = tmp_path / "config.json"
+    without = {key: value for key, value in SMALL.items() if key != "num_key_value_heads"}
+    for kind, heads in (("llama", 4), ("mistral", 8)):
+        path.write_text(json.dumps(without | {"model_type": kind}), encoding="utf-8")
+        assert read_shape(path).num_key_value_heads == heads
 
 
 @pytest.mark.parametrize(
@@ -57,16 +77,20 @@ def test_what_a_config_leaves_out_follows_from_the_rest(tmp_path: Path) -> None:
                 {"num_attention_heads": 0},
                 {"num_hidden_layers": True},
                 {"num_local_experts": 8},
+                {"model_type": "gemma"},
+                {"model_type": None},
+                {"tie_word_embeddings": "yes"},
+                {"num_attention_heads": 3},
             )
         ),
     ],
 )
 def test_a_model_that_does_not_tell_its_shape_has_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
-    assert shape_of(str(tmp_path)) is None
+    assert shape_of(model(tmp_path)) is None
 
 
 def test_an_unknown_name_has_no_shape_and_a_known_one_has() -> None:
-    assert shape_of("someone/some-model") is None
-    assert shape_of("mistralai/Mistral-7B-Instruct-v0.2") is MISTRAL_7B
+    assert shape_of(model("someone/some-model")) is None
+    assert shape_of(model("mistralai/Mistral-7B-Instruct-v0.2")) is MISTRAL_7B
     assert all(shape.linear_parameters == MISTRAL_7B.linear_parameters for shape in KNOWN_SHAPES.values())

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.model.files import ModelFileError
-from kit.model.weights import describe_base
+from kit.model import weights
+from kit.model.base import find_base
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
+
+
+def describe_base(name: str, revision: str | None) -> dict[str, Any]:
+    return weights.describe_base(find_base(name, revision, download=True))
 
 
 def _sha256(content: bytes) -> str:
@@ -21,11 +27,9 @@ def _sha256(content: bytes) -> str:
 
 def test_a_folder_with_one_file_of_weights(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json", "notes.txt"):
-        (tmp_path / name).write_bytes(name.encode())
+        (tmp_path / name).write_bytes(b"{}")
     base = describe_base(str(tmp_path), None)
-    assert base["files"] == {
-        name: _sha256(name.encode()) for name in ("config.json", "model.safetensors", "tokenizer.json")
-    }
+    assert base["files"] == dict.fromkeys(("config.json", "model.safetensors", "tokenizer.json"), _sha256(b"{}"))
     assert base["revision_resolved"] is None
 
 
@@ -55,7 +59,7 @@ def test_the_hubs_cache_has_hashed_its_large_files_already(tmp_path: Path, monke
             raise ModelFileError(f"no {filename} ({download})")
         return snapshot / filename
 
-    monkeypatch.setattr("kit.model.weights.find", find)
+    monkeypatch.setattr("kit.model.base.find", find)
     base = describe_base("somebody/model", "main")
     assert base["files"] == {"model.safetensors": "ab" * 32, "config.json": _sha256(b"{}")}
     assert (base["revision"], base["revision_resolved"]) == ("main", "0123abc")

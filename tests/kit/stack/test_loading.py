@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit.interpreter import PROJECT_ROOT
+from small_base import write_base
 
 _REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
 # Both hold for every platform; a Mac's device is the one that a library would choose wrongly.
@@ -24,16 +25,16 @@ asked = {}
 
 def listen(name, answer):
     def from_pretrained(path, **options):
+        asked["files"] = [entry.name for entry in Path(path).iterdir()]
         asked[name] = {key: repr(value) for key, value in options.items() if key != "quantization_config"}
         return answer
     return SimpleNamespace(from_pretrained=from_pretrained)
 
-base = SimpleNamespace(config=SimpleNamespace(use_cache=True), modules=list)
-loading.AutoModelForCausalLM = listen("model", base)
-loading.AutoTokenizer = listen("tokenizer", SimpleNamespace(pad_token="x"))
-settings = resolve(Path("configs/training_config_m4.yaml"), []).settings
+base = SimpleNamespace(config=SimpleNamespace(use_cache=True, tie_word_embeddings=False), modules=list)
+loading.AutoModelForCausalLM = listen("model", (base, {}))
+settings = resolve(Path("configs/training_config_m4.yaml"), [f"model.model_name_or_path={sys.argv[1]}"]).settings
 loading.load_base_model(settings, "m4")
-loading.load_tokenizer(settings)
+asked["files"] = sorted(asked["files"])
 print(json.dumps({**asked, "use_cache": base.config.use_cache}))
 """
 
@@ -41,11 +42,14 @@ pytestmark = pytest.mark.slow  # imports torch and transformers, in a process of
 
 
 @pytest.fixture(scope="module", params=["current", pytest.param("reference", marks=pytest.mark.stacks)])
-def asked(request: pytest.FixtureRequest) -> dict[str, object]:
+def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    base = write_base(tmp_path_factory.mktemp("base"), shards=3)
+    for stranger in ("pytorch_model.bin", "tokenizer.json", "modeling_own.py", "consolidated.safetensors"):
+        (base / stranger).write_text("{}", encoding="utf-8")
     python = Path(sys.executable) if request.param == "current" else _REFERENCE
     if not python.exists():
         pytest.skip("there is no .venv-reference: make setup STACK=reference")
-    command = [str(python), "-W", "ignore", "-c", f"import sys; sys.path.insert(0, 'scripts')\n{_ASK}"]
+    command = [str(python), "-W", "ignore", "-c", f"import sys; sys.path.insert(0, 'scripts')\n{_ASK}", str(base)]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -56,9 +60,13 @@ def test_only_safetensors_are_read(asked: dict[str, dict[str, str]]) -> None:
     assert asked["model"]["use_safetensors"] == "True"
 
 
-@pytest.mark.parametrize("what", ["model", "tokenizer"])
-def test_no_code_of_the_models_folder_is_run(asked: dict[str, dict[str, str]], what: str) -> None:
-    assert asked[what]["trust_remote_code"] == "False"
+def test_no_code_of_the_models_folder_is_run(asked: dict[str, dict[str, str]]) -> None:
+    assert asked["model"]["trust_remote_code"] == "False"
+
+
+def test_transformers_sees_what_was_judged_and_nothing_else(asked: dict[str, object]) -> None:
+    shards = [f"model-{number:05d}-of-00003.safetensors" for number in (1, 2, 3)]
+    assert asked["files"] == ["config.json", *shards, "model.safetensors.index.json"]
 
 
 def test_the_device_is_named_because_a_quantised_model_goes_to_the_cpu_otherwise(

@@ -1,0 +1,120 @@
+"""A base model on this machine: the files of it that are read, found once, and nothing else of its folder.
+
+Whoever needs one of a base's files asks here or ``kit.model.files.find``. What is named here is hashed into the
+receipt; what is not named here is not read, whatever else lies in the folder. Imports no machine-learning library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kit.model.files import ModelFileError, find, read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
+# Of the tokenizer: what an adapter's folder carries, so that it can be used without the base's.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# What else goes with a merged model, for programs that read the tokenizer in its older forms.
+OLDER_TOKENIZER_FILES = ("added_tokens.json", "tokenizer.model")
+_OPTIONAL = (GENERATION, *TOKENIZER_FILES, *OLDER_TOKENIZER_FILES)
+# In a repository's folder, or as `hf download` names a part of a file: never a path.
+_SHARD = re.compile(r"[\w][\w.-]*\.safetensors\Z")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model's files.
+
+    Attributes:
+        name: Its folder, or its name on the hub.
+        revision: As it was asked for.
+        commit: What the hub resolved that to; None for a folder.
+        folder: Where its ``config.json`` is.
+        config: The content of ``config.json``.
+        small: Every other small file of it that is there, by name.
+        shards: Its safetensors files, by name.
+        index: The index that names them; None where there is one file.
+    """
+
+    name: str
+    revision: str | None
+    commit: str | None
+    folder: Path
+    config: dict[str, Any]
+    small: dict[str, Path]
+    shards: dict[str, Path]
+    index: Path | None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All that is read, by name."""
+        index = {INDEX: self.index} if self.index else {}
+        return {CONFIG: self.folder / CONFIG, **self.small, **index, **self.shards}
+
+
+def find_base(name_or_path: str, revision: str | None, *, download: bool) -> Base:
+    """Find a base's files in a folder, in the cache or, where it may be asked, on the hub.
+
+    Raises:
+        ModelFileError: One that is needed is not there or broken; the message is one sentence with its fix.
+    """
+    config = find(name_or_path, CONFIG, revision, download=download)
+    is_cached = config.parent.parent.name == "snapshots"
+    # All files of one commit; and what is here of a commit that is named is taken without asking the hub.
+    commit = config.parent.name if is_cached else revision
+    index, shards = _weights(name_or_path, commit, config.parent, download=download)
+    small = {}
+    for name in _OPTIONAL:
+        with contextlib.suppress(ModelFileError):
+            small[name] = find(name_or_path, name, commit, download=download)
+    return Base(
+        name_or_path,
+        revision,
+        commit if is_cached else None,
+        config.parent,
+        read_json(config),
+        small,
+        shards,
+        index,
+    )
+
+
+def _weights(
+    name_or_path: str, revision: str | None, folder: Path, *, download: bool
+) -> tuple[Path | None, dict[str, Path]]:
+    try:
+        index = find(name_or_path, INDEX, revision, download=download)
+    except ModelFileError:
+        return None, {WHOLE: find(name_or_path, WHOLE, revision, download=download)}
+    if (folder / WHOLE).exists():
+        raise ModelFileError(
+            f"{folder}: holds {WHOLE} and {INDEX}, and the two may name other weights; take away the one that is wrong"
+        )
+    names = shard_names(index)
+    return index, {name: find(name_or_path, name, revision, download=download) for name in names}
+
+
+def shard_names(index: Path) -> list[str]:
+    """Name the files that an index names.
+
+    Raises:
+        ModelFileError: It is broken, or names something else than safetensors in its own folder: a pickle could run
+            code when it is loaded.
+    """
+    entries = read_json(index).get("weight_map")
+    if not isinstance(entries, dict) or not entries or not all(isinstance(name, str) for name in entries.values()):
+        raise ModelFileError(f"{index}: its weight_map names no files; download the model again")
+    names = sorted(set(entries.values()))
+    for name in names:
+        if not _SHARD.match(name):
+            raise ModelFileError(
+                f"{index}: names {name!r}, and only safetensors files of its own folder are read; "
+                "use a model that is saved as safetensors"
+            )
+    return names

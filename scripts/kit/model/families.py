@@ -1,0 +1,148 @@
+"""The families of models the kit knows whole: what their configurations leave out, and every tensor they hold.
+
+Each is held by a small random model in the tests, on every stack that is named here; everything else is refused. Source
+of the defaults and the tensors: transformers' own configuration and model classes, which the tests compare with these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kit.model.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class Family:
+    """One ``model_type``.
+
+    Attributes:
+        name: As people call it.
+        stacks: The stacks whose transformers knows it.
+        defaults: What its configuration class fills in where ``config.json`` does not say it.
+        query_biases: The key that gives queries, keys and values a bias; ``always`` where they have one.
+        has_head_norms: Queries and keys are normalised head by head.
+    """
+
+    name: str
+    stacks: tuple[str, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    query_biases: str = ""
+    has_head_norms: bool = False
+
+
+_BOTH = ("reference", "current")
+_COMMON = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10_000.0}
+FAMILIES = {
+    "mistral": Family("Mistral", _BOTH, {**_COMMON, "num_key_value_heads": 8, "sliding_window": 4096}),
+    "llama": Family("Llama", _BOTH, {**_COMMON, "attention_bias": False, "mlp_bias": False}, "attention_bias"),
+    "qwen2": Family("Qwen 2", ("current",), {**_COMMON, "num_key_value_heads": 32}, "always"),
+    "qwen3": Family(
+        "Qwen 3",
+        ("current",),
+        {**_COMMON, "num_key_value_heads": 32, "head_dim": 128, "attention_bias": False},
+        "attention_bias",
+        has_head_norms=True,
+    ),
+}
+# Not of this form: several feed-forward parts a block, of which each token meets a few.
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+_NATIVE_HEADS = "head_dim"
+
+
+def family_names() -> str:
+    """List the families for a sentence: ``mistral, llama, …``."""
+    return ", ".join(FAMILIES)
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with what its family's class would fill in.
+
+    Raises:
+        ValueError: Its family is not known, or it is a mixture of experts.
+    """
+    kind = config.get("model_type")
+    for key in _EXPERTS:
+        if config.get(key):
+            raise ValueError(f"{key} is {config[key]}: a mixture of experts, whose experts an adapter would not keep")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise ValueError(f"model_type is {kind!r}; the families that are known whole are {family_names()}")
+    return {**FAMILIES[kind].defaults, **config}
+
+
+def tensors_of(config: Mapping[str, Any], shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Name every tensor that a model's weights have to hold, with its shape.
+
+    Args:
+        config: A completed configuration: see ``completed``.
+        shape: The sizes read from it.
+    """
+    family = FAMILIES[config["model_type"]]
+    hidden, head = shape.hidden_size, shape.head_dim
+    with_bias = {"q_proj", "k_proj", "v_proj"} if family.query_biases == "always" else set()
+    if config.get("attention_bias") and family.query_biases == "attention_bias":
+        with_bias |= {"q_proj", "k_proj", "v_proj", "o_proj"}
+    if config.get("mlp_bias"):
+        with_bias |= {"gate_proj", "up_proj", "down_proj"}
+    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab_size, hidden)}
+    for layer in range(shape.num_hidden_layers):
+        block = f"model.layers.{layer}"
+        for module, (inputs, outputs) in shape.linear_sizes.items():
+            part = "mlp" if module in {"gate_proj", "up_proj", "down_proj"} else "self_attn"
+            tensors[f"{block}.{part}.{module}.weight"] = (outputs, inputs)
+            if module in with_bias:
+                tensors[f"{block}.{part}.{module}.bias"] = (outputs,)
+        if family.has_head_norms:
+            tensors |= {f"{block}.self_attn.{norm}.weight": (head,) for norm in ("q_norm", "k_norm")}
+        tensors |= {f"{block}.{norm}.weight": (hidden,) for norm in ("input_layernorm", "post_attention_layernorm")}
+    tensors["model.norm.weight"] = (hidden,)
+    if not shape.tie_word_embeddings:
+        tensors["lm_head.weight"] = (shape.vocab_size, hidden)
+    return tensors
+
+
+def beyond_reference(config: Mapping[str, Any]) -> str:
+    """Say what of a configuration transformers 4.36 would pass over or refuse; empty where it reads it all.
+
+    Args:
+        config: A completed configuration: see ``completed``.
+    """
+    scaling = rope_scaling_of(config)
+    if scaling:
+        kind = scaling.get("type", scaling.get("rope_type"))
+        plain = set(scaling) <= {"type", "rope_type", "factor"} and kind in {"linear", "dynamic"}
+        if config["model_type"] != "llama" or not plain:
+            return f"positions scaled by {kind!r}"
+    own = config.get("head_dim")
+    if own and own * config["num_attention_heads"] != config["hidden_size"]:
+        return f"heads of {own}, which are not hidden_size / num_attention_heads"
+    return "biases in the feed-forward part" if config.get("mlp_bias") else ""
+
+
+def rope_scaling_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how positions are scaled, in whichever words; None where they are not."""
+    scaling = config.get("rope_scaling") or config.get("rope_parameters")
+    if not isinstance(scaling, dict):
+        return None
+    rest = {key: value for key, value in scaling.items() if key != "rope_theta"}
+    return None if rest.get("type", rest.get("rope_type", "default")) == "default" else rest
+
+
+def in_older_words(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a completed configuration so that transformers 4.36 reads the same from it as transformers 5.
+
+    transformers 5 puts the positions' base into ``rope_parameters`` and the type into ``dtype``; 4.36 passes over both
+    and takes its defaults, without a word.
+    """
+    older = {key: value for key, value in config.items() if key not in {"rope_parameters", "dtype", "layer_types"}}
+    parameters = config.get("rope_parameters")
+    if isinstance(parameters, dict) and "rope_theta" in parameters:
+        older["rope_theta"] = parameters["rope_theta"]
+    scaling = rope_scaling_of(config)
+    older["rope_scaling"] = scaling and {"type": scaling.get("type", scaling.get("rope_type")), "factor": scaling["factor"]}
+    if "torch_dtype" not in older and isinstance(config.get("dtype"), str):
+        older["torch_dtype"] = config["dtype"]
+    return older

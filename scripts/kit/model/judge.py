@@ -1,0 +1,250 @@
+"""Judge a base before anything of it is loaded: its family, its weights to the last tensor, what lies beside them.
+
+Pure but for headers and links, which are looked at on the disk. A base that passes here loads without a missing, an
+unexpected or a newly drawn weight.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from kit.findings import Finding, error, has_errors, ok, run_check, warning
+from kit.model.base import CONFIG, INDEX, find_base
+from kit.model.families import FAMILIES, beyond_reference, completed, tensors_of
+from kit.model.files import ModelFileError, read_json
+from kit.model.safetensors_header import FLOATS, read_header
+from kit.model.shape import shape_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from kit.model.base import Base
+    from kit.model.safetensors_header import TensorHeader
+    from kit.model.shape import ModelShape
+
+_SHOWN = 3
+# Older checkpoints carry the positions' frequencies, which every transformers computes for itself.
+_COMPUTED = ".rotary_emb.inv_freq"
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_COMPARED_AT_ONCE = 16 << 20  # bytes
+_NUMBER = (int, float)
+# What transformers would stumble over in the middle of loading.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "hidden_act": (str,),
+    "rms_norm_eps": _NUMBER,
+    "rope_theta": (*_NUMBER, type(None)),
+    "sliding_window": (int, type(None)),
+    "rope_scaling": (dict, type(None)),
+    "rope_parameters": (dict, type(None)),
+    "layer_types": (list, type(None)),
+    "attention_bias": (bool,),
+    "mlp_bias": (bool,),
+    "attention_dropout": _NUMBER,
+}
+
+
+def require_whole(name_or_path: str, revision: str | None, stack: str, *, download: bool) -> Base:
+    """Find a base and make sure that it is one that can be loaded.
+
+    Raises:
+        ModelFileError: It is not; the first reason, as one sentence with its fix.
+    """
+    base = find_base(name_or_path, revision, download=download)
+    wrong = next((finding for finding in base_findings(base, stack) if finding.severity == "error"), None)
+    if wrong:
+        raise ModelFileError(f"{wrong.where}: {wrong.message}; {wrong.fix}")
+    return base
+
+
+def base_findings(base: Base, stack: str) -> list[Finding]:
+    """Judge a base whole.
+
+    Args:
+        base: Its files.
+        stack: ``reference`` or ``current``, which is to load it; ``none`` asks what any could.
+    """
+    findings = [
+        *run_check(lambda: _beside(base), "model.beside"),
+        *run_check(lambda: _links(base), "model.link"),
+        *run_check(lambda: _own_words(base), "model.config"),
+    ]
+    try:
+        config = completed(base.config)
+        shape = shape_in(config)
+    except ValueError as exc:
+        fix = "use an unquantised model of one of those families, or correct config.json from the model's own repository"
+        return [*findings, error("model.family", str(exc), fix, str(base.folder / CONFIG))]
+    family = FAMILIES[config["model_type"]]
+    where = str(base.folder / CONFIG)
+    if stack in {"reference", "current"} and stack not in family.stacks:
+        message = f"is a {family.name}, which the {stack} stack does not know"
+        findings.append(error("model.stack", message, f"STACK={family.stacks[0]}", where))
+    elif stack == "reference" and (beyond := beyond_reference(config)):
+        message = f"has {beyond}, which the reference stack would pass over: another model, without a word"
+        findings.append(error("model.stack", message, "STACK=current", where))
+    if has_errors(findings):
+        return findings
+    return [*findings, *run_check(lambda: _weights(base, config, shape), "model.weights")]
+
+
+def _beside(base: Base) -> list[Finding]:
+    found = []
+    for name in _ADAPTER:
+        if (base.folder / name).exists():
+            message = f"lies in the base's folder: it would be loaded with the base ({name})"
+            fix = "merge the adapter first (make merge) and name the merged model, or move it out of the folder"
+            found.append(error("model.adapter_inside", message, fix, str(base.folder / name)))
+    pickles = sorted(path.name for path in base.folder.iterdir() if path.name.endswith(_PICKLES))
+    if pickles and not found:
+        message = f"{_listed(pickles)} can run code when they are loaded; they are not read"
+        found.append(ok("model.not_read", message, str(base.folder)))
+    return found[:1]
+
+
+def _links(base: Base) -> list[Finding]:
+    """Refuse small files that lead out of the model's folder: they are copied beside an adapter, which is published."""
+    found = []
+    for name, path in {CONFIG: base.folder / CONFIG, **base.small}.items():
+        target = path.resolve()
+        if not any(target.is_relative_to(home) for home in _homes(base.folder)) and not _is_blob(target):
+            message = f"is a link to {target}, outside the model's folder, and would be published with the adapter"
+            found.append(error("model.link", message, f"put the file {name} itself there", str(path)))
+    return found
+
+
+def _homes(folder: Path) -> list[Path]:
+    there = folder.resolve()
+    # The hub's cache keeps the content of all snapshots in a folder beside them.
+    return [there, there.parent.parent] if there.parent.name == "snapshots" else [there]
+
+
+def _is_blob(path: Path) -> bool:
+    return path.parent.name == "blobs" and path.parent.parent.name.startswith("models--")
+
+
+def _own_words(base: Base) -> list[Finding]:
+    where, config = str(base.folder / CONFIG), base.config
+    found = []
+    named = {CONFIG: config}
+    if "tokenizer_config.json" in base.small:
+        named["tokenizer_config.json"] = read_json(base.small["tokenizer_config.json"])
+    for name, content in named.items():
+        if content.get("auto_map"):
+            message = "has an auto_map: the model wants to bring code of its own, which is never run"
+            fix = f"use a model of a family that transformers knows ({', '.join(FAMILIES)})"
+            found.append(error("model.remote_code", message, fix, str(base.folder / name)))
+    if config.get("quantization_config"):
+        kind = config["quantization_config"]
+        method = kind.get("quant_method", "unknown") if isinstance(kind, dict) else "unknown"
+        message = (
+            f"is quantised already ({method}): quantization.* would be passed over, and no adapter could be merged into it"
+        )
+        fix = "name the unquantised model it was made from; the kit quantises it as the configuration says"
+        found.append(error("model.quantised", message, fix, where))
+    for key, kinds in _KINDS.items():
+        value = config.get(key)
+        if key in config and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            message = f"{key} is {value!r}, which no model of these families has"
+            found.append(error("model.config", message, "copy config.json from the model's own repository", where))
+    return found
+
+
+def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape) -> list[Finding]:
+    try:
+        headers = {name: read_header(path) for name, path in base.shards.items()}
+    except ModelFileError as exc:
+        found, _, fix = str(exc).rpartition("; ")
+        return [error("model.weights", found, fix)]
+    where = str(base.folder)
+    there: dict[str, TensorHeader] = {}
+    for tensors in headers.values():
+        twice = sorted(there.keys() & tensors.keys())
+        if twice:
+            return [_wrong(f"{_listed(twice)} in two of its files", where)]
+        there |= tensors
+    found = _names_and_shapes(base, there, tensors_of(config, shape), where)
+    if base.index and not found:
+        found = _index_agrees(base.index, headers)
+    if found:
+        return found
+    kinds = Counter(tensor.dtype for tensor in there.values())
+    if len(kinds) > 1:
+        listed = ", ".join(f"{count:,} in {dtype}" for dtype, count in kinds.most_common())
+        message = f"its tensors are of several types ({listed}); all are loaded in model.torch_dtype"
+        found.append(warning("model.dtype", message, "", where))
+    size = "1 file" if len(headers) == 1 else f"{len(headers)} files"
+    family = FAMILIES[config["model_type"]].name
+    message = f"whole: {family}, {shape.parameters / 1e9:.2f} B parameters, {len(there):,} tensors in {size}, as expected"
+    return [*found, ok("model.weights", message, where)]
+
+
+def _names_and_shapes(
+    base: Base, there: Mapping[str, TensorHeader], expected: Mapping[str, tuple[int, ...]], where: str
+) -> list[Finding]:
+    found = []
+    missing = sorted(expected.keys() - there.keys())
+    if missing:
+        found.append(_wrong(f"lacks {_counted(missing)}, which would be drawn at random", where))
+    more = sorted(name for name in there.keys() - expected.keys() if not is_computed(name))
+    if more == ["lm_head.weight"]:
+        more = [] if _same_bytes(base, there, "model.embed_tokens.weight", "lm_head.weight") else more
+    if more:
+        found.append(_wrong(f"holds {_counted(more)}, for which its config.json has no place", where))
+    for name in sorted(expected.keys() & there.keys()):
+        if there[name].shape != expected[name]:
+            message = f"{name} is {there[name].shape}, and its config.json says {expected[name]}"
+            found.append(_wrong(message, where))
+            break
+    strange = sorted(name for name in expected.keys() & there.keys() if there[name].dtype not in FLOATS)
+    if strange:
+        message = f"{_counted(strange)} of the type {there[strange[0]].dtype}: it is quantised or damaged"
+        found.append(_wrong(message, where))
+    return found
+
+
+def is_computed(name: str) -> bool:
+    """Tell a tensor that older checkpoints carry and nothing reads."""
+    return name.endswith(_COMPUTED)
+
+
+def _index_agrees(index: Path, headers: Mapping[str, Mapping[str, TensorHeader]]) -> list[Finding]:
+    said: dict[str, str] = read_json(index)["weight_map"]
+    holds = {name: shard for shard, tensors in headers.items() for name in tensors}
+    wrong = sorted(name for name in said.keys() | holds.keys() if said.get(name) != holds.get(name))
+    if not wrong:
+        return []
+    message = f"{INDEX} says {wrong[0]} is in {said.get(wrong[0])}, and it is in {holds.get(wrong[0])}"
+    return [_wrong(message, str(index))]
+
+
+def _same_bytes(base: Base, there: Mapping[str, TensorHeader], one: str, other: str) -> bool:
+    """Tell whether two tensors of a base are equal bit for bit: a head that is tied and was written all the same."""
+    if (there[one].dtype, there[one].shape) != (there[other].dtype, there[other].shape):
+        return False
+    pieces = (_pieces(base, name, there[name]) for name in (one, other))
+    return all(first == second for first, second in zip(*pieces, strict=True))
+
+
+def _pieces(base: Base, name: str, tensor: TensorHeader) -> Iterable[bytes]:
+    path = next(path for path in base.shards.values() if read_header(path).get(name) == tensor)
+    with path.open("rb") as file:
+        file.seek(tensor.begin)
+        left = tensor.end - tensor.begin
+        while left and (piece := file.read(min(left, _COMPARED_AT_ONCE))):
+            left -= len(piece)
+            yield piece
+
+
+def _wrong(message: str, where: str) -> Finding:
+    return error("model.weights", message, "download or copy the model's complete folder again", where)
+
+
+def _counted(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names):,} tensors ({_listed(names)})"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

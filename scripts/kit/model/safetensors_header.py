@@ -1,0 +1,94 @@
+"""What a safetensors file says it holds, checked against the file's size; no tensor is read.
+
+The format: eight bytes with the length of a JSON object, that object, then the tensors without a gap
+(https://github.com/huggingface/safetensors, "Format").
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kit.model.files import ModelFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
+# Bytes of one element; types of less than a byte are for quantised checkpoints, which are not read here.
+_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+FLOATS = frozenset({"F32", "F16", "BF16"})
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """One tensor as a header describes it.
+
+    Attributes:
+        dtype: As the format names it: ``BF16``.
+        shape: Its dimensions.
+        begin: Where its first byte is in the file.
+        end: Behind its last byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_header(path: Path) -> dict[str, TensorHeader]:
+    """Read a file's header and hold it against the file's size.
+
+    Raises:
+        ModelFileError: It is no safetensors file, or not a whole one; one sentence with its fix.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 1 < length <= min(_LONGEST_HEADER, size - 8):
+                raise _broken(path, "its first bytes are no header's length")
+            header = json.loads(file.read(length))
+    except OSError as exc:
+        raise ModelFileError(f"{path}: cannot be read ({exc.strerror}); give this user the right to read it") from exc
+    except (ValueError, RecursionError) as exc:
+        raise _broken(path, "its header is not JSON") from exc
+    if not isinstance(header, dict):
+        raise _broken(path, "its header is no JSON object")
+    tensors = {
+        name: _tensor(path, name, said, 8 + length) for name, said in header.items() if name != "__metadata__"
+    }
+    at = 8 + length
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != at:
+            raise _broken(path, f"{name} does not begin where the tensor before it ends")
+        at = tensor.end
+    if at != size:
+        raise _broken(path, f"it has {size:,} bytes, and its header describes {at:,}")
+    return tensors
+
+
+def _tensor(path: Path, name: str, said: Any, data: int) -> TensorHeader:
+    keys = said if isinstance(said, dict) else {}
+    dtype, shape, offsets = keys.get("dtype"), keys.get("shape"), keys.get("data_offsets")
+    if dtype not in _BYTES:
+        raise _broken(path, f"{name} is of the type {dtype!r}")
+    if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):  # noqa: PLR2004 - a begin and an end
+        raise _broken(path, f"{name} has no shape or no place")
+    if offsets[1] - offsets[0] != math.prod(shape) * _BYTES[dtype]:
+        raise _broken(path, f"{name} does not take as many bytes as its shape says")
+    return TensorHeader(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+
+
+def _broken(path: Path, reason: str) -> ModelFileError:
+    return ModelFileError(f"{path}: is not whole safetensors ({reason}); copy or download the file again")

@@ -1,0 +1,45 @@
+"""Lend a base to transformers as a folder that holds what was judged, and nothing else.
+
+``from_pretrained`` reads whatever it knows by name in a model's folder: an adapter beside the weights, a pickle that an
+index names, code, another base. In here there is none of it: links to the safetensors files that were judged, and a
+configuration in which nothing is left to a library's defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.model.base import CONFIG, GENERATION, INDEX
+from kit.model.families import completed, in_older_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kit.model.base import Base
+
+
+@contextmanager
+def as_judged(base: Base, stack: str) -> Iterator[Path]:
+    """Lend the folder; once the weights are loaded it can go.
+
+    Args:
+        base: A base that ``kit.model.judge`` found whole.
+        stack: ``reference`` or ``current``, which is to read it.
+    """
+    config = completed(base.config)
+    with tempfile.TemporaryDirectory(prefix="kit-base-") as name:
+        folder = Path(name)
+        for shard, path in base.shards.items():
+            (folder / shard).symlink_to(path.resolve())
+        if base.index:
+            shutil.copyfile(base.index, folder / INDEX)
+        if GENERATION in base.small:
+            shutil.copyfile(base.small[GENERATION], folder / GENERATION)
+        content = in_older_words(config) if stack == "reference" else config
+        (folder / CONFIG).write_text(json.dumps(content), encoding="utf-8")
+        yield folder
