@@ -11,6 +11,8 @@ kills:   a small run is ended by SIGKILL and SIGTERM, at random moments and at r
          must end bit-equal to one nobody touched, and lose nothing beyond its last save.
 configs: each mutant is refused with findings, or resolved to exactly what it says.
 rows:    each row is trained on for exactly what it says, or named with its line; training and data preparation agree.
+bases:   a small base with tensors, files, index, configuration or tokenizer damaged, or other files beside it: refused
+         with a reason, or each weight in memory is one of its files'.
 files:   a finished run's receipt, metrics, checkpoints and adapter, one of them damaged: whatever reads runs works or
          says why not, verify names the damage, nothing goes on with it.
 
@@ -35,6 +37,7 @@ from kit.command import command_parser
 from kit.console import duration, fail, say
 from kit.data.pool import processes_for
 from kit.stack import installed_stack
+from kit.torture.fuzz_bases import BaseFuzzer
 from kit.torture.fuzz_configs import ConfigFuzzer
 from kit.torture.fuzz_files import FileFuzzer
 from kit.torture.fuzz_rows import RowFuzzer
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
     from kit.torture.fuzzing import Fuzzer
 
-PARTS = ("kills", "configs", "rows", "files")
+PARTS = ("kills", "configs", "rows", "bases", "files")
 _SHARES = {"file": 0.4, "time": 0.2, "term": 0.2, "call": 0.2}  # of the kills
 _PER_RUN = 12
 _FAULTS = Path("outputs/torture")
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong := next((part for part in PARTS if counts[part] < 1), None):
         return fail(f"--{wrong} {counts[wrong]}: at least 1")
     if options.mutant is not None and options.only in {None, "kills"}:
-        return fail("--mutant: mutants have numbers within a part", "add --only configs, rows or files")
+        return fail("--mutant: mutants have numbers within a part", "add --only configs, rows, bases or files")
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
         return _torture(options.keep, options)
@@ -84,7 +87,12 @@ def _torture(folder: Path, options: argparse.Namespace) -> int:
             done[part] = _kill(small, options.kills)
         else:
             run = small.folder / "peace" if small else folder
-            fuzzers: dict[str, Fuzzer] = {"configs": ConfigFuzzer(), "rows": RowFuzzer(), "files": FileFuzzer(run)}
+            fuzzers: dict[str, Fuzzer] = {
+                "configs": ConfigFuzzer(),
+                "rows": RowFuzzer(),
+                "bases": BaseFuzzer(),
+                "files": FileFuzzer(run),
+            }
             done[part] = _fuzz(fuzzers[part], options)
         done[part]["seconds"] = round(time.monotonic() - started)
     faults = [fault for part in done.values() for fault in part["faults"]]
@@ -145,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--configs", type=int, default=20_000, help="mutants; default: %(default)s")
     parser.add_argument("--rows", type=int, default=200_000, help=f"in files of {ROWS_IN_A_FILE}; default: %(default)s")
+    parser.add_argument("--bases", type=int, default=3_000, help="mutants; default: %(default)s")
     parser.add_argument("--files", type=int, default=3_000, help="mutants; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of everything; default: %(default)s")
     parser.add_argument("--mutant", type=int, metavar="NUMBER", help="only that mutant, of --only and --seed")

@@ -221,7 +221,9 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
     files = [file for file in (preflight.train, preflight.val) if file]
     plan = make_plan(settings, files[0].rows, files[1].rows if len(files) > 1 else ())
     # What was not here before is downloaded now, and judged as the rest was.
-    base = describe_base(require_whole(settings.model.model_name_or_path, settings.model.revision, stack.name, download=True))
+    base = describe_base(
+        require_whole(settings.model.model_name_or_path, settings.model.revision, stack.name, download=True)
+    )
     identity = identity_of(settings, plan, stack, platform, base)
     # A run that was fitted anew since its checkpoint differs from it in these, and the updates are the same.
     allowed = [*options.allow_changed, *(key for fit in fits for key in fit.after)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from kit.model.families import completed, tensors_of
@@ -58,9 +57,9 @@ def write_weights(folder: Path, tensors: Tensors, *, shards: int = 1) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}), encoding="utf-8")
 
 
-def write_safetensors(path: Path, tensors: Tensors) -> None:
+def write_safetensors(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> None:
     """Write the format by hand: the length, the header, the tensors one behind the other."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} if metadata is None else metadata}
     at = 0
     for name, (dtype, shape, content) in tensors.items():
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + len(content)]}
@@ -96,11 +95,4 @@ def change_json(path: Path, **changes: Any) -> None:
     """Change keys of a JSON file, which is made where it is missing; None takes one out."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     content |= changes
-    path.write_text(
-        json.dumps({key: value for key, value in content.items() if value is not None}), encoding="utf-8"
-    )
-
-
-def copy_base(source: Path, target: Path) -> Path:
-    """Copy a base's folder, links as the files they lead to."""
-    return shutil.copytree(source, target, dirs_exist_ok=True)
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}), encoding="utf-8")

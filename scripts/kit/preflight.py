@@ -105,9 +105,9 @@ def check_vocabulary(settings: Settings, files: Sequence[EncodedFile | None]) ->
     shape = shape_of(settings.model)
     found = []
     for file in filter(None, files):
-        if shape and file.rows and file.rows.largest_id >= shape.vocab_size:
+        if shape and file.largest_id >= shape.vocab_size:
             line = next(row.line for row in file.rows if max(row.input_ids) >= shape.vocab_size)
-            message = f"has the token {file.rows.largest_id:,}, and the model's embedding has {shape.vocab_size:,} rows"
+            message = f"has the token {file.largest_id:,}, and the model's embedding has {shape.vocab_size:,} rows"
             fix = "use the tokenizer.json of this very model, or take that text out of the row"
             found.append(error("data.beyond_vocabulary", message, fix, f"{file.path}:{line}"))
     return found

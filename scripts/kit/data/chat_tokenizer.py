@@ -119,7 +119,9 @@ class ChatTokenizer:
         try:
             template = _environment().from_string(source)
         except jinja2.TemplateError as exc:
-            raise ModelFileError(f"{name_or_path}: its chat template does not compile ({exc})") from exc
+            raise ModelFileError(
+                f"{name_or_path}: its chat template does not compile ({exc}); copy it from the model's own repository"
+            ) from exc
         merges = not _carries_system(template, special)
         return cls(tokenizer, template, special, eos, merges, source)
 

@@ -50,7 +50,7 @@ class TokenBlock:
         self.full_lengths.append(len(ids))
         kept = ids[:max_seq_length]
         self.ids.extend(kept)
-        self.largest_id = max(self.largest_id, max(kept))
+        self.largest_id = max(self.largest_id, *kept)
         self.lengths.append(min(len(ids), max_seq_length))
         self.lines.append(line)
         self.trained.append(trained)

@@ -1,4 +1,4 @@
-"""The families of models the kit knows whole: what their configurations leave out, and every tensor they hold.
+"""The families of models the kit knows whole: what their configurations may say, and every tensor they hold.
 
 Each is held by a small random model in the tests, on every stack that is named here; everything else is refused. Source
 of the defaults and the tensors: transformers' own configuration and model classes, which the tests compare with these.
@@ -6,11 +6,12 @@ of the defaults and the tensors: transformers' own configuration and model class
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kit.model.shape import ModelShape
 
@@ -50,7 +51,54 @@ FAMILIES = {
 }
 # Not of this form: several feed-forward parts a block, of which each token meets a few.
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-_NATIVE_HEADS = "head_dim"
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in {int, float} and 0 < value < math.inf
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in {int, float} and 0 <= value < 1
+
+
+def _is_scaling(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type", value.get("rope_type", "default"))
+    rest = [part for key, part in value.items() if key not in {"type", "rope_type"}]
+    return isinstance(kind, str) and all(_is_number(part) or isinstance(part, (bool, str, type(None))) for part in rest)
+
+
+# What decides what a model of these families computes, and what it may be. Nothing else of config.json is read: neither
+# what only other programs know, nor what transformers would trip over in the middle of loading.
+_READ: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(
+        ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+         "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window"),
+        _is_size,
+    ),
+    **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"), _is_switch),
+    **dict.fromkeys(("rope_theta", "rms_norm_eps"), _is_number),
+    **dict.fromkeys(("rope_scaling", "rope_parameters"), _is_scaling),
+    "attention_dropout": _is_share,
+    "max_window_layers": lambda value: type(value) is int and value >= 0,
+    "layer_types": lambda value: isinstance(value, list) and all(kind in _LAYER_TYPES for kind in value),
+    "hidden_act": lambda value: value == "silu",
+}  # fmt: skip
+_MAY_BE_NULL = frozenset(
+    {"num_key_value_heads", "head_dim", "sliding_window", "rope_scaling", "rope_parameters", "layer_types"}
+)
+# Beyond any model there is; a configuration that asks for more is damaged, and would take all memory to read.
+_MOST = {"num_hidden_layers": 1_000, "max_position_embeddings": 1 << 24}
 
 
 def family_names() -> str:
@@ -59,10 +107,10 @@ def family_names() -> str:
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with what its family's class would fill in.
+    """Return what is read of a ``config.json``, with what its family's class would fill in.
 
     Raises:
-        ValueError: Its family is not known, or it is a mixture of experts.
+        ValueError: Its family is not known, it is a mixture of experts, or it says what no model of the family says.
     """
     kind = config.get("model_type")
     for key in _EXPERTS:
@@ -70,7 +118,15 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key} is {config[key]}: a mixture of experts, whose experts an adapter would not keep")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"model_type is {kind!r}; the families that are known whole are {family_names()}")
-    return {**FAMILIES[kind].defaults, **config}
+    read = {key: value for key, value in config.items() if key in _READ}
+    for key, value in read.items():
+        may_be_null = value is None and key in _MAY_BE_NULL
+        if not may_be_null and (not _READ[key](value) or (key in _MOST and value > _MOST[key])):
+            raise ValueError(f"{key} is {value!r:.60}, which no model of these families has")
+    layers = read.get("layer_types")
+    if layers and len(layers) != read.get("num_hidden_layers"):
+        raise ValueError(f"layer_types names {len(layers):,} layers, num_hidden_layers {read.get('num_hidden_layers')}")
+    return {"model_type": kind, **FAMILIES[kind].defaults, **read}
 
 
 def tensors_of(config: Mapping[str, Any], shape: ModelShape) -> dict[str, tuple[int, ...]]:
@@ -113,7 +169,7 @@ def beyond_reference(config: Mapping[str, Any]) -> str:
     scaling = rope_scaling_of(config)
     if scaling:
         kind = scaling.get("type", scaling.get("rope_type"))
-        plain = set(scaling) <= {"type", "rope_type", "factor"} and kind in {"linear", "dynamic"}
+        plain = set(scaling) - {"type", "rope_type"} == {"factor"} and kind in {"linear", "dynamic"}
         if config["model_type"] != "llama" or not plain:
             return f"positions scaled by {kind!r}"
     own = config.get("head_dim")
@@ -134,15 +190,13 @@ def rope_scaling_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
 def in_older_words(config: Mapping[str, Any]) -> dict[str, Any]:
     """Write a completed configuration so that transformers 4.36 reads the same from it as transformers 5.
 
-    transformers 5 puts the positions' base into ``rope_parameters`` and the type into ``dtype``; 4.36 passes over both
-    and takes its defaults, without a word.
+    transformers 5 puts the positions' base into ``rope_parameters``; 4.36 passes over that and takes its default,
+    without a word.
     """
-    older = {key: value for key, value in config.items() if key not in {"rope_parameters", "dtype", "layer_types"}}
-    parameters = config.get("rope_parameters")
-    if isinstance(parameters, dict) and "rope_theta" in parameters:
+    older = {key: value for key, value in config.items() if key not in {"rope_parameters", "layer_types"}}
+    parameters, scaling = config.get("rope_parameters"), rope_scaling_of(config)
+    if parameters and "rope_theta" in parameters:
         older["rope_theta"] = parameters["rope_theta"]
-    scaling = rope_scaling_of(config)
-    older["rope_scaling"] = scaling and {"type": scaling.get("type", scaling.get("rope_type")), "factor": scaling["factor"]}
-    if "torch_dtype" not in older and isinstance(config.get("dtype"), str):
-        older["torch_dtype"] = config["dtype"]
+    kind = scaling and scaling.get("type", scaling.get("rope_type"))
+    older["rope_scaling"] = scaling and {"type": kind, "factor": scaling["factor"]}
     return older

@@ -7,8 +7,9 @@ unexpected or a newly drawn weight.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kit.command import found_and_fix
 from kit.findings import Finding, error, has_errors, ok, run_check, warning
 from kit.model.base import CONFIG, INDEX, find_base
 from kit.model.families import FAMILIES, beyond_reference, completed, tensors_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.model.base import Base
-    from kit.model.safetensors_header import TensorHeader
+    from kit.model.safetensors_header import Header, TensorHeader
     from kit.model.shape import ModelShape
 
 _SHOWN = 3
@@ -30,20 +31,6 @@ _COMPUTED = ".rotary_emb.inv_freq"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _COMPARED_AT_ONCE = 16 << 20  # bytes
-_NUMBER = (int, float)
-# What transformers would stumble over in the middle of loading.
-_KINDS: dict[str, tuple[type, ...]] = {
-    "hidden_act": (str,),
-    "rms_norm_eps": _NUMBER,
-    "rope_theta": (*_NUMBER, type(None)),
-    "sliding_window": (int, type(None)),
-    "rope_scaling": (dict, type(None)),
-    "rope_parameters": (dict, type(None)),
-    "layer_types": (list, type(None)),
-    "attention_bias": (bool,),
-    "mlp_bias": (bool,),
-    "attention_dropout": _NUMBER,
-}
 
 
 def require_whole(name_or_path: str, revision: str | None, stack: str, *, download: bool) -> Base:
@@ -75,7 +62,9 @@ def base_findings(base: Base, stack: str) -> list[Finding]:
         config = completed(base.config)
         shape = shape_in(config)
     except ValueError as exc:
-        fix = "use an unquantised model of one of those families, or correct config.json from the model's own repository"
+        fix = (
+            "use an unquantised model of one of those families, or correct config.json from the model's own repository"
+        )
         return [*findings, error("model.family", str(exc), fix, str(base.folder / CONFIG))]
     family = FAMILIES[config["model_type"]]
     where = str(base.folder / CONFIG)
@@ -87,7 +76,7 @@ def base_findings(base: Base, stack: str) -> list[Finding]:
         findings.append(error("model.stack", message, "STACK=current", where))
     if has_errors(findings):
         return findings
-    return [*findings, *run_check(lambda: _weights(base, config, shape), "model.weights")]
+    return [*findings, *run_check(lambda: _weights(base, config, shape, stack), "model.weights")]
 
 
 def _beside(base: Base) -> list[Finding]:
@@ -139,37 +128,35 @@ def _own_words(base: Base) -> list[Finding]:
     if config.get("quantization_config"):
         kind = config["quantization_config"]
         method = kind.get("quant_method", "unknown") if isinstance(kind, dict) else "unknown"
-        message = (
-            f"is quantised already ({method}): quantization.* would be passed over, and no adapter could be merged into it"
-        )
+        message = f"is quantised already ({method}): quantization.* would be passed over, and nothing merges into it"
         fix = "name the unquantised model it was made from; the kit quantises it as the configuration says"
         found.append(error("model.quantised", message, fix, where))
-    for key, kinds in _KINDS.items():
-        value = config.get(key)
-        if key in config and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            message = f"{key} is {value!r}, which no model of these families has"
-            found.append(error("model.config", message, "copy config.json from the model's own repository", where))
     return found
 
 
-def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape) -> list[Finding]:
+def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape, stack: str) -> list[Finding]:
     try:
         headers = {name: read_header(path) for name, path in base.shards.items()}
     except ModelFileError as exc:
-        found, _, fix = str(exc).rpartition("; ")
-        return [error("model.weights", found, fix)]
+        return [error("model.weights", *found_and_fix(exc))]
     where = str(base.folder)
     there: dict[str, TensorHeader] = {}
-    for tensors in headers.values():
-        twice = sorted(there.keys() & tensors.keys())
+    for header in headers.values():
+        twice = sorted(there.keys() & header.tensors.keys())
         if twice:
-            return [_wrong(f"{_listed(twice)} in two of its files", where)]
-        there |= tensors
-    found = _names_and_shapes(base, there, tensors_of(config, shape), where)
-    if base.index and not found:
-        found = _index_agrees(base.index, headers)
-    if found:
-        return found
+            return [_wrong(f"holds {_counted(twice)} in two of its files", where)]
+        there |= header.tensors
+    problems = _names_and_shapes(base, there, tensors_of(config, shape), where)
+    if base.index and not problems:
+        problems = _index_agrees(base.index, headers)
+    if problems:
+        return problems
+    silent = sorted(name for name, header in headers.items() if header.format != "pt")
+    if stack == "reference" and silent:
+        message = "does not say that it was written for torch, without which transformers 4.36 does not read it"
+        fix = "STACK=current; or load and save it once with a newer transformers"
+        return [error("model.stack", message, fix, str(base.shards[silent[0]]))]
+    found = []
     kinds = Counter(tensor.dtype for tensor in there.values())
     if len(kinds) > 1:
         listed = ", ".join(f"{count:,} in {dtype}" for dtype, count in kinds.most_common())
@@ -177,7 +164,9 @@ def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape) -> list[F
         found.append(warning("model.dtype", message, "", where))
     size = "1 file" if len(headers) == 1 else f"{len(headers)} files"
     family = FAMILIES[config["model_type"]].name
-    message = f"whole: {family}, {shape.parameters / 1e9:.2f} B parameters, {len(there):,} tensors in {size}, as expected"
+    message = (
+        f"whole: {family}, {shape.parameters / 1e9:.2f} B parameters, {len(there):,} tensors in {size}, as expected"
+    )
     return [*found, ok("model.weights", message, where)]
 
 
@@ -210,9 +199,9 @@ def is_computed(name: str) -> bool:
     return name.endswith(_COMPUTED)
 
 
-def _index_agrees(index: Path, headers: Mapping[str, Mapping[str, TensorHeader]]) -> list[Finding]:
+def _index_agrees(index: Path, headers: Mapping[str, Header]) -> list[Finding]:
     said: dict[str, str] = read_json(index)["weight_map"]
-    holds = {name: shard for shard, tensors in headers.items() for name in tensors}
+    holds = {name: shard for shard, header in headers.items() for name in header.tensors}
     wrong = sorted(name for name in said.keys() | holds.keys() if said.get(name) != holds.get(name))
     if not wrong:
         return []
@@ -229,7 +218,7 @@ def _same_bytes(base: Base, there: Mapping[str, TensorHeader], one: str, other: 
 
 
 def _pieces(base: Base, name: str, tensor: TensorHeader) -> Iterable[bytes]:
-    path = next(path for path in base.shards.values() if read_header(path).get(name) == tensor)
+    path = next(path for path in base.shards.values() if read_header(path).tensors.get(name) == tensor)
     with path.open("rb") as file:
         file.seek(tensor.begin)
         left = tensor.end - tensor.begin

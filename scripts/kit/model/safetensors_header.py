@@ -22,6 +22,7 @@ _BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+_METADATA = "__metadata__"
 FLOATS = frozenset({"F32", "F16", "BF16"})
 
 
@@ -42,7 +43,20 @@ class TensorHeader:
     end: int
 
 
-def read_header(path: Path) -> dict[str, TensorHeader]:
+@dataclass(frozen=True)
+class Header:
+    """What one file holds.
+
+    Attributes:
+        tensors: By name.
+        format: The program's own word for how it is laid out; ``pt`` for torch, empty where it does not say.
+    """
+
+    tensors: dict[str, TensorHeader]
+    format: str
+
+
+def read_header(path: Path) -> Header:
     """Read a file's header and hold it against the file's size.
 
     Raises:
@@ -61,9 +75,7 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         raise _broken(path, "its header is not JSON") from exc
     if not isinstance(header, dict):
         raise _broken(path, "its header is no JSON object")
-    tensors = {
-        name: _tensor(path, name, said, 8 + length) for name, said in header.items() if name != "__metadata__"
-    }
+    tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items() if name != _METADATA}
     at = 8 + length
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin != at:
@@ -71,23 +83,26 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         at = tensor.end
     if at != size:
         raise _broken(path, f"it has {size:,} bytes, and its header describes {at:,}")
-    return tensors
+    metadata = header.get(_METADATA)
+    said = metadata.get("format") if isinstance(metadata, dict) else None
+    return Header(tensors, said if isinstance(said, str) else "")
 
 
 def _tensor(path: Path, name: str, said: Any, data: int) -> TensorHeader:
     keys = said if isinstance(said, dict) else {}
-    dtype, shape, offsets = keys.get("dtype"), keys.get("shape"), keys.get("data_offsets")
-    if dtype not in _BYTES:
-        raise _broken(path, f"{name} is of the type {dtype!r}")
-    if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):  # noqa: PLR2004 - a begin and an end
+    dtype, shape, offsets = keys.get("dtype"), _sizes(keys.get("shape")), _sizes(keys.get("data_offsets"))
+    if not isinstance(dtype, str) or dtype not in _BYTES:
+        raise _broken(path, f"{name} is of the type {dtype!r:.40}")
+    if shape is None or offsets is None or len(offsets) != 2:  # noqa: PLR2004 - a begin and an end
         raise _broken(path, f"{name} has no shape or no place")
     if offsets[1] - offsets[0] != math.prod(shape) * _BYTES[dtype]:
         raise _broken(path, f"{name} does not take as many bytes as its shape says")
-    return TensorHeader(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+    return TensorHeader(dtype, shape, data + offsets[0], data + offsets[1])
 
 
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+def _sizes(value: Any) -> tuple[int, ...] | None:
+    is_list = isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+    return tuple(value) if is_list else None
 
 
 def _broken(path: Path, reason: str) -> ModelFileError:

@@ -114,19 +114,19 @@ def shape_in(config: Mapping[str, Any]) -> ModelShape:
     hidden = _size(data, "hidden_size")
     if hidden % heads and not data.get("head_dim"):
         raise ValueError(f"hidden_size {hidden:,} is no multiple of num_attention_heads {heads:,}")
-    tied = data["tie_word_embeddings"]
-    if not isinstance(tied, bool):
-        raise ValueError(f"tie_word_embeddings is {tied!r}; true or false is needed")  # noqa: TRY004 - the file's fault
+    keys = _size(data, "num_key_value_heads", heads)
+    if heads % keys:
+        raise ValueError(f"num_attention_heads {heads:,} is no multiple of num_key_value_heads {keys:,}")
     return ModelShape(
         vocab_size=_size(data, "vocab_size"),
         hidden_size=hidden,
         intermediate_size=_size(data, "intermediate_size"),
         num_hidden_layers=_size(data, "num_hidden_layers"),
         num_attention_heads=heads,
-        num_key_value_heads=_size(data, "num_key_value_heads", heads),
+        num_key_value_heads=keys,
         head_dim=_size(data, "head_dim", hidden // heads),
         max_position_embeddings=_size(data, "max_position_embeddings"),
-        tie_word_embeddings=tied,
+        tie_word_embeddings=data["tie_word_embeddings"],
     )
 
 

@@ -2,7 +2,8 @@
 
 ``from_pretrained`` reads whatever it knows by name in a model's folder: an adapter beside the weights, a pickle that an
 index names, code, another base. In here there is none of it: links to the safetensors files that were judged, and a
-configuration in which nothing is left to a library's defaults.
+configuration of what is known of its family, in which nothing is left to a library's defaults. How the base would like
+to be asked (``generation_config.json``) is not in it either: whoever generates says everything.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.model.base import CONFIG, GENERATION, INDEX
+from kit.model.base import CONFIG, INDEX
 from kit.model.families import completed, in_older_words
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ def as_judged(base: Base, stack: str) -> Iterator[Path]:
             (folder / shard).symlink_to(path.resolve())
         if base.index:
             shutil.copyfile(base.index, folder / INDEX)
-        if GENERATION in base.small:
-            shutil.copyfile(base.small[GENERATION], folder / GENERATION)
         content = in_older_words(config) if stack == "reference" else config
         (folder / CONFIG).write_text(json.dumps(content), encoding="utf-8")
         yield folder

@@ -73,24 +73,28 @@ def explain(exc: BaseException, job: Job | None = None) -> Finding | None:  # no
         return error("run.bad_loss", _first_line(text), _TAMER)
     if isinstance(exc, StalledError):
         return error("run.stalled", _first_line(text), _STALLED)
-    number = getattr(exc, "errno", None)
-    if number in {errno.ENOSPC, errno.EDQUOT} or "no space left on device" in lowered:
+    if isinstance(exc, OSError) or "no space left on device" in lowered:
+        return _of_a_file(exc)
+    if "loss is" in lowered and "nan" in lowered:
+        return error("run.not_finite", _first_line(text), "lower training.learning_rate, or look at the rows named")
+    return None
+
+
+def _of_a_file(exc: BaseException) -> Finding:
+    text, number = str(exc), getattr(exc, "errno", None)
+    if number in {errno.ENOSPC, errno.EDQUOT} or "no space left on device" in text.lower():
         return error("run.disk_full", "the disk is full", "free some space; what was saved before is whole")
     if isinstance(exc, PermissionError) or number == errno.EROFS:
         return error("run.not_writable", f"not allowed: {_first_line(text)}", "give this user the right to write there")
     if number in {errno.EIO, errno.EFBIG, errno.ESTALE}:
         fix = "the disk refuses: look at it (dmesg, quota, mount), or training.output_dir=… on another one"
         return error("run.disk", _first_line(text), fix)
-    if isinstance(exc, OSError):
-        return error(
-            "run.file",
-            _first_line(text) or type(exc).__name__,
-            "check the path in the message: a run's folder must stay where it is; a model's folder must be complete, "
-            "with its weights as safetensors",
-        )
-    if "loss is" in lowered and "nan" in lowered:
-        return error("run.not_finite", _first_line(text), "lower training.learning_rate, or look at the rows named")
-    return None
+    return error(
+        "run.file",
+        _first_line(text) or type(exc).__name__,
+        "check the path in the message: a run's folder must stay where it is; a model's folder must be complete, "
+        "with its weights as safetensors",
+    )
 
 
 def _refused(exc: RehearsalError, job: Job | None) -> Finding:

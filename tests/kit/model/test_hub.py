@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.model import files, hub
-from kit.model.hub import hub_answers, hub_left_alone
 from kit.model.base import find_base
+from kit.model.hub import hub_answers, hub_left_alone
 from kit.model.weights import describe_base
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.findings import Finding
 from kit.model.base import find_base
 from kit.model.files import ModelFileError
 from kit.model.judge import base_findings, require_whole
@@ -17,6 +16,8 @@ from small_base import change_json, change_weights, read_weights, tensor, write_
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from kit.findings import Finding
 
 QUERY = "model__layers__0__self_attn__q_proj__weight"
 
@@ -163,7 +164,7 @@ def test_a_broken_index_is_refused(tmp_path: Path, content: str) -> None:
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     base = write_base(tmp_path, shards=3)
     (base / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(ModelFileError, match="has no model-00002-of-00003.safetensors"):
+    with pytest.raises(ModelFileError, match=r"has no model-00002-of-00003\.safetensors"):
         find_base(str(base), None, download=False)
 
 
@@ -187,7 +188,7 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
 def test_an_index_beside_a_whole_file_is_refused(tmp_path: Path) -> None:
     """transformers would load one of the two, and nobody says which."""
     base = write_base(write_base(tmp_path, shards=2))
-    with pytest.raises(ModelFileError, match="holds model.safetensors and model.safetensors.index.json"):
+    with pytest.raises(ModelFileError, match=r"holds model\.safetensors and model\.safetensors\.index\.json"):
         find_base(str(base), None, download=False)
 
 
@@ -215,7 +216,7 @@ def test_pickles_beside_the_weights_are_named_and_not_read(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("file", "changes", "id"),
+    ("file", "changes", "identity"),
     [
         ("config.json", {"auto_map": {"AutoConfig": "own.Config"}}, "model.remote_code"),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.T", None]}}, "model.remote_code"),
@@ -225,18 +226,23 @@ def test_pickles_beside_the_weights_are_named_and_not_read(tmp_path: Path) -> No
         ("config.json", {"model_type": "gemma2"}, "model.family"),
         ("config.json", {"num_experts": 8}, "model.family"),
         ("config.json", {"hidden_size": "32"}, "model.family"),
-        ("config.json", {"rms_norm_eps": "small"}, "model.config"),
-        ("config.json", {"rope_theta": True}, "model.config"),
-        ("config.json", {"sliding_window": 1.5}, "model.config"),
-        ("config.json", {"hidden_act": 3}, "model.config"),
+        ("config.json", {"rms_norm_eps": "small"}, "model.family"),
+        ("config.json", {"rope_theta": True}, "model.family"),
+        ("config.json", {"sliding_window": 1.5}, "model.family"),
+        ("config.json", {"hidden_act": 3}, "model.family"),
+        ("config.json", {"hidden_act": "gelu"}, "model.family"),
+        ("config.json", {"num_hidden_layers": 10**9}, "model.family"),
+        ("config.json", {"max_position_embeddings": 10**18}, "model.family"),
+        ("config.json", {"layer_types": ["full_attention"]}, "model.family"),
+        ("config.json", {"num_key_value_heads": 3}, "model.family"),
     ],
 )
 def test_what_a_base_says_of_itself_is_held_against_what_can_be_trained(
-    tmp_path: Path, file: str, changes: dict[str, Any], id: str
+    tmp_path: Path, file: str, changes: dict[str, Any], identity: str
 ) -> None:
     base = write_base(tmp_path)
     change_json(base / file, **changes)
-    assert id in [finding.id for finding in errors(base)]
+    assert identity in [finding.id for finding in errors(base)]
 
 
 def test_a_base_is_judged_for_the_stack_that_is_to_load_it(tmp_path: Path) -> None:
@@ -244,6 +250,10 @@ def test_a_base_is_judged_for_the_stack_that_is_to_load_it(tmp_path: Path) -> No
     scaled = write_base(tmp_path / "b", rope_scaling={"rope_type": "yarn", "factor": 4.0})
     assert "another model, without a word" in errors(scaled, "reference")[0].message
     assert errors(scaled, "current") == []
+    silent = write_base(tmp_path / "c")
+    write_safetensors(silent / "model.safetensors", read_weights(silent / "model.safetensors"), metadata={})
+    assert "transformers 4.36 does not read it" in errors(silent, "reference")[0].message
+    assert errors(silent, "current") == []
 
 
 # --- Links ---------------------------------------------------------------------------------------------------------

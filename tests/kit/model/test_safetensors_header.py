@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.model.files import ModelFileError
-from kit.model.safetensors_header import TensorHeader, read_header
+from kit.model.safetensors_header import Header, TensorHeader, read_header
 from small_base import tensor, write_safetensors
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_whole_file_says_what_it_holds(path: Path) -> None:
     begin = path.stat().st_size - 28
-    assert read_header(path) == {
+    tensors = {
         "a": TensorHeader("BF16", (2, 3), begin, begin + 12),
         "b": TensorHeader("F32", (4,), begin + 12, begin + 28),
     }
+    assert read_header(path) == Header(tensors, "pt")
 
 
 def test_a_file_of_the_library_is_read(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_a_file_of_the_library_is_read(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(3, 2), "s": torch.tensor(1.0)}, tmp_path / "x", metadata={"format": "pt"})
-    assert {name: (said.dtype, said.shape) for name, said in read_header(tmp_path / "x").items()} == {
+    assert {name: (said.dtype, said.shape) for name, said in read_header(tmp_path / "x").tensors.items()} == {
         "x": ("F32", (3, 2)),
         "s": ("F32", ()),
     }

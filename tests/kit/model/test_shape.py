@@ -60,8 +60,8 @@ def test_what_a_family_fills_in_by_itself_is_filled_in(tmp_path: Path) -> None:
     """Mistral's configuration class takes 8 heads for keys where config.json names none, Llama's as many as queries."""
     path = tmp_path / "config.json"
     without = {key: value for key, value in SMALL.items() if key != "num_key_value_heads"}
-    for kind, heads in (("llama", 4), ("mistral", 8)):
-        path.write_text(json.dumps(without | {"model_type": kind}), encoding="utf-8")
+    for kind, heads in (("llama", 16), ("mistral", 8)):
+        path.write_text(json.dumps(without | {"model_type": kind, "num_attention_heads": 16}), encoding="utf-8")
         assert read_shape(path).num_key_value_heads == heads
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.model.files import ModelFileError
 from kit.model import weights
 from kit.model.base import find_base
+from kit.model.files import ModelFileError
 
 if TYPE_CHECKING:
     from pathlib import Path

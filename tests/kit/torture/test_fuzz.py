@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.data.pool import processes_for
+from kit.torture.fuzz_bases import BaseFuzzer
 from kit.torture.fuzz_configs import ConfigFuzzer
 from kit.torture.fuzz_files import FileFuzzer
 from kit.torture.fuzz_rows import RowFuzzer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from kit.torture.kills import Torture
 
-CONFIGS, ROWS, FILES = 10_000, 100_000, 500
+CONFIGS, ROWS, BASES, FILES = 10_000, 100_000, 600, 500
 
 
 def _fuzzed(fuzzer: Fuzzer, count: int, keep: Path) -> Tally:
@@ -41,6 +42,14 @@ def test_a_hundred_thousand_rows_are_trained_on_for_what_they_say_or_named(tmp_p
     assert outcomes["rows fed"] >= ROWS
     assert outcomes["rows taken"] + outcomes["rows refused"] == outcomes["rows fed"]
     assert min(outcomes["rows taken"], outcomes["rows refused"]) > ROWS // 5
+
+
+@pytest.mark.slow
+def test_damaged_bases_are_refused_or_every_weight_is_one_of_their_files(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the libraries: make setup")
+    tally = _fuzzed(BaseFuzzer(), BASES, tmp_path)
+    assert tally.outcomes["refused"] > tally.outcomes["taken, each weight as in its files"] > BASES // 10
+    assert len(tally.kinds) == 22
 
 
 @pytest.mark.slow
