@@ -37,7 +37,7 @@ from kit.machine.platforms import PLATFORMS
 from kit.model.files import ModelFileError
 from kit.model.judge import require_whole
 from kit.model.weights import describe_base
-from kit.preflight import Preflight, check_run, run_directory_findings
+from kit.preflight import Preflight, check_run, once, run_directory_findings
 from kit.report import after_run
 from kit.run.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
 from kit.run.disk_space import space_findings
@@ -207,7 +207,7 @@ def _check(
         preflight, fit = check_fitted(resolved, judgement, target.machine, stack, download=download)
         if fit:
             resolved, fits = applied(resolved, fit), [*fits, fit]
-    return resolved, fits, preflight, findings + preflight.findings
+    return resolved, fits, preflight, once(findings + preflight.findings)
 
 
 def _refuse(findings: list[Finding]) -> int:

@@ -26,7 +26,7 @@ from kit.console import say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, exit_code, skipped
-from kit.preflight import check_run
+from kit.preflight import check_run, once
 from kit.run.auto_fit import check_fitted
 from kit.stack import installed_stack
 from kit.verdict import Target, add_target_arguments, show, target_of
@@ -38,11 +38,6 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
 
 VERDICTS = ("ready", "not ready: the run would fail")
-# What the environment's checks and the configuration's rules both come upon; the rule names the line, and stays.
-_SAID_BY_A_RULE = {
-    "environment.wandb_missing": "config.wandb.missing",
-    "environment.four_bit": "config.device.four_bit",
-}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,16 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             preflight = check_run(resolved, target.judgement, target.machine, installed_stack(), download=False)
         findings += preflight.findings
     findings += check_environment(settings, target, work=not options.no_probe)
-    findings = _once(findings)
+    findings = once(findings)
     code = code or exit_code(findings)
     show(findings, target, VERDICTS, failed=code != 0, json=options.json)
     return code
-
-
-def _once(findings: Sequence[Finding]) -> list[Finding]:
-    """Leave out what two checks came upon, in the same words or in others."""
-    said = {finding.id for finding in findings}
-    return [finding for finding in dict.fromkeys(findings) if _SAID_BY_A_RULE.get(finding.id) not in said]
 
 
 def check_environment(settings: Settings | None, target: Target, *, work: bool) -> list[Finding]:

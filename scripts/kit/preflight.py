@@ -35,6 +35,16 @@ if TYPE_CHECKING:
     from kit.stack import Stack
 
 
+# The folder that is named is none, or no model's: a rule says so, and there is nothing to look into.
+_NO_MODEL = frozenset({"config.model.missing", "config.model.incomplete"})
+# What the environment's checks and others come upon; the one that names the line or the file stays.
+_SAID_BY_OTHERS = {
+    "environment.wandb_missing": frozenset({"config.wandb.missing"}),
+    "environment.four_bit": frozenset({"config.device.four_bit"}),
+    "environment.model_incomplete": _NO_MODEL | {"model.weights", "model.tokenizer"},
+}
+
+
 @dataclass(frozen=True)
 class Preflight:
     """What was found, and the data it was found in.
@@ -63,9 +73,11 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         download: Whether the hub may be asked for the tokenizer.
     """
     findings = rules.check(resolved, judgement, machine, stack)
-    findings += run_check(lambda: check_base(resolved.settings, stack), "model.base")
-    tokenizer, model_findings = _load_tokenizer(resolved.settings, download=download and not has_errors(findings))
-    findings += model_findings
+    tokenizer = None
+    if not _NO_MODEL & {finding.id for finding in findings}:
+        findings += run_check(lambda: check_base(resolved.settings, stack), "model.base")
+        tokenizer, found = _load_tokenizer(resolved.settings, download=download and not has_errors(findings))
+        findings += found
     train, train_findings = _load(resolved, "data.train_file", tokenizer)
     val, val_findings = _load(resolved, "data.val_file", tokenizer)
     findings += train_findings + val_findings
@@ -83,6 +95,12 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         findings += run_check(lambda: fits(run, counted), "config.memory")
         findings += run_check(lambda: expected_time(run, counted), "run.time")
     return Preflight(findings, tokenizer, train, val)
+
+
+def once(findings: Sequence[Finding]) -> list[Finding]:
+    """Leave out what two checks came upon, in the same words or in others."""
+    said = {finding.id for finding in findings if finding.severity != "ok"}
+    return [finding for finding in dict.fromkeys(findings) if not _SAID_BY_OTHERS.get(finding.id, frozenset()) & said]
 
 
 def check_base(settings: Settings, stack: Stack) -> list[Finding]:

@@ -132,19 +132,25 @@ def test_problems_of_both_files_are_shown_at_once(chat_folder: ChatFolder, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "download", "severity"),
-    [("./none", False, "error"), ("./none", True, "error"), ("models/none", True, "error"), ("a/b", False, "skipped")],
+    ("name", "download", "severity", "identity"),
+    [
+        ("./none", False, "error", "config.model.missing"),
+        ("./none", True, "error", "config.model.missing"),
+        ("models/none", True, "error", "config.model.missing"),
+        ("a/b", False, "skipped", "model.tokenizer"),
+    ],
 )
-def test_a_tokenizer_that_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, download: bool, severity: str
+def test_a_model_that_is_not_there_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, download: bool, severity: str, identity: str
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     result, found = _check(_resolved(name, _rows(tmp_path / "train.jsonl", "a"), None), download=download)
     assert result.tokenizer is None
     assert result.train is None
-    (finding,) = found["model.tokenizer"]
+    (finding,) = found[identity]
     assert finding.severity == severity
     assert finding.fix
+    assert sum(one.severity == "error" for one in result.findings) == (severity == "error")
 
 
 def test_a_base_without_a_chat_template_is_an_error_with_its_fix(chat_folder: ChatFolder, tmp_path: Path) -> None:

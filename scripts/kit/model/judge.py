@@ -164,9 +164,7 @@ def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape, stack: st
         found.append(warning("model.dtype", message, "", where))
     size = "1 file" if len(headers) == 1 else f"{len(headers)} files"
     family = FAMILIES[config["model_type"]].name
-    message = (
-        f"whole: {family}, {shape.parameters / 1e9:.2f} B parameters, {len(there):,} tensors in {size}, as expected"
-    )
+    message = f"whole: {family}, {_size(shape.parameters)} parameters, {len(there):,} tensors in {size}, as expected"
     return [*found, ok("model.weights", message, where)]
 
 
@@ -229,6 +227,10 @@ def _pieces(base: Base, name: str, tensor: TensorHeader) -> Iterable[bytes]:
 
 def _wrong(message: str, where: str) -> Finding:
     return error("model.weights", message, "download or copy the model's complete folder again", where)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} B" if count >= 10**8 else f"{count / 1e6:.2f} M"
 
 
 def _counted(names: list[str]) -> str:
