@@ -6,8 +6,9 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from kit.model.families import completed, tensors_of
+from kit.model.families import completed
 from kit.model.shape import shape_in
+from kit.model.tensors import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

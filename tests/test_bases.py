@@ -136,7 +136,7 @@ def test_a_padding_token_beyond_the_embedding_is_not_padded_with(base: Path, tmp
     more = {"id": beyond, "content": "[PAD]", "single_word": False, "lstrip": False, "rstrip": False}
     tokenizer["added_tokens"].append({**more, "normalized": False, "special": True})
     (base / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    change_json(base / "tokenizer_config.json", pad_token="[PAD]")
+    change_json(base / "tokenizer_config.json", pad_token="[PAD]")  # noqa: S106 - a token, no secret
     done = run_training(base, tmp_path / "out", python=python, quantization__load_in_4bit=False)
     assert done.returncode == 0, done.stderr
 

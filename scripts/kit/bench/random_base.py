@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from kit.demo.tokenizer import BOS_ID, CHAT_TEMPLATE, EOS_ID, SPECIAL_TOKENS, byte_tokenizer
-from kit.model.families import tensors_of
+from kit.model.tensors import tensors_of
 
 if TYPE_CHECKING:
     from pathlib import Path

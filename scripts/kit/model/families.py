@@ -1,7 +1,7 @@
-"""The families of models the kit knows whole: what their configurations may say, and every tensor they hold.
+"""The families of models the kit knows whole: what their configurations may say, and what they leave out.
 
 Each is held by a small random model in the tests, on every stack that is named here; everything else is refused. Source
-of the defaults and the tensors: transformers' own configuration and model classes, which the tests compare with these.
+of the defaults: transformers' own configuration classes, which the tests compare with these.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from kit.model.shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -127,37 +125,6 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     if layers and len(layers) != read.get("num_hidden_layers"):
         raise ValueError(f"layer_types names {len(layers):,} layers, num_hidden_layers {read.get('num_hidden_layers')}")
     return {"model_type": kind, **FAMILIES[kind].defaults, **read}
-
-
-def tensors_of(config: Mapping[str, Any], shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Name every tensor that a model's weights have to hold, with its shape.
-
-    Args:
-        config: A completed configuration: see ``completed``.
-        shape: The sizes read from it.
-    """
-    family = FAMILIES[config["model_type"]]
-    hidden, head = shape.hidden_size, shape.head_dim
-    with_bias = {"q_proj", "k_proj", "v_proj"} if family.query_biases == "always" else set()
-    if config.get("attention_bias") and family.query_biases == "attention_bias":
-        with_bias |= {"q_proj", "k_proj", "v_proj", "o_proj"}
-    if config.get("mlp_bias"):
-        with_bias |= {"gate_proj", "up_proj", "down_proj"}
-    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab_size, hidden)}
-    for layer in range(shape.num_hidden_layers):
-        block = f"model.layers.{layer}"
-        for module, (inputs, outputs) in shape.linear_sizes.items():
-            part = "mlp" if module in {"gate_proj", "up_proj", "down_proj"} else "self_attn"
-            tensors[f"{block}.{part}.{module}.weight"] = (outputs, inputs)
-            if module in with_bias:
-                tensors[f"{block}.{part}.{module}.bias"] = (outputs,)
-        if family.has_head_norms:
-            tensors |= {f"{block}.self_attn.{norm}.weight": (head,) for norm in ("q_norm", "k_norm")}
-        tensors |= {f"{block}.{norm}.weight": (hidden,) for norm in ("input_layernorm", "post_attention_layernorm")}
-    tensors["model.norm.weight"] = (hidden,)
-    if not shape.tie_word_embeddings:
-        tensors["lm_head.weight"] = (shape.vocab_size, hidden)
-    return tensors
 
 
 def beyond_reference(config: Mapping[str, Any]) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from kit.interpreter import PROJECT_ROOT
-from kit.model.families import FAMILIES, beyond_reference, completed, in_older_words, tensors_of
+from kit.model.families import FAMILIES, beyond_reference, completed, in_older_words
 from kit.model.shape import shape_in
+from kit.model.tensors import tensors_of
 from small_base import SIZES
 
 _REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
