@@ -20,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from kit.model.files import ModelFileError, find, read_json, read_text
+from kit.model.tokenizer_form import FormError, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +102,9 @@ class ChatTokenizer:
         """
         path = find(name_or_path, "tokenizer.json", revision, download=download)
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_str(readable(path.read_text(encoding="utf-8")))
+        except FormError as exc:
+            raise ModelFileError(f"{path}: {exc}") from exc
         except Exception as exc:  # the library raises bare exceptions for broken files
             raise ModelFileError(f"{path}: not a tokenizer ({exc}); download the model again") from exc
         tokenizer.no_padding()

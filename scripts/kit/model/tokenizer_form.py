@@ -1,0 +1,240 @@
+"""The form of a base's ``tokenizer.json``: read as it stands, in an equal older form, or refused.
+
+The tokenizers library of the current stack writes and reads what the reference stack's 0.15 cannot: a Metaspace that
+does not split, merges as pairs. Some of it 0.15 stops at, some it passes over without a word (``ignore_merges``), and
+some it reads otherwise (a Metaspace with ``prepend_scheme: first`` marks the first piece that is no added token, not
+the beginning of the text). So what 0.15 is given is an allow-list: parts and keys that it reads as the newer library
+does, and the few that have an equal older form. ``tests/kit/model/test_tokenizer_form.py`` holds both libraries to it.
+
+Pure functions over the file's text. The older form names the file's added tokens: whoever takes some out does so in the
+file's own form and then translates.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+_READS_TODAYS = (0, 20)  # merges as pairs came last
+_TAKE_CURRENT = "take the current stack (STACK=current), or a model.revision whose tokenizer.json is older"
+
+# Part, its types, and the keys of each beside "type" that 0.15 knows.
+_KNOWN: dict[str, dict[str, frozenset[str]]] = {
+    "normalizer": {
+        **dict.fromkeys(("NFC", "NFD", "NFKC", "NFKD", "StripAccents"), frozenset[str]()),
+        "Strip": frozenset({"strip_left", "strip_right"}),
+        "Prepend": frozenset({"prepend"}),
+        "Replace": frozenset({"pattern", "content"}),
+    },
+    "pre_tokenizer": {
+        "ByteLevel": frozenset({"add_prefix_space", "trim_offsets", "use_regex"}),
+        "Split": frozenset({"pattern", "behavior", "invert"}),
+        "Digits": frozenset({"individual_digits"}),
+        "Punctuation": frozenset({"behavior"}),
+        "WhitespaceSplit": frozenset(),
+    },
+    "post_processor": {
+        "ByteLevel": frozenset({"add_prefix_space", "trim_offsets", "use_regex"}),
+        "TemplateProcessing": frozenset({"single", "pair", "special_tokens"}),
+    },
+    "decoder": {
+        "ByteLevel": frozenset({"add_prefix_space", "trim_offsets", "use_regex"}),
+        "ByteFallback": frozenset(),
+        "Fuse": frozenset(),
+        "Replace": frozenset({"pattern", "content"}),
+        "Strip": frozenset({"content", "start", "stop"}),
+    },
+}
+_SEQUENCES = {
+    "normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors",
+    "decoder": "decoders",
+}  # fmt: skip
+_MODEL_KEYS = frozenset(
+    {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback"}
+    | {"ignore_merges", "vocab", "merges"}
+)
+_TOKEN_KEYS = frozenset({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"})
+_TOP_KEYS = frozenset({"version", "truncation", "padding", "added_tokens", "model", *_KNOWN})
+_SCHEMES = ("always", "first", "never")
+_METASPACE_KEYS = frozenset({"type", "replacement", "prepend_scheme", "add_prefix_space", "split"})
+
+
+class FormError(ValueError):
+    """The older library would not read the file, or would read it otherwise; one sentence with its fix."""
+
+
+@dataclass(frozen=True)
+class OlderForm:
+    """A ``tokenizer.json`` as the reference stack's library is given it.
+
+    Attributes:
+        text: The file's own text where nothing had to be translated.
+        changes: What is written otherwise, in words.
+    """
+
+    text: str
+    changes: tuple[str, ...] = ()
+
+
+def library_version() -> str:
+    """Return the installed tokenizers library's version."""
+    return metadata.version("tokenizers")
+
+
+def readable(text: str) -> str:
+    """Return a ``tokenizer.json``'s text in a form that the installed library reads as it is meant.
+
+    Raises:
+        FormError: There is no such form.
+    """
+    numbers = tuple(int(part) for part in library_version().split(".")[:2])
+    return text if numbers >= _READS_TODAYS else older_form(text).text
+
+
+def older_form(text: str) -> OlderForm:
+    """Return a ``tokenizer.json``'s text in a form that tokenizers 0.15 reads to the same ids, offsets and text.
+
+    What is no tokenizer at all comes back as it is: the library says so in its own words.
+
+    Raises:
+        FormError: There is no such form, or none that is known to be equal.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return OlderForm(text)
+    if not (isinstance(content, dict) and isinstance(content.get("model"), dict)):
+        return OlderForm(text)
+    _only(content, _TOP_KEYS, "tokenizer.json")
+    changes = _older_model(content["model"])
+    tokens = [token for token in content.get("added_tokens") or [] if isinstance(token, dict)]
+    for token in tokens:
+        _only(token, _TOKEN_KEYS, "an added token")
+    pre = content.get("pre_tokenizer")
+    if isinstance(pre, dict) and pre.get("type") == "Metaspace" and pre.get("split") is False:
+        content["normalizer"] = _metaspace_normalizer(pre, content.get("normalizer"), tokens)
+        content["pre_tokenizer"] = None
+        changes.append("Metaspace as a normalizer")
+    for part in _KNOWN:
+        changes += _check(content.get(part), part)
+    return OlderForm(json.dumps(content, ensure_ascii=False), tuple(changes)) if changes else OlderForm(text)
+
+
+def _refuse(what: str) -> FormError:
+    return FormError(f"{what}, which the reference stack's tokenizers library would read otherwise; {_TAKE_CURRENT}")
+
+
+def _only(content: dict[str, Any], known: frozenset[str], place: str) -> None:
+    if unknown := sorted(content.keys() - known):
+        raise _refuse(f"{place} has the key {unknown[0]!r}")
+
+
+def _check(component: Any, part: str) -> list[str]:
+    """Hold one component, and those inside it, to the allow-list; say what was written otherwise."""
+    if not isinstance(component, dict):
+        return []  # null, or nothing that any library takes
+    kind, inside = component.get("type"), _SEQUENCES[part]
+    if kind == "Sequence":
+        _only(component, frozenset({"type", inside}), f"the {part} {kind}")
+        return [change for each in component.get(inside) or [] for change in _check(each, part)]
+    if kind == "Metaspace" and part in {"pre_tokenizer", "decoder"}:
+        return _older_metaspace(component, part)
+    known = _KNOWN[part].get(kind) if isinstance(kind, str) else None
+    if known is None:
+        raise _refuse(f"the {part} is {kind!r}")
+    _only(component, known | {"type"}, f"the {part} {kind}")
+    return []
+
+
+def _older_model(model: dict[str, Any]) -> list[str]:
+    if model.get("type") != "BPE":
+        raise _refuse(f"the model is {model.get('type')!r} and not BPE")
+    _only(model, _MODEL_KEYS, "the model BPE")
+    for key in ("ignore_merges", "dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise _refuse(f"the model BPE has {key} {model[key]!r}")
+    changes = []
+    if model.pop("ignore_merges", None) is not None:
+        changes.append("ignore_merges, which is false, left out")
+    merges = model.get("merges")
+    if isinstance(merges, list) and any(isinstance(pair, list) for pair in merges):
+        model["merges"] = [_as_text(pair) for pair in merges]
+        changes.append("merges as text instead of pairs")
+    return changes
+
+
+def _as_text(pair: Any) -> str:
+    if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(half, str) for half in pair)):  # noqa: PLR2004 - a pair
+        raise _refuse(f"its merges hold {str(pair)[:40]!r}")
+    # Written as text a pair is two words; and a line that begins so is taken for the version of a merges.txt.
+    if any(" " in half for half in pair) or pair[0].startswith("#version"):
+        raise _refuse(f"its merges hold the pair {pair!r}")
+    return f"{pair[0]} {pair[1]}"
+
+
+def _older_metaspace(component: dict[str, Any], part: str) -> list[str]:
+    """Give a Metaspace that splits, or decodes, the key that 0.15 asks for instead of those it passes over."""
+    scheme = _scheme(component)
+    if part == "pre_tokenizer" and (scheme == "first" or component.get("split") is False):
+        raise _refuse(f"the {part} is a Metaspace with prepend_scheme {scheme!r} that splits, or among others")
+    before = dict(component)
+    component.pop("split", None)
+    component |= {"add_prefix_space": scheme != "never", "prepend_scheme": scheme}
+    return [f"the {part}'s Metaspace with add_prefix_space"] if component.keys() != before.keys() else []
+
+
+def _scheme(metaspace: dict[str, Any]) -> str:
+    _only(metaspace, _METASPACE_KEYS, "the Metaspace")
+    adds = metaspace.get("add_prefix_space")
+    scheme = metaspace.get("prepend_scheme", "never" if adds is False else "always")
+    if scheme not in _SCHEMES or (adds is False and scheme != "never"):
+        raise _refuse(f"the Metaspace has prepend_scheme {scheme!r} and add_prefix_space {adds!r}")
+    return str(scheme)
+
+
+def _metaspace_normalizer(pre: dict[str, Any], normalizer: Any, tokens: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write a Metaspace that does not split as a normalizer: blanks marked, and a mark in front where it puts one.
+
+    ``first`` puts it at the beginning of the text alone, where no added token and no blank is. 0.15 normalises what is
+    between added tokens piece by piece, without knowing where a piece was; so the tokens are looked for after the
+    normaliser (``normalized``), which then meets the whole text at once, and leaves them as they are.
+    """
+    scheme, mark = _scheme(pre), pre.get("replacement")
+    if normalizer is not None:
+        raise _refuse("a Metaspace that does not split comes after a normalizer")
+    if not (isinstance(mark, str) and len(mark) == 1):
+        raise _refuse(f"the Metaspace has the replacement {mark!r}")
+    blanks = {"type": "Replace", "pattern": {"String": " "}, "content": mark}
+    # Without a normalizer it is all the same where they are looked for, as long as they are in one place.
+    if len({bool(token.get("normalized")) for token in tokens}) > 1:
+        raise _refuse("some added tokens are normalized, beside a Metaspace that does not split")
+    for token in tokens:
+        token["normalized"] = scheme == "first"
+    if scheme == "never":
+        return {"type": "Sequence", "normalizers": [blanks]}
+    not_before = [f"[ {_escaped(mark)}]"]
+    if scheme == "first":
+        for token in tokens:
+            _must_be_plain(token, mark)
+            not_before.append(_escaped(token["content"]))
+    prepend = {"type": "Prepend", "prepend": mark}
+    unwanted = {"Regex": rf"\A{_escaped(mark)}(?={'|'.join(not_before)})"}
+    return {
+        "type": "Sequence",
+        "normalizers": [prepend, {"type": "Replace", "pattern": unwanted, "content": ""}, blanks],
+    }
+
+
+def _must_be_plain(token: dict[str, Any], mark: str) -> None:
+    content = token.get("content")
+    is_plain = isinstance(content, str) and content and not {" ", mark} & set(content)
+    if not is_plain or any(token.get(key) for key in ("single_word", "lstrip", "rstrip")):
+        raise _refuse(f"the added token {content!r} takes blanks in, beside a Metaspace that does not split")
+
+
+def _escaped(text: str) -> str:
+    """Escape what Oniguruma's regular expressions, the library's, take for more than itself."""
+    return re.sub(r"[\\^$.|?*+()\[\]{}\-&]", r"\\\g<0>", text)
