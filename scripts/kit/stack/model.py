@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from kit.stack import installed_stack
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from kit.config.settings import Settings
 
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # peft 0.7.0's LoraConfig: what every peft since then reads. Newer fields are left out of what is saved.
 PORTABLE_LORA_KEYS = frozenset(
     {
@@ -103,17 +102,6 @@ def attach_adapter(model: Any, settings: Settings) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
-
-
-def load_adapter(model: Any, folder: Path) -> Any:
-    """Put a trained adapter on a base model, for use.
-
-    Raises:
-        FileNotFoundError: Its weights are not safetensors; peft would unpickle others, and a pickle can run code.
-    """
-    if not (folder / _ADAPTER_WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder}: holds no {_ADAPTER_WEIGHTS}, and nothing else is read")
-    return PeftModel.from_pretrained(model, str(folder)).eval()
 
 
 def save_adapter(model: Any, folder: Path) -> list[str]:
