@@ -108,7 +108,8 @@ def compare(settings: Settings) -> int:
     """Answer the validation questions with the 4-bit base, without and with the adapter; return the exit code."""
     with quiet_imports():
         from kit.adapter.answers import answer, exact_match, read_questions
-        from kit.stack.model import load_adapter, load_base_model
+        from kit.stack.adapter_in_use import load_adapter
+        from kit.stack.model import load_base_model
 
     questions = read_questions(Path(settings.data.val_file or settings.data.train_file))
     tokenizer = ChatTokenizer.load(settings.model.model_name_or_path)

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from kit.adapter.endings import carry_out
 from kit.adapter.loading import Choice, add_run_arguments, choose, load
 from kit.adapter.merged_card import render_merged_card
-from kit.adapter.portable import WEIGHTS
+from kit.adapter.tensor_file import WEIGHTS
 from kit.command import command_parser
 from kit.console import paint, say
 from kit.data.dataset import file_sha256, load_file

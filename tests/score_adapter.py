@@ -20,7 +20,8 @@ from kit.quiet_libraries import quiet_imports
 with quiet_imports():
     import torch
 
-    from kit.stack.model import load_adapter, load_base_model
+    from kit.stack.adapter_in_use import load_adapter
+    from kit.stack.model import load_base_model
 
 
 def main(base: str, adapter: str, data: str) -> None:

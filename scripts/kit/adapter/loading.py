@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.adapter.portable import WEIGHTS, make_portable, outside_keys, read_portable
+from kit.adapter.portable import read_portable
+from kit.adapter.tensor_file import WEIGHTS
 from kit.data.chat_tokenizer import ChatTokenizer
-from kit.json_files import read_object
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.model.files import ModelFileError, find, read_json
@@ -125,15 +124,15 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
             f"{adapter}: holds no {WEIGHTS}, and other formats, which can run code when they are loaded, are not read; "
             "copy the adapter's complete folder, or save it as safetensors where it was made"
         )
+    portable = read_portable(adapter)
     platform = "cpu" if options.cpu else judge(probe()).platform
     settings, remarks = _as_loaded_here(run.settings, stack, platform, unquantised=options.unquantised)
     name = settings.model.model_name_or_path
     if options.adapter:
-        trained_on = _config_of(adapter).get("base_model_name_or_path")
+        trained_on = portable.config.get("base_model_name_or_path")
         if trained_on and trained_on != name:
             remarks.append(f"{adapter} was trained on {trained_on}, and is put on {name}")
-    if stack.name != "current" and outside_keys(_config_of(adapter)):
-        remarks += read_portable(adapter).remarks
+    remarks += portable.remarks
     try:
         tokenizer = ChatTokenizer.load(name, settings.model.revision, download=True)
         config = find(name, "config.json", settings.model.revision, download=True)
@@ -151,16 +150,6 @@ def _adapter_folder(folder: Path) -> Path:
         if (path / "adapter_config.json").exists():
             return path
     raise RunError(f"{folder}: holds no adapter_config.json; name an adapter's or a checkpoint's folder")
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
-    path = folder / "adapter_config.json"
-    try:
-        return read_object(path)
-    except OSError as exc:
-        raise RunError(f"{path}: cannot be read ({exc.strerror}); copy the adapter's complete folder") from exc
-    except ValueError as exc:
-        raise RunError(f"{path}: {exc}; copy the adapter's complete folder") from exc
 
 
 def _as_loaded_here(
@@ -193,26 +182,14 @@ def load(choice: Choice) -> Loaded:
     """Load base and adapter onto the platform's device.
 
     Raises:
-        RunError: The adapter does not load into this stack.
+        RunError: The adapter does not fit the base.
     """
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     with quiet_imports():
-        from kit.stack.model import load_adapter, load_base_model
+        from kit.stack.adapter_in_use import load_adapter
+        from kit.stack.model import load_base_model
 
-    base = load_base_model(choice.settings, choice.platform)
-    with _readable(choice) as folder:
-        model = load_adapter(base, folder)
+    model = load_adapter(load_base_model(choice.settings, choice.platform), choice.adapter)
     # Off while training, for gradient checkpointing; answers are several times faster with it.
     model.config.use_cache = True
     return Loaded(choice, model)
-
-
-@contextlib.contextmanager
-def _readable(choice: Choice) -> Iterator[Path]:
-    """Lend the adapter's folder, or where the older stack would not know its configuration, a copy that it does."""
-    if choice.stack.name == "current" or not outside_keys(_config_of(choice.adapter)):
-        yield choice.adapter
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        make_portable(choice.adapter, Path(folder) / "adapter")
-        yield Path(folder) / "adapter"

@@ -16,7 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kit.adapter.portable import WEIGHTS, read_portable
+from kit.adapter.portable import read_portable
+from kit.adapter.tensor_file import WEIGHTS, split_name
 from kit.model.files import ModelFileError, find, read_json
 from kit.records.history import RunError
 
@@ -115,24 +116,25 @@ def read_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
         RunError: It is not plain LoRA, or does not fit this base.
     """
     config = read_portable(folder).config
-    if config.get("bias", "none") != "none":
-        raise RunError(f"{folder}: trains biases ({config['bias']}); merge it with the peft that wrote it")
     halves: dict[str, dict[str, torch.Tensor]] = {}
     replaced: dict[str, torch.Tensor] = {}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - no mapping
-            module, found, half = name.removeprefix("base_model.model.").partition(".lora_")
-            if found:
-                halves.setdefault(f"{module}.weight", {})[half[0]] = file.get_tensor(name)
+            module, half = split_name(name)
+            if half:
+                halves.setdefault(f"{module}.weight", {})[half] = file.get_tensor(name)
             else:
                 replaced[module.replace(".base_layer.", ".")] = file.get_tensor(name)
-    pairs = {}
-    for target, pair in halves.items():
-        if set(pair) != {"A", "B"}:
-            raise RunError(f"{folder}: {target} has half of its weights; copy the adapter's complete folder")
-        pairs[target] = Pair(
-            pair["A"], pair["B"], _scaling(config, target, pair["A"].shape[0]), bool(config.get("fan_in_fan_out"))
+    alphas = config.get("alpha_pattern") or {}
+    pairs = {
+        target: Pair(
+            pair["A"],
+            pair["B"],
+            float(alphas.get(target.removesuffix(".weight"), config["lora_alpha"])) / pair["A"].shape[0],
+            bool(config.get("fan_in_fan_out")),
         )
+        for target, pair in halves.items()
+    }
     for target, shape in [
         *((target, tuple(pair.delta().shape)) for target, pair in pairs.items()),
         *((target, tuple(tensor.shape)) for target, tensor in replaced.items()),
@@ -143,22 +145,7 @@ def read_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
             raise RunError(
                 f"{folder}: is for a base with {target} of {shape}, which is {found_there}; name its own base"
             )
-    if not pairs and not replaced:
-        raise RunError(f"{folder}: holds no weights; copy the adapter's complete folder")
     return AdapterWeights(pairs, replaced)
-
-
-def _scaling(config: dict[str, Any], target: str, rank: int) -> float:
-    """Return alpha / r, each the module's own where the configuration has patterns, matched as peft matches them."""
-    import re
-
-    module = target.removesuffix(".weight")
-    alpha = config["lora_alpha"]
-    for pattern, own in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = own
-            break
-    return float(alpha) / rank
 
 
 def room_needed(base: BaseWeights, dtype: str) -> int:

@@ -1,26 +1,36 @@
-"""Adapters from elsewhere, made readable for every peft since 0.7.0, or refused where that would change what they do.
+"""Adapters, made readable for every peft since 0.7.0, or refused where that would change what they do.
+
+peft opens what an ``adapter_config.json`` asks for: it imports modules, unpickles other adapters, follows regular
+expressions for minutes. So none reaches it: each adapter is loaded from a private copy, whose configuration is written
+here from a list of fields and values that are known, checked against the weights the file holds.
 
 A newer peft writes fields an older one refuses to read. Most of them say how the adapter was begun or trained, and
-nothing about what it does now: they are left out, by name. One can be written in older words. The others change the
+nothing about what it does now: they are left out, by name. Some can be written in older words. The others change the
 result, and an adapter that uses one of them is refused. Imports neither torch nor peft.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.adapter.config_values import check_values, ends_in, plain_names
+from kit.adapter.tensor_file import CONFIG, WEIGHTS, adapted_ranks, adapter_file, read_header
 from kit.json_files import read_object
 from kit.records.history import RunError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-WEIGHTS = "adapter_model.safetensors"
-_LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
+    from kit.adapter.tensor_file import TensorInfo
+
+_AGAIN = "copy the adapter's complete folder"
 # The fields of peft 0.7.0's LoraConfig. ``kit.stack.model`` saves no others.
 KNOWN_IN_0_7 = frozenset(
     {
@@ -30,11 +40,13 @@ KNOWN_IN_0_7 = frozenset(
         "target_modules", "task_type",
     }
 )  # fmt: skip
-# What a trained adapter no longer needs: how it began, how it was trained, how it is run.
+# What a trained adapter no longer needs: how it began, how it was trained, how it is run, which code once wrapped it.
 _HISTORY = frozenset(
     {"peft_version", "eva_config", "runtime_config", "qalora_group_size", "ensure_weight_tying", "velora_config",
-     "megatron_config", "megatron_core"}
+     "megatron_config", "megatron_core", "auto_mapping", "loftq_config"}
 )  # fmt: skip
+# What chooses modules; the weights themselves say which ones.
+_CHOOSES = frozenset({"layers_to_transform", "layers_pattern"})
 # What the older peft has no code for; without it the same weights give other answers.
 _CHANGES_RESULT = {
     "use_dora": "DoRA rescales every weight by a learnt magnitude",
@@ -53,6 +65,7 @@ _CHANGES_RESULT = {
 }
 # Ways to begin an adapter that leave the base alone. The others take a part out of the base's own weights.
 _HARMLESS_BEGINNINGS = frozenset({"gaussian", "eva", "orthogonal"})
+_WRITTEN_BY_ALL = {"megatron_core": "megatron.core"}  # peft 0.7's default, in every adapter of its
 
 
 @dataclass(frozen=True)
@@ -83,23 +96,29 @@ def outside_keys(config: dict[str, Any]) -> list[str]:
     return sorted(set(config) - KNOWN_IN_0_7)
 
 
-def portable_config(config: dict[str, Any], modules: frozenset[str], place: str = "the adapter") -> Portable:
+def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], place: str = "the adapter") -> Portable:
     """Say the same in peft 0.7.0's words.
 
     Args:
         config: ``adapter_config.json``, as any peft wrote it.
-        modules: Full names of the modules the weights are for, as in ``model.layers.0.self_attn.q_proj``.
+        weights: What the file of weights holds, by the tensors' names.
         place: What the messages begin with.
 
     Raises:
-        RunError: A field that peft 0.7.0 does not have changes what the adapter does, or is not known here.
+        RunError: A field or a value is not known here, changes what the adapter does in peft 0.7.0, or does not fit the
+            weights.
     """
     if config.get("peft_type") != "LORA":
         raise RunError(f"{place}: its peft_type is {config.get('peft_type')!r}; only LORA adapters can be used here")
-    _check_types(config, place)
+    check_values(config, place)
     _refuse_what_changes_the_result(config, place)
-    kept = {key: value for key, value in sorted(config.items()) if key in KNOWN_IN_0_7 - _HISTORY}
-    left_out = [key for key in (*outside_keys(config), "megatron_config") if config.get(key)]
+    ranks = adapted_ranks(weights, plain_names(config, "modules_to_save", place), place)
+    kept = {key: value for key, value in sorted(config.items()) if key in KNOWN_IN_0_7 - _HISTORY - _CHOOSES}
+    left_out = [
+        key
+        for key in (*outside_keys(config), *sorted(_HISTORY & KNOWN_IN_0_7))
+        if config.get(key) and config[key] != _WRITTEN_BY_ALL.get(key)
+    ]
     rewritten = []
 
     beginning = kept.get("init_lora_weights", True)
@@ -118,32 +137,43 @@ def portable_config(config: dict[str, Any], modules: frozenset[str], place: str 
         kept["lora_alpha"] = config["lora_alpha"] * math.sqrt(config["r"])
         left_out.remove("use_rslora")
         rewritten.append(f"use_rslora as lora_alpha {config['lora_alpha']} x sqrt({config['r']}): the same scaling")
-    if config.get("exclude_modules") or config.get("target_modules") == "all-linear":
-        kept["target_modules"] = sorted(modules)
+    kept |= _patterns(config, ranks, place)
+    targets = config["target_modules"]
+    if isinstance(targets, str) or any(config.get(key) for key in ("exclude_modules", *_CHOOSES)):
+        kept["target_modules"] = sorted(ranks)
         left_out = [key for key in left_out if key != "exclude_modules"]
-        rewritten.append(f"target_modules as the names of the {len(modules)} modules that have weights")
-    if isinstance(kept.get("target_modules"), list):
-        kept["target_modules"] = sorted(kept["target_modules"])
+        rewritten.append(f"target_modules as the names of the {len(ranks)} modules that have weights")
+    else:
+        names = plain_names(config, "target_modules", place)
+        stray = next((module for module in sorted(ranks) if not any(ends_in(module, name) for name in names)), None)
+        if stray:
+            raise RunError(f"{place}: holds weights for {stray}, which its target_modules do not name; {_AGAIN}")
+        kept["target_modules"] = sorted(names)
     return Portable(kept, tuple(left_out), tuple(rewritten))
 
 
-def _check_types(config: dict[str, Any], place: str) -> None:
-    allowed: dict[str, tuple[type, ...]] = {
-        "r": (int,),
-        "lora_alpha": (int, float),
-        "target_modules": (list, str),
-        "rank_pattern": (dict, type(None)),
-        "alpha_pattern": (dict, type(None)),
-    }
-    for key, types in allowed.items():
-        if not isinstance(config.get(key, {}), types) or (key == "r" and config[key] < 1):
-            raise RunError(f"{place}: {key} is {config.get(key)!r}; copy the adapter's complete folder")
-    targets = config["target_modules"]
-    if isinstance(targets, list) and not all(isinstance(name, str) for name in targets):
-        raise RunError(f"{place}: target_modules holds something else than names; copy the adapter's complete folder")
-    beginning = config.get("init_lora_weights", True)
-    if not isinstance(beginning, (bool, str, type(None))):
-        raise RunError(f"{place}: init_lora_weights is {beginning!r}; copy the adapter's complete folder")
+def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> dict[str, Any]:
+    """Return both patterns by the modules' full names, which no peft takes for more; the weights say the ranks."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
+        own = {}
+        for module in sorted(ranks):
+            # peft takes the first that fits.
+            name = next((name for name in config.get(key) or {} if _means(name, module)), None)
+            if name is not None:
+                own[module] = config[key][name]
+        if key == "rank_pattern":
+            wrong = next((module for module, rank in ranks.items() if rank != own.get(module, config[value])), None)
+            if wrong:
+                named = own.get(wrong, config[value])
+                raise RunError(f"{place}: names rank {named} for {wrong}, whose weights have {ranks[wrong]}; {_AGAIN}")
+        found[key] = own
+    return {key: own for key, own in found.items() if key in config}
+
+
+def _means(name: str, module: str) -> bool:
+    # With ^ a pattern is the whole name.
+    return module == name[1:] if name.startswith("^") else ends_in(module, name)
 
 
 def _refuse_what_changes_the_result(config: dict[str, Any], place: str) -> None:
@@ -154,60 +184,20 @@ def _refuse_what_changes_the_result(config: dict[str, Any], place: str) -> None:
             raise RunError(f"{place}: {key} is set, which the kit does not know; use it with the peft that wrote it")
 
 
-def adapted_modules(names: list[str], place: str) -> frozenset[str]:
-    """Name the modules a file of adapter weights is for.
-
-    Raises:
-        RunError: A tensor is neither half of a LoRA pair nor a module that was trained whole.
-    """
-    modules, others = set(), []
-    for name in names:
-        module, found, _ = name.removeprefix("base_model.model.").partition(".lora_")
-        if found and name.endswith((".lora_A.weight", ".lora_B.weight")):
-            modules.add(module)
-        elif found:
-            others.append(name)
-    if others:
-        raise RunError(
-            f"{place}: holds {others[0]}, which is no part of plain LoRA; use it with the peft that wrote it"
-        )
-    return frozenset(modules)
-
-
-def tensor_names(path: Path) -> list[str]:
-    """List the tensors of a safetensors file from its header.
-
-    Raises:
-        RunError: It is none.
-    """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < _LONGEST_HEADER else None
-    except OSError as exc:
-        raise RunError(f"{path}: cannot be read ({exc.strerror}); weights are read as safetensors only") from exc
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise RunError(f"{path}: is not safetensors; copy the adapter's complete folder")
-    return sorted(name for name in header if name != "__metadata__")
-
-
 def read_portable(folder: Path) -> Portable:
     """Read an adapter's folder and say its configuration in peft 0.7.0's words.
 
     Raises:
         RunError: It cannot be read, or cannot be said.
     """
-    path = folder / "adapter_config.json"
+    path, weights = adapter_file(folder, CONFIG), adapter_file(folder, WEIGHTS)
     try:
         config = read_object(path)
     except OSError as exc:
         raise RunError(f"{path}: cannot be read ({exc.strerror}); name an adapter's folder") from exc
     except ValueError as exc:
-        raise RunError(f"{path}: {exc}; copy the adapter's complete folder") from exc
-    modules = adapted_modules(tensor_names(folder / WEIGHTS), str(folder / WEIGHTS))
-    return portable_config(config, modules, str(path))
+        raise RunError(f"{path}: {exc}; {_AGAIN}") from exc
+    return portable_config(config, read_header(weights), str(path))
 
 
 def make_portable(folder: Path, copy: Path) -> Portable:
@@ -220,5 +210,18 @@ def make_portable(folder: Path, copy: Path) -> Portable:
     portable = read_portable(folder)
     copy.mkdir(parents=True)
     shutil.copyfile(folder / WEIGHTS, copy / WEIGHTS)
-    (copy / "adapter_config.json").write_text(json.dumps(portable.config, indent=2) + "\n", encoding="utf-8")
+    (copy / CONFIG).write_text(json.dumps(portable.config, indent=2) + "\n", encoding="utf-8")
     return portable
+
+
+@contextlib.contextmanager
+def private_copy(folder: Path) -> Iterator[Path]:
+    """Lend a copy of an adapter with nothing in it but the weights and a configuration that was written here.
+
+    Raises:
+        RunError: See ``read_portable``.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "adapter"
+        make_portable(folder, copy)
+        yield copy

@@ -30,6 +30,10 @@ _STALLED = (
     "look where it stands in stalled.txt (a disk, a folder on the network, the GPU's driver); training.stall_timeout=… "
     "waits longer, training.on_stall=warn goes on waiting"
 )
+_LOST = (
+    "the last checkpoint holds what was trained; train another base, or lora.target_modules that are plain linear "
+    "layers, and please report it: it is a bug"
+)
 _TAMER = (
     "look at those rows (all are in run.json under bad_losses); lower training.learning_rate, which "
     "--allow-changed training.learning_rate lets a resumed run do; training.on_bad_loss=warn goes on regardless"
@@ -47,6 +51,21 @@ class RehearsalError(Exception):
             f"step: {gigabytes(refusal.reached_bytes)} in use and asked for, and the device had "
             f"{gigabytes(refusal.room_bytes)}"
         )
+
+
+class SavedAdapterError(Exception):
+    """What was saved as the adapter is not what was trained."""
+
+    def __init__(self, difference: str) -> None:
+        """Say where they differ, in one sentence."""
+        super().__init__(f"the saved adapter is not the trained one: {difference}; it was not kept")
+
+
+_NAMED: dict[type[Exception], tuple[str, str]] = {
+    BadLossError: ("run.bad_loss", _TAMER),
+    StalledError: ("run.stalled", _STALLED),
+    SavedAdapterError: ("run.adapter_lost", _LOST),
+}
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
@@ -69,10 +88,9 @@ def explain(exc: BaseException, job: Job | None = None) -> Finding | None:  # no
         return error("run.model", *found_and_fix(exc))
     if is_out_of_memory(exc):
         return error("run.out_of_memory", f"out of memory: {_first_line(text) or 'the system refused'}", _SMALLER)
-    if isinstance(exc, BadLossError):
-        return error("run.bad_loss", _first_line(text), _TAMER)
-    if isinstance(exc, StalledError):
-        return error("run.stalled", _first_line(text), _STALLED)
+    for kind, (name, fix) in _NAMED.items():
+        if isinstance(exc, kind):
+            return error(name, _first_line(text), fix)
     if isinstance(exc, OSError) or "no space left on device" in lowered:
         return _of_a_file(exc)
     if "loss is" in lowered and "nan" in lowered:

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from kit.data.chat_tokenizer import ChatTokenizer
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from kit.config.settings import Settings
 
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _REPORT = "please report this: the check of its files passed"
 _SPECIAL_TOKENS = frozenset({"bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token"})
 # peft 0.7.0's LoraConfig: what every peft since then reads. Newer fields are left out of what is saved.
@@ -134,17 +133,6 @@ def attach_adapter(model: Any, settings: Settings) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
-
-
-def load_adapter(model: Any, folder: Path) -> Any:
-    """Put a trained adapter on a base model, for use.
-
-    Raises:
-        FileNotFoundError: Its weights are not safetensors; peft would unpickle others, and a pickle can run code.
-    """
-    if not (folder / _ADAPTER_WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder}: holds no {_ADAPTER_WEIGHTS}, and nothing else is read")
-    return PeftModel.from_pretrained(model, str(folder)).eval()
 
 
 def save_adapter(model: Any, folder: Path) -> list[str]:

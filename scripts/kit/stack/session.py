@@ -15,6 +15,8 @@ from kit.data.dataset import file_sha256
 from kit.durable import fsync_file, fsync_folder
 from kit.model.base import TOKENIZER_FILES, find_base
 from kit.run.adapter_card import render_card
+from kit.run.failures import SavedAdapterError
+from kit.stack.adapter_in_use import check_loads_back
 from kit.stack.model import save_adapter
 
 if TYPE_CHECKING:
@@ -65,10 +67,14 @@ def adapter_sha256(model: Any) -> str:
 def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     """Write ``adapter/``: weights, portable configuration, the base's tokenizer files, the model card.
 
-    Written aside, flushed and renamed, so that an ``adapter/`` that is there is whole.
+    Written aside, loaded back and compared, flushed and renamed, so that an ``adapter/`` that is there is whole and
+    holds what was trained.
 
     Returns:
         Adapter fields that were left out (see ``save_adapter``), and each file's SHA-256.
+
+    Raises:
+        SavedAdapterError: What was saved loads as something else; nothing is left of it.
     """
     folder = settings.run_directory / "adapter"
     aside = settings.run_directory / ".adapter.partial"
@@ -76,6 +82,11 @@ def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[l
     for leftover in (aside, before):
         shutil.rmtree(leftover, ignore_errors=True)
     left_out = save_adapter(model, aside)
+    try:
+        check_loads_back(model, aside)
+    except SavedAdapterError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     base = find_base(settings.model.model_name_or_path, settings.model.revision, download=False)
     for name in TOKENIZER_FILES:
         if name in base.small:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from adapter_files import write_adapter
 from kit.adapter.loading import Choice, add_run_arguments, choose, load
 from kit.records.history import RunError
 from kit.stack import Stack, installed_stack
@@ -31,13 +32,11 @@ def base(chat_folder: ChatFolder) -> Path:
 
 @pytest.fixture
 def run(base: Path, tmp_path: Path) -> Path:
-    """A run as far as its folder tells it; there are no weights."""
+    """A run as far as its folder tells it; its base has no weights."""
     from adapter_run import run_settings
 
     settings = run_settings(base, tmp_path)
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter/adapter_config.json").write_text("{}", encoding="utf-8")
-    (tmp_path / "adapter/adapter_model.safetensors").touch()
+    write_adapter(tmp_path / "adapter")
     _write(tmp_path, settings.as_mapping())
     return tmp_path
 
@@ -84,10 +83,7 @@ def test_attention_that_is_not_here_is_replaced_and_said(run: Path, attention: s
 
 
 def test_a_checkpoint_can_take_the_adapters_place(run: Path) -> None:
-    checkpoint = run / "checkpoints" / "checkpoint-100"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere"}', encoding="utf-8")
-    (checkpoint / "adapter_model.safetensors").touch()
+    checkpoint = write_adapter(run / "checkpoints/checkpoint-100", base_model_name_or_path="elsewhere")
     choice = _choose(run, "--adapter", str(checkpoint))
     assert choice.adapter == checkpoint
     assert not choice.is_the_runs_own
@@ -110,7 +106,7 @@ class RunsCode:
 
 
 def test_an_adapter_in_a_format_that_can_run_code_is_refused_unread(run: Path, tmp_path: Path) -> None:
-    from kit.stack.model import load_adapter
+    from kit.stack.adapter_in_use import load_adapter
 
     adapter = run / "adapter"
     (adapter / "adapter_model.safetensors").unlink()
@@ -119,7 +115,7 @@ def test_an_adapter_in_a_format_that_can_run_code_is_refused_unread(run: Path, t
         _choose(run)
     with pytest.raises(RunError, match=r"holds no adapter_model\.safetensors"):
         _choose(run, "--adapter", str(adapter))
-    with pytest.raises(FileNotFoundError, match="nothing else is read"):
+    with pytest.raises(RunError, match=r"adapter_model\.safetensors: cannot be read"):
         load_adapter(None, adapter)
     assert not (tmp_path / "it-ran").exists()
 

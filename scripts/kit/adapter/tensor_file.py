@@ -1,0 +1,173 @@
+"""An adapter's files, looked at before any library opens them: where they are, and what the weights' header says.
+
+Two files are an adapter: its configuration and its weights as safetensors. Nothing else in its folder is ever read, a
+pickle beside them included. Imports neither torch nor safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kit.adapter.config_values import ends_in, is_plain
+from kit.records.history import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_AGAIN = "copy the adapter's complete folder"
+_LARGEST_CONFIG = 8 * 1024**2  # bytes; one that names every module of a large model has some 50 kB
+_LARGEST_HEADER = 16 * 1024**2  # bytes; an adapter of a thousand modules has some 200 kB
+_MOST = 2**48  # elements or bytes
+_MOST_SIDES = 8
+_PREFIX = "base_model.model."  # peft's, before the base's own name
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says of one tensor: its type as the format names it, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def adapter_file(folder: Path, name: str) -> Path:
+    """Return the path of one of an adapter's two files.
+
+    Raises:
+        RunError: It is not there, is no plain file, or is a link out of the folder.
+    """
+    path = folder / name
+    try:
+        kind, size = path.stat().st_mode, path.stat().st_size
+        inside, target = folder.resolve(), path.resolve()
+    except OSError as exc:
+        raise RunError(f"{path}: cannot be read ({exc.strerror}); {_AGAIN}, weights as safetensors") from exc
+    except RuntimeError as exc:  # links in a circle
+        raise RunError(f"{path}: is a link to itself; {_AGAIN}") from exc
+    # The hub's cache keeps the files themselves beside the snapshots that name them.
+    blobs = inside.parent.parent / "blobs" if inside.parent.name == "snapshots" else inside
+    if not (target.is_relative_to(inside) or target.is_relative_to(blobs)):
+        raise RunError(f"{path}: is a link out of its folder, to {target}; put the file itself there")
+    if not stat.S_ISREG(kind):
+        raise RunError(f"{path}: is no file; {_AGAIN}")
+    if name == CONFIG and size > _LARGEST_CONFIG:
+        raise RunError(f"{path}: has {size:,} bytes, and a configuration has a few thousand; {_AGAIN}")
+    return path
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Read what a safetensors file says it holds, and check that it can hold it.
+
+    Raises:
+        RunError: It is no whole safetensors file, or holds something else than floating-point numbers.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = _parsed(file.read(length)) if length <= min(_LARGEST_HEADER, size - 8) else None
+    except OSError as exc:
+        raise RunError(f"{path}: cannot be read ({exc.strerror}); weights are read as safetensors only") from exc
+    if header is None:
+        raise RunError(f"{path}: is not safetensors; {_AGAIN}")
+    header.pop("__metadata__", None)
+    tensors, spans = {}, []
+    for name, entry in sorted(header.items()):
+        info, begin, end = _tensor(entry)
+        if info is None:
+            raise RunError(f"{path}: {name} is described in no way the format knows; {_AGAIN}")
+        if info.dtype not in _ITEM_BYTES:
+            raise RunError(f"{path}: {name} is of type {info.dtype}, and an adapter's weights are floats; {_AGAIN}")
+        if end - begin != math.prod(info.shape) * _ITEM_BYTES[info.dtype]:
+            raise RunError(f"{path}: {name} has another size than its shape {info.shape}; {_AGAIN}")
+        tensors[name] = info
+        spans.append((begin, end))
+    spans.sort()
+    ends = [0, *(end for _, end in spans)]
+    if (
+        any(begin != before for (begin, _), before in zip(spans, ends[:-1], strict=True))
+        or 8 + length + ends[-1] != size
+    ):
+        raise RunError(f"{path}: its tensors do not fill it, side by side; {_AGAIN}")
+    return tensors
+
+
+def split_name(tensor: str) -> tuple[str, str]:
+    """Split a tensor's name into its module, as the base calls it, and what it is there: ``A``, ``B`` or ``""``."""
+    module, found, half = tensor.removeprefix(_PREFIX).partition(".lora_")
+    return module, half.removesuffix(".weight") if found else ""
+
+
+def adapted_ranks(weights: Mapping[str, TensorInfo], saved_whole: list[str], place: str) -> dict[str, int]:
+    """Return the rank of each module that a file of weights adapts, by the module's full name.
+
+    Args:
+        weights: What the file holds.
+        saved_whole: ``modules_to_save``: modules that were trained whole.
+        place: What the messages begin with.
+
+    Raises:
+        RunError: A tensor is neither half of a LoRA pair nor of a module that was trained whole, or halves do not fit.
+    """
+    halves: dict[str, dict[str, tuple[int, ...]]] = {}
+    others = []
+    for name, info in weights.items():
+        module, half = split_name(name)
+        is_peft_s = name.startswith(_PREFIX)
+        if is_peft_s and half in {"A", "B"} and len(info.shape) == 2 and is_plain(module):  # noqa: PLR2004 - a matrix
+            halves.setdefault(module, {})[half] = info.shape
+        elif half or not is_peft_s:
+            raise RunError(f"{place}: holds {name}, which is no part of plain LoRA; use it with the peft that wrote it")
+        else:
+            others.append(module)
+    for module, pair in halves.items():
+        if set(pair) != {"A", "B"}:
+            raise RunError(f"{place}: {module} has half of its weights; {_AGAIN}")
+        if pair["A"][0] != pair["B"][1]:
+            raise RunError(f"{place}: the halves of {module}, {pair['A']} and {pair['B']}, do not fit; {_AGAIN}")
+    for name in others:
+        module = name.rpartition(".")[0]
+        if not any(ends_in(module, saved) for saved in saved_whole) and not _is_copied(module, halves):
+            raise RunError(f"{place}: holds {name}, which nothing in its configuration asks for; {_AGAIN}")
+    if not halves and not others:
+        raise RunError(f"{place}: holds no weights; {_AGAIN}")
+    return {module: pair["A"][0] for module, pair in halves.items()}
+
+
+def _is_copied(module: str, halves: Mapping[str, Any]) -> bool:
+    """Tell whether a module is an adapted embedding's or head's base, whose weights peft saves beside the adapter's."""
+    adapted, found, rest = module.partition(".base_layer")
+    return bool(found) and not rest and adapted in halves and adapted.endswith(("embed_tokens", "lm_head"))
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a name stands twice")
+        return dict(pairs)
+
+    try:
+        header = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        return None
+    return header if isinstance(header, dict) else None
+
+
+def _tensor(entry: Any) -> tuple[TensorInfo | None, int, int]:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        return None, 0, 0
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not (isinstance(dtype, str) and isinstance(shape, list) and isinstance(offsets, list)):
+        return None, 0, 0
+    if len(offsets) != 2 or len(shape) > _MOST_SIDES:  # noqa: PLR2004 - begin and end
+        return None, 0, 0
+    if any(type(size) is not int or not 0 <= size < _MOST for size in (*shape, *offsets)):
+        return None, 0, 0
+    return TensorInfo(dtype, tuple(shape)), offsets[0], offsets[1]
