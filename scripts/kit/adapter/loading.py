@@ -13,7 +13,10 @@ from kit.adapter.tensor_file import WEIGHTS
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.model.files import ModelFileError, find, read_json
+from kit.model.families import completed
+from kit.model.files import ModelFileError
+from kit.model.judge import require_whole
+from kit.model.shape import shape_in
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import NEWEST, Run, RunError, find_run, read_run
 
@@ -134,13 +137,11 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
             remarks.append(f"{adapter} was trained on {trained_on}, and is put on {name}")
     remarks += portable.remarks
     try:
+        base = require_whole(name, settings.model.revision, stack.name, download=True)
         tokenizer = ChatTokenizer.load(name, settings.model.revision, download=True)
-        config = find(name, "config.json", settings.model.revision, download=True)
-        context_length = read_json(config).get("max_position_embeddings")
     except ModelFileError as exc:
         raise RunError(str(exc)) from exc
-    if not isinstance(context_length, int):
-        raise RunError(f"{config}: names no max_position_embeddings; use a Llama-like base")
+    context_length = shape_in(completed(base.config)).max_position_embeddings
     return Choice(run, adapter, settings, platform, stack, tokenizer, context_length, tuple(remarks))
 
 

@@ -6,13 +6,14 @@ pickle beside them included. Imports neither torch nor safetensors.
 
 from __future__ import annotations
 
-import json
-import math
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.adapter.config_values import ends_in, is_plain
+from kit.model import safetensors_header
+from kit.model.files import ModelFileError
+from kit.model.safetensors_header import FLOATS
 from kit.records.history import RunError
 
 if TYPE_CHECKING:
@@ -22,11 +23,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _AGAIN = "copy the adapter's complete folder"
 _LARGEST_CONFIG = 8 * 1024**2  # bytes; one that names every module of a large model has some 50 kB
-_LARGEST_HEADER = 16 * 1024**2  # bytes; an adapter of a thousand modules has some 200 kB
-_MOST = 2**48  # elements or bytes
-_MOST_SIDES = 8
 _PREFIX = "base_model.model."  # peft's, before the base's own name
-_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True)
@@ -69,34 +66,13 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         RunError: It is no whole safetensors file, or holds something else than floating-point numbers.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = _parsed(file.read(length)) if length <= min(_LARGEST_HEADER, size - 8) else None
-    except OSError as exc:
-        raise RunError(f"{path}: cannot be read ({exc.strerror}); weights are read as safetensors only") from exc
-    if header is None:
-        raise RunError(f"{path}: is not safetensors; {_AGAIN}")
-    header.pop("__metadata__", None)
-    tensors, spans = {}, []
-    for name, entry in sorted(header.items()):
-        info, begin, end = _tensor(entry)
-        if info is None:
-            raise RunError(f"{path}: {name} is described in no way the format knows; {_AGAIN}")
-        if info.dtype not in _ITEM_BYTES:
-            raise RunError(f"{path}: {name} is of type {info.dtype}, and an adapter's weights are floats; {_AGAIN}")
-        if end - begin != math.prod(info.shape) * _ITEM_BYTES[info.dtype]:
-            raise RunError(f"{path}: {name} has another size than its shape {info.shape}; {_AGAIN}")
-        tensors[name] = info
-        spans.append((begin, end))
-    spans.sort()
-    ends = [0, *(end for _, end in spans)]
-    if (
-        any(begin != before for (begin, _), before in zip(spans, ends[:-1], strict=True))
-        or 8 + length + ends[-1] != size
-    ):
-        raise RunError(f"{path}: its tensors do not fill it, side by side; {_AGAIN}")
-    return tensors
+        tensors = safetensors_header.read_header(path).tensors
+    except ModelFileError as exc:
+        raise RunError(str(exc)) from exc
+    for name, tensor in sorted(tensors.items()):
+        if tensor.dtype not in FLOATS:
+            raise RunError(f"{path}: {name} is of type {tensor.dtype}, and an adapter's weights are floats; {_AGAIN}")
+    return {name: TensorInfo(tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())}
 
 
 def split_name(tensor: str) -> tuple[str, str]:
@@ -145,29 +121,3 @@ def _is_copied(module: str, halves: Mapping[str, Any]) -> bool:
     """Tell whether a module is an adapted embedding's or head's base, whose weights peft saves beside the adapter's."""
     adapted, found, rest = module.partition(".base_layer")
     return bool(found) and not rest and adapted in halves and adapted.endswith(("embed_tokens", "lm_head"))
-
-
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) < len(pairs):
-            raise ValueError("a name stands twice")
-        return dict(pairs)
-
-    try:
-        header = json.loads(text, object_pairs_hook=once)
-    except (ValueError, RecursionError):
-        return None
-    return header if isinstance(header, dict) else None
-
-
-def _tensor(entry: Any) -> tuple[TensorInfo | None, int, int]:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        return None, 0, 0
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not (isinstance(dtype, str) and isinstance(shape, list) and isinstance(offsets, list)):
-        return None, 0, 0
-    if len(offsets) != 2 or len(shape) > _MOST_SIDES:  # noqa: PLR2004 - begin and end
-        return None, 0, 0
-    if any(type(size) is not int or not 0 <= size < _MOST for size in (*shape, *offsets)):
-        return None, 0, 0
-    return TensorInfo(dtype, tuple(shape)), offsets[0], offsets[1]

@@ -68,7 +68,7 @@ def read_header(path: Path) -> Header:
             length = int.from_bytes(file.read(8), "little")
             if not 1 < length <= min(_LONGEST_HEADER, size - 8):
                 raise _broken(path, "its first bytes are no header's length")
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), object_pairs_hook=_once)
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be read ({exc.strerror}); give this user the right to read it") from exc
     except (ValueError, RecursionError) as exc:
@@ -86,6 +86,12 @@ def read_header(path: Path) -> Header:
     metadata = header.get(_METADATA)
     said = metadata.get("format") if isinstance(metadata, dict) else None
     return Header(tensors, said if isinstance(said, str) else "")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name stands twice")
+    return dict(pairs)
 
 
 def _tensor(path: Path, name: str, said: Any, data: int) -> TensorHeader:

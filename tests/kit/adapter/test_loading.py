@@ -13,6 +13,7 @@ from adapter_files import write_adapter
 from kit.adapter.loading import Choice, add_run_arguments, choose, load
 from kit.records.history import RunError
 from kit.stack import Stack, installed_stack
+from small_base import write_base
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +27,7 @@ CURRENT = Stack("current", {"torch": "2.10.0", "transformers": "5.23.0"})
 @pytest.fixture(scope="module")
 def base(chat_folder: ChatFolder) -> Path:
     folder = chat_folder()
-    (folder / "config.json").write_text('{"model_type": "mistral", "max_position_embeddings": 512}', encoding="utf-8")
-    return folder
+    return write_base(folder, max_position_embeddings=512)
 
 
 @pytest.fixture

@@ -78,6 +78,14 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path, header: obj
         read_header(path)
 
 
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    entry = json.dumps({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]})
+    text = f'{{"a": {entry}, "a": {entry}}}'.encode()
+    (tmp_path / "x").write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 4)
+    with pytest.raises(ModelFileError, match="is not whole safetensors"):
+        read_header(tmp_path / "x")
+
+
 def test_what_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     for content in (b"", b"PK\x03\x04pickled", b"\xff" * 64, (3).to_bytes(8, "little") + b"[[[", b"\0" * 100):
