@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from kit.adapter.as_trained import compare_with_training, elsewhere
 from kit.adapter.endings import carry_out
 from kit.adapter.evaluation import Evaluation, Side, show
 from kit.adapter.harness import HarnessTasks, require_harness, run_tasks
@@ -142,7 +143,7 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path) -> int:
         print(json.dumps(evaluation.as_mapping(), indent=2, ensure_ascii=False))
         return 0
     show(evaluation, sys.stdout, samples=options.samples)
-    _compare_with_training(evaluation)
+    compare_with_training(evaluation)
     verdict, colour = evaluation.verdict
     print(
         f"{paint(verdict, colour, 'bold', stream=sys.stdout)}\nwritten: {out}\nnext: make chat RUN={choice.run.folder}"
@@ -183,6 +184,7 @@ def _measure(
     options: argparse.Namespace, loaded: Loaded, file: EncodedFile, asked: Sequence[Question], max_new_tokens: int
 ) -> Evaluation:
     from kit.adapter.answers import answer
+    from kit.adapter.rounding import loss_rounding
     from kit.adapter.scores import row_losses, score_answers
 
     batch_size = options.batch_size or loaded.choice.settings.training.per_device_eval_batch_size
@@ -216,7 +218,10 @@ def _measure(
         for adapter, side in sides.items():
             say(f"lm-evaluation-harness on the {'adapter' if adapter else 'base'}: {', '.join(tasks.names)} …", "dim")
             side.tasks.update(run_tasks(loaded, tasks, adapter=adapter, batch_size=batch_size))
-    return Evaluation(_facts(loaded.choice, file, max_new_tokens, tasks), tuple(asked), sides[False], sides[True])
+    facts = _facts(loaded.choice, file, max_new_tokens, tasks)
+    facts["elsewhere"] = elsewhere(loaded.choice)
+    facts["loss_rounding"] = loss_rounding(loaded.model, sides[True].losses, loaded.choice.settings)
+    return Evaluation(facts, tuple(asked), sides[False], sides[True])
 
 
 def _facts(choice: Choice, file: EncodedFile, max_new_tokens: int, tasks: HarnessTasks | None) -> dict[str, Any]:
@@ -248,18 +253,6 @@ def _default_out(options: argparse.Namespace, choice: Choice, path: Path) -> Pat
     if not choice.is_the_runs_own:
         parts.append(choice.adapter.name)
     return choice.run.folder / f"{'-'.join(parts)}.json"
-
-
-def _compare_with_training(evaluation: Evaluation) -> None:
-    recorded = evaluation.facts["run_eval_loss"]
-    if recorded is None:
-        return
-    measured = evaluation.adapter.losses.mean
-    if abs(measured - recorded) <= 0.01 * recorded + 1e-4:
-        say(f"the run's own last evaluation was {recorded:.4f}: the same", "dim")
-    else:
-        why = "; ".join(evaluation.facts["remarks"]) or "another machine or stack rounds differently, or a file changed"
-        say(f"note: the run's own last evaluation was {recorded:.4f}, this one is {measured:.4f}: {why}", "yellow")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ Run as:
     python scripts/merge.py demo --adapter outputs/demo/checkpoints/checkpoint-200 --out models/demo-200
 
 Writes into RUN/merged unless told otherwise: the weights shard by shard in bfloat16, the base's own tokenizer files, a
-model card, merge.json. Then the merged model is loaded and its logits are compared with those of base + adapter on rows
-of the validation set; a model that fails is not kept.
+model card, merge.json. Then each value is compared with the base's and what peft adds, and the logits with those of
+base + adapter on rows of the validation set; a model that fails is not kept.
 Exit codes: 0 merged, 1 no room, or the comparison failed, 2 wrong use, 130 stopped; nothing is left half-written.
 """
 
@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from kit.adapter.endings import carry_out
-from kit.adapter.loading import Choice, add_run_arguments, choose, load
+from kit.adapter.loading import Choice, add_run_arguments, choose
 from kit.adapter.merged_card import render_merged_card
 from kit.adapter.tensor_file import WEIGHTS
 from kit.command import command_parser
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.adapter.comparison import Comparison
-    from kit.adapter.merging import AdapterWeights, BaseWeights
+    from kit.adapter.merge_check import Checked
+    from kit.adapter.merging import AdapterWeights
     from kit.data.encoding import EncodedRow
 
 SCHEMA_VERSION = 1
@@ -93,6 +93,7 @@ def _place(options: argparse.Namespace, choice: Choice) -> Path:
 
 def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
     with quiet_imports():
+        from kit.adapter.merge_check import check_merged, say_checked
         from kit.adapter.merging import copy_the_rest, find_base, read_adapter, room_needed, write_merged
 
     model = choice.settings.model
@@ -122,13 +123,15 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
             total=size, unit="B", unit_scale=True, desc="merging", leave=False, disable=not sys.stderr.isatty()
         ) as bar:
             write_merged(base, adapter, aside, options.dtype, bar.update)
-        comparison = _compare(choice, base, aside, options.dtype, rows) if rows else None
-        if comparison and not comparison.is_close:
-            say("error: the merged model answers differently from base + adapter, and was not kept", "red", "bold")
+        checked = check_merged(choice, base, aside, options.dtype, rows) if rows else None
+        if checked:
+            say_checked(checked, choice, options.dtype)
+        if checked and not checked.is_right:
+            say("error: the merged model is not base + adapter, and was not kept", "red", "bold")
             say("  fix: try --dtype float32; where that fails too, please report it: it is a bug")
             return 1
-        (aside / "README.md").write_text(render_merged_card(choice, options.dtype, comparison), encoding="utf-8")
-        write_json(aside / _STAMP, _facts(choice, options.dtype, adapter, comparison))
+        (aside / "README.md").write_text(render_merged_card(choice, options.dtype, checked), encoding="utf-8")
+        write_json(aside / _STAMP, _facts(choice, options.dtype, adapter, checked))
         _put_in_place(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -153,57 +156,7 @@ def _rows(options: argparse.Namespace, choice: Choice) -> list[EncodedRow]:
     return list(rows)
 
 
-def _compare(choice: Choice, base: BaseWeights, merged: Path, dtype: str, rows: Sequence[EncodedRow]) -> Comparison:
-    import torch
-
-    from kit.adapter.comparison import compare, logits_of, tolerance
-    from kit.stack.model import load_base_model
-
-    # In the type that people will use it in, but for float16 on a CPU, which the older torch cannot multiply.
-    computed = "float32" if (dtype, choice.platform) == ("float16", "cpu") else dtype
-    settings = choice.settings
-    as_written = replace(
-        settings,
-        model=replace(settings.model, torch_dtype=computed),
-        training=replace(settings.training, bf16=False, fp16=False),
-    )
-    say(f"comparing on {len(rows)} rows: base, base + adapter, merged …", "dim")
-    loaded = load(replace(choice, settings=as_written))
-    with loaded.speaking(adapter=False) as model:
-        without = logits_of(model, rows)
-    with loaded.speaking(adapter=True) as model:
-        before = logits_of(model, rows)
-    del loaded, model  # two 7B models would not fit into a Mac
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    there = replace(as_written, model=replace(as_written.model, model_name_or_path=str(merged), revision=None))
-    after = logits_of(load_base_model(there, choice.platform), rows)
-    found = compare(without, before, after, rows, tolerance(dtype, base.shapes.values()))
-    _say_comparison(found, choice)
-    return found
-
-
-def _say_comparison(found: Comparison, choice: Choice) -> None:
-    print(
-        f"logits of {found.positions:,} tokens: merging changes them by {_part(found.difference)} of their size "
-        f"(rounding explains up to {_part(found.tolerance)}), the adapter by {_part(found.adapter_effect)}"
-    )
-    print(f"the likeliest token is the same at {found.same_first_choice:.2%} of them")
-    recorded = choice.run.receipt.get("eval_loss")
-    ended = f"; the run ended at {recorded:.4f} on all rows" if isinstance(recorded, float) else ""
-    print(
-        f"loss on the answers of {found.rows} rows: base + adapter {found.loss_before:.4f}, "
-        f"merged {found.loss_after:.4f}{ended}"
-    )
-    if not found.can_tell:
-        say("note: the adapter changes so little that this would not have noticed its absence", "yellow")
-
-
-def _part(value: float) -> str:
-    return f"{value:.2%}" if value >= 1e-4 else f"{value:.0e}"  # noqa: PLR2004 - below it, digits of a percentage are 0
-
-
-def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, comparison: Comparison | None) -> dict[str, Any]:
+def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, checked: Checked | None) -> dict[str, Any]:
     model = choice.settings.model
     return {
         "schema_version": SCHEMA_VERSION,
@@ -215,7 +168,8 @@ def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, comparison: Comp
         "merged_matrices": len(adapter.pairs),
         "replaced_tensors": sorted(adapter.replaced),
         "dtype": dtype,
-        "comparison": asdict(comparison) if comparison else None,
+        "weights": asdict(checked.weights) if checked else None,
+        "comparison": asdict(checked.comparison) if checked and checked.comparison else None,
     }
 
 

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 import evaluate
+from kit.data.dataset import file_sha256
 from small_run import read_metrics, run_training
 
 if TYPE_CHECKING:
@@ -118,4 +119,34 @@ def test_the_adapters_loss_is_the_one_the_run_ended_with(
     assert data["adapter"]["loss"] == pytest.approx(recorded, rel=1e-5)
     assert data["run_eval_loss"] == recorded
     assert data["base"]["loss"] > recorded + 0.1
-    assert "the run's own last evaluation was" in capsys.readouterr().err
+    assert f"the run's own last evaluation was {recorded:.4f}: the same\n" in capsys.readouterr().err
+    assert abs(data["adapter"]["loss"] - recorded) < data["loss_rounding"] < 1e-3 * recorded
+
+
+def ended_at(run: Path, loss: float, **receipt: object) -> None:
+    """Have the run end with a loss on its validation set."""
+    path = run / "run.json"
+    found = json.loads(path.read_text(encoding="utf-8")) | {"eval_loss": loss, **receipt}
+    found["data"] = [{"path": "val.jsonl", "sha256": file_sha256(run / "val.jsonl")}]
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("factor", "receipt", "said"),
+    [
+        (1.0, {}, "{0:.4f}: the same\n"),
+        (1.0, {"compute": {"threads": 99}}, "{0:.4f}: the same within rounding; threads is 1 here, and was 99\n"),
+        (1.001, {}, "this one is {1:.4f}, and rounding explains "),
+        (0.999, {"stack": "neither"}, ": the run was trained on the neither stack, and this is the"),
+        (0.9925, {}, "the base, the adapter or a package is no longer what the run had"),
+    ],
+)
+def test_the_same_is_what_rounding_explains(
+    run: Path, capsys: pytest.CaptureFixture[str], factor: float, receipt: dict[str, object], said: str
+) -> None:
+    assert evaluate.main([str(run), "--cpu", "--questions", "0"]) == 0
+    loss = result(run)["adapter"]["loss"]
+    ended_at(run, loss * factor, **receipt)
+    capsys.readouterr()
+    assert evaluate.main([str(run), "--cpu", "--questions", "0"]) == 0
+    assert said.format(loss * factor, loss) in capsys.readouterr().err

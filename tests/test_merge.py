@@ -38,12 +38,19 @@ def test_a_merge_is_compared_and_says_by_how_much(run: Path, capsys: pytest.Capt
     facts = json.loads((merged / "merge.json").read_text(encoding="utf-8"))
     found = facts["comparison"]
     assert (facts["dtype"], facts["merged_matrices"], found["rows"]) == ("bfloat16", 28, 4)
-    assert 0 < found["difference"] < found["tolerance"] < found["adapter_effect"]
+    assert 0 < found["difference"] < found["tolerance"] == 2 * found["floor"] < found["adapter_effect"]
+    weights = facts["weights"]
+    assert (weights["matrices"], weights["others"], weights["wrong"]) == (28, 11, [])
+    assert weights["kept"] == pytest.approx(1, abs=0.01)
     output = capsys.readouterr().out
-    assert "merging changes them by" in output
+    assert "weights: 28 matrices are the base's with what peft adds, and 11 tensors the base's" in output
+    assert (
+        f"the merged model's differ by {found['difference']:.2%} of their size (peft's own merge in memory by" in output
+    )
     assert "merged" in output.splitlines()[-2]
     card = (merged / "README.md").read_text(encoding="utf-8")
-    assert "Compared with base + adapter on 4 rows" in card
+    for line in output.splitlines()[:2]:
+        assert f"- {line}" in card
     assert "trained on the unquantised base" in card
 
 
@@ -60,8 +67,71 @@ def test_a_merge_that_answers_differently_is_not_kept(
 
     monkeypatch.setattr(merging.Pair, "delta", lambda pair: (pair.b.float() @ pair.a.float()) * pair.scaling * 1.2)
     assert merge.main([str(run), "--cpu"]) == 1
-    assert "was not kept" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "values are not the base's with the adapter's change; 1.20 of the change is in it" in error
+    assert "and 23 more" in error
+    assert "was not kept" in error
     assert sorted(path.name for path in run.iterdir()) == ["adapter", "run.json", "val.jsonl"]
+
+
+def test_a_folder_that_loads_as_another_model_is_not_kept(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kit.adapter import merging
+
+    def another(name: str, revision: str | None, folder: Path, dtype: str, **options: Any) -> None:
+        copy_the_rest(name, revision, folder, dtype, **options)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}), encoding="utf-8")
+
+    copy_the_rest = merging.copy_the_rest
+    monkeypatch.setattr(merging, "copy_the_rest", another)
+    assert merge.main([str(run), "--cpu"]) == 1
+    output = capsys.readouterr()
+    assert "weights: 28 matrices are the base's with what peft adds" in output.out
+    assert "was not kept" in output.err
+    assert not (run / "merged").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_model_as_deep_as_the_real_one_is_merged(
+    tmp_path: Path, dtype: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from adapter_run import make_run
+    from deep_base import write_deep_base
+
+    # 32 layers of 7 matrices, in bfloat16: rounding alone changes the logits of such a model by 7 % and more.
+    base = write_deep_base(tmp_path / "base")
+    run = make_run(base, tmp_path / "run", quantization__load_in_4bit=False, model__torch_dtype="bfloat16")
+    shrink(run / "adapter/adapter_model.safetensors", 0.06)
+    assert merge.main([str(run), "--cpu", "--dtype", dtype]) == 0, capsys.readouterr().err
+    facts = json.loads((run / "merged/merge.json").read_text(encoding="utf-8"))
+    assert facts["weights"]["matrices"] == 224
+    assert facts["comparison"]["difference"] == pytest.approx(facts["comparison"]["floor"], rel=0.5)
+
+
+def shrink(path: Path, factor: float) -> None:
+    weights = load_file(path)
+    save_file({name: it * factor if "lora_B" in name else it for name, it in weights.items()}, path)
+
+
+def test_an_adapter_that_rounding_swallows_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from adapter_run import make_run
+    from deep_base import write_deep_base
+
+    base = write_deep_base(tmp_path / "base", layers=2)
+    run = make_run(base, tmp_path / "run", quantization__load_in_4bit=False, model__torch_dtype="bfloat16")
+    shrink(run / "adapter/adapter_model.safetensors", 1e-5)
+    assert merge.main([str(run), "--cpu"]) == 0, capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the adapter is so small that rounding to bfloat16 leaves" in error
+    assert "they alone would not show its absence" in error
+
+
+def test_a_small_adapter_on_a_base_in_float32_is_merged(run: Path) -> None:
+    # In bfloat16 the base is rounded to where this adapter moves nothing; in the files single values still differ.
+    shrink(run / "adapter/adapter_model.safetensors", 1e-6)
+    assert merge.main([str(run), "--cpu"]) == 0
 
 
 def test_without_room_nothing_is_begun(

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kit.adapter.comparison import Comparison
     from kit.adapter.loading import Choice
+    from kit.adapter.merge_check import Checked
 
 _CARD = """\
 ---
@@ -36,7 +36,7 @@ Tokenizer and chat template are the base's own files. `merge.json` names what wa
 """
 
 
-def render_merged_card(choice: Choice, dtype: str, comparison: Comparison | None) -> str:
+def render_merged_card(choice: Choice, dtype: str, checked: Checked | None) -> str:
     """Write the card."""
     settings = choice.run.settings
     model, quantization = settings.model, settings.quantization
@@ -48,15 +48,13 @@ def render_merged_card(choice: Choice, dtype: str, comparison: Comparison | None
         )
     else:
         trained = "The adapter was trained on the unquantised base."
-    if comparison is None:
-        checked = "The merged weights were not compared with base + adapter."
+    if checked is None or checked.comparison is None:
+        checked_words = "The merged weights were not compared with base + adapter."
     else:
-        checked = (
-            f"Compared with base + adapter on {comparison.rows} rows ({comparison.positions:,} tokens): the logits "
-            f"differ by {comparison.difference:.2%} of their size (rounding to {dtype} explains up to "
-            f"{comparison.tolerance:.2%}; the adapter itself changes them by {comparison.adapter_effect:.0%}), and the "
-            f"likeliest token is the same at {comparison.same_first_choice:.2%} of the tokens."
-        )
+        from kit.adapter.merge_check import describe_logits, describe_weights
+
+        lines = (describe_weights(checked.weights, dtype), describe_logits(checked.comparison))
+        checked_words = "Checked when it was merged:\n\n" + "\n".join(f"- {line}" for line in lines)
     return _CARD.format(
         quoted=json.dumps(model.model_name_or_path, ensure_ascii=False),
         name=choice.run.name,
@@ -64,5 +62,5 @@ def render_merged_card(choice: Choice, dtype: str, comparison: Comparison | None
         revision=f" at revision `{model.revision}`" if model.revision else "",
         dtype=dtype,
         trained=trained,
-        checked=checked,
+        checked=checked_words,
     )

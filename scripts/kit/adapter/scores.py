@@ -37,10 +37,12 @@ class RowLosses:
     Attributes:
         sums: Summed over the row's answer tokens, in nats.
         tokens: Answer tokens of the row.
+        logit_spread: Standard deviation of an answer token's logits, root mean square over all of them.
     """
 
     sums: tuple[float, ...]
     tokens: tuple[int, ...]
+    logit_spread: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -90,6 +92,7 @@ def row_losses(
     """
     model.eval()
     sums, tokens = [0.0] * len(rows), [0] * len(rows)
+    squares = 0.0
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     for begin in range(0, len(rows), batch_size):
         batch = by_length[begin : begin + batch_size]
@@ -106,12 +109,14 @@ def row_losses(
             ).logits[:, :-1]
         targets = labels[:, 1:].to(logits.device)
         is_answer = targets != IGNORE_INDEX
-        losses = torch.nn.functional.cross_entropy(logits[is_answer].float(), targets[is_answer], reduction="none")
+        answers = logits[is_answer].float()
+        losses = torch.nn.functional.cross_entropy(answers, targets[is_answer], reduction="none")
+        squares += float(answers.var(dim=-1, correction=0).sum())
         counts = is_answer.sum(dim=1).tolist()
         for index, part in zip(batch, losses.cpu().double().split(counts), strict=True):
             sums[index], tokens[index] = float(part.sum()), len(part)
         done(len(batch))
-    return RowLosses(tuple(sums), tuple(tokens))
+    return RowLosses(tuple(sums), tuple(tokens), math.sqrt(squares / max(1, sum(tokens))))
 
 
 def sample(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
