@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 
 from kit.adapter.portable import read_portable
 from kit.adapter.tensor_file import WEIGHTS, split_name
-from kit.model.files import ModelFileError, find, read_json
+from kit.model import base as model_base
+from kit.model.files import ModelFileError, read_json
+from kit.model.safetensors_header import read_header
 from kit.records.history import RunError
 
 if TYPE_CHECKING:
@@ -26,11 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DTYPES = ("bfloat16", "float16", "float32")
-_INDEX = "model.safetensors.index.json"
-_COPIED = (
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "tokenizer.model", "chat_template.jinja",
-)  # fmt: skip
 _DISK_SLACK = 64 * 1024**2  # headers, tokenizer, card
 
 
@@ -86,27 +83,16 @@ def find_base(name_or_path: str, revision: str | None, *, download: bool) -> Bas
     """Find a base's safetensors, in a folder, the cache or on the hub.
 
     Raises:
-        RunError: They are not there.
+        RunError: They are not there, or not whole.
     """
     try:
-        try:
-            index = read_json(find(name_or_path, _INDEX, revision, download=download))
-            names = sorted(set(index["weight_map"].values()))
-        except ModelFileError:
-            index, names = None, ["model.safetensors"]
-        except (KeyError, AttributeError, TypeError) as exc:
-            raise RunError(f"{name_or_path}: its {_INDEX} is broken; download the model again") from exc
-        shards = {name: find(name_or_path, name, revision, download=download) for name in names}
+        base = model_base.find_base(name_or_path, revision, download=download)
+        headers = [read_header(path) for path in base.shards.values()]
+        index = read_json(base.index) if base.index else None
     except ModelFileError as exc:
         raise RunError(str(exc)) from exc
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in shards.values():
-        try:
-            with safe_open(path, framework="pt") as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except Exception as exc:  # the library raises its own bare kind
-            raise RunError(f"{path}: is not whole safetensors ({exc}); download the model again") from exc
-    return BaseWeights(shards, index, shapes)
+    shapes = {name: tensor.shape for header in headers for name, tensor in header.tensors.items()}
+    return BaseWeights(base.shards, index, shapes)
 
 
 def read_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
@@ -186,7 +172,7 @@ def write_merged(
         shutil.copymode(folder / "config.json", folder / name)
     if base.index:
         index = {**base.index, "metadata": {**base.index.get("metadata", {}), "total_size": total}}
-        (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (folder / model_base.INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _merged(tensor: torch.Tensor, adapter: AdapterWeights, key: str, dtype: torch.dtype) -> torch.Tensor:
@@ -207,14 +193,11 @@ def copy_the_rest(name_or_path: str, revision: str | None, folder: Path, dtype: 
     Raises:
         ModelFileError: The base has no ``config.json``.
     """
-    config = read_json(find(name_or_path, "config.json", revision, download=download))
+    base = model_base.find_base(name_or_path, revision, download=download)
+    config = dict(base.config)
     # transformers 5 writes dtype and reads both; 4.36 knows only torch_dtype.
     config.pop("dtype", None)
-    config.pop("quantization_config", None)
     config["torch_dtype"] = dtype
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for name in _COPIED:
-        try:
-            shutil.copyfile(find(name_or_path, name, revision, download=download), folder / name)
-        except ModelFileError:
-            continue
+    (folder / model_base.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name, path in base.small.items():
+        shutil.copyfile(path, folder / name)

@@ -139,6 +139,7 @@ def test_weights_that_are_cut_off_are_an_error_with_their_path(tiny_base: Path, 
 
 def test_a_base_without_safetensors_is_named(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").touch()
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunError, match=r"the folder has no model\.safetensors"):
         find_base(str(tmp_path), None, download=False)
 
