@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from kit.stack import installed_stack
+from kit.stack.loading_progress import loading, weight_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +71,9 @@ def load_base_model(settings: Settings, platform: str) -> Any:
             bnb_4bit_use_double_quant=quantization.bnb_4bit_use_double_quant,
             bnb_4bit_compute_dtype=getattr(torch, quantization.bnb_4bit_compute_dtype),
         )
-    model = AutoModelForCausalLM.from_pretrained(settings.model.model_name_or_path, **options)
+    name = settings.model.model_name_or_path
+    with loading(name, weight_bytes(name, settings.model.revision)):
+        model = AutoModelForCausalLM.from_pretrained(name, **options)
     for module in model.modules():
         # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a layer's weights for good when it is first evaluated: in
         # bfloat16, and through a product without a gradient. Training after an evaluation would then be another one.
