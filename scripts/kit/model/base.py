@@ -52,6 +52,11 @@ class Base:
     index: Path | None
 
     @property
+    def weight_bytes(self) -> int:
+        """Size of its weights."""
+        return sum(path.stat().st_size for path in self.shards.values())
+
+    @property
     def files(self) -> dict[str, Path]:
         """All that is read, by name."""
         index = {INDEX: self.index} if self.index else {}

@@ -71,12 +71,11 @@ class Part:
             from kit.stack.trainer import build_trainer
 
         settings, platform, checkpoint = self.settings, self.job.platform, self.job.start.checkpoint
+        memory = MemoryMeter(platform)
         base = load_base_model(settings, platform)
         model = attach_adapter(base, settings)
         watchdog = Watchdog(model.config.vocab_size, judges_gradients=not settings.training.fp16)
-        self.watch = TrainingWatch(
-            self.plan, self.folder / METRICS, watchdog, self._report_bad_loss, MemoryMeter(platform)
-        )
+        self.watch = TrainingWatch(self.plan, self.folder / METRICS, watchdog, self._report_bad_loss, memory)
         resumed = SavedState.read(checkpoint.folder) if checkpoint else None
         self.trainer = build_trainer(model, settings, self.plan, platform, [self.watch], resumed)
         self.watch.trainer = self.trainer

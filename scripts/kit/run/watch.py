@@ -79,6 +79,7 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, *_args: Any, **_kwargs: Any) -> None:
         """Start the clock and, on a terminal, the bar."""
         self._started = time.monotonic()
+        self.memory.read()  # what it took to load is no step's
         self._bar = tqdm(
             total=self.plan.steps, initial=self._began_at, unit="step", leave=False, disable=not sys.stderr.isatty()
         )
@@ -126,6 +127,7 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
         """Write what is left; safe to call after a failure."""
         if self._bar is not None:
             self._bar.close()
+        self.memory.close()
         try:
             self.flush()
         finally:

@@ -17,6 +17,7 @@ from kit.model.files import ModelFileError
 from kit.model.judge import is_computed, require_whole
 from kit.model.staging import as_judged
 from kit.stack import installed_stack
+from kit.stack.loading_progress import loading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +84,7 @@ def load_base_model(settings: Settings, platform: str) -> Any:
             bnb_4bit_compute_dtype=getattr(torch, quantization.bnb_4bit_compute_dtype),
         )
     base = require_whole(name, settings.model.revision, stack.name, download=True)
-    with as_judged(base, stack.name) as folder:
+    with loading(name, base.weight_bytes), as_judged(base, stack.name) as folder:
         model, info = AutoModelForCausalLM.from_pretrained(str(folder), **options)
     _refuse_other_weights(name, model, info)
     # What is written down beside an adapter is the base's name, not where it was read.

@@ -16,6 +16,7 @@ import torch
 from kit.budget.refit import Refusal, asked_bytes
 from kit.run.failures import RehearsalError, is_out_of_memory
 from kit.run.plan import FILLER
+from kit.stack.process_memory import own_bytes
 from kit.stack.session import MemoryMeter
 from kit.stack.state import RandomState
 
@@ -32,8 +33,8 @@ class Rehearsal:
     Attributes:
         rows: Its rows.
         length: Tokens of its longest row.
-        memory_bytes: The pass's peak: allocated on CUDA, held by Metal on MPS, resident on a CPU. The optimizer has no
-            state yet.
+        memory_bytes: The pass's peak: allocated on CUDA, held by Metal on MPS, the process's own on a CPU. The
+            optimizer has no state yet.
     """
 
     rows: int
@@ -87,6 +88,7 @@ def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> 
         reached = meter.read() + asked_bytes(str(exc))
         raise RehearsalError(Refusal(len(rows), length, standing, reached, room_bytes(platform))) from exc
     finally:
+        meter.close()
         model.zero_grad(set_to_none=True)
         for name, value in logged.items():
             setattr(trainer, name, value)
@@ -94,12 +96,12 @@ def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> 
 
 
 def in_use_bytes(platform: str) -> int:
-    """Return what this process holds now: allocated on CUDA, by Metal on MPS, resident on a CPU."""
+    """Return what this process holds now: allocated on CUDA, by Metal on MPS, of its own on a CPU."""
     if platform in {"h100", "cuda"}:
         return int(torch.cuda.memory_allocated())
     if platform == "m4":
         return int(torch.mps.driver_allocated_memory())
-    return int(psutil.Process().memory_info().rss)
+    return own_bytes()
 
 
 def room_bytes(platform: str) -> int:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 import shutil
-import sys
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 
 from kit.data.dataset import file_sha256
@@ -18,40 +15,45 @@ from kit.run.adapter_card import render_card
 from kit.run.failures import SavedAdapterError
 from kit.stack.adapter_in_use import check_loads_back
 from kit.stack.model import save_adapter
+from kit.stack.process_memory import PeakSampler
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
 
 
 class MemoryMeter:
-    """Reads the memory of this process's part of a run: allocated on CUDA, held by Metal, resident on a CPU."""
+    """Reads the memory of this process's part of a run: allocated on CUDA, held by Metal, its own on a CPU."""
 
     def __init__(self, platform: str) -> None:
         """Start with what is in use now."""
-        self._on_cuda, self._on_mps = platform in {"h100", "cuda"}, platform == "m4"
-        self._process = psutil.Process()
+        self._on_cuda, on_mps = platform in {"h100", "cuda"}, platform == "m4"
+        if self._on_cuda:
+            torch.cuda.init()  # before it there are no figures
+        self._sampler = None if self._on_cuda or on_mps else PeakSampler()
         self._highest = 0
         self.read()
 
     def read(self) -> int:
-        """Return the peak since the last reading on CUDA, in bytes, and elsewhere what is in use now."""
+        """Return the peak since the last reading, in bytes; on MPS what is in use now."""
         if self._on_cuda:
             now = int(torch.cuda.max_memory_allocated())
             torch.cuda.reset_peak_memory_stats()
-        elif self._on_mps:
-            now = int(torch.mps.driver_allocated_memory())
+        elif self._sampler:
+            now = self._sampler.take()
         else:
-            now = int(self._process.memory_info().rss)
+            now = int(torch.mps.driver_allocated_memory())
         self._highest = max(self._highest, now)
         return now
 
     def peak(self) -> int:
         """Return the highest so far, in bytes."""
         self.read()
-        if self._on_cuda or self._on_mps:
-            return self._highest
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+        return self._highest
+
+    def close(self) -> None:
+        """Look no longer for peaks between two readings."""
+        if self._sampler:
+            self._sampler.close()
 
 
 def adapter_sha256(model: Any) -> str:
