@@ -16,6 +16,7 @@ from kit.command import found_and_fix
 from kit.console import duration
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
+from kit.data.template_form import form_findings, template_findings
 from kit.findings import Finding, error, has_errors, ok, run_check, skipped, warning
 from kit.model.base import find_base
 from kit.model.files import DEMO_BASE, ModelFileError, is_local
@@ -69,14 +70,14 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         resolved: The configuration.
         judgement: What the machine is good for.
         machine: The machine.
-        stack: The installed stack.
+        stack: The stack that will run: the installed one, or of a recorded machine its own.
         download: Whether the hub may be asked for the tokenizer.
     """
     findings = rules.check(resolved, judgement, machine, stack)
     tokenizer = None
     if not _NO_MODEL & {finding.id for finding in findings}:
         findings += run_check(lambda: check_base(resolved.settings, stack), "model.base")
-        tokenizer, found = _load_tokenizer(resolved.settings, download=download and not has_errors(findings))
+        tokenizer, found = _load_tokenizer(resolved.settings, stack, download=download and not has_errors(findings))
         findings += found
     train, train_findings = _load(resolved, "data.train_file", tokenizer)
     val, val_findings = _load(resolved, "data.val_file", tokenizer)
@@ -131,7 +132,7 @@ def check_vocabulary(settings: Settings, files: Sequence[EncodedFile | None]) ->
     return found
 
 
-def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenizer | None, list[Finding]]:
+def _load_tokenizer(settings: Settings, stack: Stack, *, download: bool) -> tuple[ChatTokenizer | None, list[Finding]]:
     model = settings.model
     try:
         tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=download)
@@ -143,7 +144,11 @@ def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenize
         if download or is_local(model.model_name_or_path):
             return None, [error("model.tokenizer", found, fix)]
         return None, [skipped("model.tokenizer", f"{found}, so the data's tokens were not counted", fix)]
-    return tokenizer, [ok("model.tokenizer", f"{model.model_name_or_path}: tokenizer and chat template load")]
+    return tokenizer, [
+        ok("model.tokenizer", f"{model.model_name_or_path}: tokenizer and chat template load"),
+        *form_findings(tokenizer, model.model_name_or_path, model.revision, stack.name),
+        *template_findings(tokenizer, model.model_name_or_path),
+    ]
 
 
 def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tuple[EncodedFile | None, list[Finding]]:

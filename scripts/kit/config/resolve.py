@@ -63,12 +63,17 @@ def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
         overrides: ``key.path=value`` strings, parsed as YAML scalars; or a mapping of key paths, or of sections, to
             Python values, which are taken as they are. The last one given for a key counts.
 
+    A file's ``model.revision`` goes with the model it names: where the overrides name another, and no revision, it is
+    left at its default.
+
     Raises:
         ConfigError: Every problem of the file and the overrides, as findings.
     """
     document = read_document(path)
     draft = _Draft(path, document.values, _file_origins(path, document))
+    named = _model_named(draft)
     _lay_over(draft, overrides)
+    _leave_out_revision(draft, named)
     draft.findings.extend(
         finding_of(violation, _where(draft, violation.path)) for violation in violations(draft.values)
     )
@@ -76,6 +81,20 @@ def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
     if draft.findings:
         raise ConfigError(draft.findings)
     return _complete(draft)
+
+
+def _model_named(draft: _Draft) -> Any:
+    model = draft.values.get("model")
+    return model.get("model_name_or_path") if isinstance(model, dict) else None
+
+
+def _leave_out_revision(draft: _Draft, named: Any) -> None:
+    """Leave a file's revision out where another model was named over it: a commit is one of its own repository."""
+    if _model_named(draft) == named or draft.origins.get(("model", "revision")) == COMMAND_LINE:
+        return
+    model, key = draft.values.get("model"), ("model", "revision")
+    if isinstance(model, dict) and key in draft.origins:
+        del draft.origins[key], model["revision"]
 
 
 def _secrets(draft: _Draft) -> list[Finding]:

@@ -81,7 +81,11 @@ _MODEL = {
     "model_name_or_path": _text(
         _REQUIRED, "The base model: a Hugging Face name or a local directory.", "base_model", "model_name", "model_id"
     ),
-    "revision": _text(None, "The base model's commit, tag or branch; a commit makes the run repeatable."),
+    "revision": _text(
+        None,
+        "The base model's commit, tag or branch; a commit makes the run repeatable. It belongs to the name it stands "
+        "with: naming another model on the command line leaves a file's revision out.",
+    ),
     "torch_dtype": _choice(
         "bfloat16",
         ("bfloat16", "float16", "float32"),

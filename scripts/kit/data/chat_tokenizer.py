@@ -19,8 +19,9 @@ from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from kit.data.template_form import require_token_first
 from kit.model.files import ModelFileError, find, read_json, read_text
-from kit.model.tokenizer_form import FormError, readable
+from kit.model.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,12 +102,7 @@ class ChatTokenizer:
             ModelFileError: A file is missing or broken, or the model has no chat template.
         """
         path = find(name_or_path, "tokenizer.json", revision, download=download)
-        try:
-            tokenizer = Tokenizer.from_str(readable(path.read_text(encoding="utf-8")))
-        except FormError as exc:
-            raise ModelFileError(f"{path}: {exc}") from exc
-        except Exception as exc:  # the library raises bare exceptions for broken files
-            raise ModelFileError(f"{path}: not a tokenizer ({exc}); download the model again") from exc
+        tokenizer, form = read_tokenizer(path, rendered=True)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         config = read_json(find(name_or_path, "tokenizer_config.json", revision, download=download))
@@ -126,7 +122,9 @@ class ChatTokenizer:
                 f"{name_or_path}: its chat template does not compile ({exc}); copy it from the model's own repository"
             ) from exc
         merges = not _carries_system(template, special)
-        return cls(tokenizer, template, special, eos, merges, source)
+        chat = cls(tokenizer, template, special, eos, merges, source)
+        require_token_first(form, path, chat)
+        return chat
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process: a compiled template does not, its source does."""

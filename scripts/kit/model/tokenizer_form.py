@@ -15,10 +15,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
-_READS_TODAYS = (0, 20)  # merges as pairs came last
 _TAKE_CURRENT = "take the current stack (STACK=current), or a model.revision whose tokenizer.json is older"
 
 # Part, its types, and the keys of each beside "type" that 0.15 knows.
@@ -73,31 +71,24 @@ class OlderForm:
     Attributes:
         text: The file's own text where nothing had to be translated.
         changes: What is written otherwise, in words.
+        begins_with_token: It is equal for texts that begin with an added token, and for no others.
     """
 
     text: str
     changes: tuple[str, ...] = ()
+    begins_with_token: bool = False
 
 
-def library_version() -> str:
-    """Return the installed tokenizers library's version."""
-    return metadata.version("tokenizers")
-
-
-def readable(text: str) -> str:
-    """Return a ``tokenizer.json``'s text in a form that the installed library reads as it is meant.
-
-    Raises:
-        FormError: There is no such form.
-    """
-    numbers = tuple(int(part) for part in library_version().split(".")[:2])
-    return text if numbers >= _READS_TODAYS else older_form(text).text
-
-
-def older_form(text: str) -> OlderForm:
+def older_form(text: str, *, rendered: bool = False) -> OlderForm:
     """Return a ``tokenizer.json``'s text in a form that tokenizers 0.15 reads to the same ids, offsets and text.
 
     What is no tokenizer at all comes back as it is: the library says so in its own words.
+
+    Args:
+        text: The file's.
+        rendered: What is tokenised is rendered conversations, which begin with an added token. Then a mark at the
+            beginning of a text is of no account, and the added tokens stay what they are; otherwise the form is as
+            good for any text, and looks for them behind the normaliser.
 
     Raises:
         FormError: There is no such form, or none that is known to be equal.
@@ -113,14 +104,18 @@ def older_form(text: str) -> OlderForm:
     tokens = [token for token in content.get("added_tokens") or [] if isinstance(token, dict)]
     for token in tokens:
         _only(token, _TOKEN_KEYS, "an added token")
-    pre = content.get("pre_tokenizer")
+    pre, by_token = content.get("pre_tokenizer"), False
     if isinstance(pre, dict) and pre.get("type") == "Metaspace" and pre.get("split") is False:
+        by_token = rendered and _scheme(pre) == "first"
+        pre = {**pre, "prepend_scheme": "never"} if by_token else pre
         content["normalizer"] = _metaspace_normalizer(pre, content.get("normalizer"), tokens)
         content["pre_tokenizer"] = None
         changes.append("Metaspace as a normalizer")
     for part in _KNOWN:
         changes += _check(content.get(part), part)
-    return OlderForm(json.dumps(content, ensure_ascii=False), tuple(changes)) if changes else OlderForm(text)
+    if not changes:
+        return OlderForm(text)
+    return OlderForm(json.dumps(content, ensure_ascii=False), tuple(changes), begins_with_token=by_token)
 
 
 def _refuse(what: str) -> FormError:

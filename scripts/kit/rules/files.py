@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok, skipped
+from kit.findings import Finding, error, ok, skipped, warning
 from kit.model.files import DEMO_BASE, is_local
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def model_path(run: Situation) -> list[Finding]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if (folder / "config.json").is_file():
-            return [ok("config.model.found", f"{key}: {name} is there", where)]
+            return [ok("config.model.found", f"{key}: {name} is there", where), *_revision_of_a_folder(run)]
         fix = "copy the model's complete directory there"
         return [error("config.model.incomplete", f"{key}: {name} holds no config.json, so it is no model", fix, where)]
     if not is_local(name):
@@ -67,3 +67,11 @@ def model_path(run: Situation) -> list[Finding]:
         return [skipped("config.model.demo", f"{key}: the demo's base model is not made yet", "make demo", where)]
     fix = f"{key}=DIRECTORY, or the model's name on the hub, such as mistralai/Mistral-7B-Instruct-v0.2"
     return [error("config.model.missing", f"{key}: there is no directory {name}", fix, where)]
+
+
+def _revision_of_a_folder(run: Situation) -> list[Finding]:
+    key, model = "model.revision", run.settings.model
+    if model.revision is None:
+        return []
+    message = f"{key} is {model.revision}, and {model.model_name_or_path} is a folder, which is taken as it stands"
+    return [warning("config.model.revision", message, f"{key}=null", run.where(key))]

@@ -265,3 +265,30 @@ def test_a_value_that_is_a_token_is_refused_without_being_shown(
 def test_a_revision_is_no_token(minimal: Path) -> None:
     revision = "9ab6f1e2" * 5
     assert resolve(minimal, [f"model.revision={revision}"]).settings.model.revision == revision
+
+
+@pytest.mark.parametrize(
+    ("overrides", "revision", "origin"),
+    [
+        ([], "abc", "file"),
+        (["model.model_name_or_path=owner/name"], "abc", "file"),
+        (["model.model_name_or_path=owner/other"], None, "default"),
+        (["model.model_name_or_path=/models/other"], None, "default"),
+        (["model.model_name_or_path=owner/other", "model.revision=def"], "def", "command line"),
+        (["model.revision=def", "model.model_name_or_path=owner/other"], "def", "command line"),
+        (["model.revision=null"], None, "command line"),
+        ({"model": {"model_name_or_path": "owner/other"}}, None, "default"),
+    ],
+)
+def test_a_files_revision_goes_with_the_model_it_names(
+    tmp_path: Path, overrides: Any, revision: str | None, origin: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "model: {model_name_or_path: owner/name, revision: abc}\nlora: {r: 8, lora_alpha: 16}\n"
+        "data: {train_file: a.jsonl}\ntraining: {run_name: a, num_train_epochs: 1, learning_rate: 1e-4}\n",
+        encoding="utf-8",
+    )
+    resolved = resolve(path, overrides)
+    assert resolved.settings.model.revision == revision
+    assert resolved.origins["model.revision"].startswith(str(path) if origin == "file" else origin)

@@ -14,11 +14,9 @@ pytest.importorskip("tokenizers", reason="needs the libraries: make setup")
 
 import tokenizers
 
-from kit.data.chat_tokenizer import ChatTokenizer
 from kit.interpreter import PROJECT_ROOT
 from kit.model import tokenizer_form
-from kit.model.files import ModelFileError
-from kit.model.tokenizer_form import FormError, older_form, readable
+from kit.model.tokenizer_form import FormError, older_form
 
 _REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -255,22 +253,21 @@ def test_what_would_be_read_otherwise_is_refused(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("version", "translated"), [("0.15.2", True), ("0.19.1", True), ("0.20.0", False)])
-def test_the_installed_library_decides(monkeypatch: pytest.MonkeyPatch, version: str, translated: bool) -> None:
-    monkeypatch.setattr(tokenizer_form, "library_version", lambda: version)
-    text = json.dumps(_file())
-    assert (readable(text) != text) == translated
+# What is tokenised begins with an added token, as rendered conversations do.
+RENDERED = {name: FORMS[name] for name in ("today's", "today's, tokens normalized", "always", "legacy", "bytes")}
 
 
-def test_a_base_that_this_library_would_read_otherwise_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, chat_folder: Any
-) -> None:
-    monkeypatch.setattr(tokenizer_form, "library_version", lambda: "0.15.2")
-    path = chat_folder() / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["model"]["ignore_merges"] = True
-    path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(
-        ModelFileError, match=r"tokenizer.json: the model BPE has ignore_merges True, .*\(STACK=current\)"
-    ):
-        ChatTokenizer.load(str(path.parent))
+def _rendered_texts() -> list[str]:
+    return [f"{token}{text}" for text in _texts() for token in ("<s>", "[A+]")]
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_a_plainer_form_is_the_same_where_an_added_token_begins(name: str) -> None:
+    text = json.dumps(RENDERED[name])
+    form = older_form(text, rendered=True)
+    assert form.begins_with_token == name.startswith("today's")
+    assert not any(token["normalized"] for token in json.loads(form.text)["added_tokens"])
+    mine, own = (tokenizers.Tokenizer.from_str(each) for each in (form.text, text))
+    for each in _rendered_texts():
+        ours, theirs = (tokenizer.encode(each, add_special_tokens=False) for tokenizer in (mine, own))
+        assert (ours.ids, ours.offsets) == (theirs.ids, theirs.offsets)

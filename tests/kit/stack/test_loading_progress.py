@@ -86,7 +86,8 @@ def test_the_size_is_that_of_the_files_that_hold_weights(base: Path, tiny_base: 
 def test_the_older_transformers_is_shown_file_by_file(base: Path, tmp_path: Path) -> None:
     script = (
         "import sys; sys.path[:0] = ['scripts', 'tests']; from pathlib import Path; "
-        "from adapter_run import run_settings; from kit.stack import loading_progress as shown; from kit.stack.model import load_base_model; "
+        "from adapter_run import run_settings; from kit.stack import loading_progress as shown; "
+        "from kit.stack.model import load_base_model; "
         "shown._FROM_BYTES = 1; base, out = map(Path, sys.argv[1:]); "
         "load_base_model(run_settings(base, out, quantization__load_in_4bit=False), 'cpu')"
     )

@@ -1,0 +1,91 @@
+"""What is known of the forms a Mistral base has had: its chat template's generation, its tokenizer's form.
+
+Judged by what they do, not by a name: a copy in a folder, or a fine-tuned model, has either too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.data.turns import Message
+from kit.findings import Finding, error, ok, warning
+from kit.model.files import ModelFileError, find
+from kit.model.tokenizer_form import FormError, OlderForm, older_form
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.data.chat_tokenizer import ChatTokenizer
+
+# Mistral-7B-Instruct-v0.2 as the hub's main has been since September 2024; up to 41b61a33 of March 2024 it was older.
+V02_REVISION = "3ad372fc79158a2148299e3318516c786aeded6c"
+_QUESTION, _ANSWER = "a question to look for", "an answer to look for"
+_CONVERSATIONS = (("user",), ("user", "assistant"), ("system", "user", "assistant"))
+
+
+def require_token_first(form: OlderForm, path: Path, chat: ChatTokenizer) -> None:
+    """Make sure that conversations begin as an older form of the tokenizer needs it.
+
+    Raises:
+        ModelFileError: The template begins with text.
+    """
+    if not form.begins_with_token:
+        return
+    beginnings = tuple(token.content for token in chat.tokenizer.get_added_tokens_decoder().values())
+    for roles in _CONVERSATIONS:
+        try:
+            text = chat.render([Message(role, _QUESTION, is_answer=role == "assistant") for role in roles])
+        except ValueError:  # refused: nothing of this shape will be tokenised
+            continue
+        if not text.startswith(beginnings):
+            raise ModelFileError(
+                f"{path}: marks the beginning of a text, which the reference stack's library cannot, and the chat "
+                f"template begins with text ({text[:20]!r}); take the current stack (STACK=current)"
+            )
+
+
+def form_findings(chat: ChatTokenizer, name_or_path: str, revision: str | None, stack: str) -> list[Finding]:
+    """Say how a stack, which need not be the one that runs this, reads the base's ``tokenizer.json``.
+
+    Raises:
+        ModelFileError: The file is not here.
+        OSError: It cannot be read.
+    """
+    name, path = "model.tokenizer_form", find(name_or_path, "tokenizer.json", revision)
+    if stack != "reference":
+        return [ok(name, "the current stack reads tokenizer.json as it stands", name_or_path)]
+    try:
+        form = older_form(path.read_text(encoding="utf-8"), rendered=True)
+        require_token_first(form, path, chat)
+    except (FormError, ModelFileError) as exc:
+        found, _, fix = str(exc).removeprefix(f"{path}: ").partition("; ")
+        return [error(name, found, fix, name_or_path)]
+    how = f"in an equal older form ({', '.join(form.changes)})" if form.changes else "as it stands"
+    return [ok(name, f"the reference stack reads tokenizer.json {how}", name_or_path)]
+
+
+def template_findings(chat: ChatTokenizer, name_or_path: str) -> list[Finding]:
+    """Say of which generation a Mistral template is, and what that means; nothing of other templates."""
+    name = "model.template"
+    try:
+        text = chat.render([Message("user", _QUESTION), Message("assistant", _ANSWER, is_answer=True)])
+    except ValueError:
+        return []  # the rows say so
+    between = text.partition(_QUESTION)[2].partition(_ANSWER)[0]
+    if "[INST]" not in text or "[/INST]" not in between:
+        return []
+    found = []
+    bos = chat.special_tokens.get("bos_token", "")
+    if bos and (times := text.count(bos)) != 1:
+        told = f"the chat template begins a conversation with {bos} {times} times; Mistral's own does once"
+        found.append(warning(name, told, "correct the template, or take the base's own", name_or_path))
+    system = "refuses a system message, which goes in front of the first question" if chat.merges_system else ""
+    if between.endswith(" "):
+        told = f"the chat template puts a blank in front of answers and {system or 'carries a system message'}"
+        return [*found, ok(name, told, name_or_path)]
+    told = (
+        "the chat template puts no blank in front of answers, as the hub's did up to March 2024: what they begin with "
+    )
+    told += f"is another token than in running text; {'it ' + system if system else 'it carries a system message'}"
+    fix = f"Mistral-7B-Instruct-v0.2: model.revision={V02_REVISION}, or go on for an adapter that was trained so"
+    return [*found, warning(name, told, fix, name_or_path)]
