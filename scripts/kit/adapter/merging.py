@@ -7,6 +7,7 @@ as it is: a tokenizer that transformers 5 saved would not load in transformers 4
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from kit.adapter.tensor_file import WEIGHTS, split_name
 from kit.model import base as model_base
 from kit.model.files import ModelFileError, read_json
 from kit.model.safetensors_header import read_header
+from kit.model.tokenizer_files import make_readable
+from kit.model.tokenizer_form import FormError
 from kit.records.history import RunError
 
 if TYPE_CHECKING:
@@ -201,3 +204,5 @@ def copy_the_rest(name_or_path: str, revision: str | None, folder: Path, dtype: 
     (folder / model_base.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name, path in base.small.items():
         shutil.copyfile(path, folder / name)
+    with contextlib.suppress(FormError):  # then it is for newer libraries alone, as the base is
+        make_readable(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import torch
 from kit.data.dataset import file_sha256
 from kit.durable import fsync_file, fsync_folder
 from kit.model.base import TOKENIZER_FILES, find_base
+from kit.model.tokenizer_files import make_readable
+from kit.model.tokenizer_form import FormError
 from kit.run.adapter_card import render_card
 from kit.run.failures import SavedAdapterError
 from kit.stack.adapter_in_use import check_loads_back
@@ -94,6 +97,8 @@ def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[l
         if name in base.small:
             # The base's own files: a tokenizer saved by transformers 5 does not load in transformers 4.
             shutil.copyfile(base.small[name], aside / name)
+    with contextlib.suppress(FormError):  # then it is for newer libraries alone, as the base is
+        make_readable(aside)
     (aside / "README.md").write_text(render_card(settings, receipt), encoding="utf-8")
     hashes = {}
     for path in sorted(aside.iterdir()):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
+import re
 import shutil
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from kit.config.resolve import resolve
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import make_plan
+from small_base import change_json, read_weights, write_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,8 +106,9 @@ def test_compiled_layers_take_the_same_steps(tiny_base: Path, tmp_path: Path) ->
     # One layer: compiling is most of the time.
     base = tmp_path / "base"
     shutil.copytree(tiny_base, base)
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf-8")
+    change_json(base / "config.json", num_hidden_layers=1)
+    tensors = read_weights(base / "model.safetensors")
+    write_weights(base, {name: value for name, value in tensors.items() if not re.search(r"\.layers\.[1-9]", name)})
     changes = {"max_steps": 2, "gradient_accumulation_steps": 1}
     plain_losses, _, _ = _train(base, tmp_path / "plain", **changes)
     losses, _, _ = _train(base, tmp_path / "compiled", torch_compile=True, **changes)
