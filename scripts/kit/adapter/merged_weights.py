@@ -81,7 +81,8 @@ class _Matrix:
 
 def adapted_by_peft(model: Any, adapter: str = "default") -> Adapted:
     """Find the layers of a model with an adapter on it."""
-    layers, replaced = {}, {}
+    layers: dict[str, Any] = {}
+    replaced: dict[str, torch.Tensor] = {}
     for path, module in model.named_modules():
         name = path.removeprefix("base_model.model.")
         if isinstance(module, LoraLayer) and adapter in module.lora_A:
@@ -140,7 +141,7 @@ def check_weights(
 
 
 def _places(weights: BaseWeights) -> dict[str, Path]:
-    places = {}
+    places: dict[str, Path] = {}
     for path in weights.shards.values():
         with safe_open(path, framework="pt") as file:
             places |= dict.fromkeys(file.keys(), path)

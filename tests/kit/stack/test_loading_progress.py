@@ -21,6 +21,18 @@ from kit.stack.model import load_base_model
 if TYPE_CHECKING:
     from pathlib import Path
 
+ALL_FROM_ONE_BYTE = """
+import sys
+sys.path[:0] = ["scripts", "tests"]
+from pathlib import Path
+from adapter_run import run_settings
+from kit.stack import loading_progress
+from kit.stack.model import load_base_model
+
+loading_progress._FROM_BYTES = 1
+base, out = map(Path, sys.argv[1:])
+load_base_model(run_settings(base, out, quantization__load_in_4bit=False), "cpu")
+"""
 REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
 
 
@@ -83,13 +95,7 @@ def test_the_size_is_that_of_the_files_that_hold_weights(base: Path, tiny_base: 
 @pytest.mark.stacks
 @pytest.mark.skipif(not REFERENCE.exists(), reason="there is no .venv-reference: make setup STACK=reference")
 def test_the_older_transformers_is_shown_file_by_file(base: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.path[:0] = ['scripts', 'tests']; from pathlib import Path; "
-        "from adapter_run import run_settings; from kit.stack import loading_progress as shown; from kit.stack.model import load_base_model; "
-        "shown._FROM_BYTES = 1; base, out = map(Path, sys.argv[1:]); "
-        "load_base_model(run_settings(base, out, quantization__load_in_4bit=False), 'cpu')"
-    )
-    arguments = [str(REFERENCE), "-W", "ignore", "-c", script, str(base), str(tmp_path)]
+    arguments = [str(REFERENCE), "-W", "ignore", "-c", ALL_FROM_ONE_BYTE, str(base), str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("loading: ") == 9
