@@ -79,8 +79,8 @@ data: ## check, split and write rows to train on (INPUT, CONFIG; ARGS: --audit, 
 	@$(PY) scripts/prepare_data.py $(INPUT) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 ##@ Train
-validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, IN)
-	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/validate.py) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(ARGS)
+validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, STACK, IN)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/validate.py) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)" $(if $(IN)$(filter file,$(origin STACK)),,--stack $(STACK))) $(ARGS)
 
 plan: ## say what a run will take in memory and time, and what would be faster (CONFIG, SET, FROM, STACK)
 	@$(PY) scripts/plan.py $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(if $(filter file,$(origin STACK)),,--stack $(STACK)) $(ARGS)

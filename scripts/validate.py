@@ -4,10 +4,12 @@ Run as:
     python scripts/validate.py                                              the configuration that fits this machine
     python scripts/validate.py configs/training_config_h100.yaml training.max_seq_length=2048
     python scripts/validate.py configs/training_config_h100.yaml --from h100.json    for a recorded machine
+    python scripts/validate.py CONFIG --from h100.json --stack current      for the stack that is not its usual one
     python scripts/validate.py CONFIG --json                                one JSON object on stdout
 
-With --from the configuration and the data are judged for the recorded machine, and the environment is not checked:
-it is the other machine's. Exit codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use.
+With --from the configuration and the data are judged for the recorded machine and the stack that runs there (in the
+image on an H100, so reference; elsewhere current), and the environment is not checked: it is the other machine's. Exit
+codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, exit_code, skipped
 from kit.preflight import check_run, once
 from kit.run.auto_fit import check_fitted
-from kit.stack import installed_stack
+from kit.stack import Stack, installed_stack, stack_named, stack_run_on
 from kit.verdict import Target, add_target_arguments, show, target_of
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ VERDICTS = ("ready", "not ready: the run would fail")
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__, "validate.py")
     add_target_arguments(parser)
+    parser.add_argument(
+        "--stack", choices=("current", "reference"), help="with --from: judge for this stack, not the usual one there"
+    )
     parser.add_argument("--no-probe", action="store_true", help="do not work the device: seconds faster, and less sure")
     parser.add_argument(
         "--auto-fit", action="store_true", help="judge what `train --auto-fit` takes where the settings do not fit"
@@ -55,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(argv)
     try:
         target = target_of(options)
+        stack = judged_stack(target)
     except ValueError as exc:
         return refuse(exc)
     findings = list(target.judgement.findings)
@@ -67,17 +73,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = exc.exit_code
     else:
         settings = resolved.settings
-        say(f"{target.config} on {target.judgement.platform}: configuration, model and data …", "dim")
+        where = f"{target.judgement.platform}, {stack.name} stack" if target.is_recorded else target.judgement.platform
+        say(f"{target.config} on {where}: configuration, model and data …", "dim")
         if options.auto_fit:
-            preflight, _ = check_fitted(resolved, target.judgement, target.machine, installed_stack(), download=False)
+            preflight, _ = check_fitted(resolved, target.judgement, target.machine, stack, download=False)
         else:
-            preflight = check_run(resolved, target.judgement, target.machine, installed_stack(), download=False)
+            preflight = check_run(resolved, target.judgement, target.machine, stack, download=False)
         findings += preflight.findings
     findings += check_environment(settings, target, work=not options.no_probe)
     findings = once(findings)
     code = code or exit_code(findings)
     show(findings, target, VERDICTS, failed=code != 0, json=options.json)
     return code
+
+
+def judged_stack(target: Target) -> Stack:
+    """Return the stack that would run: the installed one here, and on a recorded machine the one that was asked for.
+
+    Raises:
+        ValueError: Another stack is asked for on this machine, whose environment is checked with the installed one.
+    """
+    if target.is_recorded:
+        platform = target.judgement.platform
+        return stack_named(target.stack or stack_run_on(platform), platform, elsewhere=True)
+    installed = installed_stack()
+    if target.stack and installed.name not in {target.stack, "none"}:
+        fix = f"make setup STACK={target.stack}"
+        raise ValueError(f"--stack {target.stack}: this environment is the {installed.name} stack; {fix}")
+    return installed
 
 
 def check_environment(settings: Settings | None, target: Target, *, work: bool) -> list[Finding]:

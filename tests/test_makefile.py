@@ -81,6 +81,13 @@ def test_config_and_several_overrides_reach_the_script(installed: Path, target: 
     ]
 
 
+def test_validate_judges_for_the_stack_that_is_named(installed: Path) -> None:
+    assert recipe(installed, "validate", "FROM=a.json") == ['.venv/bin/python scripts/validate.py --from "a.json"']
+    assert recipe(installed, "validate", "FROM=a.json", "STACK=reference") == [
+        '.venv-reference/bin/python scripts/validate.py --from "a.json" --stack reference'
+    ]
+
+
 def test_validate_without_a_config_leaves_the_choice_to_detection(installed: Path) -> None:
     assert recipe(installed, "validate") == [".venv/bin/python scripts/validate.py"]
 

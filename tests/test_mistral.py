@@ -17,6 +17,7 @@ import pytest
 from mistral.conversations import Turns, conversations
 from mistral.fetched import REFERENCE, mistral_python, run, write_folders
 
+FOLDERS = ("v0.2-march", "v0.2-september", "v0.3")
 CONVERSATIONS = conversations()
 # The kit asks for text in every turn, and for turns in order.
 EMPTY = {"empty question", "blank question", "empty answer", "blank answer", "empty system"}
@@ -59,7 +60,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Everything:
         into[what] = json.loads(out.read_text(encoding="utf-8"))
 
     jobs = [(found.theirs, mistral_python(), "theirs.py", version) for version in ("v1", "v3")]
-    for folder in sorted(path.name for path in folders.iterdir()):
+    for folder in FOLDERS:
         jobs.append((found.current, Path(sys.executable), "ours.py", folder))
         jobs.append((found.reference, REFERENCE, "ours.py", folder))
     with ThreadPoolExecutor(2) as pool:
@@ -80,7 +81,7 @@ def test_the_conversations_are_as_many_as_ever() -> None:
     assert len(COMPARED) == 1560
 
 
-@pytest.mark.parametrize("folder", ["v0.2-march", "v0.2-september", "v0.3"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_both_stacks_make_the_same_of_every_form(encoded: Everything, folder: str) -> None:
     current, reference = encoded.current[folder], encoded.reference[folder]
     assert {name for name in CONVERSATIONS if current[name] != reference[name]} == set()
@@ -122,7 +123,7 @@ class TestSeptember:
         assert _differing(ours, theirs, "said", COMPARED) == set()
 
 
-@pytest.mark.parametrize("folder", ["v0.2-march", "v0.2-september", "v0.3"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_evaluation_and_chat_send_what_training_saw(encoded: Everything, folder: str) -> None:
     rows = {name: row for name, row in encoded.current[folder].items() if "evaluate" in row}
     assert {name for name, row in rows.items() if row["ids"][: len(row["evaluate"])] != row["evaluate"]} == set()
@@ -132,7 +133,7 @@ def test_evaluation_and_chat_send_what_training_saw(encoded: Everything, folder:
 def test_march_asks_as_mistral_does_where_no_answer_stands_before(encoded: Everything) -> None:
     """Its answers have no blank in front, and Mistral's own have: what follows one is another prompt."""
     first = {name for name in COMPARED if _answers(CONVERSATIONS[name]) == 1}
-    assert len(first) == 794
+    assert len(first) == 809
     assert _differing(encoded.current["v0.2-march"], encoded.theirs["v1"], "evaluate", first, "prompt") == set()
 
 
@@ -145,11 +146,41 @@ def test_v03_is_mistrals_own_but_for_what_it_strips_and_moves(encoded: Everythin
         for name in COMPARED - moved
         if any(role == "assistant" and content != content.rstrip() for role, content in CONVERSATIONS[name])
     }
-    assert (len(moved), len(stripped)) == (0, 0)
+    assert (len(moved), len(stripped)) == (135, 304)
     assert {name for name in COMPARED if "refused" in ours[name]} == moved
     assert _differing(ours, theirs, "ids", COMPARED - moved - stripped) == set()
     assert _differing(ours, theirs, "evaluate", COMPARED - moved - stripped, "prompt") == set()
 
 
-def test_transformers_encodes_with_the_kits_tokenizer_as_with_the_file(encoded: Everything) -> None:
-    """Placeholder."""
+@pytest.fixture(scope="module")
+def wrapped(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    scratch = tmp_path_factory.mktemp("wrapped")
+    folders, found = write_folders(scratch / "folders"), {}
+
+    def encode(job: tuple[str, str, Path]) -> None:
+        folder, stack, python = job
+        run(python, "wrapped.py", folders / folder, scratch / f"{folder}-{stack}.json")
+        found[folder, stack] = json.loads((scratch / f"{folder}-{stack}.json").read_text(encoding="utf-8"))
+
+    pythons = {"current": Path(sys.executable), "reference": REFERENCE}
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(encode, [(folder, *stack) for folder in FOLDERS for stack in pythons.items()]))
+    return found
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_transformers_around_the_kits_tokenizer_is_the_same_on_both_stacks(
+    wrapped: dict[tuple[str, str], dict[str, Any]], folder: str
+) -> None:
+    """With and without special tokens, of texts that begin with one and of others, and after saving it."""
+    current, reference = wrapped[folder, "current"], wrapped[folder, "reference"]
+    assert len(current["wrapped"]) > 1500
+    for other in (current["reloaded"], reference["wrapped"], reference["reloaded"]):
+        assert other == current["wrapped"]
+    # Where transformers reads the folder by itself, it makes the same of it; but transformers 5 makes the older form's
+    # normalizer anew, which reads a blank at the beginning of a text otherwise.
+    if folder == "v0.2-march":
+        assert reference["own"] == current["wrapped"]
+    else:
+        assert "PyPreTokenizerTypeWrapper" in reference["own"]
+        assert current["own"] == current["wrapped"]

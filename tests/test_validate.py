@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import validate
+from chat_folders import write_chat_folder
 from kit.budget import plan as planning
 from kit.budget.limits import MemoryLimit
 from kit.findings import error
 from kit.interpreter import PROJECT_ROOT
 from kit.preflight import Preflight
+from kit.stack import installed_stack
+from mistral.templates import V02_SEPTEMBER
 from small_run import CONFIG, overrides
 
 if TYPE_CHECKING:
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
 
 MACHINES = PROJECT_ROOT / "tests/fixtures/machines"
 RECORDS = {"h100": "h100_80gb.json", "m4": "m4_32gb.json"}
+
+
+@pytest.fixture
+def chat_folder(tmp_path: Path) -> Path:
+    return write_chat_folder(tmp_path, V02_SEPTEMBER, "metaspace")
 
 
 def _findings(capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, str]]]:
@@ -156,3 +164,46 @@ def test_what_a_rule_says_with_its_line_the_environment_does_not_say_again(
     told = _findings(capsys)
     assert told.keys() >= {"config.wandb.missing", "environment.four_bit"}
     assert "environment.wandb_missing" not in told
+
+
+@pytest.mark.parametrize(
+    ("asked", "stack", "following"),
+    [
+        (["h100_80gb.json"], "reference", "make train-h100 SET="),
+        (["h100_80gb.json", "--stack", "current"], "current", "make train-h100 STACK=current SET="),
+        (["m4_32gb.json"], "current", "make train-m4 SET="),
+        (["rtx_4090.json"], "current", "make train CONFIG="),
+        (["rtx_4090.json", "--stack", "reference"], "reference", "make train CONFIG="),
+    ],
+)
+def test_a_recorded_machine_is_judged_for_the_stack_that_runs_there(
+    chat_folder: Path, capsys: pytest.CaptureFixture[str], asked: list[str], stack: str, following: str
+) -> None:
+    """`make train-h100` runs the image's stack; what is installed on the laptop that asks says nothing."""
+    rows = PROJECT_ROOT / "data/sample/train.jsonl"
+    changes = [f"model.model_name_or_path={chat_folder}", f"data.train_file={rows}", "data.val_file=null"]
+    record, *more = asked
+    assert validate.main([*changes, "--from", str(MACHINES / record), *more, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (found,) = [finding for finding in told["findings"] if finding["id"] == "model.tokenizer_form"]
+    assert found["message"].startswith(f"the {stack} stack reads tokenizer.json ")
+    assert ("in an equal older form" in found["message"]) == (stack == "reference")
+    assert told["next_command"].startswith(following)
+
+
+def test_what_a_stack_cannot_do_is_judged_by_what_its_lock_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    sample = PROJECT_ROOT / "data/sample/train.jsonl"
+    levers = ["training.padding_free=true", "training.use_liger_kernel=true", "data.val_file=null"]
+    command = [f"data.train_file={sample}", *levers, "--from", str(MACHINES / "h100_80gb.json"), "--json"]
+    assert validate.main([*command, "--stack", "current"]) == 0
+    capsys.readouterr()
+    assert validate.main(command) == 1
+    found = _findings(capsys)
+    assert "transformers 4.36.0" in found["config.levers.padding_free"][0]["message"]
+    assert found["config.levers.liger_kernel"][0]["severity"] == "error"
+
+
+def test_another_stack_than_the_installed_one_is_not_judged_here(capsys: pytest.CaptureFixture[str]) -> None:
+    other = "reference" if installed_stack().name == "current" else "current"
+    assert validate.main(["--stack", other]) == 2
+    assert f"make setup STACK={other}" in capsys.readouterr().err

@@ -32,6 +32,7 @@ class Target:
         machine: This machine, or a recorded one.
         judgement: What it is good for.
         is_recorded: The machine is a recorded one.
+        stack: The stack that was asked for by name.
     """
 
     config: Path
@@ -39,6 +40,7 @@ class Target:
     machine: Machine
     judgement: Judgement
     is_recorded: bool
+    stack: str | None = None
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +72,8 @@ def target_of(options: argparse.Namespace) -> Target:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise ValueError(f"{record}: {reason}; name a file made by `make detect RECORD=machine.json`") from exc
     judgement = judge(machine)
-    return Target(config or recommended(judgement), tuple(overrides), machine, judgement, bool(record))
+    stack = getattr(options, "stack", None)
+    return Target(config or recommended(judgement), tuple(overrides), machine, judgement, bool(record), stack)
 
 
 def recommended(judgement: Judgement) -> Path:
@@ -84,12 +87,12 @@ def next_command(target: Target, *, failed: bool) -> str:
     changes = " ".join(shlex.quote(text) for text in target.overrides)
     # Double quotes are what a person types; they hold as long as nothing inside means something to a shell.
     quoted = shlex.quote(changes) if set(changes) & set('"$`\\!') else f'"{changes}"'
-    settings = f" SET={quoted}" if changes else ""
+    settings = (f" STACK={target.stack}" if target.stack else "") + (f" SET={quoted}" if changes else "")
     if failed:
         return f"mend the errors above, then: make validate CONFIG={target.config}{settings}"
     if target.config.name == target.judgement.recommended_config.name:
         command = {"h100": "train-h100", "m4": "train-m4", "cpu": "demo"}.get(target.judgement.platform)
-        if command == "demo" and not changes:
+        if command == "demo" and not settings:
             return "make demo"
         if command in {"train-h100", "train-m4"}:
             return f"make {command}{settings}"

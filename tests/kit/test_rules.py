@@ -281,6 +281,13 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     assert found["model.incomplete"] == "error"
 
 
+@pytest.mark.parametrize(("revision", "expected"), [("abc", "warning"), (None, None)])
+def test_a_revision_of_a_directory_is_told(tmp_path: Path, revision: str | None, expected: str | None) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    changes = {"model.model_name_or_path": str(tmp_path), "model.revision": revision}
+    assert _by_id(_findings(H100, "h100_80gb", changes)).get("model.revision") == expected
+
+
 def test_a_rule_that_crashes_becomes_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run: Situation) -> list[Finding]:
         raise ZeroDivisionError(run.platform)

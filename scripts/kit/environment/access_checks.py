@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.environment.facts import NO_FOLDER
 from kit.findings import Finding, error, ok, skipped, warning
-from kit.model.files import DEMO_BASE
+from kit.model.files import DEMO_BASE, download_command
 from kit.model.shape import KNOWN_SHAPES, shape_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def check_model(environment: Environment, settings: Settings | None = None) -> l
     if model.is_offline:
         lacks = f"lacks {', '.join(model.missing_files)}" if model.missing_files else "is not there"
         message = f"HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, and the model {lacks} in {model.cache_directory}"
-        fix = f"`hf download {model.name}` with a network first, or unset the variable"
+        command = download_command(model.name, settings.model.revision if settings else None)
+        fix = f"`{command}` with a network first, or unset the variable"
         return [severity("environment.model_offline", message, fix, model.name)]
     return [_hub_finding(model, is_configured=settings is not None)]
 

@@ -80,10 +80,21 @@ def find(name_or_path: str, filename: str, revision: str | None = None, *, downl
         if "Gated" in kind or "401" in str(exc) or "403" in str(exc):
             advice = f"accept the model's terms on its page, then `hf auth login` or set HF_TOKEN ({kind})"
         elif download:
-            advice = f"check the name and the network, or copy the model into a folder and name that ({kind})"
+            what = "the name, model.revision and the network" if revision else "the name and the network"
+            advice = f"check {what}, or copy the model into a folder and name that ({kind})"
         else:
-            advice = f"download it first: `hf download {name_or_path}`"
+            advice = f"download it first: `{download_command(name_or_path, revision)}`"
         raise ModelFileError(f"{name_or_path}: {filename} is not on this machine; {advice}") from exc
+
+
+def download_command(name: str, revision: str | None = None) -> str:
+    """Return the command that fetches what the kit reads of a hub model, and nothing else.
+
+    Mistral's repositories hold the same weights again, consolidated or pickled, which a bare ``hf download`` fetches
+    too. Patterns stand where names do: ``--include`` takes several in one way or in another, by version.
+    """
+    command = f'hf download {name} "model*.safetensors" "*.json" "*.jinja" tokenizer.model'
+    return f"{command} --revision {revision}" if revision else command
 
 
 def read_text(path: Path) -> str:

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from kit.interpreter import PROJECT_ROOT
+from kit.setup.locks import CURRENT, M4, REFERENCE, Lock, packages
+
 if TYPE_CHECKING:
     from kit.config.settings import Settings
 
@@ -129,8 +132,13 @@ def stack_of(versions: dict[str, str]) -> Stack:
     return Stack("current" if transformers >= (5,) else "reference", versions)
 
 
+def stack_run_on(platform: str) -> str:
+    """Name the stack that a platform's own command runs: ``make train-h100`` takes the image's, all others current."""
+    return "reference" if platform == "h100" else "current"
+
+
 def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
-    """Return a stack to plan for: the installed one where it has that name, else as the container carries it.
+    """Return a stack to plan for: the installed one where it has that name, else as it is locked.
 
     Args:
         name: ``reference`` or ``current``.
@@ -140,7 +148,16 @@ def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
     installed = installed_stack()
     if installed.name == name and not elsewhere:
         return installed
-    return Stack(name, {"flash-attn": "as in the image"} if platform in {"h100", "cuda"} else {})
+    versions = _locked(M4 if platform == "m4" else REFERENCE if name == "reference" else CURRENT)
+    return Stack(name, versions | ({"flash-attn": "as in the image"} if platform in {"h100", "cuda"} else {}))
+
+
+def _locked(lock: Lock) -> dict[str, str]:
+    try:
+        pins = packages((PROJECT_ROOT / lock.target).read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+    return {name: pins[name] for name in PACKAGES if name in pins}
 
 
 @functools.cache

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
-from kit.model.files import ModelFileError, find, is_local, read_json, read_text
+from kit.model import weights
+from kit.model.files import ModelFileError, download_command, find, is_local, read_json, read_text
 
 
 @pytest.mark.parametrize("name", ["./a", "../a", "/a/b", "~/a", "a/b/c", "models/demo-base", "outputs/run"])
@@ -87,7 +90,7 @@ class GatedRepoError(Exception):
         (OSError("401 Client Error"), True, "accept the model's terms"),
         (OSError("403 Forbidden"), True, "accept the model's terms"),
         (ConnectionError("no route"), True, "check the name and the network"),
-        (FileNotFoundError("no"), False, "download it first: `hf download owner/name`"),
+        (FileNotFoundError("no"), False, "download it first: `hf download owner/name "),
     ],
 )
 def test_the_advice_fits_the_reason(
@@ -102,6 +105,37 @@ def test_the_advice_fits_the_reason(
     found, _, fix = str(caught.value).rpartition("; ")
     assert found == "owner/name: config.json is not on this machine"
     assert fix.startswith(advice)
+
+
+# As in Mistral's repositories.
+_READ = (
+    *("config.json", "generation_config.json", "model.safetensors.index.json", "model-00001-of-00003.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "chat_template.jinja"),
+    *("model.safetensors", "added_tokens.json"),
+)
+_BESIDE = (
+    *("consolidated.safetensors", "consolidated.00.pth", "pytorch_model-00001-of-00003.bin", "pytorch_model.bin"),
+    *("tokenizer.model.v3", "README.md", ".gitattributes", "model.gguf", "tf_model.h5", "training_args.bin"),
+)
+
+
+def test_the_command_fetches_what_the_kit_reads_and_nothing_else() -> None:
+    command = shlex.split(download_command("owner/name", "abc"))
+    assert (command[:3], command[-2:]) == (["hf", "download", "owner/name"], ["--revision", "abc"])
+    patterns = command[3:-2]
+    assert set(filter_repo_objects([*_READ, *_BESIDE], allow_patterns=patterns)) == set(_READ)
+    # One name alone would be taken for a file's, pattern or not.
+    assert len(patterns) > 1
+    assert "--revision" not in download_command("owner/name")
+
+
+def test_the_command_fetches_every_file_that_is_read_by_name() -> None:
+    pytest.importorskip("torch", reason="needs the libraries: make setup")
+    from kit.adapter import merging
+    from kit.stack import session
+
+    read = {*weights._SMALL, *merging._COPIED, *session._TOKENIZER_FILES}
+    assert read <= set(_READ)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{\x00", b"\xef\xbb\xbf{}", b"[]", b"3", b"[" * 20_000])
