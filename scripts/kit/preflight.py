@@ -84,7 +84,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
 def _load_tokenizer(settings: Settings, *, download: bool) -> tuple[ChatTokenizer | None, list[Finding]]:
     model = settings.model
     try:
-        tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=download)
+        tokenizer = ChatTokenizer.load_for(settings, download=download)
     except ModelFileError as exc:
         found, fix = found_and_fix(exc)
         if model.model_name_or_path == DEMO_BASE and not Path(DEMO_BASE).exists():

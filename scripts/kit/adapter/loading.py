@@ -135,7 +135,7 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
     if stack.name != "current" and outside_keys(_config_of(adapter)):
         remarks += read_portable(adapter).remarks
     try:
-        tokenizer = ChatTokenizer.load(name, settings.model.revision, download=True)
+        tokenizer = ChatTokenizer.load_for(settings, download=True)
         config = find(name, "config.json", settings.model.revision, download=True)
         context_length = read_json(config).get("max_position_embeddings")
     except ModelFileError as exc:
