@@ -36,7 +36,7 @@ from kit.console import say
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,18 +113,24 @@ def _chat(options: argparse.Namespace) -> int:
     )
     loaded = load(choice)
     if options.prompt is not None:
-        return _answer_lines(loaded, sampling, options, [options.prompt.encode()])
+        return _answer_each(loaded, sampling, options, [options.prompt])
     if sys.stdin.isatty():
         return Session(loaded, sampling, options.system, adapter=not options.base).run()
-    return _answer_lines(loaded, sampling, options, sys.stdin.buffer)
+    return _answer_each(loaded, sampling, options, _lines(sys.stdin.buffer))
 
 
-def _answer_lines(loaded: Loaded, sampling: Sampling, options: argparse.Namespace, lines: Iterable[bytes]) -> int:
-    """Answer each line as a conversation of its own; what cannot be asked is said, and fails at the end."""
+def _lines(stream: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines of a pipe as they were written, but for their own ends and the mark some editors put in front."""
+    for number, raw in enumerate(stream):
+        text = raw.decode("utf-8-sig" if number == 0 else "utf-8", errors="replace")
+        yield text.removesuffix("\n").removesuffix("\r")
+
+
+def _answer_each(loaded: Loaded, sampling: Sampling, options: argparse.Namespace, questions: Iterable[str]) -> int:
+    """Answer each as a conversation of its own; what cannot be asked is said, and fails at the end."""
     failed = False
-    for number, raw in enumerate(lines, start=1):
-        question = raw.decode("utf-8-sig", errors="replace").strip()
-        if not question:
+    for number, question in enumerate(questions, start=1):
+        if not question.strip():
             continue
         conversation = Conversation(loaded.tokenizer, loaded.choice.context_length, options.system)
         write = (lambda _text: None) if options.json else (lambda text: print(text, end="", flush=True))

@@ -158,7 +158,8 @@ def _questions(
     sample: Callable[[Sequence[Question], int, int], list[Question]],
 ) -> tuple[list[Question], int]:
     """Choose what is asked, and the longest answer; what does not fit into the model is said."""
-    from kit.adapter.answers import prompt_ids, read_questions
+    from kit.adapter.answers import read_questions
+    from kit.data.encoding import encode_prompt
 
     wanted = MOST_QUESTIONS if options.questions is None else options.questions
     questions = read_questions(path)
@@ -168,7 +169,9 @@ def _questions(
     expected = max(len(choice.tokenizer.encode(question.expected)[0]) for question in asked)
     max_new_tokens = options.max_new_tokens or min(LONGEST_ANSWER, expected + _SLACK)
     room = choice.context_length - max_new_tokens
-    fitting = [question for question in asked if len(prompt_ids(choice.tokenizer, question)) <= room]
+    fitting = [
+        question for question in asked if len(encode_prompt(question.conversation.messages, choice.tokenizer)) <= room
+    ]
     if len(fitting) < len(asked):
         say(
             f"{len(asked) - len(fitting):,} questions are not asked: with {max_new_tokens:,} tokens to answer in they "

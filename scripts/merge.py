@@ -34,6 +34,7 @@ from kit.adapter.tensor_file import WEIGHTS
 from kit.command import command_parser
 from kit.console import paint, say
 from kit.data.dataset import file_sha256, load_file
+from kit.data.end_tokens import declare_ends
 from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
@@ -118,6 +119,7 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
     aside.mkdir()
     try:
         copy_the_rest(model.model_name_or_path, model.revision, aside, options.dtype, download=True)
+        declare_ends(aside, choice.tokenizer.end_token_ids)
         size = base.bytes_as(options.dtype)
         with tqdm(
             total=size, unit="B", unit_scale=True, desc="merging", leave=False, disable=not sys.stderr.isatty()

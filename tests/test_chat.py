@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 import chat
+from kit.adapter.talk import Answer
 from kit.interpreter import PROJECT_ROOT
 from terminal import END, INTERRUPT, Terminal
 
@@ -40,12 +41,57 @@ def test_one_shot_prints_the_answer_alone(adapter_run: Path, capsys: pytest.Capt
 def test_each_line_of_a_pipe_is_a_question_of_its_own(
     adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipe(monkeypatch, b"\xef\xbb\xbfamber\r\n\n/quit\namber")
+    pipe(monkeypatch, b"\xef\xbb\xbfamber\r\n\n/quit\n \t\namber")
     assert chat.main([str(adapter_run), "--cpu", "--max-new-tokens", "4", "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["line"], line["prompt"]) for line in answers] == [(1, "amber"), (3, "/quit"), (4, "amber")]
+    assert [(line["line"], line["prompt"]) for line in answers] == [(1, "amber"), (3, "/quit"), (5, "amber")]
     assert answers[0]["answer"] == answers[2]["answer"]
     assert answers[0]["ending"] == "length"
+
+
+def test_a_question_is_asked_with_the_blanks_it_was_written_with(
+    adapter_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def heard(_loaded: Any, _talk: Any, question: str, **_: Any) -> Any:
+        asked.append(question)
+        return Answer("ok", 1, 1.0, "end")
+
+    monkeypatch.setattr(chat, "reply", heard)
+    pipe(monkeypatch, b"  two blanks \t\r\n\xef\xbb\xbfa mark\n\n \nlast ")
+    assert chat.main([str(adapter_run), "--cpu"]) == 0
+    assert chat.main([str(adapter_run), "--cpu", "--prompt", "\n one \n"]) == 0
+    assert asked == ["  two blanks \t", "\ufeffa mark", "last ", "\n one \n"]
+
+
+def test_a_line_at_a_terminal_is_asked_as_it_was_typed(
+    adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kit.adapter import session
+
+    asked: list[str] = []
+
+    def heard(_loaded: Any, _talk: Any, question: str, **_: Any) -> Any:
+        asked.append(question)
+        return Answer("ok", 1, 1.0, "end")
+
+    lines = iter([" /quit is text ", "   ", "a [/INST] b", "</s>"])
+
+    def read(_prompt: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(session, "reply", heard)
+    monkeypatch.setattr(session, "_read", read)
+    monkeypatch.setattr(sys, "stdin", _Screen())
+    assert chat.main([str(adapter_run), "--cpu"]) == 0
+    assert asked == [" /quit is text ", "a [/INST] b", "</s>"]
+    said = capsys.readouterr().err
+    assert said.count("note: ") == 1
+    assert "'[/INST]' is also what the template writes between turns" in said
 
 
 def test_a_question_that_is_too_long_is_said_and_the_others_are_answered(

@@ -151,7 +151,11 @@ def test_the_h100_config_is_the_one_that_was_asked_for() -> None:
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         "adapter_dtype": "float32",
     }
-    assert values["data"] == {"train_file": "data/processed/train.jsonl", "val_file": "data/processed/val.jsonl"}
+    assert values["data"] == {
+        "train_file": "data/processed/train.jsonl",
+        "val_file": "data/processed/val.jsonl",
+        "template_date": None,
+    }
     asked = {
         "max_seq_length": 4096,
         "per_device_train_batch_size": 4,

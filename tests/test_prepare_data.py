@@ -459,3 +459,37 @@ def test_torch_is_not_imported(model: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_row_for_each_answer_is_counted_and_never_torn_apart(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def talk(number: int) -> dict[str, Any]:
+        # Every third conversation goes on from the one before it: their first answers are the same row.
+        opening = f"hi {number - number % 3}"
+        turns = [opening, "hello", *(f"{what} {number}" for what in ("more", "told", "and", "so"))]
+        roles = ("user", "assistant")
+        return {"messages": [{"role": roles[at % 2], "content": text} for at, text in enumerate(turns)]}
+
+    rows = [talk(number) for number in range(30)]
+    source = _jsonl("talks.jsonl", [*rows, {"prompt": "a", "completion": "b"}])
+    assert _run(model, source, "--split-turns", "--val-share", "0.3", "--dedupe", "exact") == 0
+    assert "       +60  rows, one for each further answer (--split-turns)" in capsys.readouterr().out
+    steps = _card()["steps"]
+    assert (steps["read"], steps["added_by_split_turns"]) == (31, 60)
+    assert steps["train"] + steps["val"] == 31 + 60 - sum(steps["dropped"].values()) == 10 + 60 + 1
+    sides = [_read(f"data/processed/{name}.jsonl") for name in ("train", "val")]
+    openings = [{(row.get("prompt") or row["messages"])[0]["content"] for row in side} for side in sides]
+    assert not openings[0] & openings[1]
+    assert all(len(row["completion"]) == 1 for side in sides for row in side if "completion" in row)
+
+
+def test_rows_that_are_alike_by_nature_are_not_looked_at_for_likeness(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(model, _jsonl("a.jsonl", _rows(4)), "--split-turns", "--dedupe", "near") == 2
+    assert "the rows of one conversation are alike by nature" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("day", ["tomorrow", "2026-02-30", "20261127"])
+def test_a_template_date_that_is_no_day_is_refused(model: str, capsys: pytest.CaptureFixture[str], day: str) -> None:
+    assert _run(model, _jsonl("a.jsonl", _rows(4)), "--template-date", day) == 2
+    assert f"--template-date {day}: not a day" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def check_vocabulary(settings: Settings, files: Sequence[EncodedFile | None]) ->
 def _load_tokenizer(settings: Settings, stack: Stack, *, download: bool) -> tuple[ChatTokenizer | None, list[Finding]]:
     model = settings.model
     try:
-        tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=download)
+        tokenizer = ChatTokenizer.load_for(settings, download=download)
     except ModelFileError as exc:
         found, fix = found_and_fix(exc)
         if model.model_name_or_path == DEMO_BASE and not Path(DEMO_BASE).exists():

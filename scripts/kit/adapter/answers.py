@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kit.data.conversations import Conversation, read_conversations
+from kit.data.encoding import encode_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,15 +45,6 @@ def read_questions(path: Path) -> list[Question]:
     ]
 
 
-def prompt_ids(tokenizer: ChatTokenizer, question: Question) -> list[int]:
-    """Encode what the model is asked, up to where its answer begins.
-
-    Raises:
-        TemplateError: The template refuses the conversation.
-    """
-    return tokenizer.encode(tokenizer.render(question.conversation.messages, add_generation_prompt=True))[0]
-
-
 def answer(  # noqa: PLR0913 - each is one thing a caller decides
     model: Any,
     tokenizer: ChatTokenizer,
@@ -76,7 +68,7 @@ def answer(  # noqa: PLR0913 - each is one thing a caller decides
         One answer for each question, in their order, stripped of white space at its ends.
     """
     model.eval()
-    prompts = [prompt_ids(tokenizer, question) for question in questions]
+    prompts = [encode_prompt(question.conversation.messages, tokenizer) for question in questions]
     answers = [""] * len(questions)
     for batch in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_size):
         longest = max(len(prompts[index]) for index in batch)
@@ -91,11 +83,12 @@ def answer(  # noqa: PLR0913 - each is one thing a caller decides
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 use_cache=True,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=list(tokenizer.end_token_ids),
                 pad_token_id=tokenizer.eos_token_id,
             )
         for index, row in zip(batch, output[:, longest:].tolist(), strict=True):
-            answers[index] = tokenizer.decode(row).strip()
+            end = next((at for at, token in enumerate(row) if token in tokenizer.end_token_ids), len(row))
+            answers[index] = tokenizer.decode(row[:end]).strip()
         done(len(batch))
     return answers
 

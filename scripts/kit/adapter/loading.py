@@ -138,7 +138,7 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
     remarks += portable.remarks
     try:
         base = require_whole(name, settings.model.revision, stack.name, download=True)
-        tokenizer = ChatTokenizer.load(name, settings.model.revision, download=True)
+        tokenizer = ChatTokenizer.load_for(settings, download=True)
     except ModelFileError as exc:
         raise RunError(str(exc)) from exc
     context_length = shape_in(completed(base.config)).max_position_embeddings

@@ -66,12 +66,12 @@ class Session:
                 if not self._obey(line.strip()):
                     return 0
             elif line.strip():
-                self.ask(line.strip())
+                self.ask(line)
 
     def ask(self, question: str) -> None:
         """Answer a question on stdout, and say what there is to say about it on stderr."""
-        if self.loaded.tokenizer.control_tokens.search(question):
-            say("note: the model reads a control token in that, not the text of it", "yellow")
+        if found := self.loaded.tokenizer.markers_pattern.search(question):
+            say(f"note: {found[0]!r} is also what the template writes between turns; the model cannot tell", "yellow")
         self._say_speaker()
         try:
             answer = reply(

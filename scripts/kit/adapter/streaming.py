@@ -16,13 +16,15 @@ class AnswerStream:
     """What ``model.generate(streamer=…)`` hands its tokens to, on both stacks.
 
     Text goes out as soon as no later token can change it: a letter of several byte tokens waits for its last one.
-    White space before the first letter is left out, as it is everywhere an answer is shown.
+    White space before the first letter is left out, as it is everywhere an answer is shown. ``ids`` are the answer's
+    tokens without the one that ends it.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, write: Callable[[str], object]) -> None:
         """Stream to ``write``."""
         self._tokenizer, self._write = tokenizer, write
-        self._ids: list[int] = []
+        self.ids: list[int] = []
+        self._ends = 0
         self._is_prompt = True
         # Decoding from the start each time would cost the square of the answer's length.
         self._context, self._written = 0, 0
@@ -34,7 +36,11 @@ class AnswerStream:
         if self._is_prompt:
             self._is_prompt = False
             return
-        self._ids += value.flatten().tolist()
+        for token in value.flatten().tolist():
+            if token in self._tokenizer.end_token_ids:  # nothing of the answer, whether or not it is a special token
+                self._ends += 1
+            else:
+                self.ids.append(token)
         self._emit(is_last=False)
 
     def end(self) -> None:
@@ -42,11 +48,11 @@ class AnswerStream:
         self._emit(is_last=True)
 
     def _emit(self, *, is_last: bool) -> None:
-        before = self._tokenizer.decode(self._ids[self._context : self._written])
-        after = self._tokenizer.decode(self._ids[self._context :])
+        before = self._tokenizer.decode(self.ids[self._context : self._written])
+        after = self._tokenizer.decode(self.ids[self._context :])
         if len(after) <= len(before) or (after.endswith(_BROKEN) and not is_last):
             return
-        self._context, self._written = self._written, len(self._ids)
+        self._context, self._written = self._written, len(self.ids)
         new = after[len(before) :]
         if not self._begun:
             new = new.lstrip()
@@ -58,4 +64,4 @@ class AnswerStream:
     @property
     def tokens(self) -> int:
         """Tokens of the answer so far."""
-        return len(self._ids)
+        return len(self.ids) + self._ends

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.adapter.streaming import AnswerStream
-from kit.data.chat_tokenizer import TemplateError
 from kit.data.conversations import Message
+from kit.data.encoding import encode_prompt
+from kit.data.template import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,7 +122,7 @@ class Conversation:
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         try:
-            return self.tokenizer.encode(self.tokenizer.render(messages, add_generation_prompt=True))[0]
+            return encode_prompt(messages, self.tokenizer)
         except TemplateError as exc:
             raise TalkError(f"the conversation {exc}") from exc
 
@@ -142,6 +143,7 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
 ) -> Answer:
     """Answer a question, streaming the answer to ``write``; Ctrl-C ends the answer and keeps what there is of it.
 
+    What is kept for the turns to come is the answer blank for blank, which only what is shown is stripped of.
     An answer that was stopped before its first word is not kept, and neither is its question. ``listening`` is entered
     while the model works: see ``kit.adapter.interrupts``.
 
@@ -154,7 +156,7 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
     stream = AnswerStream(loaded.tokenizer, write)
     if sampling.seed is not None:
         torch.manual_seed(sampling.seed)
-    eos = loaded.tokenizer.eos_token_id
+    tokenizer = loaded.tokenizer
     begun = time.monotonic()
     last = None
     try:
@@ -165,17 +167,17 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
                 attention_mask=torch.ones_like(prompt),
                 max_new_tokens=room,
                 use_cache=True,
-                eos_token_id=eos,
-                pad_token_id=eos,
+                eos_token_id=list(tokenizer.end_token_ids),
+                pad_token_id=tokenizer.eos_token_id,
                 streamer=stream,
                 **sampling.arguments(),
             )
             last = int(output[0, -1])
-        ending = "end" if last == eos else "length"
+        ending = "end" if last in tokenizer.end_token_ids else "length"
     except KeyboardInterrupt:
         stream.end()
         ending = "stopped"
     text = stream.text.strip()
     if text or ending != "stopped":
-        conversation.add(question, text)
+        conversation.add(question, tokenizer.continuation(ids, stream.ids))
     return Answer(text, stream.tokens, time.monotonic() - begun, ending, forgotten, len(ids) + stream.tokens)

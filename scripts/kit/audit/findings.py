@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.audit.lengths import HAS_CONTROLS, HAS_END, HAS_MERGED_SYSTEM
 from kit.audit.measures import Measures, measure
+from kit.data.remarks import REMARKS, Mark, end_findings
 from kit.findings import Finding, ok, skipped, warning
 
 if TYPE_CHECKING:
+    from kit.data.chat_tokenizer import ChatTokenizer
     from kit.intake.collect import Collected
 
 
@@ -18,7 +19,7 @@ def measures_of(collected: Collected, max_seq_length: int, side: int | None = No
     return measure(ledger.lengths(side), ledger.trained(side), max_seq_length)
 
 
-def token_findings(collected: Collected, measures: Measures, eos_token: str) -> list[Finding]:
+def token_findings(collected: Collected, measures: Measures, tokenizer: ChatTokenizer) -> list[Finding]:
     """Judge lengths and what the template makes of the rows."""
     limit = measures.max_seq_length
     if not measures.rows:
@@ -47,35 +48,11 @@ def token_findings(collected: Collected, measures: Measures, eos_token: str) -> 
                 where,
             )
         )
-    if collected.ledger.matching("marks & ?", HAS_MERGED_SYSTEM)[0]:
-        where, places = _named(collected, "marks & ?", HAS_MERGED_SYSTEM)
-        findings.append(
-            warning(
-                "data.system_merged",
-                f"{places} has a system message, which this model's template cannot carry: "
-                "it is put in front of the first user turn when training, as is usual for this model",
-                where=where,
-            )
-        )
-    if collected.ledger.matching("marks & ?", HAS_CONTROLS)[0]:
-        where, places = _named(collected, "marks & ?", HAS_CONTROLS)
-        findings.append(
-            warning(
-                "data.control_tokens",
-                f"{places} has one of the model's control tokens in its text: "
-                "the model reads it as the token, not as the text",
-                "take it out; the chat template writes the control tokens",
-                where,
-            )
-        )
-    if not collected.ledger.matching("marks & ?", HAS_END)[0]:
-        findings.append(
-            warning(
-                "data.no_end",
-                f"the chat template ends no answer with the eos_token, {eos_token!r}: the model will not learn to stop",
-                "make eos_token in tokenizer_config.json the token that the template writes after an answer",
-            )
-        )
+    for remark in REMARKS:
+        if collected.ledger.matching("marks & ?", remark.mark)[0]:
+            where, places = _named(collected, "marks & ?", remark.mark)
+            findings.append(remark.finding(places, where))
+    findings += end_findings(tokenizer, some_end=collected.ledger.matching("marks & ?", Mark.ENDS)[0] > 0)
     return findings
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT = PROJECT_ROOT / ".cache" / "kit" / "lengths.sqlite3"
 LARGEST_BYTES = 64 << 20  # some 5 million rows; what was not used for longest goes first
-_CODE = 1  # raise it when lengths, spans or flags are counted differently
+_CODE = 2  # raise it when lengths, spans or flags are counted differently
 _HEAD = struct.Struct("<II")  # rows, checksum of what follows
 _EACH = 3  # numbers a row
 

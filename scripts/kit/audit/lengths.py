@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.audit.length_cache import Length, LengthCache
 from kit.data.conversations import RowProblem
-from kit.data.dataset import ends, has_control_tokens, render
-from kit.data.encoding import token_spans, trained_tokens
+from kit.data.encoding import encode_rows, trained_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.conversations import Conversation
-
-HAS_END, HAS_CONTROLS, HAS_MERGED_SYSTEM = 1, 2, 4
 
 
 class Ruler:
@@ -51,19 +48,9 @@ class Ruler:
         return measured
 
     def _count(self, conversations: Sequence[Conversation]) -> list[Length | RowProblem]:
-        tokenizer = self.tokenizer
-        rendered = [render(conversation, tokenizer) for conversation in conversations]
-        encodings = iter(tokenizer.encode_batch([row[1] for row in rendered if not isinstance(row, RowProblem)]))
-        measured: list[Length | RowProblem] = []
-        for row in rendered:
-            if isinstance(row, RowProblem):
-                measured.append(row)
-                continue
-            conversation, _, spans = row
-            encoding = next(encodings)
-            ids, answers = encoding.ids, token_spans(encoding, spans)
-            marks = HAS_END * ends(ids, answers, tokenizer.eos_token_id)
-            marks |= HAS_CONTROLS * has_control_tokens(conversation, tokenizer)
-            marks |= HAS_MERGED_SYSTEM * (tokenizer.merges_system and conversation.messages[0].role == "system")
-            measured.append(Length(len(ids), trained_tokens(answers, self.max_seq_length), marks))
-        return measured
+        return [
+            row
+            if isinstance(row, RowProblem)
+            else Length(len(row.ids), trained_tokens(row.answers, self.max_seq_length), int(row.marks))
+            for row in encode_rows(conversations, self.tokenizer)
+        ]

@@ -53,8 +53,7 @@ def read_rows(settings: Settings) -> Sequence[EncodedRow] | None:
     try:
         if not path.is_file():
             return None
-        model = settings.model
-        tokenizer = ChatTokenizer.load(model.model_name_or_path, model.revision, download=False)
+        tokenizer = ChatTokenizer.load_for(settings)
         return load_file(path, tokenizer, settings.training.max_seq_length).rows or None
     except (ModelFileError, OSError):
         return None

@@ -150,6 +150,16 @@ _DATA = {
         "validation_file",
         "val_path",
     ),
+    "template_date": {
+        **_text(
+            None,
+            "The day that the model's chat template takes for today, where it asks for one; the same rows would become "
+            "other ids tomorrow otherwise.",
+            regex=r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z",
+            form="a day as YYYY-MM-DD",
+        ),
+        "check_with": "day",
+    },
 }
 _TRAINING = {
     "output_dir": _text(None, "Where the run writes; null means outputs/<run_name>.", "output", "output_path"),

@@ -48,6 +48,7 @@ class DataSettings:
 
     train_file: str
     val_file: str | None
+    template_date: str | None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from datetime import date
 from typing import Any, NamedTuple
 
 from cerberus import TypeDefinition, Validator
@@ -41,6 +42,13 @@ class _Validator(Validator):  # type: ignore[misc] # Cerberus is untyped
         """{'type': 'boolean'}"""  # noqa: D415 - Cerberus reads the constraint's schema here
         if unique and value is not None and any(item in value[:index] for index, item in enumerate(value)):
             self._error(field, "holds an item twice")
+
+    def _check_with_day(self, field: str, value: Any) -> None:
+        try:
+            date.fromisoformat(value)
+        except (TypeError, ValueError):
+            if value is not None:
+                self._error(field, "must be a day")
 
     def _check_with_finite(self, field: str, value: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):

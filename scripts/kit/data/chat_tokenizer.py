@@ -9,69 +9,33 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from kit.data.end_tokens import EndTokens, declared_ends, end_tokens
+from kit.data.marks import HIDE, hidden, is_marked, looks_again, marked_tokenizer, special_pattern
+from kit.data.template import ChatTemplate, DateError, TemplateError
+from kit.data.template_file import read_template
 from kit.data.template_form import require_token_first
-from kit.model.files import ModelFileError, find, read_json, read_text
+from kit.data.tokenizer_file import encode_texts, merges_alone_decide
+from kit.data.trial import try_out
+from kit.data.turn_parts import TurnParts, turn_parts
+from kit.model.files import ModelFileError, find
 from kit.model.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import re
+    from collections.abc import Sequence
 
     from tokenizers import Encoding
 
-    from kit.data.conversations import Message
+    from kit.config.settings import Settings
+    from kit.data.turns import Message
 
-
-_REASON_SHOWN = 200  # characters of a template's own words
-
-
-class TemplateError(ValueError):
-    """The chat template cannot render a conversation; the message says why, as a row's predicate."""
-
-
-class _GenerationBlock(Extension):
-    """``{% generation %}``: marks answers for whoever wants the marks; here its content is rendered as it stands."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja's own way to declare a tag
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # A call block and not the bare body, so that what is set inside stays inside, as in transformers.
-        return jinja2.nodes.CallBlock(self.call_method("_render"), [], [], body).set_lineno(line)
-
-    def _render(self, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    # The settings chat templates are written for: transformers' `_compile_jinja_template`. Its `strftime_now` is left
-    # out on purpose: the same rows would become other ids tomorrow.
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json  # jinja's own escapes for HTML
-    environment.globals["raise_exception"] = _refuse
-    # What transformers hands every template, used or not: `tools is none` must hold.
-    environment.globals |= {"tools": None, "documents": None}
-    return environment
+_BEYOND_IDS = 2**32  # the library's ids have 32 bits
 
 
 @dataclass(frozen=True)
@@ -80,61 +44,75 @@ class ChatTokenizer:
 
     Attributes:
         tokenizer: The library's tokenizer.
-        template: The compiled chat template.
-        special_tokens: ``bos_token``, ``eos_token`` … as the template sees them.
-        eos_token_id: The id that ends an answer.
-        merges_system: The template refuses system messages, so they open the first user turn instead.
-        template_source: The chat template as it was written.
+        template: The chat template.
+        eos_token_id: The eos_token: what rows are padded with.
+        ends: The tokens that end an answer.
+        parts: What the template writes around turns.
     """
 
     tokenizer: Tokenizer
-    template: jinja2.Template
-    special_tokens: dict[str, str]
+    template: ChatTemplate
     eos_token_id: int
-    merges_system: bool
-    template_source: str = ""
+    ends: EndTokens
+    parts: TurnParts
 
     @classmethod
-    def load(cls, name_or_path: str, revision: str | None = None, *, download: bool = False) -> ChatTokenizer:
+    def load(
+        cls, name_or_path: str, revision: str | None = None, *, download: bool = False, date: str | None = None
+    ) -> ChatTokenizer:
         """Load from a folder, the Hugging Face cache or (``download=True``) the hub.
 
+        Args:
+            name_or_path: A folder, or a name on the hub.
+            revision: Branch, tag or commit on the hub.
+            download: Whether the hub may be asked.
+            date: The day (YYYY-MM-DD) that the chat template takes for today.
+
         Raises:
-            ModelFileError: A file is missing or broken, or the model has no chat template.
+            ModelFileError: A file is missing, broken or a danger, or the model has no chat template.
         """
         path = find(name_or_path, "tokenizer.json", revision, download=download)
+        template = read_template(name_or_path, revision, date, download=download)
+        try_out(name_or_path, path, template)
         tokenizer, form = read_tokenizer(path, rendered=True)
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        config = read_json(find(name_or_path, "tokenizer_config.json", revision, download=download))
-        special = _special_tokens(config)
-        eos = tokenizer.token_to_id(special.get("eos_token", ""))
+        eos = tokenizer.token_to_id(template.special_tokens.get("eos_token", ""))
         if eos is None:
             raise ModelFileError(
                 f"{path}: the tokenizer has no eos_token, so an answer could not end; use a chat model"
             )
-        source = _template_source(name_or_path, config, revision, download=download)
-        if not source:
+        if not template.source:
             raise ModelFileError(f"{name_or_path}: the tokenizer has no chat template; use an instruct model")
-        try:
-            template = _environment().from_string(source)
-        except jinja2.TemplateError as exc:
-            raise ModelFileError(
-                f"{name_or_path}: its chat template does not compile ({exc}); copy it from the model's own repository"
-            ) from exc
-        merges = not _carries_system(template, special)
-        chat = cls(tokenizer, template, special, eos, merges, source)
+        parts = _parts(name_or_path, template, _special(tokenizer, template))
+        declared = declared_ends(name_or_path, revision, functools.partial(_is_token, tokenizer), download=download)
+        ends = end_tokens(eos, (parts.end, tokenizer.token_to_id(parts.end) if parts.end else None), declared)
+        chat = cls(tokenizer, template, eos, ends, parts)
         require_token_first(form, path, chat)
         return chat
 
+    @classmethod
+    def load_for(cls, settings: Settings, *, download: bool = False) -> ChatTokenizer:
+        """Load a configuration's base, with the date it pins; see ``load``."""
+        model = settings.model
+        return cls.load(model.model_name_or_path, model.revision, download=download, date=settings.data.template_date)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process: a compiled template does not, its source does."""
-        return _rebuilt, (
-            self.tokenizer.to_str(),
-            self.template_source,
-            self.special_tokens,
-            self.eos_token_id,
-            self.merges_system,
-        )
+        """Travel to another process as the files' text."""
+        return _rebuilt, (self.tokenizer.to_str(), self.template, self.eos_token_id, self.ends, self.parts)
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """``bos_token``, ``eos_token`` … as the template sees them."""
+        return self.template.special_tokens
+
+    @property
+    def merges_system(self) -> bool:
+        """The template refuses system messages, so they open the first user turn instead."""
+        return self.parts.merges_system
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """Every token that ends an answer, the eos_token's first."""
+        return self.ends.ids
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -142,87 +120,145 @@ class ChatTokenizer:
         parts = [
             metadata.version("tokenizers"),
             self.tokenizer.to_str(),
-            self.template_source,
+            self.template.source,
             json.dumps(self.special_tokens, sort_keys=True),
-            f"{self.eos_token_id} {self.merges_system}",
+            f"{self.template.date} {self.ends} {self.parts}",
         ]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Render a conversation as the model reads it, special tokens included as text.
 
+        What only looks like a special token, in a turn's own text, holds a mark: see ``kit.data.marks``.
+
         Raises:
-            TemplateError: The template refuses the conversation.
+            TemplateError: The template refuses the conversation, or a turn holds one of the marks.
         """
+        turns = self._turns(messages)
+        marked = [{**turn, "content": self.hide(turn["content"])} for turn in turns]
+        text = self.template.render(marked, add_generation_prompt=add_generation_prompt)
+        if marked != turns:
+            plain = self.template.render(turns, add_generation_prompt=add_generation_prompt)
+            if text.replace(HIDE, "") != plain:
+                raise TemplateError(
+                    "has a special token's name in its text, which the base model's chat template treats as its own",
+                    "take the special token's name out of the row",
+                )
+        elif is_marked(text):
+            raise TemplateError("is rendered with U+FDD0 or U+FDD1 by the template, which the kit marks text with")
+        return text
+
+    def hide(self, content: str) -> str:
+        """Mark what only looks like a special token in a turn's text.
+
+        Raises:
+            TemplateError: The text holds a mark of its own.
+        """
+        if is_marked(content):
+            found = "U+FDD0" if HIDE in content else "U+FDD1"
+            raise TemplateError(
+                f"holds {found}, a noncharacter of Unicode, which the kit marks text with",
+                "take the character out of the row",
+            )
+        return hidden(content, self.special_pattern)
+
+    def _turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         if self.merges_system and len(turns) > 1 and turns[0]["role"] == "system":
             merged = f"{turns[0]['content']}\n\n{turns[1]['content']}"
             turns = [{"role": "user", "content": merged}, *turns[2:]]
-        try:
-            return self.template.render(
-                messages=turns, add_generation_prompt=add_generation_prompt, **self.special_tokens
-            )
-        except Exception as exc:  # a template is a program of its own and may fail in any way
-            reason = " ".join(str(exc).split())[:_REASON_SHOWN]
-            raise TemplateError(f"is refused by the base model's chat template ({reason})") from exc
+        return turns
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokenise rendered text.
 
         Returns:
             Token ids, and for each its (start, end) in characters of ``text``.
+
+        Raises:
+            TemplateError: The tokenizer fails on it.
         """
-        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        (encoding,) = self.encode_batch([text])
         return encoding.ids, encoding.offsets
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-        """Tokenise many rendered texts at once, on all cores, as the library's own encodings."""
-        return list(self.tokenizer.encode_batch(list(texts), add_special_tokens=False))
+        """Tokenise many rendered texts at once, on all cores, as the library's own encodings.
+
+        Raises:
+            TemplateError: The tokenizer fails on one of them.
+        """
+        marked = [is_marked(text) for text in texts]
+        plain = iter(encode_texts(self.tokenizer, [text for text, is_ in zip(texts, marked, strict=True) if not is_]))
+        if not any(marked):
+            return list(plain)
+        read = iter(encode_texts(self.marked, [text for text, is_ in zip(texts, marked, strict=True) if is_]))
+        return [next(read if is_ else plain) for is_ in marked]
 
     @functools.cached_property
-    def control_tokens(self) -> re.Pattern[str]:
-        """What the tokenizer reads as a special token wherever it stands, in a person's text too."""
-        special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
-        return re.compile("|".join(map(re.escape, special)) or "(?!)")
+    def marked(self) -> Tokenizer:
+        """The tokenizer that reads marked text."""
+        return marked_tokenizer(self.tokenizer)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids back into text, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+    @functools.cached_property
+    def merges_alone_decide(self) -> bool:
+        """A prompt becomes other ids than in a row only where a token reaches from it into the answer."""
+        return merges_alone_decide(self.tokenizer)
+
+    @functools.cached_property
+    def looks_again(self) -> bool:
+        """Special tokens are looked for behind the normaliser too; the marked tokenizer looks only in front of it."""
+        return looks_again(self.tokenizer)
+
+    @functools.cached_property
+    def special_pattern(self) -> re.Pattern[str]:
+        """What the tokenizer reads as a special token wherever it stands."""
+        return _special(self.tokenizer, self.template)
+
+    @functools.cached_property
+    def special_ids(self) -> dict[int, str]:
+        """The special tokens' texts by their ids."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {number: token.content for number, token in added.items() if token.special}
+
+    @functools.cached_property
+    def markers_pattern(self) -> re.Pattern[str]:
+        """The text that the template writes between turns, which nobody can tell from a person's."""
+        return special_pattern(self.parts.markers)
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Turn ids back into text, without special tokens unless they are asked for."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=not special))
+
+    def continuation(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
+        """Return what ids that follow a prompt say as a turn's content, blank for blank.
+
+        A sentencepiece decoder drops the blank in front of the text it is given, so the prompt is decoded with them;
+        and what the template itself writes in front of an answer is not the answer's.
+        """
+        before, whole = self.decode(prompt), self.decode([*prompt, *ids])
+        text = whole[len(before) :] if whole.startswith(before) else self.decode(ids)
+        return text.removeprefix(self.parts.lead)
 
 
-def _rebuilt(tokenizer: str, source: str, special: dict[str, str], eos: int, merges: bool) -> ChatTokenizer:
-    template = _environment().from_string(source)
-    return ChatTokenizer(Tokenizer.from_str(tokenizer), template, special, eos, merges, source)
+def _rebuilt(tokenizer: str, template: ChatTemplate, eos: int, ends: EndTokens, parts: TurnParts) -> ChatTokenizer:
+    return ChatTokenizer(Tokenizer.from_str(tokenizer), template, eos, ends, parts)
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in config.items()}
-    return {key: text for key, text in texts.items() if key.endswith("_token") and isinstance(text, str) and text}
-
-
-def _template_source(name_or_path: str, config: dict[str, Any], revision: str | None, *, download: bool) -> str | None:
+def _parts(name_or_path: str, template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:
     try:
-        path = find(name_or_path, "chat_template.jinja", revision, download=download)
-    except ModelFileError:
-        source = config.get("chat_template")
-    else:
-        # A file of its own wins over the configuration, as in transformers 5.
-        return read_text(path)
-    if isinstance(source, list):  # several named templates: the default one, as transformers does
-        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = named.get("default")
-    return source if isinstance(source, str) else None
-
-
-def _carries_system(template: jinja2.Template, special: dict[str, str]) -> bool:
-    marker = "a system message to look for"
-    turns = [
-        {"role": "system", "content": marker},
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-    ]
+        template.compiled  # noqa: B018 - the first look compiles it
+    except Exception as exc:  # a template is a program of its own and may fail in any way
+        raise ModelFileError(f"{name_or_path}: its chat template does not compile ({exc})") from exc
     try:
-        # Mistral v0.2 raises; some templates drop the message without a word, which is worse.
-        return marker in template.render(messages=turns, add_generation_prompt=False, **special)
-    except Exception:  # noqa: BLE001 - refused, in whatever way
-        return False
+        return turn_parts(template, special)
+    except DateError as exc:
+        raise ModelFileError(f"{name_or_path}: {exc}; {exc.fix}") from exc
+
+
+def _is_token(tokenizer: Tokenizer, number: int) -> bool:
+    return 0 <= number < _BEYOND_IDS and tokenizer.id_to_token(number) is not None
+
+
+def _special(tokenizer: Tokenizer, template: ChatTemplate) -> re.Pattern[str]:
+    special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    return special_pattern([*special, template.special_tokens.get("eos_token", "")])

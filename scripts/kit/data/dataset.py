@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kit.data.chat_tokenizer import TemplateError
 from kit.data.conversations import Conversation, Places, Problems, RowProblem, parse_row, read_lines
-from kit.data.encoding import MaskingError, answer_spans, token_spans
+from kit.data.encoding import encode_rows
 from kit.data.pool import in_order, processes_for
+from kit.data.remarks import REMARKS, Mark, end_findings
 from kit.data.shapes import shape_row
 from kit.data.token_rows import TokenBlock, TokenRows
 from kit.data.turns import RowError
@@ -26,7 +26,6 @@ _ROWS_AT_ONCE = 256  # read, rendered and tokenised together; bounds what is in 
 _BYTES_AT_ONCE = 4 << 20
 
 Lines = list[tuple[int, bytes] | RowProblem]
-Rendered = tuple[Conversation, str, list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ class _Chunk:
     block: TokenBlock = field(default_factory=TokenBlock)
     problems: list[RowProblem] = field(default_factory=list)
     lossless: list[int] = field(default_factory=list)
-    merged_system: list[int] = field(default_factory=list)
-    controls: list[int] = field(default_factory=list)
+    marked: dict[Mark, list[int]] = field(default_factory=lambda: {remark.mark: [] for remark in REMARKS})
     whole: int = 0
     ended: int = 0
 
@@ -86,26 +84,19 @@ class _Encoder:
     max_seq_length: int
 
     def __call__(self, lines: Lines) -> _Chunk:
-        chunk, tokenizer = _Chunk(), self.tokenizer
-        good: list[Rendered] = []
-        for item in lines:
-            row = render(read_row(item), tokenizer)
+        chunk = _Chunk()
+        for row in encode_rows([read_row(item) for item in lines], self.tokenizer):
             if isinstance(row, RowProblem):
                 chunk.problems.append(row)
-            else:
-                good.append(row)
-        encodings = tokenizer.encode_batch([text for _, text, _ in good])
-        for (conversation, _, spans), encoding in zip(good, encodings, strict=True):
-            line, ids, answers = conversation.line, encoding.ids, token_spans(encoding, spans)
-            if not chunk.block.add(ids, answers, line, self.max_seq_length):
+                continue
+            line = row.conversation.line
+            if not chunk.block.add(row.ids, row.answers, line, self.max_seq_length):
                 chunk.lossless.append(line)
-            elif len(ids) <= self.max_seq_length:
+            elif len(row.ids) <= self.max_seq_length:
                 chunk.whole += 1
-                chunk.ended += ends(ids, answers, tokenizer.eos_token_id)
-            if tokenizer.merges_system and conversation.messages[0].role == "system":
-                chunk.merged_system.append(line)
-            if has_control_tokens(conversation, tokenizer):
-                chunk.controls.append(line)
+                chunk.ended += Mark.ENDS in row.marks
+            for mark in row.marks & ~Mark.ENDS:
+                chunk.marked[mark].append(line)
         return chunk
 
 
@@ -117,7 +108,8 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         WorkerDiedError: A worker process was killed.
     """
     rows, problems = TokenRows(), Problems()
-    lossless, merged_system, controls = Places(), Places(), Places()
+    lossless = Places()
+    marked = {remark.mark: Places() for remark in REMARKS}
     whole = ended = 0
     with path.open("rb") as file:
         chunks = in_chunks(read_lines(file))
@@ -126,8 +118,8 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
             for problem in chunk.problems:
                 problems.add(problem)
             lossless.extend(chunk.lossless)
-            merged_system.extend(chunk.merged_system)
-            controls.extend(chunk.controls)
+            for mark, places in marked.items():
+                places.extend(chunk.marked[mark])
             whole, ended = whole + chunk.whole, ended + chunk.ended
 
     findings = problems.findings(path)
@@ -140,18 +132,14 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
                 f"{path}:{lossless.first[0]}",
             )
         )
-    findings += _remarks_on_turns(path, merged_system, controls)
+    findings += [
+        remark.finding(str(places), f"{path}:{places.first[0]}")
+        for remark in REMARKS
+        if (places := marked[remark.mark])
+    ]
     findings += _remarks_on_tokens(path, rows, max_seq_length)
-    if whole and not ended:
-        findings.append(
-            warning(
-                "data.no_end",
-                f"the chat template ends no answer with the eos_token, {tokenizer.special_tokens['eos_token']!r}: "
-                "the model will not learn to stop there",
-                "make eos_token in tokenizer_config.json the token that the template writes after an answer",
-                str(path),
-            )
-        )
+    if whole:
+        findings += end_findings(tokenizer, some_end=ended > 0, where=str(path))
     if not rows and not findings:
         findings.append(error("data.empty", "the file has no rows", "write one JSON object per line", str(path)))
     return EncodedFile(path, rows, tuple(findings), file_sha256(path))
@@ -182,54 +170,10 @@ def read_row(item: tuple[int, bytes] | RowProblem) -> Conversation | RowProblem:
         return RowProblem(line, str(exc), exc.fix)
 
 
-def render(item: Conversation | RowProblem, tokenizer: ChatTokenizer) -> Rendered | RowProblem:
-    """Render a conversation and find its answers; what the template refuses is a problem."""
-    if isinstance(item, RowProblem):
-        return item
-    try:
-        return item, *answer_spans(item, tokenizer)
-    except (TemplateError, MaskingError) as exc:
-        return RowProblem(item.line, str(exc), "change the row's turns, or take it out")
-
-
-def has_control_tokens(conversation: Conversation, tokenizer: ChatTokenizer) -> bool:
-    """Tell whether the turns hold what the tokenizer reads as a special token; only the template should write those."""
-    return any(tokenizer.control_tokens.search(message.content) for message in conversation.messages)
-
-
-def ends(ids: list[int], spans: list[tuple[int, int]], eos_token_id: int) -> bool:
-    """Tell whether an answer teaches the model to stop."""
-    return any(eos_token_id in ids[begin:end] for begin, end in spans)
-
-
 def file_sha256(path: Path) -> str:
     """Hash a file's bytes, in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _remarks_on_turns(path: Path, merged_system: Places, controls: Places) -> list[Finding]:
-    findings = []
-    if merged_system:
-        findings.append(
-            warning(
-                "data.system_merged",
-                f"{merged_system} has a system message, which this model's template cannot carry: "
-                "it is put in front of the first user turn, as is usual for this model",
-                where=f"{path}:{merged_system.first[0]}",
-            )
-        )
-    if controls:
-        findings.append(
-            warning(
-                "data.control_tokens",
-                f"{controls} has one of the model's control tokens in its text: "
-                "the model reads it as the token, not as the text",
-                "take it out; the chat template writes the control tokens",
-                f"{path}:{controls.first[0]}",
-            )
-        )
-    return findings
 
 
 def _remarks_on_tokens(path: Path, rows: TokenRows, max_seq_length: int) -> list[Finding]:

@@ -1,17 +1,25 @@
-"""Conversations as token ids and labels: the loss is taken on the answers and on nothing else."""
+"""Conversations as token ids and labels: the loss is taken on the answers and on nothing else.
+
+``encode_rows`` and ``encode_prompt`` are the only ways from turns to ids. Training, evaluation and chat go through
+them: the prompt a model is asked is, token for token, the beginning of the row it was trained on.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.data.conversations import Conversation, RowProblem
+from kit.data.remarks import Mark
+from kit.data.rendering import Rendered, render_prompt, render_row
+from kit.data.template import TemplateError
+from kit.data.tokenising import Tokens, tokenise
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tokenizers import Encoding
-
     from kit.data.chat_tokenizer import ChatTokenizer
-    from kit.data.conversations import Conversation
+    from kit.data.turns import Message
 
 IGNORE_INDEX = -100  # torch's cross entropy skips this label
 
@@ -39,59 +47,64 @@ class EncodedRow:
         return len(predicted) - predicted.count(IGNORE_INDEX)
 
 
-class MaskingError(ValueError):
-    """The answers cannot be found in the rendered text; the message says why, as a row's predicate."""
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation's ids, uncut.
+
+    Attributes:
+        conversation: The turns, at their line.
+        ids: Token ids.
+        answers: (first, behind the last) token of each answer the loss is taken on.
+        marks: What there is to remark about it.
+    """
+
+    conversation: Conversation
+    ids: list[int]
+    answers: list[tuple[int, int]]
+    marks: Mark
 
 
-def answer_spans(conversation: Conversation, tokenizer: ChatTokenizer) -> tuple[str, list[tuple[int, int]]]:
-    """Render a conversation and say where its answers are.
+def encode_rows(items: Sequence[Conversation | RowProblem], tokenizer: ChatTokenizer) -> list[Encoded | RowProblem]:
+    """Render and tokenise conversations; what the template or the tokenizer refuses is a problem, others pass through.
 
-    An answer is what the template adds after the generation prompt, up to the token that ends it: the text and that
-    token, without the line break some templates write behind it.
+    Where a token would hold the last character of a prompt and the first of its answer, the two are tokenised apart.
+    """
+    rendered = [_rendered(item, tokenizer) for item in items]
+    tokens = iter(tokenise([one[1] for one in rendered if not isinstance(one, RowProblem)], tokenizer))
+    return [one if isinstance(one, RowProblem) else _encoded(*one, next(tokens), tokenizer) for one in rendered]
 
-    Returns:
-        The rendered text, and (start, end) in characters of each answer.
+
+def _rendered(item: Conversation | RowProblem, tokenizer: ChatTokenizer) -> tuple[Conversation, Rendered] | RowProblem:
+    if isinstance(item, RowProblem):
+        return item
+    try:
+        return item, render_row(item.messages, tokenizer)
+    except TemplateError as exc:
+        return RowProblem(item.line, str(exc), exc.fix)
+
+
+def _encoded(
+    conversation: Conversation, rendered: Rendered, tokens: Tokens | TemplateError, tokenizer: ChatTokenizer
+) -> Encoded | RowProblem:
+    if isinstance(tokens, TemplateError):
+        return RowProblem(conversation.line, str(tokens), tokens.fix)
+    ids, answers, is_cut = tokens
+    marks = rendered.marks | (Mark.CUT if is_cut else Mark(0))
+    if any(end in ids[begin:behind] for begin, behind in answers for end in tokenizer.end_token_ids):
+        marks |= Mark.ENDS
+    return Encoded(conversation, ids, answers, marks)
+
+
+def encode_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list[int]:
+    """Encode what the model is asked, up to where its answer begins.
 
     Raises:
-        MaskingError: The rendering of the first turns is not the beginning of the rendering of more, or an answer is
-            not rendered at all.
-        TemplateError: The template refuses the conversation.
+        TemplateError: The template or the tokenizer refuses the conversation.
     """
-    messages = conversation.messages
-    text = tokenizer.render(messages)
-    spans = []
-    for position, message in enumerate(messages):
-        if not message.is_answer:
-            continue
-        before = tokenizer.render(messages[:position], add_generation_prompt=True)
-        after = text if position + 1 == len(messages) else tokenizer.render(messages[: position + 1])
-        if not (after.startswith(before) and text.startswith(after)):
-            raise MaskingError("is rendered differently by the template once more turns follow, so it cannot be masked")
-        if not after[len(before) :].strip():
-            raise MaskingError("has an answer that the template leaves out")
-        ended = after.rstrip()
-        spans.append((len(before), len(ended if ended.endswith(tokenizer.special_tokens["eos_token"]) else after)))
-    return text, spans
-
-
-def encode(conversation: Conversation, tokenizer: ChatTokenizer, max_seq_length: int) -> EncodedRow:
-    """Tokenise one conversation and mask everything but its answers; what is over the length is cut at the end.
-
-    Raises:
-        MaskingError: See ``answer_spans``.
-        TemplateError: See ``answer_spans``.
-    """
-    text, spans = answer_spans(conversation, tokenizer)
-    return label(tokenizer.encode_batch([text])[0], spans, conversation.line, max_seq_length)
-
-
-def label(encoding: Encoding, spans: Sequence[tuple[int, int]], line: int, max_seq_length: int) -> EncodedRow:
-    """Label the tokens that touch an answer, cut at the end.
-
-    A token that begins before an answer and ends in it counts as the answer's: it carries the answer's first letters.
-    """
-    ids = encoding.ids
-    return labelled(ids[:max_seq_length], token_spans(encoding, spans), line, len(ids))
+    (found,) = tokenise([render_prompt(messages, tokenizer)], tokenizer)
+    if isinstance(found, TemplateError):
+        raise found
+    return found.ids
 
 
 def labelled(ids: list[int], spans: Sequence[tuple[int, int]], line: int, full_length: int) -> EncodedRow:
@@ -103,12 +116,6 @@ def labelled(ids: list[int], spans: Sequence[tuple[int, int]], line: int, full_l
     return EncodedRow(ids, labels, line, full_length)
 
 
-def token_spans(encoding: Encoding, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return (first, behind the last) token of each answer, from its (start, end) in characters."""
-    tokens = (_tokens_of(encoding, begin, end) for begin, end in spans)
-    return [(found.start, found.stop) for found in tokens if found.stop > found.start]
-
-
 def trained_tokens(spans: Sequence[tuple[int, int]], length: int) -> int:
     """Count the tokens the loss is taken on in a row cut at ``length``: see ``EncodedRow.trainable_tokens``."""
     trained: set[int] = set()
@@ -118,19 +125,3 @@ def trained_tokens(spans: Sequence[tuple[int, int]], length: int) -> int:
     for begin, end in spans:  # two answers may touch the same token
         trained.update(range(max(begin, 1), min(end, length)))
     return len(trained)
-
-
-def _tokens_of(encoding: Encoding, begin: int, end: int) -> slice:
-    """Return the tokens that touch the characters from ``begin`` up to ``end``.
-
-    The library is asked about single characters: making all offsets would cost more than tokenising.
-    """
-    positions = range(begin, end)
-    first = next((token for at in positions if (token := encoding.char_to_token(at)) is not None), None)
-    last = next((token for at in reversed(positions) if (token := encoding.char_to_token(at)) is not None), None)
-    if first is None or last is None:  # the tokenizer drops all of it
-        return slice(0, 0)
-    # A character may be several tokens, of a byte each, and the library names the first.
-    while (characters := encoding.token_to_chars(last + 1)) and characters[0] < end:
-        last += 1
-    return slice(first, last + 1)

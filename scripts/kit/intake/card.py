@@ -21,12 +21,13 @@ REPEATS = {"exact": "repeats an earlier row, letter for letter", "near": "nearly
 
 
 def steps_of(collected: Collected) -> dict[str, Any]:
-    """Count rows from the first step to the last; what was read is what was kept and what was dropped."""
+    """Count rows from the first step to the last; what was read and added is what was kept and what was dropped."""
     ledger = collected.ledger
     sides = {side: sum(ledger.counts("source", side).values()) for side in (TRAIN, VAL)}
     repeated = {REPEATS[str(reason)]: count for reason, count in ledger.counts("reason", DROPPED).items()}
     return {
         "read": collected.rows,
+        **({"added_by_split_turns": collected.added} if collected.added else {}),
         "dropped": {**dict(sorted(collected.reasons.items())), **repeated},
         "train": sides[TRAIN],
         "val": sides[VAL],
@@ -80,6 +81,8 @@ def summary(card: dict[str, Any], measures: dict[str, Measures]) -> list[str]:
     """Write the card for a person."""
     steps = card["steps"]
     lines = [f"{source['rows']:>10,}  rows of {source['name']} ({source['format']})" for source in card["sources"]]
+    if added := steps.get("added_by_split_turns"):
+        lines.append(f"{added:>+10,}  rows, one for each further answer (--split-turns)")
     lines += [f"{-count:>10,}  {reason}" for reason, count in steps["dropped"].items()]
     lines += [f"{steps['train']:>10,}  rows to train on: train.jsonl", f"{steps['val']:>10,}  rows held out: val.jsonl"]
     if card["answers_trimmed_in_rows"]:

@@ -60,6 +60,7 @@ class Collected:
         shapes: Rows by the shape they were written in.
         unused: Columns that were not carried over, by rows.
         trimmed: Rows that lost answers in front of their first question.
+        added: Rows that were made of others' answers, beyond one for each.
         secrets: Likely secrets by kind.
         secret_places: The first of each kind: (source, line, what may be shown of it).
         reasons: Rows that cannot be trained on, by reason.
@@ -70,6 +71,7 @@ class Collected:
     shapes: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
     trimmed: int = 0
+    added: int = 0
     secrets: Counter[str] = field(default_factory=Counter)
     secret_places: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     reasons: Counter[str] = field(default_factory=Counter)
@@ -167,6 +169,7 @@ def _count(collected: Collected, read: Read, batch: Batch, rejects: TextIO | Non
     collected.shapes += batch.shapes
     collected.unused += batch.unused
     collected.trimmed += batch.trimmed
+    collected.added += batch.added
     for problem in batch.problems:
         read.bad += 1
         read.problems.add(problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def parser_of(description: str) -> argparse.ArgumentParser:
     )
     add("--text-prompt", metavar="TEXT", help="the user turn in front of rows that are plain text")
     add("--trim", action="store_true", help="leave out answers in front of the first question")
+    add("--split-turns", action="store_true", help="a row for each answer of a conversation, learnt alone")
     add("--format", choices=FORMATS, help="what files are written as, where their names do not say it")
     add("--split", default="train", help="of a Hugging Face dataset (default: train)")
     add("--revision", help="of a Hugging Face dataset: branch, tag or commit")
@@ -81,6 +83,9 @@ def parser_of(description: str) -> argparse.ArgumentParser:
     add("--config", type=Path, help="the configuration the data is for (default: the one that fits this machine)")
     add("--model", help="the base model, in place of the configuration's")
     add("--max-seq-length", type=int, help="the sequence length, in place of the configuration's")
+    add(
+        "--template-date", metavar="DAY", help="what the chat template takes for today, in place of the configuration's"
+    )
     add("--no-cache", action="store_true", help="count every row again")
     add("--processes", type=int, help="how many may work at once (default: one a core)")
     writing = parser.add_argument_group("what is written")
@@ -101,9 +106,23 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(f"--val-share {options.val_share}: a share is from 0 up to, and without, 1", "--val-share 0.1")
     if not 0 < options.near_threshold <= 1:
         raise UsageError(f"--near-threshold {options.near_threshold}: above 0, up to 1", "--near-threshold 0.8")
+    if options.split_turns and options.dedupe == "near":
+        raise UsageError(
+            "--split-turns with --dedupe near: the rows of one conversation are alike by nature",
+            "--dedupe exact; or --dedupe near first, and --split-turns on what it wrote",
+        )
+    if options.template_date is not None and not _is_day(options.template_date):
+        raise UsageError(f"--template-date {options.template_date}: not a day", "--template-date 2026-11-27")
     for name in ("max_seq_length", "processes"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: at least 1")
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:
@@ -126,8 +145,8 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
     Raises:
         UsageError: The configuration or the model that was named cannot be used.
     """
-    name, revision, length = options.model, None, options.max_seq_length
-    if name is None or length is None:
+    name, revision, length, day = options.model, None, options.max_seq_length, options.template_date
+    if name is None or length is None or (options.config and day is None):
         config = options.config or recommended(judge(probe()))
         try:
             settings = resolve(config, ()).settings
@@ -136,10 +155,12 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
         if name is None:
             name, revision = settings.model.model_name_or_path, settings.model.revision
         length = length or settings.training.max_seq_length
+        day = day or settings.data.template_date
     try:
-        tokenizer = ChatTokenizer.load(name, revision)
+        tokenizer = ChatTokenizer.load(name, revision, date=day)
     except ModelFileError as exc:
         found, fix = found_and_fix(exc)
+        fix = fix.replace("data.template_date=", "--template-date ")
         if options.model:
             raise UsageError(found, fix) from exc
         return Meter(name, None, length), [skipped("data.tokens", f"{found}, so tokens were not counted", fix)]
@@ -161,12 +182,14 @@ def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Wanted:
         options.stratify,
         options.dedupe == "near",
         drop_long=options.long_rows == "drop",
+        split_turns=options.split_turns,
         cache=None if options.no_cache else cache,
     )
     said: dict[str, Any] = {
         "map": columns,
         "text_prompt": options.text_prompt,
         "trim": options.trim,
+        "split_turns": options.split_turns,
         "on_bad_row": options.on_bad_row,
         "dedupe": options.dedupe,
         "near_threshold": options.near_threshold if options.dedupe == "near" else None,
@@ -186,7 +209,7 @@ def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Wanted:
         options.dedupe,
         options.near_threshold,
         options.on_bad_row == "drop",
-        Split(options.val_share, options.seed, options.group is not None),
+        Split(options.val_share, options.seed, options.group is not None or options.split_turns),
         options.split,
         options.revision,
         options.format,

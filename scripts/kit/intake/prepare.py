@@ -16,7 +16,7 @@ from kit.intake.collect import Collected, Collector, reject, secret_findings
 from kit.intake.ledger import TRAIN, VAL, Ledger
 from kit.intake.near import DEFAULT_THRESHOLD, NearIndex
 from kit.intake.publish import Draft
-from kit.intake.split import Split, split_rows
+from kit.intake.split import Split, join_groups, split_rows
 from kit.intake.work import Job
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def prepare(sources: list[Source], wanted: Wanted) -> Outcome:
             if wanted.drop_bad_rows and not cut_off and ledger.count:
                 bad = [_dropped(finding) for finding in bad]
             findings += bad
+            if wanted.job.split_turns:  # before any row is dropped: two conversations may begin with the same one
+                join_groups(ledger)
             if wanted.dedupe == "exact":
                 ledger.drop_duplicates()
             split_rows(ledger, wanted.split)
@@ -146,7 +148,7 @@ def _judge(collected: Collected, wanted: Wanted, measures: Measures | None, *, b
     findings = collected.problem_findings() if bad else []
     tokenizer: ChatTokenizer | None = wanted.job.tokenizer
     if measures and tokenizer:
-        findings += token_findings(collected, measures, tokenizer.special_tokens["eos_token"])
+        findings += token_findings(collected, measures, tokenizer)
     if wanted.job.secrets:
         findings += secret_findings(collected) or [ok("data.secrets", "nothing looks like a key, token or address")]
     return findings

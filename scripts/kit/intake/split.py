@@ -41,7 +41,7 @@ def split_rows(ledger: Ledger, split: Split) -> None:
     """Decide for every kept row of the ledger which side it is on."""
     database = ledger.database
     if split.by_group:
-        _join_groups(ledger)
+        join_groups(ledger)
     database.create_function("place", 1, lambda unit: _place(split.seed, unit), deterministic=True)
     # With MIN() in a query SQLite takes the bare columns from the row that holds the minimum.
     database.executescript(
@@ -95,7 +95,7 @@ def _choose(units: Iterable[tuple[bytes, int]], target: int) -> Iterable[bytes]:
             yield unit
 
 
-def _join_groups(ledger: Ledger) -> None:
+def join_groups(ledger: Ledger) -> None:
     """Make one unit of all groups that share a conversation."""
     database = ledger.database
     shared = database.execute(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import unicodedata
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,7 +12,8 @@ from kit.audit.lengths import Ruler
 from kit.audit.secrets import find_secrets
 from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
 from kit.data.shapes import PLAIN, Reading, Shaped, shape_row
-from kit.data.turns import Message, RowError, kind_of, shown
+from kit.data.turns import RowError, kind_of, shown
+from kit.intake.turns import loosely, one_answer_each, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,6 +41,7 @@ class Job:
         near: Whether to prepare for finding near duplicates.
         secrets: Whether to look for secrets.
         drop_long: Refuse rows longer than ``max_seq_length``.
+        split_turns: Make a row of each answer of a conversation.
         cache: Where token lengths are remembered; None for nowhere.
     """
 
@@ -53,6 +53,7 @@ class Job:
     near: bool = False
     secrets: bool = True
     drop_long: bool = False
+    split_turns: bool = False
     cache: Path | None = None
 
 
@@ -64,7 +65,7 @@ class Row(NamedTuple):
         text: The row as it is written, a line of JSON without its end.
         exact: Hash of its turns, letter for letter.
         loose: Hash of its turns without regard to case, blanks and Unicode forms.
-        group: Hash of its group; empty for none.
+        group: Hash of its group, or of the conversation it is a part of; empty for none.
         label: What it is stratified by; empty for nothing.
         length: Its tokens; None where they were not counted.
         signature: For finding near duplicates; empty where that was not asked for.
@@ -92,6 +93,7 @@ class Batch:
         shapes: Rows by shape.
         unused: Columns that were not carried over, and how often.
         trimmed: Rows that lost answers in front of their first question.
+        added: Rows that were made of others' answers, beyond one for each.
     """
 
     source: int
@@ -101,6 +103,16 @@ class Batch:
     shapes: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
     trimmed: int = 0
+    added: int = 0
+
+
+@dataclass
+class _Whole:
+    """A row as it was read, and how much of it was kept so far: its first answers, where each is a row of its own."""
+
+    shaped: Shaped
+    columns: dict[str, Any]
+    kept: int = 0
 
 
 Chunk = tuple[int, list["Raw"]]
@@ -148,7 +160,7 @@ class Worker:
         job = self.job
         source, items = chunk
         batch = Batch(source)
-        good: list[tuple[Conversation, Shaped, dict[str, Any]]] = []
+        good: list[tuple[Conversation, _Whole]] = []
         for item in items:
             if isinstance(item, RowProblem):
                 batch.problems.append(item)
@@ -161,18 +173,22 @@ class Worker:
             except RowError as exc:
                 batch.problems.append(RowProblem(line, str(exc), exc.fix))
                 continue
-            good.append((Conversation(shaped.messages, line), shaped, row))
-        texts = [_written(conversation.messages) for conversation, _, _ in good]
-        lengths = self._measure([conversation for conversation, _, _ in good], texts)
-        for (conversation, shaped, row), text, length in zip(good, texts, lengths, strict=True):
+            parts = one_answer_each(shaped.messages) if job.split_turns else [shaped.messages]
+            batch.added += len(parts) - 1
+            whole = _Whole(shaped, row)
+            good += [(Conversation(messages, line), whole) for messages in parts]
+        texts = [written(conversation.messages, whole.shaped.messages) for conversation, whole in good]
+        lengths = self._measure([conversation for conversation, _ in good], texts)
+        for (conversation, whole), text, length in zip(good, texts, lengths, strict=True):
             problem = length if isinstance(length, RowProblem) else self._too_long(conversation, length)
             if problem:
                 batch.problems.append(problem)
                 continue
-            batch.shapes[shaped.shape] += 1
-            batch.unused.update(shaped.unused)
-            batch.trimmed += bool(shaped.trimmed)
-            self._keep(batch, conversation, text, row, length)
+            if not whole.kept:
+                batch.shapes[whole.shaped.shape] += 1
+                batch.unused.update(whole.shaped.unused)
+                batch.trimmed += bool(whole.shaped.trimmed)
+            self._keep(batch, conversation, text, whole, length)
         batch.problems.sort(key=lambda problem: problem.line)
         return batch
 
@@ -199,42 +215,29 @@ class Worker:
         return None
 
     def _keep(
-        self, batch: Batch, conversation: Conversation, text: bytes, row: dict[str, Any], length: Length | None
+        self, batch: Batch, conversation: Conversation, text: bytes, whole: _Whole, length: Length | None
     ) -> None:
         job, line, messages = self.job, conversation.line, conversation.messages
-        loose = "\x1e".join(f"{message.role}\x1f{normalised(message.content)}" for message in messages)
+        loose = loosely(messages)
         if job.secrets:
-            for message in messages:
+            for message in messages[whole.kept :]:
                 batch.secrets += [(line, *secret) for secret in find_secrets(message.content)]
+        whole.kept = len(messages)
+        group = _key(whole.columns, job.group) if job.group else ""
+        if job.split_turns and not group:
+            group = loosely(whole.shaped.messages)
         batch.rows.append(
             Row(
                 line,
                 text,
                 _digest(text),
                 _digest(loose.encode("utf-8", "surrogatepass")),
-                _digest(_key(row, job.group).encode()) if job.group else b"",
-                _key(row, job.label),
+                _digest(group.encode("utf-8", "surrogatepass")) if group or job.group else b"",
+                _key(whole.columns, job.label),
                 length,
                 signature_of(loose) if job.near else b"",
             )
         )
-
-
-def _written(messages: tuple[Message, ...]) -> bytes:
-    """Write a row in the ``messages`` shape; in ``prompt``/``completion`` where an assistant's turn is not learnt."""
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    first = next(position for position, message in enumerate(messages) if message.is_answer)
-    if any(message.role == "assistant" for message in messages[:first]):
-        row: dict[str, Any] = {"prompt": turns[:first], "completion": turns[first:]}
-    else:
-        row = {"messages": turns}
-    return json.dumps(row, ensure_ascii=False).encode()
-
-
-def normalised(text: str) -> str:
-    """Return a text as it compares: without regard to case, blanks and Unicode's several forms of one letter."""
-    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return " ".join(plain.casefold().split())
 
 
 def signature_of(text: str) -> bytes:

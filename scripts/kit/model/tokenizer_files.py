@@ -38,11 +38,15 @@ def read_tokenizer(path: Path, *, rendered: bool = False) -> tuple[Tokenizer, Ol
     """
     try:
         form = _form(path.read_text(encoding="utf-8"), rendered=rendered)
-        return Tokenizer.from_str(form.text), form
+        tokenizer = Tokenizer.from_str(form.text)
     except FormError as exc:
         raise ModelFileError(f"{path}: {exc}") from exc
     except Exception as exc:  # the library raises bare exceptions for broken files
         raise ModelFileError(f"{path}: not a tokenizer ({exc}); download the model again") from exc
+    # Whatever the file asks for: rows are padded and cut by the kit.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer, form
 
 
 def make_readable(folder: Path) -> None:

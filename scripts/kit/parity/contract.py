@@ -106,7 +106,7 @@ def settings_for(case: Case, base: Path, output: Path, attention: str = "auto") 
 
 def plan_for(settings: Settings) -> TrainingPlan:
     """Encode the conversations as the kit encodes any file, and lay out their updates."""
-    tokenizer = ChatTokenizer.load(settings.model.model_name_or_path)
+    tokenizer = ChatTokenizer.load_for(settings)
     encoded = load_file(CONVERSATIONS, tokenizer, settings.training.max_seq_length, processes=1)
     return make_plan(settings, encoded.rows)
 

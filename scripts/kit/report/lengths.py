@@ -75,7 +75,7 @@ def _counted_again(run: Run, entry: dict[str, Any], truncated: int | None) -> Le
         if file_sha256(path) != entry.get("sha256"):
             return Lengths(missing_because=f"{named} has changed since the run")
         settings = run.settings
-        tokenizer = ChatTokenizer.load(settings.model.model_name_or_path, settings.model.revision)
+        tokenizer = ChatTokenizer.load_for(settings)
         rows = load_file(path, tokenizer, settings.training.max_seq_length).rows
     except (OSError, ValueError, TypeError, ModelFileError) as exc:
         return Lengths(missing_because=f"{named} cannot be tokenised again: {exc}")

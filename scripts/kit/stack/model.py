@@ -47,11 +47,11 @@ def load_tokenizer(settings: Settings) -> Any:
     Padding is masked out by position and not by id, so it is always the end-of-sequence token: a base's own padding
     token may lie beyond its embedding.
     """
-    chat = ChatTokenizer.load(settings.model.model_name_or_path, settings.model.revision)
+    chat = ChatTokenizer.load_for(settings)
     special = {name: text for name, text in chat.special_tokens.items() if name in _SPECIAL_TOKENS}
     special["pad_token"] = special["eos_token"]
     return PreTrainedTokenizerFast(
-        tokenizer_object=chat.tokenizer, chat_template=chat.template_source, padding_side="right", **special
+        tokenizer_object=chat.tokenizer, chat_template=chat.template.source, padding_side="right", **special
     )
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.config.resolve import resolve
-from kit.data.chat_tokenizer import ChatTokenizer, TemplateError
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.data.template import TemplateError
 from kit.data.turns import Message
 from kit.interpreter import PROJECT_ROOT
 from kit.model.base import CONFIG, INDEX, WHOLE

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import RowProblem, read_lines
-from kit.data.dataset import EncodedFile, load_file, read_row, render
-from kit.data.encoding import IGNORE_INDEX, EncodedRow, label
-from kit.demo.tokenizer import byte_tokenizer, save_tokenizer
+from kit.data.dataset import EncodedFile, load_file, read_row
+from kit.data.encoding import IGNORE_INDEX, EncodedRow, encode_rows, labelled
+from kit.demo.tokenizer import BOS_ID, EOS_ID, byte_tokenizer, save_tokenizer
 from kit.intake.formats import Stream
 from kit.intake.sources import Source
 from kit.intake.work import Job, Worker
@@ -97,19 +97,17 @@ def _as_trained(path: Path) -> tuple[dict[int, tuple[Conversation, EncodedRow]],
     taken: dict[int, tuple[Conversation, EncodedRow]] = {}
     tokenizer = _tokenizer()
     with path.open("rb") as file:
-        rows = [render(read_row(item), tokenizer) for item in read_lines(file)]
-    rendered = [row for row in rows if not isinstance(row, RowProblem)]
+        rows = encode_rows([read_row(item) for item in read_lines(file)], tokenizer)
     refused = {row.line: row for row in rows if isinstance(row, RowProblem)}
-    encodings = tokenizer.encode_batch([text for _, text, _ in rendered])
-    texts = tokenizer.tokenizer.decode_batch([one.ids for one in encodings], skip_special_tokens=False)
-    for (conversation, text, spans), encoding, again in zip(rendered, encodings, texts, strict=True):
-        if again != text:
-            raise FaultError(f"line {conversation.line} is not the same text once it was tokenised")
-        encoded = label(encoding, spans, conversation.line, _LONGEST)
+    for row in rows:
+        if isinstance(row, RowProblem):
+            continue
+        line = row.conversation.line
+        encoded = labelled(row.ids[:_LONGEST], row.answers, line, len(row.ids))
         if encoded.trainable_tokens:
-            taken[conversation.line] = conversation, encoded
+            taken[line] = row.conversation, encoded
         else:
-            refused[conversation.line] = RowProblem(conversation.line, "would carry no loss", "shorten it")
+            refused[line] = RowProblem(line, "would carry no loss", "shorten it")
     return taken, refused
 
 
@@ -123,22 +121,32 @@ def _check_taken(raw: bytes, conversation: Conversation, row: EncodedRow, line: 
         raise FaultError(f"line {line} is taken for {found!r:.150} and says {turns!r:.150}")
     ids: list[int] = []
     labels: list[int] = []
-    for part, is_learnt in _rendered(turns):
-        tokens = _tokenizer().tokenizer.encode(part, add_special_tokens=False).ids
+    for tokens, is_learnt in _tokens_of(turns):
         ids += tokens
         labels += tokens if is_learnt else [IGNORE_INDEX] * len(tokens)
     if row.input_ids != ids[:_LONGEST] or row.labels != labels[:_LONGEST]:
         raise FaultError(f"line {line}: the loss is not on its answers, or its tokens are others")
 
 
-def _rendered(turns: list[tuple[str, str, bool]]) -> list[tuple[str, bool]]:
+def _tokens_of(turns: list[tuple[str, str, bool]]) -> list[tuple[list[int], bool]]:
     """Render as the template does, in parts that no token spans, each with whether it is learnt."""
     if turns[0][0] == "system":
         turns = [("user", f"{turns[0][1]}\n\n{turns[1][1]}", False), *turns[2:]]
-    parts = [("<s>", False)]
+    parts = [([BOS_ID], False)]
     for role, text, is_learnt in turns:
-        parts.append((f"[INST] {text} [/INST]" if role == "user" else f" {text}</s>", is_learnt))
+        tokens = _read(f"[INST] {text} [/INST]") if role == "user" else [*_read(f" {text}"), EOS_ID]
+        parts.append((tokens, is_learnt))
     return parts
+
+
+def _read(text: str) -> list[int]:
+    """Tokenise text letter by letter: no name of a special token is whole in there, so all of it is text."""
+    return [token for letter in text for token in _letter(letter)]
+
+
+@functools.cache
+def _letter(letter: str) -> tuple[int, ...]:
+    return tuple(_tokenizer().tokenizer.encode(letter, add_special_tokens=False).ids)
 
 
 def _check_file(file: EncodedFile, path: Path, taken: dict[int, Any], refused: dict[int, RowProblem]) -> None:

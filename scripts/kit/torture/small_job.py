@@ -67,7 +67,7 @@ def prepare(overrides: dict[str, Any]) -> Job:
 
     resolved = resolve(CONFIG, overrides)
     settings, stack, machine = resolved.settings, installed_stack(), probe()
-    tokenizer = ChatTokenizer.load(settings.model.model_name_or_path)
+    tokenizer = ChatTokenizer.load_for(settings)
     names = [name for name in (settings.data.train_file, settings.data.val_file) if name]
     files = [load_file(Path(name), tokenizer, settings.training.max_seq_length) for name in names]
     plan = make_plan(settings, files[0].rows, files[1].rows)

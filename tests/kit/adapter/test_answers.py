@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from chat_folders import ChatFolder
+
 
 def _question(prompt: str, expected: str = "x") -> Question:
     return Question(Conversation((Message("user", prompt),), 1), expected)
@@ -75,6 +77,15 @@ def test_prompts_are_padded_on_the_left_and_the_padding_is_masked(byte_chat: Cha
         )
         assert mask.tolist() == sorted(mask.tolist())
     assert (asked["max_new_tokens"], asked["do_sample"]) == (5, False)
+
+
+def test_an_answer_ends_at_the_first_token_that_ends_one(chat_folder: ChatFolder) -> None:
+    folder = chat_folder()
+    (folder / "generation_config.json").write_text('{"eos_token_id": [40]}', encoding="utf-8")
+    chat = ChatTokenizer.load(str(folder))
+    model = _Parrot(40)  # no special token: it would stand in the text
+    assert answer(model, chat, [_question("12")], max_new_tokens=5) == ["12"]
+    assert (model.asked[0]["eos_token_id"], model.asked[0]["pad_token_id"]) == ([2, 40], 2)
 
 
 def test_no_questions_are_no_work(byte_chat: ChatTokenizer) -> None:

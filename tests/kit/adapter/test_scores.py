@@ -12,14 +12,16 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 import torch
 from transformers import AutoModelForCausalLM
 
+from encoded_rows import encoded_row
 from kit.adapter.answers import Question
 from kit.adapter.scores import RowLosses, row_losses, sample, score_answers, wilson_interval, words
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message
-from kit.data.encoding import EncodedRow, encode
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kit.data.encoding import EncodedRow
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def rows(tiny_base: Path) -> list[EncodedRow]:
     chat = ChatTokenizer.load(str(tiny_base))
     pairs = [("a", "b"), ("a longer question", "and a longer answer"), ("naïve", "🦙"), ("q", "x" * 90)]
     return [
-        encode(Conversation((Message("user", ask), Message("assistant", tell, is_answer=True)), line), chat, 64)
+        encoded_row(Conversation((Message("user", ask), Message("assistant", tell, is_answer=True)), line), chat, 64)
         for line, (ask, tell) in enumerate(pairs, start=1)
     ]
 

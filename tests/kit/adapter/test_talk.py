@@ -11,12 +11,17 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 import torch
 
+from chat_folders import CHATML, MISTRAL, TIGHT
 from kit.adapter.talk import Conversation, Sampling, TalkError, reply
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.data.conversations import Conversation as DataConversation
+from kit.data.conversations import Message
+from kit.data.encoding import Encoded, encode_prompt, encode_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kit.data.chat_tokenizer import ChatTokenizer
+    from chat_folders import ChatFolder
 
 
 def test_turns_follow_each_other_in_the_template(byte_chat: ChatTokenizer) -> None:
@@ -105,8 +110,10 @@ class _Loaded:
         return torch.cat([asked["input_ids"], torch.tensor([self.ids])], dim=1)
 
 
-def _reply(byte_chat: ChatTokenizer, text: str, *, ends: bool, ending: BaseException | None = None) -> Any:
-    ids = byte_chat.encode(text)[0] + [byte_chat.eos_token_id] * ends
+def _reply(
+    byte_chat: ChatTokenizer, text: str, *, ends: bool, ending: BaseException | None = None, end: int | None = None
+) -> Any:
+    ids = byte_chat.encode(text)[0] + [byte_chat.eos_token_id if end is None else end] * ends
     loaded: Any = _Loaded(byte_chat, ids, ending)
     talk = Conversation(byte_chat, 500)
     written: list[str] = []
@@ -130,3 +137,59 @@ def test_ctrl_c_keeps_what_was_said_so_far(byte_chat: ChatTokenizer) -> None:
     answer, talk, _, _ = _reply(byte_chat, "half an ans", ends=False, ending=KeyboardInterrupt())
     assert (answer.text, answer.ending) == ("half an ans", "stopped")
     assert talk.turns[-1].content == "half an ans"
+
+
+@pytest.mark.parametrize(
+    ("made", "kept", "shown"),
+    [
+        (" yes", "yes", "yes"),  # the blank is the template's
+        ("  yes ", " yes ", "yes"),
+        (" \nyes\n\n", "\nyes\n\n", "yes"),
+        ("yes", "yes", "yes"),
+    ],
+)
+def test_the_answer_is_kept_blank_for_blank_and_shown_without_its_ends(
+    byte_chat: ChatTokenizer, made: str, kept: str, shown: str
+) -> None:
+    answer, talk, _, _ = _reply(byte_chat, made, ends=True)
+    assert talk.turns[-1].content == kept
+    assert answer.text == shown
+
+
+@pytest.mark.parametrize("style", ["bytes", "legacy", "metaspace", "joined"])
+@pytest.mark.parametrize("template", [MISTRAL, TIGHT, CHATML], ids=["mistral", "tight", "chatml"])
+def test_a_conversation_is_asked_as_the_same_turns_are_evaluated(
+    chat_folder: ChatFolder, template: str, style: str
+) -> None:
+    chat = ChatTokenizer.load(str(chat_folder(template, style)))
+    turns = ["  the question\n", " {a answer", "and </s> again ", "[the\n", "last"]
+    messages = [Message(("user", "assistant")[at % 2], text, bool(at % 2)) for at, text in enumerate(turns)]
+    talk = Conversation(chat, 500)
+    for at in (0, 2):
+        prompt = talk.prepare(turns[at], 50)[0]
+        row = encode_rows([DataConversation(tuple(messages[: at + 2]), 1)], chat)[0]
+        assert isinstance(row, Encoded)
+        assert row.ids[: len(prompt)] == prompt
+        first, behind = row.answers[-1]
+        loaded: Any = _Loaded(chat, row.ids[first:behind])  # what a model says that has learnt the row by heart
+        reply(loaded, talk, turns[at], sampling=Sampling(), write=lambda _text: None, adapter=True)
+        assert talk.turns[-1].content == turns[at + 1]
+    assert talk.prepare(turns[4], 50)[0] == encode_prompt(messages, chat)
+
+
+def test_each_token_that_ends_an_answer_ends_it(chat_folder: ChatFolder) -> None:
+    folder = chat_folder(CHATML)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 40]}', encoding="utf-8")
+    chat = ChatTokenizer.load(str(folder))
+    for end in chat.end_token_ids:
+        answer, talk, written, loaded = _reply(chat, "yes", ends=True, end=end)
+        assert (answer.ending, answer.tokens, answer.text, written) == ("end", 4, "yes", "yes")
+        assert talk.turns[-1].content == "yes"
+        assert sorted(loaded.asked["eos_token_id"]) == sorted(chat.end_token_ids)
+        assert loaded.asked["pad_token_id"] == chat.eos_token_id
+    assert len(chat.end_token_ids) == 3
+
+
+def test_a_mark_of_the_kits_in_a_question_is_a_sentence(byte_chat: ChatTokenizer) -> None:
+    with pytest.raises(TalkError, match="the conversation holds U\\+FDD0"):
+        Conversation(byte_chat, 100).prepare("a\ufdd0", 10)

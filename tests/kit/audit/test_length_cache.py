@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chat_folders import CHATML
+from encoded_rows import encoded_row
 from kit.audit import length_cache
 from kit.audit.length_cache import Length, LengthCache
-from kit.audit.lengths import HAS_CONTROLS, HAS_END, HAS_MERGED_SYSTEM, Ruler
+from kit.audit.lengths import Ruler
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message, RowProblem
-from kit.data.encoding import encode
+from kit.data.remarks import Mark
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,15 +87,15 @@ def test_it_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_measuring_agrees_with_encoding_and_is_done_once(
     tmp_path: Path, byte_chat: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    talks = [_talk(), _talk("long " * 20), _talk("</s>"), _talk(system="be")]
+    talks = [_talk(), _talk("long " * 20), _talk("[/INST]"), _talk(system="be")]
     texts = [repr(talk.messages).encode() for talk in talks]
     first = Ruler(byte_chat, 50, tmp_path / "c").measure(talks, texts)
     for talk, length in zip(talks, first, strict=True):
-        row = encode(talk, byte_chat, 50)
+        row = encoded_row(talk, byte_chat, 50)
         assert isinstance(length, Length)
         assert (length.tokens, length.trained) == (row.full_length, row.trainable_tokens)
     marks = [length.marks for length in first if isinstance(length, Length)]
-    assert marks == [HAS_END, HAS_END, HAS_END | HAS_CONTROLS, HAS_END | HAS_MERGED_SYSTEM]
+    assert marks == [Mark.ENDS, Mark.ENDS, Mark.ENDS | Mark.TURN_MARKERS, Mark.ENDS | Mark.MERGED_SYSTEM]
     monkeypatch.setattr(Ruler, "_count", lambda *_: pytest.fail("counted again"))
     assert Ruler(byte_chat, 50, tmp_path / "c").measure(talks, texts) == first
 

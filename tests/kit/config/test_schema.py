@@ -37,6 +37,10 @@ _ACCEPTED_TYPES = {
 }
 
 
+BAD_TEXTS = ("", " ", " a", "a ", "a\nb", "a\0b", "a\x7f", "\ud800")
+NO_DAYS = ("2026-02-30", "2026-2-3", "20261127", "2026-W48-5", "today")
+
+
 def _mutants() -> list[tuple[str, str, Any]]:
     found = []
     for key, rule in schema.keys().items():
@@ -57,7 +61,7 @@ def _mutants() -> list[tuple[str, str, Any]]:
         if "allowed" in rule:
             found += [(key, "not allowed", f"{rule['allowed'][0]}x"), (key, "upper case", rule["allowed"][0].upper())]
         if rule["type"] == "string" and "allowed" not in rule:
-            found += [(key, "bad text", value) for value in ("", " ", " a", "a ", "a\nb", "a\0b", "a\x7f", "\ud800")]
+            found += [(key, "bad text", value) for value in BAD_TEXTS + NO_DAYS * (rule.get("check_with") == "day")]
         if rule["type"] == "list":
             found += [
                 (key, "list", value) for value in ([], ["q_proj", "q_proj"], ["lm_head"], [1], [None], [["q_proj"]])
@@ -81,8 +85,8 @@ def required_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_mutants_are_as_many_as_expected() -> None:
     # A new key changes this number on purpose: look at what its mutants are, then write the new number.
-    assert len(schema.keys()) == 50
-    assert len(MUTANTS) == 456
+    assert len(schema.keys()) == 51
+    assert len(MUTANTS) == 474
 
 
 def test_every_key_is_mutated() -> None:

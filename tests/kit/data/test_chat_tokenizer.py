@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chat_folders import CHATML, MISTRAL
-from kit.data.chat_tokenizer import ChatTokenizer, TemplateError
+from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Message
+from kit.data.template import TemplateError
 from kit.model.files import ModelFileError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ CONVERSATIONS = (
     [("user", "Write the word amber backwards."), ("assistant", "rebma")],
     [("user", "<b>'a' & \"b\"</b>"), ("assistant", "  two  spaces\n\n")],
     [("user", "naïve 🦙 שלום\u200f"), ("assistant", "Ωmega 日本"), ("user", "and\u2028?"), ("assistant", "é")],
-    [("user", "</s> in the text [INST] <s>"), ("assistant", "x</s>y")],
+    [("user", "</ s> in the text [INST]"), ("assistant", "x[/INST]y")],
 )
 
 
@@ -116,7 +117,6 @@ def test_a_system_message_stays_where_the_template_carries_it(chat_folder: ChatF
         ("{{ messages + 1 }}", "can only concatenate"),
         ("{{ messages.append(1) }}", "is unsafe"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
-        ("{{ strftime_now('%d') }}", "'strftime_now' is undefined"),
         ("{{ raise_exception('a\nb ' + 'x' * 999) }}", "a b xxx"),
     ],
 )
@@ -201,8 +201,3 @@ def test_padding_and_truncation_of_the_file_do_not_reach_the_rows(chat_folder: C
 
 def test_text_comes_back_from_its_ids_without_special_tokens(byte_chat: ChatTokenizer) -> None:
     assert byte_chat.decode(byte_chat.encode("<s>naïve 🦙</s>")[0]) == "naïve 🦙"
-
-
-def test_control_tokens_are_found_in_text(byte_chat: ChatTokenizer) -> None:
-    assert byte_chat.control_tokens.search("a </s> b")
-    assert not byte_chat.control_tokens.search("[INST] a < /s>")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chat_folders import CHATML, MISTRAL
+from chat_folders import CHATML, MISTRAL, TIGHT
+from encoded_rows import encoded_row
 from kit.data import dataset
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import read_conversations
 from kit.data.dataset import EncodedFile, file_sha256, load_file
-from kit.data.encoding import IGNORE_INDEX, encode
+from kit.data.encoding import IGNORE_INDEX
 from kit.demo.task import TRAIN_ROWS, VALIDATION_WORDS
 from kit.interpreter import PROJECT_ROOT
 
@@ -53,7 +54,7 @@ def test_rows_are_what_each_is_alone_in_the_files_order(
 ) -> None:
     monkeypatch.setattr(dataset, "_ROWS_AT_ONCE", 3)
     file = _load(tmp_path, [_row(f"ask {number}", "tell" * number) for number in range(1, 8)], byte_chat, 40)
-    alone = [encode(item, byte_chat, 40) for item in read_conversations(file.path)]  # type: ignore[arg-type]
+    alone = [encoded_row(item, byte_chat, 40) for item in read_conversations(file.path)]  # type: ignore[arg-type]
     assert list(file.rows) == alone
     assert [row.line for row in file.rows] == [1, 2, 3, 4, 5, 6, 7]
 
@@ -109,10 +110,27 @@ def test_carried_system_messages_need_no_remark(tmp_path: Path, chat_folder: Cha
     assert [finding.id for finding in file.findings] == ["data.rows"]
 
 
-def test_control_tokens_in_the_text_are_a_warning(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
-    file = _load(tmp_path, [_row(), _row(answer="tell</s>")], byte_chat)
-    finding = _finding(file, "data.control_tokens")
-    assert (finding.severity, finding.where) == ("warning", f"{file.path}:2")
+def test_control_tokens_in_the_text_need_no_remark_and_the_templates_own_marks_do(
+    tmp_path: Path, byte_chat: ChatTokenizer
+) -> None:
+    file = _load(tmp_path, [_row(), _row(answer="tell</s>"), _row(user="[/INST]")], byte_chat)
+    finding = _finding(file, "data.turn_markers")
+    assert (finding.severity, finding.where) == ("warning", f"{file.path}:3")
+    assert len([one for one in file.findings if one.severity != "ok"]) == 1
+
+
+def test_rows_that_are_cut_or_changed_are_counted_with_their_lines(tmp_path: Path, chat_folder: ChatFolder) -> None:
+    template = TIGHT.replace("{{ message['content'] + eos", "{{ message['content'].split('#')[0] | trim + eos")
+    rows = [_row(), _row(answer="{"), _row(answer=" blank"), _row(answer="told#not"), _row(answer="{}")]
+    file = _load(tmp_path, rows, ChatTokenizer.load(str(chat_folder(template, "joined"))))
+    said = {finding.id: finding for finding in file.findings}
+    assert said["data.cut_at_answer"].message.startswith("each of 2 rows (lines 2, 5): the prompt's last characters")
+    assert said["data.answer_trimmed"].message.startswith("the row at line 3 has an answer with blanks or line breaks")
+    assert said["data.answer_changed"].message.startswith("the row at line 4 has an answer that the chat template leav")
+    assert {said[f"data.{name}"].severity for name in ("cut_at_answer", "answer_trimmed", "answer_changed")} == {
+        "warning"
+    }
+    assert said["data.answer_changed"].where == f"{file.path}:4"
 
 
 def test_a_template_that_never_ends_an_answer_is_a_warning(tmp_path: Path, chat_folder: ChatFolder) -> None:

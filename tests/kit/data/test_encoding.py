@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_folders import CHATML, MISTRAL
+from encoded_rows import RefusedError, encoded_row
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message
-from kit.data.encoding import IGNORE_INDEX, EncodedRow, MaskingError, answer_spans, encode
+from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.data.rendering import render_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +67,7 @@ def test_loss_is_on_the_answers_and_their_end(
     chat_folder: ChatFolder, template: str, conversation: Conversation, trained: str
 ) -> None:
     chat = ChatTokenizer.load(str(chat_folder(template)))
-    row = encode(conversation, chat, LONG)
+    row = encoded_row(conversation, chat, LONG)
     _check_labels(row)
     assert _trained(chat, row) == trained
     assert row.trainable_tokens == len(trained.replace("</s>", "|").encode())
@@ -75,7 +77,7 @@ def test_loss_is_on_the_answers_and_their_end(
 @pytest.mark.parametrize("style", ["bytes", "legacy", "metaspace"])
 def test_a_line_break_behind_the_end_of_an_answer_is_not_learnt(chat_folder: ChatFolder, style: str) -> None:
     chat = ChatTokenizer.load(str(chat_folder(CHATML, style)))
-    row = encode(_conversation("ask", f"tell {UNICODE}", "more", "told", system="be"), chat, LONG)
+    row = encoded_row(_conversation("ask", f"tell {UNICODE}", "more", "told", system="be"), chat, LONG)
     assert _trained(chat, row).replace(" ", "") == f"tell {UNICODE}<|im_end|>told<|im_end|>".replace(" ", "")
     ends = [token for token in row.labels if token == chat.eos_token_id]
     assert len(ends) == 2
@@ -84,7 +86,7 @@ def test_a_line_break_behind_the_end_of_an_answer_is_not_learnt(chat_folder: Cha
 @pytest.mark.parametrize("style", ["legacy", "metaspace"])
 def test_tokens_of_a_byte_and_of_a_word_with_its_space_are_whole(chat_folder: ChatFolder, style: str) -> None:
     chat = ChatTokenizer.load(str(chat_folder(MISTRAL, style)))
-    row = encode(_conversation("Write the word", UNICODE, "and", "the quick fox 🦙"), chat, LONG)
+    row = encoded_row(_conversation("Write the word", UNICODE, "and", "the quick fox 🦙"), chat, LONG)
     _check_labels(row)
     assert _trained(chat, row) == f"{UNICODE}</s> the quick fox 🦙</s>"
 
@@ -93,12 +95,12 @@ def test_labels_are_what_all_offsets_say(chat_folder: ChatFolder) -> None:
     for style in ("bytes", "legacy", "metaspace"):
         chat = ChatTokenizer.load(str(chat_folder(MISTRAL, style)))
         conversation = _conversation(f"the {UNICODE}", "🦙 word", "[/INST] the", f"answer is {UNICODE} here")
-        text, spans = answer_spans(conversation, chat)
-        ids, offsets = chat.encode(text)
-        row = encode(conversation, chat, LONG)
+        rendered = render_row(conversation.messages, chat)
+        ids, offsets = chat.encode(rendered.text)
+        row = encoded_row(conversation, chat, LONG)
         assert row.input_ids == ids
         assert row.labels == [
-            token if any(start < until and end > since for since, until in spans) else IGNORE_INDEX
+            token if any(start < until and end > since for since, until in rendered.answers) else IGNORE_INDEX
             for token, (start, end) in zip(ids, offsets, strict=True)
         ]
 
@@ -109,15 +111,15 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12
 @settings(deadline=None)
 @given(st.lists(TEXT, min_size=2, max_size=6).filter(lambda turns: len(turns) % 2 == 0))
 def test_any_text_is_learnt_letter_for_letter(byte_chat: ChatTokenizer, turns: list[str]) -> None:
-    row = encode(_conversation(*turns), byte_chat, LONG)
+    row = encoded_row(_conversation(*turns), byte_chat, LONG)
     assert _trained(byte_chat, row) == "".join(f" {answer}</s>" for answer in turns[1::2])
 
 
 def test_a_row_is_cut_at_its_end_wherever_that_is(byte_chat: ChatTokenizer) -> None:
     conversation = _conversation("ask", f"tell {UNICODE}", "more", "told")
-    whole = encode(conversation, byte_chat, LONG)
+    whole = encoded_row(conversation, byte_chat, LONG)
     for length in range(1, whole.full_length + 2):
-        row = encode(conversation, byte_chat, length)
+        row = encoded_row(conversation, byte_chat, length)
         assert row.input_ids == whole.input_ids[:length]
         assert row.labels == whole.labels[:length]
         assert row.full_length == whole.full_length
@@ -155,19 +157,19 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(
     chat_folder: ChatFolder, template: str, conversation: Conversation
 ) -> None:
     chat = ChatTokenizer.load(str(chat_folder(template)))
-    with pytest.raises(MaskingError, match="once more turns follow"):
-        encode(conversation, chat, LONG)
+    with pytest.raises(RefusedError, match=r"once more turns follow.*ARGS=--split-turns"):
+        encoded_row(conversation, chat, LONG)
 
 
 def test_such_a_template_still_serves_where_nothing_is_rewritten(chat_folder: ChatFolder) -> None:
     chat = ChatTokenizer.load(str(chat_folder(THINKING)))
-    assert _trained(chat, encode(_conversation("a", "<think>hm</think>b"), chat, LONG)) == "<think>hm</think>b</s>"
+    assert _trained(chat, encoded_row(_conversation("a", "<think>hm</think>b"), chat, LONG)) == "<think>hm</think>b</s>"
 
 
 def test_an_answer_that_the_template_drops_is_refused(chat_folder: ChatFolder) -> None:
     chat = ChatTokenizer.load(str(chat_folder("{{ bos_token }}{{ messages[0]['content'] }}")))
-    with pytest.raises(MaskingError, match="leaves out"):
-        encode(_conversation("a", "b"), chat, LONG)
+    with pytest.raises(RefusedError, match="leaves out"):
+        encoded_row(_conversation("a", "b"), chat, LONG)
 
 
 def test_padding_changes_no_rows_loss(tiny_base: Path) -> None:
@@ -176,7 +178,7 @@ def test_padding_changes_no_rows_loss(tiny_base: Path) -> None:
 
     chat = ChatTokenizer.load(str(tiny_base))
     rows = [
-        encode(_conversation(*turns), chat, 64)
+        encoded_row(_conversation(*turns), chat, 64)
         for turns in [("ask", "tell"), ("a" * 9, UNICODE), ("a", "b", "c", "d" * 30), ("cut " * 9, "in the middle" * 5)]
     ]
     filler = EncodedRow([1], [IGNORE_INDEX], 0, 1)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.data.conversations import RowProblem
-from kit.data.shapes import Reading
-from kit.intake.work import Job, Worker, in_chunks, normalised
+from kit.data.shapes import Reading, shape_row
+from kit.intake.turns import normalised
+from kit.intake.work import Job, Worker, in_chunks
 
 if TYPE_CHECKING:
     from kit.data.chat_tokenizer import ChatTokenizer
@@ -47,6 +48,46 @@ def test_rows_that_differ_in_form_only_are_loosely_the_same() -> None:
     batch = worker((0, [(at, {"prompt": user, "completion": answer}) for at, (user, answer) in enumerate(forms, 1)]))
     assert len({row.exact for row in batch.rows}) == 3
     assert len({row.loose for row in batch.rows}) == 2
+
+
+def _talk(*texts: str, **more: Any) -> dict[str, Any]:
+    return {
+        "messages": [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)],
+        **more,
+    }
+
+
+def test_each_answer_becomes_a_row_that_reads_back_as_it_was_made(byte_chat: ChatTokenizer) -> None:
+    job = Job(tokenizer=byte_chat, max_seq_length=100, split_turns=True)
+    rows = [_talk("a", "b", "c", "d", "e", extra=1), _talk("a", "b"), {"prompt": "x", "completion": "y"}]
+    batch = Worker(job)((0, list(enumerate(rows, start=1))))
+    assert [(row.line, json.loads(row.text)) for row in batch.rows] == [
+        (1, {"prompt": _talk("a")["messages"], "completion": [{"role": "assistant", "content": "b"}]}),
+        (1, {"prompt": _talk("a", "b", "c")["messages"], "completion": [{"role": "assistant", "content": "d"}]}),
+        (2, _talk("a", "b")),
+        (3, _talk("x", "y")),
+    ]
+    assert batch.added == 1
+    assert (batch.shapes["messages"], batch.unused["extra"]) == (2, 1)
+    for row in batch.rows:
+        again = shape_row(json.loads(row.text)).messages
+        assert [message.is_answer for message in again] == [False] * (len(again) - 1) + [True]
+    assert batch.rows[0].group == batch.rows[1].group != batch.rows[2].group
+
+
+def test_a_group_of_the_persons_own_is_kept_and_a_secret_counted_once_when_turns_are_split() -> None:
+    key = "AKIAIOSFODNN7EXAMPLE"  # of a public example
+    row = _talk(f"is {key} a key", "b", "c", "d", doc="one")
+    plain, split = (Worker(Job(group="doc", split_turns=on))((0, [(1, row)])) for on in (False, True))
+    assert {one.group for one in split.rows} == {one.group for one in plain.rows}
+    assert len(plain.secrets) == len(split.secrets) == 1
+
+
+def test_the_answers_of_one_row_are_judged_each_for_itself(byte_chat: ChatTokenizer) -> None:
+    job = Job(tokenizer=byte_chat, max_seq_length=40, split_turns=True)
+    batch = Worker(job)((0, [(1, _talk("a", "b", "c" * 60, "d"))]))
+    assert [json.loads(row.text)["completion"][0]["content"] for row in batch.rows] == ["b"]
+    assert [problem.message for problem in batch.problems] == ["would carry no loss: the answer lies beyond 40 tokens"]
 
 
 @pytest.mark.parametrize("value", [None, [], {"a": 1}])

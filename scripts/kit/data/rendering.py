@@ -1,0 +1,126 @@
+"""Turns as rendered text, and where in it the answers are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kit.data.remarks import Mark
+from kit.data.template import CHANGE_THE_TURNS, TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kit.data.chat_tokenizer import ChatTokenizer
+    from kit.data.turns import Message
+
+_SPLIT_TURNS = "one row per answer: make data INPUT=… ARGS=--split-turns"
+_OTHER_TEMPLATE = (
+    "put a chat_template.jinja beside the model's tokenizer_config.json whose generation prompt is the beginning of "
+    "its finished turn"
+)
+
+
+class MaskingError(TemplateError):
+    """The answers cannot be found in the rendered text; the message says why, as a row's predicate."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text.
+
+    Attributes:
+        text: What is tokenised.
+        answers: (start, end) in characters of each answer the loss is taken on.
+        begins: Where each turn of the assistant begins, learnt or not, that stands there as the model was asked for it.
+        marks: What there is to remark about it.
+    """
+
+    text: str
+    answers: tuple[tuple[int, int], ...]
+    begins: tuple[int, ...]
+    marks: Mark
+
+
+def render_row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rendered:
+    """Render a conversation and say where its answers are.
+
+    An answer is what the template adds after the generation prompt, up to the token that ends it: the text and that
+    token, without the line break some templates write behind it.
+
+    Raises:
+        MaskingError: The generation prompt is not the beginning of an answer's rendering, the rendering of the first
+            turns is not the beginning of the rendering of more, or an answer is not rendered at all.
+        TemplateError: The template refuses the conversation.
+    """
+    text = tokenizer.render(messages)
+    answers, begins, marks = [], [], _marks_of(messages, tokenizer)
+    for position, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        try:
+            begin, end = _turn(messages, position, text, tokenizer)
+        except MaskingError:
+            if message.is_answer:
+                raise
+            continue
+        begins.append(begin)
+        if message.is_answer:
+            answers.append((begin, end))
+            marks |= _changed(tokenizer.hide(message.content), text[begin:end])
+    return Rendered(text, tuple(answers), tuple(begins), marks)
+
+
+def render_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rendered:
+    """Render what a model is asked, up to where its answer begins.
+
+    Raises:
+        TemplateError: The template refuses the conversation.
+    """
+    text = tokenizer.render(messages, add_generation_prompt=True)
+    begins = []
+    for position, message in enumerate(messages):
+        if message.role == "assistant":
+            try:
+                begins.append(_turn(messages, position, text, tokenizer)[0])
+            except MaskingError:
+                continue
+    return Rendered(text, (), tuple(begins), Mark(0))
+
+
+def _turn(messages: Sequence[Message], position: int, text: str, tokenizer: ChatTokenizer) -> tuple[int, int]:
+    """Return (start, end) of one turn of the assistant in the text of them all."""
+    before = tokenizer.render(messages[:position], add_generation_prompt=True)
+    after = tokenizer.render(messages[: position + 1]) if position + 1 < len(messages) else text
+    if not after.startswith(before):
+        raise MaskingError(
+            "has an answer that the template begins otherwise than its own generation prompt does, "
+            "so it cannot be masked, and no change to the row helps",
+            _OTHER_TEMPLATE,
+        )
+    if not after[len(before) :].strip():
+        raise MaskingError("has an answer that the template leaves out", CHANGE_THE_TURNS)
+    end = len(after)
+    ends_with = tokenizer.parts.end
+    if ends_with and (found := after.rfind(ends_with, len(before))) >= 0:
+        end = found + len(ends_with)
+    if not text.startswith(after[:end]):
+        raise MaskingError(
+            "is rendered differently by the template once more turns follow, so it cannot be masked", _SPLIT_TURNS
+        )
+    return len(before), end
+
+
+def _marks_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Mark:
+    marks = Mark(0)
+    if tokenizer.merges_system and messages[0].role == "system":
+        marks |= Mark.MERGED_SYSTEM
+    if any(tokenizer.markers_pattern.search(message.content) for message in messages):
+        marks |= Mark.TURN_MARKERS
+    return marks
+
+
+def _changed(content: str, rendered: str) -> Mark:
+    if content in rendered:
+        return Mark(0)
+    return Mark.TRIMMED if content.strip() in rendered else Mark.CHANGED

@@ -1,0 +1,136 @@
+"""A chat template, compiled and rendered as transformers does: a program of the model's, in jinja's sandbox."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from jinja2.ext import Extension
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_REASON_SHOWN = 200  # characters of a template's own words
+_DATE_FUNCTION = "strftime_now"
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+CHANGE_THE_TURNS = "change the row's turns, or take it out"
+
+
+class TemplateError(ValueError):
+    """A conversation cannot be put to the model; the message says why, as a row's predicate, and ``fix`` what helps."""
+
+    def __init__(self, message: str, fix: str = CHANGE_THE_TURNS) -> None:
+        """Keep both parts apart, as findings show them."""
+        super().__init__(message)
+        self.fix = fix
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A template with what it is rendered with, but for the turns.
+
+    Attributes:
+        source: As it was written.
+        special_tokens: ``bos_token``, ``eos_token`` … as the template sees them.
+        date: The day (YYYY-MM-DD) it takes for today; None leaves ``strftime_now`` out.
+    """
+
+    source: str
+    special_tokens: dict[str, str]
+    date: str | None = None
+
+    @functools.cached_property
+    def compiled(self) -> jinja2.Template:
+        """The compiled template; the first look compiles it and raises jinja's own errors."""
+        return _environment(self.date).from_string(self.source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process: a compiled template does not, its source does."""
+        return ChatTemplate, (self.source, self.special_tokens, self.date)
+
+    def render(self, turns: Sequence[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
+        """Render turns of ``role`` and ``content``.
+
+        Raises:
+            TemplateError: The template refuses them.
+        """
+        try:
+            return self.compiled.render(
+                messages=turns, add_generation_prompt=add_generation_prompt, **self.special_tokens
+            )
+        except Exception as exc:  # a template is a program of its own and may fail in any way
+            if isinstance(exc, jinja2.UndefinedError) and _DATE_FUNCTION in str(exc):
+                raise DateError from exc
+            reason = " ".join(str(exc).split())[:_REASON_SHOWN] or type(exc).__name__
+            raise TemplateError(f"is refused by the base model's chat template ({reason})") from exc
+
+
+class DateError(TemplateError):
+    """The template asks for today's date, and none is pinned."""
+
+    def __init__(self) -> None:
+        """Name the option with today's date."""
+        today = datetime.now(UTC).date().isoformat()
+        super().__init__(
+            "cannot be rendered: the model's chat template asks for today's date, and tomorrow's ids would be others",
+            f"pin the date: data.template_date={today}",
+        )
+
+
+class _GenerationBlock(Extension):
+    """``{% generation %}``: marks answers for whoever wants the marks; here its content is rendered as it stands."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja's own way to declare a tag
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A call block and not the bare body, so that what is set inside stays inside, as in transformers.
+        return jinja2.nodes.CallBlock(self.call_method("_render"), [], [], body).set_lineno(line)
+
+    def _render(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+def _environment(date: str | None) -> ImmutableSandboxedEnvironment:
+    # The settings chat templates are written for: transformers' `_compile_jinja_template`. Its `strftime_now` is there
+    # only for a date that is pinned: the same rows would become other ids tomorrow.
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json  # jinja's own escapes for HTML
+    environment.globals["raise_exception"] = _refuse
+    # What transformers hands every template, used or not: `tools is none` must hold.
+    environment.globals |= {"tools": None, "documents": None}
+    if date is not None:
+        environment.globals[_DATE_FUNCTION] = functools.partial(_written_date, datetime.fromisoformat(date))
+    return environment
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _written_date(day: datetime, form: str) -> str:
+    """Write a day as ``strftime`` does, with the C locale's names whatever the machine speaks."""
+    weekday, month = _DAYS[day.weekday()], _MONTHS[day.month - 1]
+    names = {
+        "%a": weekday[:3], "%A": weekday, "%b": month[:3], "%h": month[:3], "%B": month, "%p": "AM",
+        "%c": f"{weekday[:3]} {month[:3]} {day.day:2d} 00:00:00 {day.year}", "%x": "%m/%d/%y", "%X": "%H:%M:%S",
+        "%r": "%I:%M:%S AM",
+    }  # fmt: skip
+    return day.strftime(re.sub("%.", lambda found: names.get(found[0], found[0]), form))

@@ -1,0 +1,226 @@
+"""A model's tokenizer and chat template, tried out in a process of their own that may run away without harm.
+
+Both are programs of whoever published the model: a template can loop or ask for gigabytes, a normaliser can double a
+text forty times, and what the library cannot bear ends a process. The child reads, compiles, renders and encodes once,
+within limits; what it survives the parent does again by itself. Started by ``try_out`` as ``python -m kit.data.trial``,
+never by hand. Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from kit.data.template import ChatTemplate, TemplateError
+from kit.data.tokenizer_file import is_panic
+from kit.interpreter import python_path
+from kit.model.files import ModelFileError
+from kit.model.tokenizer_files import read_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tokenizers import Tokenizer
+
+_MEMORY_BYTES = 3 << 30  # a tokenizer of 256,000 tokens takes about 0.5 GB to read
+_READING_SECONDS = 15  # of CPU: the same one takes 2
+_USING_SECONDS = 4  # of CPU, beyond; a template takes milliseconds
+_WALL_SECONDS = 90.0  # a machine may be busy with something else
+_MOST_CHARACTERS = 1 << 20  # of a short conversation; templates write some thousands
+_LOOK_SECONDS = 0.02
+
+_TOKENIZER, _TEMPLATE = "its tokenizer.json", "its chat template"
+# Printable ASCII, some letters of more bytes, runs of one character: what rows are made of.
+_TEXT = f"{''.join(map(chr, range(32, 127)))}\n\t\r\n éßñ Ωж 日本語 שלום 🦙👩‍👧 e\u0301 \u00a0\u200b "
+_LONG = _TEXT * 80 + "a" * 2000 + " " * 2000 + "\n" * 500
+_CONVERSATIONS = (
+    ("user",), ("user", "assistant"), ("user", "assistant", "user", "assistant"), ("system", "user", "assistant"),
+)  # fmt: skip
+
+
+def try_out(name_or_path: str, tokenizer: Path, template: ChatTemplate) -> None:
+    """See whether the files can be used at all; once for each content.
+
+    Raises:
+        ModelFileError: They run away, break off, or take more than any model's should.
+    """
+    try:
+        with tokenizer.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        raise ModelFileError(f"{tokenizer}: cannot be read ({exc.strerror}); download the model again") from exc
+    order = {"source": template.source, "special_tokens": template.special_tokens, "date": template.date}
+    found = _tried(str(tokenizer), digest, json.dumps(order))
+    if found:
+        raise ModelFileError(f"{name_or_path}: {found}; download the model again, or use another model")
+
+
+@functools.lru_cache(maxsize=256)
+def _tried(tokenizer: str, _digest: str, order: str) -> str:
+    """Run the child; return what is wrong, nothing where nothing is."""
+    environment = {
+        **os.environ, "PYTHONPATH": python_path(), "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1",
+    }  # fmt: skip
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as cried:
+        given.write(json.dumps({**json.loads(order), "tokenizer": tokenizer}).encode())
+        given.seek(0)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "kit.data.trial"], stdin=given, stdout=said, stderr=cried, env=environment
+        )
+        try:
+            ran_away = _watch(child)
+        finally:
+            with contextlib.suppress(OSError):
+                child.kill()
+            child.wait()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").splitlines()
+        return _judge(child.returncode, ran_away, lines, cried)
+
+
+def _watch(child: subprocess.Popen[bytes]) -> str:
+    """Wait for the child; return what it did beyond its limits, where the system's own do not hold it."""
+    import psutil
+
+    begun = time.monotonic()
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_LOOK_SECONDS)
+            return ""
+        if time.monotonic() - begun > _WALL_SECONDS:
+            return "time"
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(child.pid).memory_info().rss > _MEMORY_BYTES:
+                return "memory"
+
+
+def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
+    """Say what is wrong, from how the child ended and from the last thing it began."""
+    said = [json.loads(line) for line in lines if line.startswith("{")]
+    stage = next((line["stage"] for line in reversed(said) if "stage" in line), "")
+    refused = next((line["refused"] for line in said if "refused" in line), "")
+    if code == 0:
+        return f"{stage} {refused}" if refused else ""
+    cried.seek(0)
+    words = cried.read().decode(errors="replace")
+    if not stage:
+        return f"it cannot be tried out ({' '.join(words.split())[-200:] or f'exit code {code}'})"
+    if ran_away == "memory" or "memory allocation" in words or "MemoryError" in words:
+        return f"{stage} takes more than {_MEMORY_BYTES >> 30} GB of memory"
+    if ran_away == "time" or code in {-signal.SIGXCPU, -signal.SIGKILL}:
+        return f"{stage} comes to no end"
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"{stage} breaks the process that uses it ({how})"
+
+
+def main() -> int:
+    """Do once what the parent is going to do; say each step before it."""
+    _limit()
+    order: dict[str, Any] = json.load(sys.stdin)
+    try:
+        _use(order)
+    except (MemoryError, RecursionError) as exc:
+        _say(refused=_REASONS[type(exc)])
+    except BaseException as exc:
+        if is_panic(exc):
+            _say(refused=f"makes the library fail ({' '.join(str(exc).split())[:200]})")
+        elif not isinstance(exc, Exception):
+            raise
+        # Anything else the parent runs into as well, and says in its own words.
+    return 0
+
+
+_REASONS = {
+    MemoryError: f"takes more than {_MEMORY_BYTES >> 30} GB of memory",
+    RecursionError: "is nested deeper than Python bears",
+}
+
+
+class _TooMuch(Exception):  # noqa: N818 - an outcome, not an error
+    pass
+
+
+def _use(order: dict[str, Any]) -> None:
+    _say(stage=_TOKENIZER)
+    tokenizer, _ = read_tokenizer(Path(order["tokenizer"]), rendered=True)
+    _bound(resource.RLIMIT_CPU, math.ceil(time.process_time()) + _USING_SECONDS)
+    probe = _LONG + "".join(_texts_of(tokenizer))
+    _encode(tokenizer, probe)
+    if not order["source"]:
+        return
+    template = ChatTemplate(order["source"], order["special_tokens"], order["date"])
+    _say(stage=_TEMPLATE)
+    template.compiled  # noqa: B018 - the first look compiles it
+    for content in (_TEXT, probe):
+        for roles in _CONVERSATIONS:
+            for add_generation_prompt in (False, True):
+                turns = [{"role": role, "content": content} for role in roles]
+                _say(stage=_TEMPLATE)
+                try:
+                    text = template.render(turns, add_generation_prompt=add_generation_prompt)
+                except TemplateError as exc:
+                    if isinstance(exc.__cause__, (MemoryError, RecursionError)):
+                        raise exc.__cause__ from exc
+                    continue
+                allowed = _MOST_CHARACTERS + 4 * len(content) * len(roles)
+                if len(text) > allowed:
+                    _say(refused=f"writes {len(text):,} characters for turns of {len(content):,}")
+                    return
+                _say(stage=_TOKENIZER)
+                _encode(tokenizer, text)
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if len(ids) > _MOST_CHARACTERS + 8 * len(text):
+        _say(refused=f"makes {len(ids):,} tokens of {len(text):,} characters")
+        raise _TooMuch
+
+
+def _texts_of(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the normaliser and the splitter look for: a text without it would not set them off."""
+    for part in (tokenizer.normalizer, tokenizer.pre_tokenizer):
+        if part is not None:
+            with contextlib.suppress(Exception):  # one that cannot be written out; it is tried all the same
+                yield from _strings(json.loads(part.__getstate__()))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and len(value) < 1000:  # noqa: PLR2004 - a table in text form is looked for by nobody
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
+
+
+def _limit() -> None:
+    """Bound memory and time where the system can; macOS bounds no address space, and there the parent looks."""
+    _bound(resource.RLIMIT_AS, _MEMORY_BYTES)
+    _bound(resource.RLIMIT_CPU, _READING_SECONDS)
+    _bound(resource.RLIMIT_CORE, 0)
+
+
+def _bound(kind: int, most: int) -> None:
+    with contextlib.suppress(ValueError, OSError):
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _say(**what: str) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,79 @@
+"""What a chat template writes around turns: found by rendering placeholders and looking at what stands between them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kit.data.template import DateError, TemplateError
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Iterator
+
+    from kit.data.template import ChatTemplate
+
+# Words no template would write itself; the order tells the turns apart.
+_SYSTEM, _ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN = "zq0system", "zq1asked", "zq2told", "zq3asked", "zq4told"
+_ROLES = ("user", "assistant", "user", "assistant")
+_SHORTEST_MARKER = 3  # characters: "A:" stands in too many texts to say anything
+
+
+@dataclass(frozen=True)
+class TurnParts:
+    """What stands around turns.
+
+    Attributes:
+        merges_system: The template refuses system messages, or drops them, so they open the first user turn instead.
+        lead: What it writes between the prompt and an answer, such as a blank.
+        end: The special token that it ends an assistant's turn with; empty where it does not.
+        markers: The text, no special tokens, that it writes between turns, such as ``[INST]``.
+    """
+
+    merges_system: bool
+    lead: str
+    end: str
+    markers: tuple[str, ...]
+
+
+def turn_parts(template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:
+    """Look at what a template writes; ``special`` finds the special tokens.
+
+    Raises:
+        DateError: It asks for today's date, and none is pinned.
+    """
+    turns = [
+        {"role": role, "content": content}
+        for role, content in zip(_ROLES, (_ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN), strict=True)
+    ]
+    system = {"role": "system", "content": _SYSTEM}
+    prompt = _rendered(template, turns[:1], add_generation_prompt=True)
+    before, _, behind = _rendered(template, turns[:2]).partition(_TOLD)
+    lead = before.removeprefix(prompt) if prompt and before.startswith(prompt) else ""
+    end = special.match(behind.lstrip())
+    # Mistral v0.2's first template raises; some templates drop the message without a word, which is worse.
+    with_system = _rendered(template, [system, *turns])
+    merges = _SYSTEM not in with_system and _SYSTEM not in _rendered(template, [system, *turns[:2]])
+    whole = with_system if not merges and with_system else _rendered(template, turns)
+    return TurnParts(merges, lead, end[0] if end else "", tuple(dict.fromkeys(_markers(whole, special))))
+
+
+def _rendered(template: ChatTemplate, turns: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
+    try:
+        return template.render(turns, add_generation_prompt=add_generation_prompt)
+    except DateError:
+        raise
+    except TemplateError:
+        return ""
+
+
+def _markers(text: str, special: re.Pattern[str]) -> Iterator[str]:
+    """Yield what stands between two turns, line by line; what stands before the first may be a whole preamble."""
+    order = (_SYSTEM, _ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN)
+    for one, next_one in itertools.pairwise(name for name in order if name in text):
+        between = text.partition(one)[2].partition(next_one)[0]
+        for piece in special.split(between):
+            for line in map(str.strip, piece.splitlines()):
+                if len(line) >= _SHORTEST_MARKER and not line.isalnum():
+                    yield line

@@ -1,0 +1,42 @@
+"""A row's turns as they are parted, written and compared."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kit.data.turns import Message
+
+
+def one_answer_each(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
+    """Return one conversation for each answer, which alone is learnt, with all that was said before it."""
+    answers = [position for position, message in enumerate(messages) if message.is_answer]
+    if len(answers) == 1:
+        return [messages]
+    asked = tuple(replace(message, is_answer=False) for message in messages)
+    return [(*asked[:position], messages[position]) for position in answers]
+
+
+def written(messages: tuple[Message, ...], whole: tuple[Message, ...]) -> bytes:
+    """Write a row in the ``messages`` shape; in ``prompt``/``completion`` where not all of the row it was is learnt."""
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    first = next(position for position, message in enumerate(messages) if message.is_answer)
+    if messages is not whole or any(message.role == "assistant" for message in messages[:first]):
+        row: dict[str, Any] = {"prompt": turns[:first], "completion": turns[first:]}
+    else:
+        row = {"messages": turns}
+    return json.dumps(row, ensure_ascii=False).encode()
+
+
+def loosely(messages: tuple[Message, ...]) -> str:
+    """Return turns as they compare: see ``normalised``."""
+    return "\x1e".join(f"{message.role}\x1f{normalised(message.content)}" for message in messages)
+
+
+def normalised(text: str) -> str:
+    """Return a text as it compares: without regard to case, blanks and Unicode's several forms of one letter."""
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(plain.casefold().split())

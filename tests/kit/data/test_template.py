@@ -1,0 +1,64 @@
+"""A template that asks for today's date gets the one that is pinned, and none otherwise."""
+
+from __future__ import annotations
+
+import locale
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chat_folders import MISTRAL
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.data.conversations import Message
+from kit.data.template import ChatTemplate
+from kit.model.files import ModelFileError
+
+if TYPE_CHECKING:
+    from chat_folders import ChatFolder
+
+DATED = '{%- set today = strftime_now("%A %d %b %Y") %}{{ today }}' + MISTRAL
+# As Mistral Small 3's: asked for only where there is no system message.
+SOMETIMES = "{% if messages[0]['role'] != 'system' %}{{ strftime_now('%Y-%m-%d') }}{% endif %}" + MISTRAL
+OPTIONAL = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% endif %}" + MISTRAL
+ASKED = [Message("user", "a")]
+
+
+@pytest.mark.parametrize("template", [DATED, SOMETIMES])
+def test_a_template_that_asks_for_the_date_is_the_models_matter(chat_folder: ChatFolder, template: str) -> None:
+    with pytest.raises(ModelFileError, match=r"asks for today's date.*; pin the date: data\.template_date=20\d\d-"):
+        ChatTokenizer.load(str(chat_folder(template)))
+
+
+def test_a_pinned_date_is_written_in_the_templates_form(chat_folder: ChatFolder) -> None:
+    chat = ChatTokenizer.load(str(chat_folder(DATED)), date="2026-11-27")
+    assert chat.render(ASKED) == "Friday 27 Nov 2026<s>[INST] a [/INST]"
+    assert pickle.loads(pickle.dumps(chat)).render(ASKED) == chat.render(ASKED)  # noqa: S301 - our own
+
+
+def test_a_template_that_can_do_without_a_date_does(chat_folder: ChatFolder) -> None:
+    assert ChatTokenizer.load(str(chat_folder(OPTIONAL))).render(ASKED) == "<s>[INST] a [/INST]"
+    assert ChatTokenizer.load(str(chat_folder(OPTIONAL)), date="2026-01-02").render(ASKED).startswith("2026<s>")
+
+
+def test_another_date_is_another_fingerprint(chat_folder: ChatFolder) -> None:
+    found = {
+        ChatTokenizer.load(str(chat_folder()), date=date).fingerprint for date in (None, "2026-01-02", "2026-01-03")
+    }
+    assert len(found) == 3
+
+
+def test_names_of_days_and_months_are_english_whatever_the_machine_speaks() -> None:
+    for name in ("de_DE.UTF-8", "fr_FR.UTF-8"):
+        try:
+            locale.setlocale(locale.LC_TIME, name)
+        except locale.Error:
+            continue
+        break
+    try:
+        form = "%%A %a %A %b %B %h %p|%c|%x|%X|%r|%d.%m.%Y %j"
+        written = ChatTemplate(f"{{{{ strftime_now('{form}') }}}}", {}, "2026-03-06").render([])
+    finally:
+        locale.setlocale(locale.LC_TIME, "C")
+    expected = "%A Fri Friday Mar March Mar AM|Fri Mar  6 00:00:00 2026|03/06/26|00:00:00|12:00:00 AM|06.03.2026 065"
+    assert written == expected
