@@ -166,7 +166,7 @@ def _questions(
     asked = sample(questions, wanted, choice.settings.training.seed)
     if not asked:
         return [], 1
-    expected = max(len(choice.tokenizer.encode(question.expected)[0]) for question in asked)
+    expected = max(len(choice.tokenizer.encode(choice.tokenizer.hide(question.expected))[0]) for question in asked)
     max_new_tokens = options.max_new_tokens or min(LONGEST_ANSWER, expected + _SLACK)
     room = choice.context_length - max_new_tokens
     fitting = [

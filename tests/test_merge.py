@@ -54,6 +54,20 @@ def test_a_merge_is_compared_and_says_by_how_much(run: Path, capsys: pytest.Capt
     assert "trained on the unquantised base" in card
 
 
+def test_the_merged_model_ends_where_its_template_ends_a_turn(run: Path, tiny_base: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    config = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["chat_template"] = "{% for message in messages %}{{ message['content'] + unk_token }}\n{% endfor %}"
+    (base / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    receipt = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    receipt["config"]["model"]["model_name_or_path"] = str(base)
+    (run / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
+    assert merge.main([str(run), "--cpu", "--no-check"]) == 0
+    written = json.loads((run / "merged/generation_config.json").read_text(encoding="utf-8"))
+    assert written["eos_token_id"] == [2, 0]
+
+
 def test_float32_merges_exactly_but_for_the_order_of_sums(run: Path) -> None:
     assert merge.main([str(run), "--cpu", "--dtype", "float32"]) == 0
     found = json.loads((run / "merged/merge.json").read_text(encoding="utf-8"))["comparison"]

@@ -9,7 +9,6 @@ never by hand. Imports neither torch nor transformers.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import math
@@ -50,6 +49,9 @@ _CONVERSATIONS = (
 )  # fmt: skip
 
 
+_found: dict[tuple[str, str], str] = {}  # what is wrong, by content: a process often loads the same model again
+
+
 def try_out(name_or_path: str, tokenizer: Path, template: ChatTemplate) -> None:
     """See whether the files can be used at all; once for each content.
 
@@ -62,22 +64,28 @@ def try_out(name_or_path: str, tokenizer: Path, template: ChatTemplate) -> None:
     except OSError as exc:
         raise ModelFileError(f"{tokenizer}: cannot be read ({exc.strerror}); download the model again") from exc
     order = {"source": template.source, "special_tokens": template.special_tokens, "date": template.date}
-    found = _tried(str(tokenizer), digest, json.dumps(order))
-    if found:
+    key = (digest, json.dumps(order))
+    if key not in _found:
+        _found[key] = _tried({**order, "tokenizer": str(tokenizer)})
+    if found := _found[key]:
         raise ModelFileError(f"{name_or_path}: {found}; download the model again, or use another model")
 
 
-@functools.lru_cache(maxsize=256)
-def _tried(tokenizer: str, _digest: str, order: str) -> str:
+def _tried(order: dict[str, Any]) -> str:
     """Run the child; return what is wrong, nothing where nothing is."""
     environment = {
         **os.environ, "PYTHONPATH": python_path(), "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1",
     }  # fmt: skip
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as cried:
-        given.write(json.dumps({**json.loads(order), "tokenizer": tokenizer}).encode())
+        given.write(json.dumps(order).encode())
         given.seek(0)
         child = subprocess.Popen(
-            [sys.executable, "-m", "kit.data.trial"], stdin=given, stdout=said, stderr=cried, env=environment
+            [sys.executable, "-m", "kit.data.trial"],
+            stdin=given,
+            stdout=said,
+            stderr=cried,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the parent, which may go on and must not take it for a fault
         )
         try:
             ran_away = _watch(child)
@@ -119,8 +127,10 @@ def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
         return f"it cannot be tried out ({' '.join(words.split())[-200:] or f'exit code {code}'})"
     if ran_away == "memory" or "memory allocation" in words or "MemoryError" in words:
         return f"{stage} takes more than {_MEMORY_BYTES >> 30} GB of memory"
-    if ran_away == "time" or code in {-signal.SIGXCPU, -signal.SIGKILL}:
+    if ran_away == "time" or code == -signal.SIGXCPU:
         return f"{stage} comes to no end"
+    if code == -signal.SIGKILL:
+        return f"{stage} takes more memory than this machine has"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"{stage} breaks the process that uses it ({how})"
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chat_folders import MISTRAL
+from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Message
 from kit.data.template import ChatTemplate
+from kit.interpreter import PROJECT_ROOT
 from kit.model.files import ModelFileError
 
 if TYPE_CHECKING:
@@ -34,6 +36,12 @@ def test_a_pinned_date_is_written_in_the_templates_form(chat_folder: ChatFolder)
     chat = ChatTokenizer.load(str(chat_folder(DATED)), date="2026-11-27")
     assert chat.render(ASKED) == "Friday 27 Nov 2026<s>[INST] a [/INST]"
     assert pickle.loads(pickle.dumps(chat)).render(ASKED) == chat.render(ASKED)  # noqa: S301 - our own
+
+
+def test_a_run_pins_the_date_in_its_configuration(chat_folder: ChatFolder) -> None:
+    changes = {"model.model_name_or_path": str(chat_folder(DATED)), "data.template_date": "2026-11-27"}
+    settings = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml", changes).settings
+    assert ChatTokenizer.load_for(settings).template.date == "2026-11-27"
 
 
 def test_a_template_that_can_do_without_a_date_does(chat_folder: ChatFolder) -> None:
