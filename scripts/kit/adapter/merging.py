@@ -2,7 +2,8 @@
 
 Each adapted matrix W becomes W + scaling * B A, summed in float32 and rounded once to the type that is written. One
 shard at a time is in memory. Everything but the weights and the type named in ``config.json`` is copied from the base
-as it is: a tokenizer that transformers 5 saved would not load in transformers 4. Imports torch.
+as it is: a tokenizer that transformers 5 saved would not load in transformers 4. Where the base's own would not either,
+the reference stack writes it in an equal older form. Imports torch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 
 from kit.adapter.portable import WEIGHTS, read_portable
 from kit.model.files import ModelFileError, find, read_json
+from kit.model.tokenizer_files import make_readable
 from kit.records.history import RunError
 
 if TYPE_CHECKING:
@@ -231,3 +233,4 @@ def copy_the_rest(name_or_path: str, revision: str | None, folder: Path, dtype: 
             shutil.copyfile(find(name_or_path, name, revision, download=download), folder / name)
         except ModelFileError:
             continue
+    make_readable(folder)

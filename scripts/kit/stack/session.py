@@ -14,6 +14,7 @@ import torch
 from kit.data.dataset import file_sha256
 from kit.durable import fsync_file, fsync_folder
 from kit.model.files import ModelFileError, find
+from kit.model.tokenizer_files import make_readable
 from kit.run.adapter_card import render_card
 from kit.stack.model import save_adapter
 
@@ -84,6 +85,7 @@ def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[l
             shutil.copyfile(find(settings.model.model_name_or_path, name, settings.model.revision), aside / name)
         except ModelFileError:
             continue
+    make_readable(aside)
     (aside / "README.md").write_text(render_card(settings, receipt), encoding="utf-8")
     hashes = {}
     for path in sorted(aside.iterdir()):
