@@ -93,7 +93,7 @@ def _leave_out_revision(draft: _Draft, named: Any) -> None:
     if _model_named(draft) == named or draft.origins.get(("model", "revision")) == COMMAND_LINE:
         return
     model = draft.values.get("model")
-    if isinstance(model, dict) and draft.origins.pop(("model", "revision"), None):
+    if isinstance(model, dict) and draft.origins.pop(("model", "revision"), ""):
         del model["revision"]
 
 
