@@ -64,10 +64,13 @@ def test_detection_says_what_is_quoted() -> None:
 
 @needs_make
 def test_validation_names_what_is_missing_as_the_table_says() -> None:
-    done = make("make validate CONFIG=configs/training_config_h100.yaml FROM=tests/fixtures/machines/h100_80gb.json")
+    command = "make validate CONFIG=configs/training_config_h100.yaml FROM=tests/fixtures/machines/h100_80gb.json"
+    done = make(command)
     if "data/processed/train.jsonl does not exist" not in done.stdout:
         pytest.skip("there are rows in data/processed")
-    assert "planned peak 15.3 GB" in done.stdout
+    assert "planned peak 17 GB" in done.stdout
+    assert "17.0 GB\nwith the reference stack" in TEXT
+    assert "planned peak 15.3 GB" in make(f"{command} STACK=current").stdout
     assert "15.3 GB at the peak with the current stack" in TEXT
 
 

@@ -2,7 +2,8 @@
 
 Each adapted matrix W becomes W + scaling * B A, summed in float32 and rounded once to the type that is written. One
 shard at a time is in memory. Everything but the weights and the type named in ``config.json`` is copied from the base
-as it is: a tokenizer that transformers 5 saved would not load in transformers 4. Imports torch.
+as it is: a tokenizer that transformers 5 saved would not load in transformers 4. Where the base's own would not either,
+the reference stack writes it in an equal older form. Imports torch.
 """
 
 from __future__ import annotations

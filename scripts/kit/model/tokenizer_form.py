@@ -151,14 +151,11 @@ def _older_model(model: dict[str, Any]) -> list[str]:
     for key in ("ignore_merges", "dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise _refuse(f"the model BPE has {key} {model[key]!r}")
-    changes = []
-    if model.pop("ignore_merges", None) is not None:
-        changes.append("ignore_merges, which is false, left out")
     merges = model.get("merges")
-    if isinstance(merges, list) and any(isinstance(pair, list) for pair in merges):
-        model["merges"] = [_as_text(pair) for pair in merges]
-        changes.append("merges as text instead of pairs")
-    return changes
+    if not (isinstance(merges, list) and any(isinstance(pair, list) for pair in merges)):
+        return []
+    model["merges"] = [_as_text(pair) for pair in merges]
+    return ["merges as text"]
 
 
 def _as_text(pair: Any) -> str:

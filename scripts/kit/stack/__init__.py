@@ -142,14 +142,15 @@ def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
 
     Args:
         name: ``reference`` or ``current``.
-        platform: What it would run on; images for NVIDIA machines carry flash-attn.
+        platform: What it would run on; the reference stack's image carries flash-attn, the current one's does not.
         elsewhere: The machine that is planned for is not this one, so what is installed here says nothing.
     """
     installed = installed_stack()
     if installed.name == name and not elsewhere:
         return installed
     versions = _locked(M4 if platform == "m4" else REFERENCE if name == "reference" else CURRENT)
-    return Stack(name, versions | ({"flash-attn": "as in the image"} if platform in {"h100", "cuda"} else {}))
+    carries_flash = name == "reference" and platform in {"h100", "cuda"}
+    return Stack(name, versions | ({"flash-attn": "as in the image"} if carries_flash else {}))
 
 
 def _locked(lock: Lock) -> dict[str, str]:

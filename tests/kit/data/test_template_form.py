@@ -91,24 +91,23 @@ def _change_model(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _drop(folder: Path) -> None:
+def _write_merges_as_text(folder: Path) -> None:
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    del content["model"]["ignore_merges"]
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_a_form_that_both_stacks_read_is_said_to_be(chat_folder: ChatFolder) -> None:
     folder = chat_folder(style="legacy")
-    _drop(folder)
+    _write_merges_as_text(folder)
     for stack in ("reference", "current"):
         assert _form(folder, stack).message == f"the {stack} stack reads tokenizer.json as it stands"
 
 
 def test_a_form_that_is_translated_is_said_to_be(chat_folder: ChatFolder) -> None:
     folder = chat_folder(V02_SEPTEMBER, "metaspace")
-    _drop(folder)
+    _write_merges_as_text(folder)
     assert _form(folder, "current").message == "the current stack reads tokenizer.json as it stands"
     found = _form(folder, "reference")
     assert (found.severity, found.message) == (

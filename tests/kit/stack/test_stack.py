@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kit.stack import stack_of, version_tuple
+from kit.stack import stack_named, stack_of, stack_run_on, version_tuple
 
 CURRENT = {"torch": "2.10.0", "transformers": "5.23.0"}
 REFERENCE = {"torch": "2.1.0", "transformers": "4.36.0"}
@@ -45,3 +45,25 @@ def test_auto_attention_is_the_best_this_stack_has_on_this_platform(
 def test_the_reference_stack_has_4_bit_on_cuda_only() -> None:
     assert stack_of(REFERENCE).four_bit_platforms == {"h100", "cuda"}
     assert stack_of(CURRENT).four_bit_platforms == {"h100", "cuda", "m4", "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "attention", "transformers"),
+    [
+        ("reference", "h100", "flash_attention_2", "4.36.0"),
+        ("current", "h100", "sdpa", "5.23.0"),
+        ("current", "m4", "sdpa", "5.23.0"),
+    ],
+)
+def test_a_stack_elsewhere_is_what_its_lock_and_its_image_hold(
+    name: str, platform: str, attention: str, transformers: str
+) -> None:
+    stack = stack_named(name, platform, elsewhere=True)
+    assert stack.resolve_attention("auto", platform) == attention
+    assert stack.versions["transformers"] == transformers
+    assert stack.has_liger_kernel == (name == "current" and platform == "h100")
+
+
+@pytest.mark.parametrize(("platform", "name"), [("h100", "reference"), ("cuda", "current"), ("m4", "current")])
+def test_a_platforms_own_command_runs_one_stack(platform: str, name: str) -> None:
+    assert stack_run_on(platform) == name
