@@ -30,6 +30,7 @@ from kit.stack import loading_progress
 from kit.stack.model import load_base_model
 
 loading_progress._FROM_BYTES = 1
+loading_progress._EVERY_S = 0
 base, out = map(Path, sys.argv[1:])
 load_base_model(run_settings(base, out, quantization__load_in_4bit=False), "cpu")
 """
@@ -50,11 +51,21 @@ def test_a_log_gets_a_line_for_each_tenth(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(loading_progress, "_FROM_BYTES", 1)
+    monkeypatch.setattr(loading_progress, "_EVERY_S", 0)
     load(base, tmp_path)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"loading {base} (0.0 GB) …"
     assert [line.split(" %")[0] for line in lines[1:-1]] == [f"loading: {tenth}0" for tenth in range(1, 10)]
     assert lines[-1].startswith("loaded in ")
+
+
+def test_a_log_gets_no_lines_of_what_takes_no_time(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading_progress, "_FROM_BYTES", 1)
+    monkeypatch.setattr(loading_progress, "_EVERY_S", 1000)
+    load(base, tmp_path)
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_a_terminal_gets_a_bar(
