@@ -16,6 +16,7 @@ from kit.interpreter import PROJECT_ROOT
 from kit.preflight import Preflight
 from kit.stack import installed_stack
 from mistral.templates import V02_SEPTEMBER
+from small_base import write_base
 from small_run import CONFIG, overrides
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def test_a_recorded_machine_is_judged_for_the_stack_that_runs_there(
 ) -> None:
     """`make train-h100` runs the image's stack; what is installed on the laptop that asks says nothing."""
     rows = PROJECT_ROOT / "data/sample/train.jsonl"
+    write_base(chat_folder, vocab_size=1000, max_position_embeddings=8192)
     changes = [f"model.model_name_or_path={chat_folder}", f"data.train_file={rows}", "data.val_file=null"]
     record, *more = asked
     assert validate.main([*changes, "--from", str(MACHINES / record), *more, "--json"]) == 0

@@ -22,7 +22,7 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 # What else goes with a merged model, for programs that read the tokenizer in its older forms.
 OLDER_TOKENIZER_FILES = ("added_tokens.json", "tokenizer.model")
-_OPTIONAL = (GENERATION, *TOKENIZER_FILES, *OLDER_TOKENIZER_FILES)
+OPTIONAL = (GENERATION, *TOKENIZER_FILES, *OLDER_TOKENIZER_FILES)
 # In a repository's folder, or as `hf download` names a part of a file: never a path.
 _SHARD = re.compile(r"[\w][\w.-]*\.safetensors\Z")
 
@@ -75,7 +75,7 @@ def find_base(name_or_path: str, revision: str | None, *, download: bool) -> Bas
     commit = config.parent.name if is_cached else revision
     index, shards = _weights(name_or_path, commit, config.parent, download=download)
     small = {}
-    for name in _OPTIONAL:
+    for name in OPTIONAL:
         with contextlib.suppress(ModelFileError):
             small[name] = find(name_or_path, name, commit, download=download)
     return Base(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _FROM_BYTES = 1_000_000_000  # what is smaller is there in seconds
+_EVERY_S = 5  # a log of ten lines in no time would be no help
 
 
 @contextlib.contextmanager
@@ -54,10 +55,11 @@ def _shown(items: Iterable[Any], name: str) -> Iterable[Any]:
 
 
 def _in_lines(items: list[Any]) -> Iterator[Any]:
-    began, shown = time.monotonic(), 0
+    began = said = time.monotonic()
+    shown = 0
     for index, item in enumerate(items):
-        tenth = 10 * index // len(items)
-        if tenth > shown:
-            shown = tenth
-            say(f"loading: {10 * tenth} % in {duration(time.monotonic() - began)}", "dim")
+        tenth, now = 10 * index // len(items), time.monotonic()
+        if tenth > shown and now - said >= _EVERY_S:
+            shown, said = tenth, now
+            say(f"loading: {10 * tenth} % in {duration(now - began)}", "dim")
         yield item

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 
-from kit.model import weights
+from kit.model import base
 from kit.model.files import ModelFileError, download_command, find, is_local, read_json, read_text
 
 
@@ -130,12 +130,7 @@ def test_the_command_fetches_what_the_kit_reads_and_nothing_else() -> None:
 
 
 def test_the_command_fetches_every_file_that_is_read_by_name() -> None:
-    pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from kit.adapter import merging
-    from kit.stack import session
-
-    read = {*weights._SMALL, *merging._COPIED, *session._TOKENIZER_FILES}
-    assert read <= set(_READ)
+    assert {base.CONFIG, base.WHOLE, base.INDEX, *base.OPTIONAL} <= set(_READ)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{\x00", b"\xef\xbb\xbf{}", b"[]", b"3", b"[" * 20_000])

@@ -22,6 +22,19 @@ from kit.stack.model import load_base_model
 if TYPE_CHECKING:
     from pathlib import Path
 
+ALL_FROM_ONE_BYTE = """
+import sys
+sys.path[:0] = ["scripts", "tests"]
+from pathlib import Path
+from adapter_run import run_settings
+from kit.stack import loading_progress
+from kit.stack.model import load_base_model
+
+loading_progress._FROM_BYTES = 1
+loading_progress._EVERY_S = 0
+base, out = map(Path, sys.argv[1:])
+load_base_model(run_settings(base, out, quantization__load_in_4bit=False), "cpu")
+"""
 REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
 
 
@@ -39,11 +52,21 @@ def test_a_log_gets_a_line_for_each_tenth(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(loading_progress, "_FROM_BYTES", 1)
+    monkeypatch.setattr(loading_progress, "_EVERY_S", 0)
     load(base, tmp_path)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"loading {base} (0.0 GB) …"
     assert [line.split(" %")[0] for line in lines[1:-1]] == [f"loading: {tenth}0" for tenth in range(1, 10)]
     assert lines[-1].startswith("loaded in ")
+
+
+def test_a_log_gets_no_lines_of_what_takes_no_time(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading_progress, "_FROM_BYTES", 1)
+    monkeypatch.setattr(loading_progress, "_EVERY_S", 1000)
+    load(base, tmp_path)
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_a_terminal_gets_a_bar(
@@ -84,14 +107,7 @@ def test_the_size_is_that_of_the_files_that_hold_weights(base: Path, tiny_base: 
 @pytest.mark.stacks
 @pytest.mark.skipif(not REFERENCE.exists(), reason="there is no .venv-reference: make setup STACK=reference")
 def test_the_older_transformers_is_shown_file_by_file(base: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.path[:0] = ['scripts', 'tests']; from pathlib import Path; "
-        "from adapter_run import run_settings; from kit.stack import loading_progress as shown; "
-        "from kit.stack.model import load_base_model; "
-        "shown._FROM_BYTES = 1; base, out = map(Path, sys.argv[1:]); "
-        "load_base_model(run_settings(base, out, quantization__load_in_4bit=False), 'cpu')"
-    )
-    arguments = [str(REFERENCE), "-W", "ignore", "-c", script, str(base), str(tmp_path)]
+    arguments = [str(REFERENCE), "-W", "ignore", "-c", ALL_FROM_ONE_BYTE, str(base), str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("loading: ") == 9
