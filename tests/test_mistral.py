@@ -144,9 +144,9 @@ def test_v03_is_mistrals_own_but_for_what_it_strips_and_moves(encoded: Everythin
     stripped = {
         name
         for name in COMPARED - moved
-        if any(role == "assistant" and content != content.rstrip() for role, content in CONVERSATIONS[name])
+        if any(role == "assistant" and content != content.rstrip(" ") for role, content in CONVERSATIONS[name])
     }
-    assert (len(moved), len(stripped)) == (135, 304)
+    assert (len(moved), len(stripped)) == (135, 121)
     assert {name for name in COMPARED if "refused" in ours[name]} == moved
     assert _differing(ours, theirs, "ids", COMPARED - moved - stripped) == set()
     assert _differing(ours, theirs, "evaluate", COMPARED - moved - stripped, "prompt") == set()

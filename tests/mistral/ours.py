@@ -14,12 +14,32 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+import torch
 from conversations import Turns, conversations
 
-from kit.adapter.answers import prompt_ids, read_questions
+from kit.adapter.answers import answer, read_questions
 from kit.adapter.talk import Conversation
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
+
+
+class _Listener:
+    """A model that hears what evaluation asks, and answers nothing."""
+
+    device, training = torch.device("cpu"), False
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def eval(self) -> _Listener:
+        return self
+
+    def train(self, _mode: bool = True) -> _Listener:
+        return self
+
+    def generate(self, *, input_ids: Any, **_asked: object) -> Any:
+        self.heard = input_ids[0].tolist()
+        return torch.cat([input_ids, torch.tensor([[2]])], dim=1)
 
 
 def _encode(turns: Turns, chat: ChatTokenizer, path: Path) -> dict[str, Any]:
@@ -33,7 +53,9 @@ def _encode(turns: Turns, chat: ChatTokenizer, path: Path) -> dict[str, Any]:
     system = turns[0][1] if turns[0][0] == "system" else ""
     rest = [content for role, content in turns if role != "system"]
     for question in read_questions(path):
-        found["evaluate"] = prompt_ids(chat, question)
+        model = _Listener()
+        answer(model, chat, [question], max_new_tokens=1)
+        found["evaluate"] = model.heard
         talk = Conversation(chat, 100_000, system)
         for asked, told in zip(rest[:-2:2], rest[1:-2:2], strict=True):
             talk.add(asked, told)
