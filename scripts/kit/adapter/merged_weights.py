@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from kit.adapter.merging import BaseWeights
 
-_AT_ONCE = 2**22  # elements: some ten tensors of them in float32 are in memory
+_AT_ONCE = 2**20  # elements: some ten tensors of them in float32 are in memory
 _U = 2.0**-24
 
 
@@ -172,15 +172,18 @@ def _compare(base: Any, merged: Any, shape: tuple[int, ...], layer: Any, dtype: 
     if tuple(delta.shape) != shape:
         return _Matrix(values=torch.Size(shape).numel(), wrong=torch.Size(shape).numel())
     for rows in _rows(shape):
-        before, after, added = base[rows].float(), merged[rows].float(), delta[rows]
+        here, there, added = base[rows], merged[rows], delta[rows]
+        before, after = here.float(), there.float()
         wanted = before + added
-        apart = slack(rows) + 4 * _U * wanted.abs()
-        low, high = ((wanted + sign * apart).to(dtype).float() for sign in (-1, 1))
         sums.values += after.numel()
-        # Not "outside": what is no number is inside of nothing.
-        sums.wrong += int((~((low <= after) & (after <= high))).sum())
-        sums.change += float(((after - before.to(dtype).float()) * added).sum(dtype=torch.float64))
-        sums.size += float(added.square().sum(dtype=torch.float64))
+        if not torch.equal(wanted.to(dtype), there):
+            apart = slack(rows) + 4 * _U * wanted.abs()
+            low, high = ((wanted + sign * apart).to(dtype).float() for sign in (-1, 1))
+            # Not "outside": what is no number is inside of nothing.
+            sums.wrong += int((~((low <= after) & (after <= high))).sum())
+        rounded = before if here.dtype == dtype else here.to(dtype).float()
+        sums.change += float(torch.dot((after - rounded).flatten(), added.flatten()))
+        sums.size += float(torch.dot(added.flatten(), added.flatten()))
     return sums
 
 

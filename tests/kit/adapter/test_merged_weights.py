@@ -152,6 +152,20 @@ def test_another_change_than_the_adapters_is_seen(
     assert float(line.rpartition("; ")[2].split()[0]) == pytest.approx(share, abs=0.2 if share == 0.0 else 0.03)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_sums_in_another_order_are_right(
+    deep: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    from peft.tuners.lora import Linear
+
+    delta_of = Linear.get_delta_weight
+    out = deep.merged(tmp_path / "out", dtype=dtype)
+    monkeypatch.setattr(Linear, "get_delta_weight", lambda layer, name: delta_of(layer, name) * (1 + 2.0**-22))
+    assert deep.check(out, dtype).wrong == ()
+    monkeypatch.setattr(Linear, "get_delta_weight", lambda layer, name: delta_of(layer, name) * (1 + 2.0**-8))
+    assert len(deep.check(out, dtype).wrong) == 224
+
+
 def _changed(folder: Path, change: Callable[[dict[str, torch.Tensor]], None], name: str) -> None:
     path = next(path for path in folder.glob("*.safetensors") if name in load_file(path))
     tensors = load_file(path)
