@@ -74,15 +74,16 @@ def test_float32_merges_exactly_but_for_the_order_of_sums(run: Path) -> None:
     assert found["difference"] < found["tolerance"] < 1e-5
 
 
-def test_a_merge_that_answers_differently_is_not_kept(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("factor", [0.0, 0.98, 1.02, 1.2])
+def test_a_merge_that_adds_something_else_is_not_kept(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], factor: float
 ) -> None:
     from kit.adapter import merging
 
-    monkeypatch.setattr(merging.Pair, "delta", lambda pair: (pair.b.float() @ pair.a.float()) * pair.scaling * 1.2)
+    monkeypatch.setattr(merging.Pair, "delta", lambda pair: (pair.b.float() @ pair.a.float()) * pair.scaling * factor)
     assert merge.main([str(run), "--cpu"]) == 1
     error = capsys.readouterr().err
-    assert "values are not the base's with the adapter's change; 1.20 of the change is in it" in error
+    assert f"values are not the base's with the adapter's change; {factor:.2f} of the change is in it" in error
     assert "and 23 more" in error
     assert "was not kept" in error
     assert sorted(path.name for path in run.iterdir()) == ["adapter", "run.json", "val.jsonl"]
