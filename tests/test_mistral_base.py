@@ -37,6 +37,20 @@ print(json.dumps([[list(tokenizer(text, add_special_tokens=add).input_ids) for a
                   for text in json.load(sys.stdin)]))
 """
 
+# What the kit hands to transformers, to pad with and to the harness, which encodes text that no template rendered.
+_HANDED = """
+import json, sys
+from pathlib import Path
+from kit.config.resolve import resolve
+from kit.stack.model import load_tokenizer
+tokenizer = load_tokenizer(resolve(Path(sys.argv[1]), ["model.model_name_or_path=" + sys.argv[2]]).settings)
+found = []
+for text in json.load(sys.stdin):
+    ids = [list(tokenizer(text, add_special_tokens=add).input_ids) for add in (True, False)]
+    found.append([*ids, tokenizer.decode(ids[1])])
+print(json.dumps(found))
+"""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -128,6 +142,25 @@ def _loaded(stack: str, folder: Path, *saved: Path) -> Any:
     done = subprocess.run(command, input=json.dumps(TEXTS), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_transformers_is_handed_the_same_tokenizer_on_both_stacks_for_any_text(base: Path) -> None:
+    found = {}
+    for stack, python in PYTHONS.items():
+        program = f"import sys; sys.path.insert(0, 'scripts')\n{_HANDED}"
+        command = [python, "-W", "ignore", "-c", program, str(CONFIG), str(base)]
+        done = subprocess.run(
+            command,
+            input=json.dumps([*TEXTS, "a , b ."]),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=PROJECT_ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+        found[stack] = json.loads(done.stdout.splitlines()[-1])
+    assert found["reference"] == found["current"]
+    assert [ids[:2] for ids in found["current"][:-1]] == _loaded("current", base)
 
 
 def test_the_merged_model_has_the_bases_shards_and_its_keys(way: Way, tmp_path: Path) -> None:

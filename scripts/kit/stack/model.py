@@ -13,9 +13,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from kit.data.chat_tokenizer import ChatTokenizer
-from kit.model.files import ModelFileError
+from kit.model.files import ModelFileError, find
 from kit.model.judge import is_computed, require_whole
 from kit.model.staging import as_judged
+from kit.model.tokenizer_files import read_tokenizer
 from kit.stack import installed_stack
 from kit.stack.loading_progress import loading
 
@@ -47,11 +48,18 @@ def load_tokenizer(settings: Settings) -> Any:
     Padding is masked out by position and not by id, so it is always the end-of-sequence token: a base's own padding
     token may lie beyond its embedding.
     """
-    chat = ChatTokenizer.load_for(settings)
+    chat, model = ChatTokenizer.load_for(settings), settings.model
     special = {name: text for name, text in chat.special_tokens.items() if name in _SPECIAL_TOKENS}
     special["pad_token"] = special["eos_token"]
+    # Read anew: on the reference stack the kit's own may be in a form for conversations alone, and a harness asks
+    # for any text.
+    tokenizer, _ = read_tokenizer(find(model.model_name_or_path, "tokenizer.json", model.revision))
     return PreTrainedTokenizerFast(
-        tokenizer_object=chat.tokenizer, chat_template=chat.template.source, padding_side="right", **special
+        tokenizer_object=tokenizer,
+        chat_template=chat.template.source,
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+        **special,
     )
 
 
