@@ -248,7 +248,9 @@ def _parts(name_or_path: str, template: ChatTemplate, special: re.Pattern[str]) 
     try:
         template.compiled  # noqa: B018 - the first look compiles it
     except Exception as exc:  # a template is a program of its own and may fail in any way
-        raise ModelFileError(f"{name_or_path}: its chat template does not compile ({exc})") from exc
+        raise ModelFileError(
+            f"{name_or_path}: its chat template does not compile ({exc}); copy it from the model's own repository"
+        ) from exc
     try:
         return turn_parts(template, special)
     except DateError as exc:

@@ -27,6 +27,7 @@ _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": 
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[+-]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_MODEL, _REVISION = ("model", "model_name_or_path"), ("model", "revision")
 _LONGEST_NUMBER = 100  # characters; what is longer is text
 _DEEPEST = 8
 
@@ -75,7 +76,7 @@ def meaning_of(raw: bytes, overrides: Sequence[str] = ()) -> Meaning:
                 given[name, key] = value
         elif not (_is_null(node) and any(at[0] == name for at, _ in overridden)):
             raise Refusal(f"{name} is no section")
-    given.update(overridden)
+    given = _laid_over(given, dict(overridden))
     meaning = Meaning()
     for (name, key), node in given.items():
         meaning.values[name, key] = value_of(schema.SCHEMA[name]["schema"][key], node)
@@ -84,6 +85,18 @@ def meaning_of(raw: bytes, overrides: Sequence[str] = ()) -> Meaning:
         if rule.get("required") and tuple(dotted.split(".")) not in given:
             raise Refusal(f"{dotted} is missing")
     return meaning
+
+
+def _laid_over(given: dict[Key, Node], overridden: dict[Key, Node]) -> dict[Key, Node]:
+    """Lay overrides over a file's keys; a file's revision is one of the model it was written beside."""
+    both = {**given, **overridden}
+    if _worded(both.get(_MODEL)) != _worded(given.get(_MODEL)) and _REVISION not in overridden:
+        both.pop(_REVISION, None)
+    return both
+
+
+def _worded(node: Node | None) -> Any:
+    return node.text if isinstance(node, Scalar) else node
 
 
 def value_of(rule: dict[str, Any], node: Node) -> Any:
