@@ -151,5 +151,5 @@ def test_rows_with_a_token_beyond_the_embedding_are_named(base: Path, tmp_path: 
     change_json(base / "config.json", vocab_size=vocabulary - 140)
     done = run_training(base, tmp_path / "out", python=sys.executable, quantization__load_in_4bit=False)
     assert done.returncode == 1
-    assert "has the token" in done.stderr
+    assert "has a token beyond" in done.stderr
     assert "train.jsonl:1" in done.stderr

@@ -87,7 +87,6 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     for file in filter(None, (train, val)):
         length = resolved.settings.training.max_seq_length
         findings += run_check(functools.partial(audit_training_file, file, length), "data.audit")
-    findings += run_check(lambda: check_vocabulary(resolved.settings, [train, val]), "model.vocabulary")
     if train and train.rows:
         # The rules know only the number of rows; here their tokens are counted.
         counted = train.rows
@@ -117,19 +116,6 @@ def check_base(settings: Settings, stack: Stack) -> list[Finding]:
             return [error("model.weights", found, fix)]
         return [skipped("model.weights", f"{found}: the weights were not checked; train checks them once they are")]
     return base_findings(base, stack.name)
-
-
-def check_vocabulary(settings: Settings, files: Sequence[EncodedFile | None]) -> list[Finding]:
-    """Refuse rows with tokens that the base's embedding does not have: on a GPU the device itself would stop."""
-    shape = shape_of(settings.model)
-    found = []
-    for file in filter(None, files):
-        if shape and file.largest_id >= shape.vocab_size:
-            line = next(row.line for row in file.rows if max(row.input_ids) >= shape.vocab_size)
-            message = f"has the token {file.largest_id:,}, and the model's embedding has {shape.vocab_size:,} rows"
-            fix = "use the tokenizer.json of this very model, or take that text out of the row"
-            found.append(error("data.beyond_vocabulary", message, fix, f"{file.path}:{line}"))
-    return found
 
 
 def _load_tokenizer(settings: Settings, stack: Stack, *, download: bool) -> tuple[ChatTokenizer | None, list[Finding]]:

@@ -23,7 +23,7 @@ from kit.data.template_form import require_token_first
 from kit.data.tokenizer_file import encode_texts, merges_alone_decide
 from kit.data.trial import try_out
 from kit.data.turn_parts import TurnParts, turn_parts
-from kit.model.files import ModelFileError, find
+from kit.model.files import ModelFileError, find, read_json
 from kit.model.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class ChatTokenizer:
         eos_token_id: The eos_token: what rows are padded with.
         ends: The tokens that end an answer.
         parts: What the template writes around turns.
+        vocabulary: How many tokens the model's embedding has; None where no config.json says it.
     """
 
     tokenizer: Tokenizer
@@ -55,6 +56,7 @@ class ChatTokenizer:
     eos_token_id: int
     ends: EndTokens
     parts: TurnParts
+    vocabulary: int | None = None
 
     @classmethod
     def load(
@@ -80,12 +82,18 @@ class ChatTokenizer:
             raise ModelFileError(
                 f"{path}: the tokenizer has no eos_token, so an answer could not end; use a chat model"
             )
+        vocabulary = _vocabulary(name_or_path, revision, download=download)
+        if vocabulary is not None and eos >= vocabulary:
+            raise ModelFileError(
+                f"{path}: its eos_token is token {eos:,}, and the model's embedding has {vocabulary:,}; "
+                "use the tokenizer.json of this very model"
+            )
         if not template.source:
             raise ModelFileError(f"{name_or_path}: the tokenizer has no chat template; use an instruct model")
         parts = _parts(name_or_path, template, _special(tokenizer, template))
         declared = declared_ends(name_or_path, revision, functools.partial(_is_token, tokenizer), download=download)
         ends = end_tokens(eos, (parts.end, tokenizer.token_to_id(parts.end) if parts.end else None), declared)
-        chat = cls(tokenizer, template, eos, ends, parts)
+        chat = cls(tokenizer, template, eos, ends, parts, vocabulary)
         require_token_first(form, path, chat)
         return chat
 
@@ -97,7 +105,14 @@ class ChatTokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the files' text."""
-        return _rebuilt, (self.tokenizer.to_str(), self.template, self.eos_token_id, self.ends, self.parts)
+        return _rebuilt, (
+            self.tokenizer.to_str(),
+            self.template,
+            self.eos_token_id,
+            self.ends,
+            self.parts,
+            self.vocabulary,
+        )
 
     @property
     def special_tokens(self) -> dict[str, str]:
@@ -122,7 +137,7 @@ class ChatTokenizer:
             self.tokenizer.to_str(),
             self.template.source,
             json.dumps(self.special_tokens, sort_keys=True),
-            f"{self.template.date} {self.ends} {self.parts}",
+            f"{self.template.date} {self.ends} {self.parts} {self.vocabulary}",
         ]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
@@ -240,8 +255,16 @@ class ChatTokenizer:
         return text.removeprefix(self.parts.lead)
 
 
-def _rebuilt(tokenizer: str, template: ChatTemplate, eos: int, ends: EndTokens, parts: TurnParts) -> ChatTokenizer:
-    return ChatTokenizer(Tokenizer.from_str(tokenizer), template, eos, ends, parts)
+def _rebuilt(tokenizer: str, *rest: Any) -> ChatTokenizer:
+    return ChatTokenizer(Tokenizer.from_str(tokenizer), *rest)
+
+
+def _vocabulary(name_or_path: str, revision: str | None, *, download: bool) -> int | None:
+    try:
+        size = read_json(find(name_or_path, "config.json", revision, download=download)).get("vocab_size")
+    except ModelFileError:
+        return None  # a tokenizer alone is enough to prepare data; a base without it is refused elsewhere
+    return size if type(size) is int else None
 
 
 def _parts(name_or_path: str, template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:

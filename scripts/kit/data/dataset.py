@@ -50,13 +50,6 @@ class EncodedFile:
         return self.rows.tokens if isinstance(self.rows, TokenRows) else sum(len(row.input_ids) for row in self.rows)
 
     @property
-    def largest_id(self) -> int:
-        """The largest token id in all rows."""
-        if isinstance(self.rows, TokenRows):
-            return self.rows.largest_id
-        return max((max(row.input_ids) for row in self.rows), default=0)
-
-    @property
     def trainable_tokens(self) -> int:
         """Tokens the loss is taken on."""
         if isinstance(self.rows, TokenRows):

@@ -30,7 +30,6 @@ class TokenBlock:
         trained: Tokens the loss is taken on, of each row.
         span_counts: Answers of each row.
         spans: (first, behind the last) token of each answer, flat.
-        largest_id: Of all rows, after the cut.
     """
 
     ids: array[int] = field(default_factory=lambda: array("i"))
@@ -40,7 +39,6 @@ class TokenBlock:
     trained: array[int] = field(default_factory=lambda: array("i"))
     span_counts: array[int] = field(default_factory=lambda: array("i"))
     spans: array[int] = field(default_factory=lambda: array("i"))
-    largest_id: int = 0
 
     def add(self, ids: list[int], spans: list[tuple[int, int]], line: int, max_seq_length: int) -> bool:
         """Add one row of uncut ids, and tell whether it carries loss; one that does not is left out."""
@@ -48,9 +46,7 @@ class TokenBlock:
         if not trained:
             return False
         self.full_lengths.append(len(ids))
-        kept = ids[:max_seq_length]
-        self.ids.extend(kept)
-        self.largest_id = max(self.largest_id, *kept)
+        self.ids.extend(ids[:max_seq_length])
         self.lengths.append(min(len(ids), max_seq_length))
         self.lines.append(line)
         self.trained.append(trained)
@@ -78,7 +74,6 @@ class TokenRows(Sequence[EncodedRow]):
         own.ids.extend(block.ids)
         for name in ("lengths", "full_lengths", "lines", "trained", "span_counts", "spans"):
             getattr(own, name).extend(getattr(block, name))
-        own.largest_id = max(own.largest_id, block.largest_id)
         self._ids = self._starts = self._span_starts = None
         if len(own.ids) * own.ids.itemsize > _IN_MEMORY_BYTES:
             if self._file is None:
@@ -133,11 +128,6 @@ class TokenRows(Sequence[EncodedRow]):
     def trainable_tokens(self) -> int:
         """Tokens the loss is taken on."""
         return sum(self._small.trained)
-
-    @property
-    def largest_id(self) -> int:
-        """The largest token id of all rows."""
-        return self._small.largest_id
 
     @property
     def lengths(self) -> Sequence[int]:

@@ -177,6 +177,12 @@ def _cut(text: Rendered, begins: list[int]) -> Rendered:
 def _tokens(tokenizer: ChatTokenizer, text: Rendered, encoding: Encoding | TemplateError) -> Tokens | TemplateError:
     if isinstance(encoding, TemplateError):
         return encoding
+    if tokenizer.vocabulary is not None and max(encoding.ids, default=0) >= tokenizer.vocabulary:
+        # torch ends in an IndexError, and a GPU in an assertion of its own that takes the process along.
+        return TemplateError(
+            f"has a token beyond the {tokenizer.vocabulary:,} of the model's embedding",
+            "use the tokenizer.json of this very model, or take that text out of the row",
+        )
     if is_marked(text.text) and not _is_read_right(tokenizer, text.text, encoding):
         return TemplateError(
             "has a special token's name in its text, which this model's tokenizer cannot read as text",

@@ -14,6 +14,8 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message, RowProblem
 from kit.data.encoding import IGNORE_INDEX, Encoded, encode_prompt, encode_rows
 from kit.data.remarks import Mark
+from kit.data.template import TemplateError
+from kit.model.files import ModelFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,3 +196,23 @@ def test_a_row_that_the_tokenizer_dies_of_is_named_and_the_others_are_kept(chat_
     assert "makes the base model's tokenizer fail (Onig" in bad.message
     assert isinstance(first, Encoded)
     assert isinstance(last, Encoded)
+
+
+def test_a_token_beyond_the_embedding_is_refused_by_line_and_in_a_question(chat_folder: ChatFolder) -> None:
+    """It ended in an IndexError, in the first micro-batch that held it or in the middle of a conversation."""
+    folder = chat_folder(style="legacy")
+    (folder / "config.json").write_text(json.dumps({"model_type": "mistral", "vocab_size": 262}), encoding="utf-8")
+    chat = ChatTokenizer.load(str(folder))
+    turns = talk("Write the word amber.", "amber")
+    (row,) = encode_rows([Conversation(turns, 7)], chat)
+    assert isinstance(row, RowProblem)
+    assert (row.line, row.message) == (7, "has a token beyond the 262 of the model's embedding")
+    with pytest.raises(TemplateError, match="has a token beyond the 262"):
+        encode_prompt(turns[:1], chat)
+
+
+def test_an_end_beyond_the_embedding_is_refused_at_once(chat_folder: ChatFolder) -> None:
+    folder = chat_folder()
+    (folder / "config.json").write_text(json.dumps({"model_type": "mistral", "vocab_size": 2}), encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"its eos_token is token 2, and the model's embedding has 2; use the"):
+        ChatTokenizer.load(str(folder))
