@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.adapter.config_values import ends_in, is_plain
 from kit.model import safetensors_header
-from kit.model.files import ModelFileError
+from kit.model.files import ModelFileError, leads_out
 from kit.model.safetensors_header import FLOATS
 from kit.records.history import RunError
 
@@ -42,15 +42,12 @@ def adapter_file(folder: Path, name: str) -> Path:
     """
     path = folder / name
     try:
-        kind, size = path.stat().st_mode, path.stat().st_size
-        inside, target = folder.resolve(), path.resolve()
+        kind, size, target = path.stat().st_mode, path.stat().st_size, leads_out(path, folder)
     except OSError as exc:
         raise RunError(f"{path}: cannot be read ({exc.strerror}); {_AGAIN}, weights as safetensors") from exc
     except RuntimeError as exc:  # links in a circle
         raise RunError(f"{path}: is a link to itself; {_AGAIN}") from exc
-    # The hub's cache keeps the files themselves beside the snapshots that name them.
-    blobs = inside.parent.parent / "blobs" if inside.parent.name == "snapshots" else inside
-    if not (target.is_relative_to(inside) or target.is_relative_to(blobs)):
+    if target:
         raise RunError(f"{path}: is a link out of its folder, to {target}; put the file itself there")
     if not stat.S_ISREG(kind):
         raise RunError(f"{path}: is no file; {_AGAIN}")

@@ -87,6 +87,20 @@ def find(name_or_path: str, filename: str, revision: str | None = None, *, downl
         raise ModelFileError(f"{name_or_path}: {filename} is not on this machine; {advice}") from exc
 
 
+def leads_out(path: Path, folder: Path) -> Path | None:
+    """Return where a file of a model's or an adapter's folder leads to, if that is outside of it.
+
+    The hub's cache keeps the content of all snapshots beside them, and `hf download --local-dir` once linked to it.
+
+    Raises:
+        OSError: It is not there, or may not be looked at.
+        RuntimeError: It is a link to itself.
+    """
+    target = path.resolve(strict=True)
+    is_blob = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+    return None if target.is_relative_to(folder.resolve()) or is_blob else target
+
+
 def download_command(name: str, revision: str | None = None) -> str:
     """Return the command that fetches what the kit reads of a hub model, and nothing else.
 

@@ -13,7 +13,7 @@ from kit.command import found_and_fix
 from kit.findings import Finding, error, has_errors, ok, run_check, warning
 from kit.model.base import CONFIG, INDEX, find_base
 from kit.model.families import FAMILIES, beyond_reference, completed
-from kit.model.files import ModelFileError, read_json
+from kit.model.files import ModelFileError, leads_out, read_json
 from kit.model.safetensors_header import FLOATS, read_header
 from kit.model.shape import shape_in
 from kit.model.tensors import tensors_of
@@ -81,38 +81,27 @@ def base_findings(base: Base, stack: str) -> list[Finding]:
 
 
 def _beside(base: Base) -> list[Finding]:
-    found = []
-    for name in _ADAPTER:
-        if (base.folder / name).exists():
-            message = f"lies in the base's folder: it would be loaded with the base ({name})"
-            fix = "merge the adapter first (make merge) and name the merged model, or move it out of the folder"
-            found.append(error("model.adapter_inside", message, fix, str(base.folder / name)))
+    adapter = next((name for name in _ADAPTER if (base.folder / name).exists()), None)
+    if adapter:
+        message = f"lies in the base's folder: it would be loaded with the base ({adapter})"
+        fix = "merge the adapter first (make merge) and name the merged model, or move it out of the folder"
+        return [error("model.adapter_inside", message, fix, str(base.folder / adapter))]
     pickles = sorted(path.name for path in base.folder.iterdir() if path.name.endswith(_PICKLES))
-    if pickles and not found:
-        message = f"{_listed(pickles)} can run code when they are loaded; they are not read"
-        found.append(ok("model.not_read", message, str(base.folder)))
-    return found[:1]
+    if not pickles:
+        return []
+    message = f"{_listed(pickles)} can run code when they are loaded; they are not read"
+    return [ok("model.not_read", message, str(base.folder))]
 
 
 def _links(base: Base) -> list[Finding]:
     """Refuse small files that lead out of the model's folder: they are copied beside an adapter, which is published."""
     found = []
     for name, path in {CONFIG: base.folder / CONFIG, **base.small}.items():
-        target = path.resolve()
-        if not any(target.is_relative_to(home) for home in _homes(base.folder)) and not _is_blob(target):
+        target = leads_out(path, base.folder)
+        if target:
             message = f"is a link to {target}, outside the model's folder, and would be published with the adapter"
             found.append(error("model.link", message, f"put the file {name} itself there", str(path)))
     return found
-
-
-def _homes(folder: Path) -> list[Path]:
-    there = folder.resolve()
-    # The hub's cache keeps the content of all snapshots in a folder beside them.
-    return [there, there.parent.parent] if there.parent.name == "snapshots" else [there]
-
-
-def _is_blob(path: Path) -> bool:
-    return path.parent.name == "blobs" and path.parent.parent.name.startswith("models--")
 
 
 def _own_words(base: Base) -> list[Finding]:

@@ -271,6 +271,13 @@ def test_a_small_file_that_is_a_link_to_elsewhere_is_refused(tmp_path: Path, nam
     assert "would be published with the adapter" in found.message
 
 
+def test_a_folder_that_is_only_called_a_snapshot_leads_nowhere(tmp_path: Path) -> None:
+    base, secret = write_base(tmp_path / "snapshots" / "own"), tmp_path / "kaggle.json"
+    secret.write_text("{}", encoding="utf-8")
+    (base / "special_tokens_map.json").symlink_to(secret)
+    assert [finding.id for finding in errors(base)] == ["model.link"]
+
+
 def test_links_within_a_folder_and_within_the_hubs_cache_are_fine(tmp_path: Path) -> None:
     snapshot = write_base(tmp_path / "models--a--b" / "snapshots" / "0123")
     blobs = snapshot.parents[1] / "blobs"
