@@ -108,6 +108,56 @@ def test_validate_and_train_refuse_it_alike_and_nothing_of_it_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_base_in_the_hubs_cache_is_judged_as_a_folder_is(
+    base: Path, tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, commit = tmp_path / "hub" / "models--owner--small", "0" * 40
+    for part in ("blobs", "refs", "snapshots"):
+        (repository / part).mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
+    change_weights(base, lm_head__weight=None)
+    snapshot = Path(shutil.move(base, repository / "snapshots" / commit))
+    for path in sorted(snapshot.iterdir()):
+        path.rename(repository / "blobs" / path.name)
+        path.symlink_to(f"../../blobs/{path.name}")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    done = run_training(Path("owner/small"), tmp_path / "out", python=python, quantization__load_in_4bit=False)
+    assert done.returncode == 1
+    assert "lacks lm_head.weight, which would be drawn at random" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+_LOAD_UNJUDGED = """
+import sys
+sys.path[:0] = ["scripts", "tests"]
+from pathlib import Path
+from adapter_run import run_settings
+from kit.model import judge
+from kit.stack.model import load_base_model
+
+judge.base_findings = lambda *_: []
+load_base_model(run_settings(*map(Path, sys.argv[1:]), quantization__load_in_4bit=False), "cpu")
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lm_head__weight": None}, "transformers loaded it with missing keys: lm_head.weight"),
+        ({"model__layers__9__mlp__up_proj__weight": ("F32", (1,), bytes(4))}, "loaded it with unexpected keys"),
+    ],
+)
+def test_what_transformers_reports_as_it_loads_counts_even_where_the_files_passed(
+    base: Path, tmp_path: Path, python: str, change: dict[str, Any], words: str
+) -> None:
+    """transformers only logs it, at a level that is off."""
+    change_weights(base, **change)
+    command = [python, "-W", "ignore", "-c", _LOAD_UNJUDGED, str(base), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT_ROOT)
+    assert done.returncode == 1
+    assert words in done.stderr.splitlines()[-1]
+
+
 def test_pickles_and_code_beside_a_whole_base_are_left_alone(base: Path, tmp_path: Path, python: str) -> None:
     """As a whole download of the hub's repository leaves a folder."""
     mark = tmp_path / "mark"

@@ -145,6 +145,17 @@ def test_a_sliding_window_is_dropped_only_where_no_row_reaches_it(
     assert config.sliding_window == left
 
 
+def test_a_window_that_only_some_layers_have_stays() -> None:
+    """transformers asks for it whatever the length; without it a model with windows in some layers does not start."""
+    from kit.stack.levers import leave_out_idle_window
+
+    some = SimpleNamespace(sliding_window=256, layer_types=["full_attention", "sliding_attention"])
+    none = SimpleNamespace(sliding_window=256, layer_types=["full_attention"])
+    for config in (some, none):
+        leave_out_idle_window(config, 128)
+    assert (some.sliding_window, none.sliding_window) == (256, None)
+
+
 def test_sorting_puts_the_longest_micro_batch_first_and_changes_no_update() -> None:
     rows = _ragged_rows()
     changes = {"training.per_device_train_batch_size": 2, "training.gradient_accumulation_steps": 4}
