@@ -219,7 +219,7 @@ def _refuse(findings: list[Finding]) -> int:
 def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflight, options: argparse.Namespace) -> Job:
     settings, stack, platform = resolved.settings, installed_stack(), target.judgement.platform
     files = [file for file in (preflight.train, preflight.val) if file]
-    plan = make_plan(settings, files[0].rows, files[1].rows if len(files) > 1 else ())
+    plan = make_plan(settings, *(file.rows for file in files))
     # What was not here before is downloaded now, and judged as the rest was.
     base = describe_base(
         require_whole(settings.model.model_name_or_path, settings.model.revision, stack.name, download=True)

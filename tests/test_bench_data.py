@@ -42,7 +42,7 @@ def test_rows_are_the_same_each_time_and_can_be_trained_on(bench: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["ours.py", "whole.py"])
+@pytest.mark.parametrize("program", ["ours.py", "whole.py", "first_step.py"])
 def test_our_programs_count_what_they_prepared(bench: Path, tmp_path: Path, program: str) -> None:
     run = _program(program, bench, tmp_path)
     assert run.failure == ""

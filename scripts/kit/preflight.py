@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from kit.config.resolve import Resolved
     from kit.config.settings import Settings
-    from kit.data.encoding import EncodedRow
+    from kit.data.token_rows import TokenRows
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
     from kit.stack import Stack
@@ -163,9 +164,10 @@ def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tupl
 
 def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
     """Look for validation rows that are trained on too: what they measure is memory, not learning."""
-    held_out = {tuple(row.input_ids) for row in val.rows}
-    trained = {ids for row in train.rows if (ids := tuple(row.input_ids)) in held_out}
-    lines = [row.line for row in val.rows if tuple(row.input_ids) in trained]
+    held_out = [_ids(val.rows, index) for index in range(len(val.rows))]
+    looked_for = set(held_out)
+    trained = {ids for index in range(len(train.rows)) if (ids := _ids(train.rows, index)) in looked_for}
+    lines = [int(line) for line, ids in zip(val.rows.lines, held_out, strict=True) if ids in trained]
     if not lines:
         return [ok("data.leakage", f"none of the {len(val.rows):,} validation rows is trained on", where=str(val.path))]
     return [
@@ -178,7 +180,11 @@ def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
     ]
 
 
-def expected_time(run: Situation, rows: Sequence[EncodedRow]) -> list[Finding]:
+def _ids(rows: TokenRows, index: int) -> bytes:
+    return hashlib.blake2b(rows.tokens_of(index)[0].tobytes(), digest_size=16).digest()
+
+
+def expected_time(run: Situation, rows: TokenRows) -> list[Finding]:
     """Say how long the run takes on this machine, from the tokens that were counted."""
     settings = run.settings
     shape = shape_of(settings.model)

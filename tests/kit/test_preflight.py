@@ -5,18 +5,23 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kit import preflight
+from kit.budget.rows import workloads_for
 from kit.config.resolve import resolve
 from kit.data.dataset import load_file
+from kit.data.token_rows import TokenRows
 from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.preflight import Preflight, check_run, leakage, run_directory_findings
+from kit.run.plan import make_plan
 from kit.stack import stack_of
 
 if TYPE_CHECKING:
@@ -70,6 +75,29 @@ def test_a_good_run_is_loaded(chat_folder: ChatFolder, tmp_path: Path) -> None:
     assert (len(result.train.rows), len(result.val.rows)) == (3, 1)
     for name in ("model.tokenizer", "data.rows", "data.leakage"):
         assert {finding.severity for finding in found[name]} == {"ok"}
+
+
+def test_checks_and_plans_leave_the_rows_packed(
+    chat_folder: ChatFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: Counter[bytes] = Counter()
+    tokens_of = TokenRows.tokens_of
+
+    def counting(rows: TokenRows, index: int) -> Any:
+        unpacked[tokens_of(rows, index)[0].tobytes()] += 1
+        return tokens_of(rows, index)
+
+    monkeypatch.setattr(TokenRows, "tokens_of", counting)
+    train, val = _rows(tmp_path / "train.jsonl", "a", "b", "c"), _rows(tmp_path / "val.jsonl", "d")
+    resolved = _resolved(chat_folder(), train, val)
+    result, _ = _check(resolved)
+    assert set(unpacked.values()) == {1}  # to look for validation rows among those that are trained on
+    assert result.train
+    for size in (1, 2, 3):
+        settings = replace(resolved.settings.training, per_device_train_batch_size=size, max_seq_length=12)
+        workloads_for(resolved.settings, result.train.rows)[0](replace(resolved.settings, training=settings))
+    make_plan(resolved.settings, result.train.rows)
+    assert set(unpacked.values()) == {1}
 
 
 def test_a_run_without_validation_rows_is_loaded(chat_folder: ChatFolder, tmp_path: Path) -> None:

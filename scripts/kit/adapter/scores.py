@@ -93,15 +93,16 @@ def row_losses(
     model.eval()
     sums, tokens = [0.0] * len(rows), [0] * len(rows)
     squares = 0.0
-    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
+    lengths = [len(row.input_ids) for row in rows]
+    by_length = sorted(range(len(rows)), key=lengths.__getitem__)
     for begin in range(0, len(rows), batch_size):
         batch = by_length[begin : begin + batch_size]
-        longest = len(rows[batch[-1]].input_ids)
+        longest = lengths[batch[-1]]
         ids, labels, mask = (torch.full((len(batch), longest), fill) for fill in (0, IGNORE_INDEX, 0))
         for line, index in enumerate(batch):
-            length = len(rows[index].input_ids)
-            ids[line, :length] = torch.tensor(rows[index].input_ids)
-            labels[line, :length] = torch.tensor(rows[index].labels)
+            row, length = rows[index], lengths[index]
+            ids[line, :length] = torch.tensor(row.input_ids)
+            labels[line, :length] = torch.tensor(row.labels)
             mask[line, :length] = 1
         with torch.no_grad():
             logits = model(

@@ -16,7 +16,6 @@ from kit.audit.secrets import find_secrets
 from kit.data.conversations import Places, RowProblem, read_lines
 from kit.data.dataset import in_chunks, read_row
 from kit.data.pool import in_order, processes_for
-from kit.data.token_rows import TokenRows
 from kit.findings import Finding, ok, warning
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ def audit_training_file(file: EncodedFile, max_seq_length: int) -> list[Finding]
 
 def lengths_of(file: EncodedFile) -> dict[int, int]:
     """Count a file's rows by their tokens before any cut: what a histogram is made of."""
-    if isinstance(file.rows, TokenRows):
-        return dict(Counter(file.rows.full_lengths))
-    return dict(Counter(row.full_length for row in file.rows))
+    return dict(Counter(file.rows.full_lengths.tolist()))
 
 
 def _lengths(file: EncodedFile, max_seq_length: int) -> list[Finding]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.data.token_rows import TokenRows
 from kit.model.shape import MISTRAL_7B, ModelShape
 
 BASELINE = "trl sft"
@@ -101,7 +102,7 @@ VARIANTS = (
 )
 
 
-def rows_of(workload: str, scale: Scale) -> list[EncodedRow]:
+def rows_of(workload: str, scale: Scale) -> TokenRows:
     """Make the rows of a workload, enough for all its steps, the same on every machine.
 
     ``ragged`` lengths are log-uniform between a sixteenth of the full length and the full length.
@@ -115,7 +116,7 @@ def rows_of(workload: str, scale: Scale) -> list[EncodedRow]:
         ids = [draw.randrange(3, scale.shape.vocab_size) for _ in range(length)]
         prompt = max(1, length // _PROMPT_SHARE)
         rows.append(EncodedRow(ids, [IGNORE_INDEX] * prompt + ids[prompt:], line, length))
-    return rows
+    return TokenRows.of(rows)
 
 
 def overrides(variant: Variant, workload: str, scale: Scale, *, on_cuda: bool) -> dict[str, Any]:

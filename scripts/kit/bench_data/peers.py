@@ -34,6 +34,7 @@ LLAMAFACTORY = ("llamafactory==0.9.5", "torch==2.10.0", "torchaudio==2.10.0", "t
 TOOLS = {
     "ours": Tool("this kit", "ours.py"),
     "whole": Tool("this kit, all of `make data`", "whole.py"),
+    "first_step": Tool("this kit, `make train` to its first step", "first_step.py"),
     "trl": Tool("TRL", "trl_peer.py"),
     "llamafactory": Tool("LLaMA-Factory", "llamafactory_peer.py", LLAMAFACTORY),
 }

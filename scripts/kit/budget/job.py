@@ -27,19 +27,22 @@ class MicroBatch:
         length: Tokens of the longest, which is what every row is padded to.
         has_padding: An attention mask exists: at least one row is shorter, or several rows lie end to end.
         loss_tokens: Tokens the loss is taken on; at most ``rows * (length - 1)``.
-        own_tokens: Tokens of the rows themselves; 0 where every row is full length.
     """
 
     rows: int
     length: int
     has_padding: bool
     loss_tokens: int
-    own_tokens: int = 0
 
     @property
     def tokens(self) -> int:
         """Tokens that are computed, padding included."""
         return self.rows * self.length
+
+    @property
+    def predicted_tokens(self) -> int:
+        """Those that have one before them."""
+        return self.rows * (self.length - 1)
 
 
 @dataclass(frozen=True)

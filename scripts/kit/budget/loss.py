@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kit.budget.job import Job
+    from kit.budget.job import Job, MicroBatch
+    from kit.budget.workload import Workload
 
 _FLOAT32 = 4
 # trl 1.16, trl/kernels/chunked_logprob.py and trl/trainer/utils.py: the tile of logits that exists at a time.
@@ -13,23 +14,21 @@ _TILE_TOKENS, _TILE_VOCABULARY = 4_096, 32_768
 _WITHOUT_TRITON = 29  # bytes a logit of the tile
 
 
-def scored_tokens(job: Job) -> int:
-    """Tokens that meet the head. trl scores only labelled ones where Triton is, transformers 4.36 all of them."""
-    if job.is_reference:
-        return job.batch.tokens
-    return job.batch.loss_tokens if job.device == "cuda" else job.batch.rows * (job.batch.length - 1)
+def scored_tokens(job: Job, work: MicroBatch | Workload) -> int:
+    """Tokens that meet the current stack's head: trl scores only labelled ones where Triton is."""
+    return work.loss_tokens if job.device == "cuda" else work.predicted_tokens
 
 
 def saved_by_loss(job: Job) -> int:
     """Return what the loss keeps for the backward pass, in bytes."""
     shape, batch = job.shape, job.batch
-    shifted = batch.rows * (batch.length - 1)
+    shifted = batch.predicted_tokens
     if job.is_reference:
         # log_softmax keeps its float32 result, and the labels are kept.
         weight = shape.vocab_size * shape.hidden_size * job.compute_size
         cast = weight if job.is_mixed and job.base_size != job.compute_size else 0
         return shifted * (shape.vocab_size * _FLOAT32 + 8) + 4 + cast
-    scored = scored_tokens(job)
+    scored = scored_tokens(job, job.batch)
     hidden = scored * shape.hidden_size * job.base_size
     # Targets, the normaliser and the entropy of each, and the mask twice.
     return hidden + scored * (8 + 2 * _FLOAT32) + 2 * shifted + 8
@@ -44,8 +43,8 @@ def loss_work_bytes(job: Job) -> int:
     """
     shape = job.shape
     if job.is_reference:
-        return 2 * job.batch.rows * (job.batch.length - 1) * shape.vocab_size * _FLOAT32
-    scored = scored_tokens(job)
+        return 2 * job.batch.predicted_tokens * shape.vocab_size * _FLOAT32
+    scored = scored_tokens(job, job.batch)
     tile_tokens = min(scored, _TILE_TOKENS)
     tile = tile_tokens * _TILE_VOCABULARY * job.compute_size
     gradient = scored * shape.hidden_size * _FLOAT32

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.budget.job import Job, device_of
 from kit.budget.limits import MemoryLimit, memory_limit
-from kit.budget.memory import Peak, plan_peak, step_bytes
+from kit.budget.memory import Peak, Term, plan_peak, step_bytes
 from kit.budget.time import Duration, duration_of, speed_of
 from kit.budget.workload import workload_of
 from kit.model.shape import shape_of
@@ -111,6 +111,8 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
     job = Job(shape, settings, device.stack, device_of(device.platform), device.attention, first, apart)
     job = max((replace(job, batch=batch) for batch in workload.largest), key=step_bytes)
     peak = plan_peak(job)
+    if job.device != "cuda" and workload.rows_bytes:  # a CPU's memory and a Mac's hold the rows too
+        peak = replace(peak, terms=(*peak.terms, Term("rows and their order", workload.rows_bytes)))
     speed = speed_of(device.machine, device.platform, device.gpu.name if device.gpu else "")
     limit = device.limit
     return RunPlan(

@@ -12,16 +12,16 @@ from kit.model.files import ModelFileError
 from kit.run.plan import make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from kit.config.settings import Settings
-    from kit.data.encoding import EncodedRow
+    from kit.data.token_rows import TokenRows
 
 _CHUNK_BYTES = 1 << 20
 
 
 def workloads_for(
-    settings: Settings, rows: Sequence[EncodedRow] | None, number: int | None = None
+    settings: Settings, rows: TokenRows | None, number: int | None = None
 ) -> tuple[Callable[[Settings], Workload], str]:
     """Return what counts the micro-batches of a configuration, and in words what it counts.
 
@@ -31,7 +31,7 @@ def workloads_for(
         number: How many rows to take, all full length, instead of the file's.
     """
     if rows and number is None:
-        return _remembered(rows, settings), f"{len(rows):,} rows of {settings.data.train_file}"
+        return _remembered(rows), f"{len(rows):,} rows of {settings.data.train_file}"
     if number is not None:
         return functools.partial(full_length, rows=number), f"{number:,} rows, each taken to be full length"
     path = Path(settings.data.train_file).expanduser()
@@ -43,7 +43,7 @@ def workloads_for(
     return functools.partial(full_length, rows=EXAMPLES), what
 
 
-def read_rows(settings: Settings) -> Sequence[EncodedRow] | None:
+def read_rows(settings: Settings) -> TokenRows | None:
     """Encode the training rows with the base's tokenizer, where both are on this machine; None where they are not."""
     # Imported here: a plan without rows does not need numpy.
     from kit.data.chat_tokenizer import ChatTokenizer
@@ -69,28 +69,21 @@ def count_lines(path: Path) -> int:
     return lines + (last != b"\n")
 
 
-def _remembered(rows: Sequence[EncodedRow], encoded_for: Settings) -> Callable[[Settings], Workload]:
+def _remembered(rows: TokenRows) -> Callable[[Settings], Workload]:
     """Count each cut of the rows into micro-batches once, however many configurations are compared."""
     counted: dict[tuple[int, ...], Workload] = {}
 
     def workload(settings: Settings) -> Workload:
         training = settings.training
-        length = min(training.max_seq_length, encoded_for.training.max_seq_length)
         key = (
             training.per_device_train_batch_size,
             settings.effective_batch_size,
-            length,
+            training.max_seq_length,
             training.padding_free,
             training.sort_within_update,
         )
         if key not in counted:
-            shorter = length < encoded_for.training.max_seq_length
-            these = [_cut(row, length) for row in rows] if shorter else rows
-            counted[key] = workload_of(make_plan(settings, these), settings)
+            counted[key] = workload_of(make_plan(settings, rows.cut(training.max_seq_length)), settings)
         return counted[key]
 
     return workload
-
-
-def _cut(row: EncodedRow, length: int) -> EncodedRow:
-    return type(row)(row.input_ids[:length], row.labels[:length], row.line, row.full_length)

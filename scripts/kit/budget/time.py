@@ -9,7 +9,7 @@ layers recomputed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.budget.loss import scored_tokens
@@ -91,18 +91,21 @@ def _tera(flops: float) -> str:
     return f"{flops / 1e12:.3g}"
 
 
-def flop_of(job: Job) -> float:
-    """Return the operations of one micro-batch, forward and backward."""
-    shape, batch = job.shape, job.batch
+def flop_of(job: Job, work: Workload) -> float:
+    """Return the operations of a run's micro-batches, forward and backward."""
+    shape = job.shape
     layers = shape.num_hidden_layers
     lora = job.settings.lora
     adapter = shape.lora_parameters(lora.r, lora.target_modules)
-    scores = 2 * layers * shape.num_attention_heads * shape.head_dim * batch.length  # causal: half of the square
-    forward = 2 * (shape.linear_parameters + adapter) + scores
-    backward = 2 * shape.linear_parameters + 4 * adapter + 2.5 * scores
+    tokens = work.computed_tokens
+    scored = tokens if job.is_reference else scored_tokens(job, work)
+    # Causal: half of the square.
+    scores = 2 * layers * shape.num_attention_heads * shape.head_dim * work.attended_tokens
+    forward = 2 * (shape.linear_parameters + adapter) * tokens + scores
+    backward = (2 * shape.linear_parameters + 4 * adapter) * tokens + 2.5 * scores
     again = forward * job.checkpointed_layers / layers
     head = 2 * shape.vocab_size * shape.hidden_size * (2 if job.is_reference else 3)
-    return batch.tokens * (forward + backward + again) + scored_tokens(job) * head
+    return forward + backward + again + scored * head
 
 
 def duration_of(job: Job, workload: Workload, speed: Speed) -> Duration | None:
@@ -110,7 +113,7 @@ def duration_of(job: Job, workload: Workload, speed: Speed) -> Duration | None:
     shape = job.shape
     if shape.linear_parameters < _SMALLEST_MODEL:
         return None
-    flop = sum(flop_of(replace(job, batch=batch)) * times for batch, times in workload.batches)
+    flop = flop_of(job, workload)
     expansion = 0.0
     if job.in_4bit:
         passes = 2 + job.checkpointed_layers / shape.num_hidden_layers

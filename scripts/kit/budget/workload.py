@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kit.budget.job import MicroBatch
-from kit.run.plan import FILLER
+from kit.run.plan import FILLER, count_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kit.config.settings import Settings
     from kit.run.plan import TrainingPlan
 
@@ -21,81 +20,72 @@ class Workload:
     """All micro-batches of a run, counted.
 
     Attributes:
-        batches: Each kind of micro-batch, and how often it comes.
+        largest: Those one of which needs the most memory: the longest with padding, and the longest without.
         steps: Optimizer steps.
+        forward_passes: Micro-batches of the whole run.
         tokens: Tokens of the rows themselves.
         loss_tokens: Tokens the loss is taken on.
+        computed_tokens: Tokens that are computed: the rows' own and the padding.
+        attended_tokens: For each of these the length it meets, summed.
+        predicted_tokens: Those of them that have one before them.
         is_counted: From the rows; otherwise every row is taken to be full length.
+        rows_bytes: Host memory that rows, order and counts take.
     """
 
-    batches: tuple[tuple[MicroBatch, int], ...]
+    largest: tuple[MicroBatch, ...]
     steps: int
+    forward_passes: int
     tokens: int
     loss_tokens: int
-    is_counted: bool
-
-    @property
-    def computed_tokens(self) -> int:
-        """Tokens that are computed: the rows' own and the padding."""
-        return sum(batch.tokens * times for batch, times in self.batches)
-
-    @property
-    def forward_passes(self) -> int:
-        """Micro-batches of the whole run."""
-        return sum(times for _, times in self.batches)
-
-    @property
-    def largest(self) -> tuple[MicroBatch, ...]:
-        """The micro-batches one of which needs the most memory: the longest with padding, and the longest without."""
-        found: dict[bool, MicroBatch] = {}
-        for batch, _ in self.batches:
-            before = found.get(batch.has_padding)
-            if before is None or (batch.tokens, batch.loss_tokens) > (before.tokens, before.loss_tokens):
-                found[batch.has_padding] = batch
-        return tuple(found.values())
+    computed_tokens: int
+    attended_tokens: int
+    predicted_tokens: int
+    is_counted: bool = True
+    rows_bytes: int = 0
 
 
 def workload_of(plan: TrainingPlan, settings: Settings) -> Workload:
     """Count a plan's micro-batches, as the trainer cuts its order and the collator pads them or joins them."""
-    training = settings.training
-    lengths = [len(row.input_ids) for row in plan.rows]
-    losses = [row.trainable_tokens for row in plan.rows]
-    counted = count(plan.order, lengths, losses, training.per_device_train_batch_size, plan.batch_size)
-    return end_to_end(counted) if training.padding_free else counted
+    counted = count(np.asarray(plan.order), plan.rows.lengths, plan.rows.trained, settings)
+    return replace(counted, rows_bytes=plan.size_bytes)
 
 
-def count(order: Iterable[int], lengths: list[int], losses: list[int], rows_at_once: int, batch_size: int) -> Workload:
+def count(order: Any, lengths: Any, losses: Any, settings: Settings) -> Workload:
     """Count the micro-batches of an order of rows.
 
     Args:
-        order: Row indices, or ``FILLER`` for a row of one token without loss.
+        order: Row indices, or ``FILLER`` for a row of one token without loss; at least one.
         lengths: Tokens of each row.
         losses: Tokens of each row that the loss is taken on.
-        rows_at_once: Rows in a micro-batch.
-        batch_size: Rows in an optimizer step.
+        settings: The configuration, for the rows in a micro-batch and in an update, and how they are joined.
     """
-    seen = tuple(order)
-    row_lengths = [*lengths, 1]  # FILLER is -1: the last
-    row_losses = [*losses, 0]
-    kinds: Counter[MicroBatch] = Counter()
-    for begin in range(0, len(seen), rows_at_once):
-        rows = seen[begin : begin + rows_at_once]
-        here = [row_lengths[index] for index in rows]
-        longest = max(here)
-        loss_tokens = sum(row_losses[index] for index in rows)
-        kinds[MicroBatch(len(rows), longest, min(here) < longest, loss_tokens, sum(here))] += 1
-    tokens = sum(row_lengths[index] for index in seen if index != FILLER)
-    loss_tokens = sum(row_losses[index] for index in seen)
-    return Workload(tuple(kinds.items()), -(-len(seen) // batch_size), tokens, loss_tokens, is_counted=True)
+    training = settings.training
+    begins = np.arange(0, len(order), training.per_device_train_batch_size)
+    own = np.append(lengths, 1)[order].astype(np.int64)  # FILLER is -1: the last
+    loss = np.add.reduceat(np.append(losses, 0)[order].astype(np.int64), begins)
+    rows = np.diff(np.append(begins, len(order)))
+    longest, together = np.maximum.reduceat(own, begins), np.add.reduceat(own, begins)
+    padded = np.minimum.reduceat(own, begins) < longest
+    if training.padding_free:
+        rows, longest, padded = np.ones_like(rows), together, rows > 1
+    computed = rows * longest
+    largest = [_largest(rows, longest, loss, padded, these) for these in (padded, ~padded) if these.any()]
+    return Workload(
+        largest=tuple(largest),
+        steps=-(-len(order) // settings.effective_batch_size),
+        forward_passes=len(rows),
+        tokens=int(own[order != FILLER].sum()),
+        loss_tokens=int(loss.sum()),
+        computed_tokens=int(computed.sum()),
+        attended_tokens=int((computed * longest).sum()),
+        predicted_tokens=int((computed - rows).sum()),
+    )
 
 
-def end_to_end(padded: Workload) -> Workload:
-    """Return the same micro-batches with their rows laid end to end: one row each, nothing padded."""
-    kinds: Counter[MicroBatch] = Counter()
-    for batch, times in padded.batches:
-        own = batch.own_tokens or batch.tokens
-        kinds[MicroBatch(1, own, batch.rows > 1, batch.loss_tokens, own)] += times
-    return replace(padded, batches=tuple(kinds.items()))
+def _largest(rows: Any, longest: Any, loss: Any, padded: Any, these: Any) -> MicroBatch:
+    found = np.flatnonzero(these)
+    at = found[np.lexsort((loss[found], (rows * longest)[found]))[-1]]
+    return MicroBatch(int(rows[at]), int(longest[at]), bool(padded[at]), int(loss[at]))
 
 
 def full_length(settings: Settings, rows: int) -> Workload:
@@ -103,15 +93,11 @@ def full_length(settings: Settings, rows: int) -> Workload:
 
     In each micro-batch one token of padding is assumed, since a mask costs memory.
     """
-    training = settings.training
-    batch_size, length = settings.effective_batch_size, training.max_seq_length
-    at_once = training.per_device_train_batch_size
-    by_epochs = max(1, -(-round(rows * training.num_train_epochs) // batch_size))
-    steps = training.max_steps if training.max_steps > 0 else by_epochs
-    tokens = steps * batch_size * length
-    if training.max_steps <= 0:
-        tokens = round(rows * training.num_train_epochs) * length
-    batch = MicroBatch(at_once, length, at_once > 1, at_once * (length - 1))
-    passes = -(-tokens // batch.tokens)
-    bound = Workload(((batch, passes),), steps, tokens, tokens - tokens // length, is_counted=False)
-    return end_to_end(bound) if training.padding_free else bound
+    steps, steps_per_epoch = count_steps(settings, rows)
+    length, batch_size = settings.training.max_seq_length, settings.effective_batch_size
+    places = np.arange(steps * batch_size) % (steps_per_epoch * batch_size)
+    order = np.where(places < rows, 0, FILLER)
+    counted = count(order, np.array([length]), np.array([length - 1]), settings)
+    most = max(counted.largest, key=lambda batch: batch.tokens)
+    several = settings.training.per_device_train_batch_size > 1
+    return replace(counted, largest=(replace(most, has_padding=several),), is_counted=False)

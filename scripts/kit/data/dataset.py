@@ -11,16 +11,16 @@ from kit.data.encoding import encode_rows
 from kit.data.pool import in_order, processes_for
 from kit.data.remarks import REMARKS, Mark, end_findings
 from kit.data.shapes import shape_row
-from kit.data.token_rows import TokenBlock, TokenRows
+from kit.data.token_rows import RowPacker, TokenBlock
 from kit.data.turns import RowError
 from kit.findings import Finding, error, ok, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from kit.data.chat_tokenizer import ChatTokenizer
-    from kit.data.encoding import EncodedRow
+    from kit.data.token_rows import TokenRows
 
 _ROWS_AT_ONCE = 256  # read, rendered and tokenised together; bounds what is in memory beside the rows
 _BYTES_AT_ONCE = 4 << 20
@@ -40,21 +40,9 @@ class EncodedFile:
     """
 
     path: Path
-    rows: Sequence[EncodedRow]
+    rows: TokenRows
     findings: tuple[Finding, ...]
     sha256: str
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in all rows, after truncation."""
-        return self.rows.tokens if isinstance(self.rows, TokenRows) else sum(len(row.input_ids) for row in self.rows)
-
-    @property
-    def trainable_tokens(self) -> int:
-        """Tokens the loss is taken on."""
-        if isinstance(self.rows, TokenRows):
-            return self.rows.trainable_tokens
-        return sum(row.trainable_tokens for row in self.rows)
 
 
 @dataclass
@@ -100,14 +88,14 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         OSError: The file cannot be read.
         WorkerDiedError: A worker process was killed.
     """
-    rows, problems = TokenRows(), Problems()
+    packer, problems = RowPacker(), Problems()
     lossless = Places()
     marked = {remark.mark: Places() for remark in REMARKS}
     whole = ended = 0
     with path.open("rb") as file:
         chunks = in_chunks(read_lines(file))
         for chunk in in_order(_Encoder(tokenizer, max_seq_length), chunks, processes_for(processes)):
-            rows.extend(chunk.block)
+            packer.extend(chunk.block)
             for problem in chunk.problems:
                 problems.add(problem)
             lossless.extend(chunk.lossless)
@@ -115,7 +103,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
                 places.extend(chunk.marked[mark])
             whole, ended = whole + chunk.whole, ended + chunk.ended
 
-    findings = problems.findings(path)
+    rows, findings = packer.rows(), problems.findings(path)
     if lossless:
         findings.append(
             error(
@@ -171,13 +159,12 @@ def file_sha256(path: Path) -> str:
 
 def _remarks_on_tokens(path: Path, rows: TokenRows, max_seq_length: int) -> list[Finding]:
     findings = []
-    truncated, lost, longest = Places(), 0, 0
-    for line, full_length in zip(rows.lines, rows.full_lengths, strict=True):
-        if full_length > max_seq_length:
-            truncated.add(line)
-            lost += full_length - max_seq_length
-            longest = max(longest, full_length)
+    too_long = rows.full_lengths > max_seq_length
+    truncated = Places()
+    truncated.extend(rows.lines[too_long].tolist())
     if truncated:
+        full = rows.full_lengths[too_long]
+        lost, longest = int(full.sum() - len(full) * max_seq_length), int(full.max())
         findings.append(
             warning(
                 "data.truncated",
@@ -192,7 +179,7 @@ def _remarks_on_tokens(path: Path, rows: TokenRows, max_seq_length: int) -> list
         findings.append(
             ok(
                 "data.rows",
-                f"{len(rows):,} rows, {tokens:,} tokens, longest {max(rows.lengths):,}; "
+                f"{len(rows):,} rows, {tokens:,} tokens, longest {int(rows.lengths.max()):,}; "
                 f"the loss is taken on {trained:,} ({trained / tokens:.0%})",
                 where=str(path),
             )

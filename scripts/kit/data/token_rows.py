@@ -5,14 +5,15 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from kit.data.encoding import EncodedRow, labelled, trained_tokens
+from kit.data.encoding import IGNORE_INDEX, EncodedRow, trained_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import BinaryIO
 
 _IN_MEMORY_BYTES = 64 << 20
@@ -56,49 +57,101 @@ class TokenBlock:
         return True
 
 
-class TokenRows(Sequence[EncodedRow]):
-    """Rows as a sequence of ``EncodedRow``, each made when it is asked for."""
+class RowPacker:
+    """Takes blocks of rows in; the ids go to a temporary file once they are many."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._small = TokenBlock()
+        self._block = TokenBlock()
         self._file: BinaryIO | None = None
         self._on_disk = 0
-        self._ids: Any = None
-        self._starts: Any = None
-        self._span_starts: Any = None
 
     def extend(self, block: TokenBlock) -> None:
-        """Add a block's rows; the ids go to a temporary file once they are many."""
-        own = self._small
-        own.ids.extend(block.ids)
-        for name in ("lengths", "full_lengths", "lines", "trained", "span_counts", "spans"):
+        """Add a block's rows."""
+        own = self._block
+        for name in ("ids", "lengths", "full_lengths", "lines", "trained", "span_counts", "spans"):
             getattr(own, name).extend(getattr(block, name))
-        self._ids = self._starts = self._span_starts = None
         if len(own.ids) * own.ids.itemsize > _IN_MEMORY_BYTES:
-            if self._file is None:
-                # Closed with this object: the rows are looked at for as long as it lives.
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115
-            own.ids.tofile(self._file)
-            self._on_disk += len(own.ids)
-            own.ids = array("i")
+            self._spill()
 
-    def _index(self) -> None:
-        own = self._small
-        self._starts = np.concatenate([[0], np.cumsum(np.frombuffer(own.lengths, np.int32), dtype=np.int64)])
-        self._span_starts = np.concatenate([[0], np.cumsum(np.frombuffer(own.span_counts, np.int32), dtype=np.int64)])
+    def rows(self) -> TokenRows:
+        """Return all of them; nothing can be added afterwards."""
+        own, self._block = self._block, TokenBlock()
+        ids = np.asarray(own.ids)
+        if self._file is not None:
+            self._block.ids = own.ids
+            self._spill()
+            self._file.flush()
+            ids = np.memmap(self._file, np.int32, "r", shape=(self._on_disk,))
+        lengths = np.asarray(own.lengths)
+        return TokenRows(
+            ids,
+            _starts(lengths),
+            lengths,
+            np.asarray(own.trained),
+            np.asarray(own.full_lengths),
+            np.asarray(own.lines),
+            np.asarray(own.spans).reshape(-1, 2),
+            _starts(np.asarray(own.span_counts)),
+        )
+
+    def _spill(self) -> None:
         if self._file is None:
-            self._ids = np.frombuffer(bytes(own.ids), np.int32)
-            return
-        own.ids.tofile(self._file)
-        self._on_disk += len(own.ids)
-        own.ids = array("i")
-        self._file.flush()
-        self._ids = np.memmap(self._file, np.int32, "r", shape=(self._on_disk,))
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - the rows are looked at for as long as they live
+        self._block.ids.tofile(self._file)
+        self._on_disk += len(self._block.ids)
+        self._block.ids = array("i")
+
+
+def _starts(counts: Any) -> Any:
+    """Return where each of some runs begins, and behind the last where it ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows(Sequence[EncodedRow]):
+    """Rows as a sequence of ``EncodedRow``, each made when it is asked for; their sizes as arrays, for all at once.
+
+    Attributes:
+        ids: Token ids of all rows, one row behind the other, int32.
+        starts: Where each row's ids begin.
+        lengths: Tokens of each row, after the cut.
+        trained: Those of each that the loss is taken on.
+        full_lengths: Tokens of each row, before the cut.
+        lines: Each row's line in its file.
+        spans: (first, behind the last) token of each answer.
+        span_starts: Where each row's answers begin.
+    """
+
+    ids: Any
+    starts: Any
+    lengths: Any
+    trained: Any
+    full_lengths: Any
+    lines: Any
+    spans: Any
+    span_starts: Any
+
+    @classmethod
+    def of(cls, rows: Iterable[EncodedRow]) -> TokenRows:
+        """Pack rows whose labels are their ids wherever the loss is taken.
+
+        Raises:
+            ValueError: One carries no loss.
+        """
+        packer, block = RowPacker(), TokenBlock()
+        for row in rows:
+            is_answer = np.asarray([IGNORE_INDEX, *row.labels, IGNORE_INDEX]) != IGNORE_INDEX
+            edges = np.flatnonzero(np.diff(is_answer)).tolist()
+            if not block.add(row.input_ids, list(zip(edges[::2], edges[1::2], strict=True)), row.line, row.full_length):
+                raise ValueError(f"the row at line {row.line} carries no loss")
+            block.full_lengths[-1] = row.full_length
+        packer.extend(block)
+        return packer.rows()
 
     def __len__(self) -> int:
         """Count the rows."""
-        return len(self._small.lengths)
+        return len(self.lengths)
 
     @overload
     def __getitem__(self, index: int) -> EncodedRow: ...
@@ -108,38 +161,50 @@ class TokenRows(Sequence[EncodedRow]):
         """Make one row, or the rows of a slice."""
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
+        ids, labels = self.tokens_of(index)
+        return EncodedRow(ids.tolist(), labels.tolist(), int(self.lines[index]), int(self.full_lengths[index]))
+
+    def tokens_of(self, index: int) -> tuple[Any, Any]:
+        """Return one row's ids and labels, each int32 of shape (tokens,)."""
         if index < 0:
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
-        if self._ids is None:
-            self._index()
-        own = self._small
-        ids = self._ids[self._starts[index] : self._starts[index + 1]].tolist()
-        flat = own.spans[2 * int(self._span_starts[index]) : 2 * int(self._span_starts[index + 1])]
-        return labelled(ids, list(zip(flat[::2], flat[1::2], strict=True)), own.lines[index], own.full_lengths[index])
+        begin = self.starts[index]
+        ids = self.ids[begin : begin + self.lengths[index]]
+        labels = np.full_like(ids, IGNORE_INDEX)
+        for first, behind in self.spans[self.span_starts[index] : self.span_starts[index + 1]]:
+            labels[first:behind] = ids[first:behind]
+        return ids, labels
+
+    def cut(self, length: int) -> TokenRows:
+        """Return the same rows, each cut at ``length`` tokens; one may carry no loss then."""
+        lengths = np.minimum(self.lengths, length)
+        counts = np.diff(self.span_starts)
+        first, behind = self.spans[:, 0], np.minimum(self.spans[:, 1], np.repeat(lengths, counts))
+        # Two answers may touch the same token, and nothing predicts a row's first.
+        before = np.zeros_like(first)
+        before[1:] = self.spans[:-1, 1]
+        before[self.span_starts[:-1][counts > 0]] = 1
+        trained = _starts(np.maximum(behind - np.maximum(first, np.maximum(before, 1)), 0))[self.span_starts]
+        return replace(self, lengths=lengths, trained=np.diff(trained))
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory they take; ids that went to a file take none."""
+        arrays = [self.starts, self.lengths, self.trained, self.full_lengths, self.lines, self.spans, self.span_starts]
+        in_memory = 0 if isinstance(self.ids, np.memmap) else self.ids.nbytes
+        return int(in_memory + sum(each.nbytes for each in arrays))
 
     @property
     def tokens(self) -> int:
         """Tokens in all rows, after the cut."""
-        return sum(self._small.lengths)
+        return int(self.lengths.sum(dtype=np.int64))
 
     @property
     def trainable_tokens(self) -> int:
         """Tokens the loss is taken on."""
-        return sum(self._small.trained)
+        return int(self.trained.sum(dtype=np.int64))
 
-    @property
-    def lengths(self) -> Sequence[int]:
-        """Tokens of each row, after the cut."""
-        return self._small.lengths
 
-    @property
-    def full_lengths(self) -> Sequence[int]:
-        """Tokens of each row, before the cut."""
-        return self._small.full_lengths
-
-    @property
-    def lines(self) -> Sequence[int]:
-        """Each row's line in its file."""
-        return self._small.lines
+NO_ROWS = RowPacker().rows()

@@ -113,7 +113,7 @@ def plan_for(settings: Settings) -> TrainingPlan:
 
 def batch_sha256(plan: TrainingPlan) -> str:
     """Hash ids, labels and order: what is trained on, and when."""
-    content: dict[str, Any] = {"rows": _listed(plan.rows), "order": plan.order, "updates": plan.steps}
+    content: dict[str, Any] = {"rows": _listed(plan.rows), "order": list(plan.order), "updates": plan.steps}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -80,8 +80,8 @@ def _counted_again(run: Run, entry: dict[str, Any], truncated: int | None) -> Le
     except (OSError, ValueError, TypeError, ModelFileError) as exc:
         return Lengths(missing_because=f"{named} cannot be tokenised again: {exc}")
     if truncated is None:
-        truncated = sum(row.full_length > settings.training.max_seq_length for row in rows)
-    return histogram_of([row.full_length for row in rows], truncated)
+        truncated = int((rows.full_lengths > settings.training.max_seq_length).sum())
+    return histogram_of(rows.full_lengths.tolist(), truncated)
 
 
 def histogram_of(lengths: list[int], truncated: int | None = None) -> Lengths:

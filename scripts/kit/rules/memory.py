@@ -13,10 +13,8 @@ from kit.machine.nvidia_rules import gigabytes
 from kit.model.shape import shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kit.budget.plan import RunPlan
-    from kit.data.encoding import EncodedRow
+    from kit.data.token_rows import TokenRows
     from kit.model.shape import ModelShape
     from kit.rules.situation import Situation
 
@@ -31,7 +29,7 @@ def row_length(run: Situation) -> list[Finding]:
     return [error("config.memory.positions", message, f"{key}={shape.max_position_embeddings}", run.where(key))]
 
 
-def fits(run: Situation, rows: Sequence[EncodedRow] | None = None) -> list[Finding]:
+def fits(run: Situation, rows: TokenRows | None = None) -> list[Finding]:
     """Compare the planned peak with what the device has.
 
     Args:
@@ -69,7 +67,7 @@ def _sentence(plan: RunPlan) -> str:
     return f"planned peak {gigabytes(plan.peak_memory_bytes)} at {longest} ({parts}, …){limit_words(plan)}"
 
 
-def _smaller(run: Situation, shape: ModelShape, rows: Sequence[EncodedRow] | None) -> str:
+def _smaller(run: Situation, shape: ModelShape, rows: TokenRows | None) -> str:
     """Name the mildest change that fits: the same updates first, then shorter rows."""
     workloads, _ = workloads_for(run.settings, rows)
     choice = mildest_that_fits(Question(run.settings, shape, device_of(run), workloads))

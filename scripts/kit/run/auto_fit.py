@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kit.budget.refit import Refusal
     from kit.config.resolve import Resolved
     from kit.config.settings import Settings
-    from kit.data.encoding import EncodedRow
+    from kit.data.token_rows import TokenRows
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
     from kit.preflight import Preflight
@@ -72,7 +72,7 @@ def check_fitted(
     return replace(preflight, findings=[*preflight.findings, note]), fit
 
 
-def planned_fit(resolved: Resolved, machine: Machine, stack: Stack, rows: Sequence[EncodedRow] | None) -> Fit | None:
+def planned_fit(resolved: Resolved, machine: Machine, stack: Stack, rows: TokenRows | None) -> Fit | None:
     """Return what to change where a run is planned not to fit; None where no settings of the same updates do.
 
     Args:
@@ -101,7 +101,7 @@ def fit_after(job: Job, refusal: Refusal) -> Fit | None:
     return _fit(job.resolved, choice, reason, refusal.reached_bytes)
 
 
-def _question(settings: Settings, machine: Machine, stack: Stack, rows: Sequence[EncodedRow] | None) -> Question | None:
+def _question(settings: Settings, machine: Machine, stack: Stack, rows: TokenRows | None) -> Question | None:
     shape = shape_of(settings.model)
     if shape is None or stack.name == "none":
         return None

@@ -14,6 +14,7 @@ from kit.findings import render, warning
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
 from kit.run.job import METRICS
+from kit.run.plan import FILLER
 from kit.run.receipt import loss_trace_sha256
 from kit.run.stall import StallWatch
 from kit.run.stall_report import StallReport, end_at_once
@@ -125,8 +126,8 @@ class Part:
 
     def _places(self, step: int) -> list[str]:
         first = (step - 1) * self.plan.batch_size
-        rows = [self.plan.rows[index] for index in self.plan.order[first : first + self.plan.batch_size] if index >= 0]
-        return [f"{self.job.files[0].path}:{row.line}" for row in rows]
+        rows = [index for index in self.plan.order[first : first + self.plan.batch_size] if index != FILLER]
+        return [f"{self.job.files[0].path}:{self.plan.rows.lines[index]}" for index in rows]
 
     def _note_rehearsal(self, rehearsal: Rehearsal) -> None:
         self.receipt.update(rehearsal=asdict(rehearsal))

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kit.data.token_rows import NO_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kit.config.settings import Settings
-    from kit.data.encoding import EncodedRow
+    from kit.data.token_rows import TokenRows
 
 FILLER = -1  # in place of a row's index: a row without loss
 
@@ -36,56 +39,61 @@ class TrainingPlan:
         trainable_tokens: Tokens the loss is taken on, in each step: what its sum is divided by.
     """
 
-    rows: Sequence[EncodedRow]
-    eval_rows: Sequence[EncodedRow]
-    order: tuple[int, ...]
+    rows: TokenRows
+    eval_rows: TokenRows
+    order: array[int]
     batch_size: int
     steps: int
     steps_per_epoch: int
-    tokens: tuple[int, ...]
-    trainable_tokens: tuple[int, ...]
+    tokens: array[int]
+    trainable_tokens: array[int]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that rows, order and counts take."""
+        lists = (self.order, self.tokens, self.trainable_tokens)
+        return self.rows.size_bytes + self.eval_rows.size_bytes + sum(len(each) * each.itemsize for each in lists)
 
 
-def make_plan(settings: Settings, rows: Sequence[EncodedRow], eval_rows: Sequence[EncodedRow] = ()) -> TrainingPlan:
-    """Lay out a run: each epoch a new permutation, seeded by ``training.seed`` and the epoch's number.
-
-    ``training.max_steps`` above zero wins over ``num_train_epochs``, as in transformers.
-    """
-    training, batch_size = settings.training, settings.effective_batch_size
-    steps_per_epoch = math.ceil(len(rows) / batch_size)
-    # Rounded first: 0.07 epochs of 100 steps are 7, and 0.07 * 100 is a little more.
-    by_epochs = max(1, math.ceil(round(training.num_train_epochs * steps_per_epoch, 6)))
-    steps = training.max_steps if training.max_steps > 0 else by_epochs
-    order: list[int] = []
-    for epoch in range(math.ceil(steps / steps_per_epoch)):
-        indices = list(range(len(rows)))
-        random.Random(f"{training.seed}/{epoch}").shuffle(indices)  # noqa: S311 - an order, not a secret
-        order += indices
-        order += [FILLER] * (steps_per_epoch * batch_size - len(rows))
-    order = order[: steps * batch_size]
-    if training.sort_within_update:
-        order = _longest_first(order, rows, batch_size)
-
-    tokens, trainable, seen = [], [], 0
-    for step in range(steps):
-        batch = [rows[index] for index in order[step * batch_size : (step + 1) * batch_size] if index != FILLER]
-        seen += sum(len(row.input_ids) for row in batch)
-        tokens.append(seen)
-        trainable.append(sum(row.trainable_tokens for row in batch))
+def make_plan(settings: Settings, rows: TokenRows, eval_rows: TokenRows = NO_ROWS) -> TrainingPlan:
+    """Lay out a run: each epoch a new permutation, seeded by ``training.seed`` and the epoch's number."""
+    batch_size = settings.effective_batch_size
+    steps, steps_per_epoch = count_steps(settings, len(rows))
+    order = np.full((math.ceil(steps / steps_per_epoch), steps_per_epoch * batch_size), FILLER, np.int32)
+    for epoch, indices in enumerate(order):
+        permutation = array("i", range(len(rows)))
+        random.Random(f"{settings.training.seed}/{epoch}").shuffle(permutation)  # noqa: S311 - an order, not a secret
+        indices[: len(rows)] = permutation
+    updates = order.reshape(-1, batch_size)[:steps]
+    # A filler is the last of the rows, as an index, and the shortest there is.
+    lengths, trained = np.append(rows.lengths, 0), np.append(rows.trained, 0)
+    if settings.training.sort_within_update:
+        # So that a micro-batch holds rows of like length and little padding. The update stays the same sum over the
+        # same rows; its longest micro-batch comes first: what does not fit fails at once. Stable: the same everywhere.
+        updates = np.take_along_axis(updates, np.argsort(-lengths[updates], axis=1, kind="stable"), axis=1)
     return TrainingPlan(
-        rows, eval_rows, tuple(order), batch_size, steps, steps_per_epoch, tuple(tokens), tuple(trainable)
+        rows,
+        eval_rows,
+        _packed("i", updates),
+        batch_size,
+        steps,
+        steps_per_epoch,
+        _packed("q", lengths[updates].sum(axis=1, dtype=np.int64).cumsum()),
+        _packed("q", trained[updates].sum(axis=1, dtype=np.int64)),
     )
 
 
-def _longest_first(order: Sequence[int], rows: Sequence[EncodedRow], batch_size: int) -> list[int]:
-    """Sort each update's rows by length, so that a micro-batch holds rows of like length and little padding.
+def count_steps(settings: Settings, rows: int) -> tuple[int, int]:
+    """Return a run's optimizer steps and those of one epoch, which ends with an update of its own.
 
-    The update stays the same sum over the same rows. The longest micro-batch comes first: what does not fit fails at
-    once.
+    ``training.max_steps`` above zero wins over ``num_train_epochs``, as in transformers.
     """
-    arranged: list[int] = []
-    for begin in range(0, len(order), batch_size):
-        update = order[begin : begin + batch_size]
-        # Python's sort is stable, so the order is the same everywhere; a filler is the shortest there is.
-        arranged += sorted(update, key=lambda index: 0 if index == FILLER else -len(rows[index].input_ids))
-    return arranged
+    steps_per_epoch = math.ceil(rows / settings.effective_batch_size)
+    # Rounded first: 0.07 epochs of 100 steps are 7, and 0.07 * 100 is a little more.
+    by_epochs = max(1, math.ceil(round(settings.training.num_train_epochs * steps_per_epoch, 6)))
+    steps = settings.training.max_steps
+    return (steps if steps > 0 else by_epochs), steps_per_epoch
+
+
+def _packed(kind: str, numbers: Any) -> array[int]:
+    return array(kind, numbers.astype(kind).tobytes())

@@ -44,8 +44,8 @@ def _describe_file(file: EncodedFile, lengths: dict[int, int], max_seq_length: i
         "path": str(file.path),
         "sha256": file.sha256,
         "rows": len(file.rows),
-        "tokens": file.tokens,
-        "trainable_tokens": file.trainable_tokens,
+        "tokens": file.rows.tokens,
+        "trainable_tokens": file.rows.trainable_tokens,
         "length_histogram": asdict(histogram(lengths)),
         "truncated_rows": sum(rows for length, rows in lengths.items() if length > max_seq_length),
     }

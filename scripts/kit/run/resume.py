@@ -7,7 +7,6 @@ base model's files, the versions. Imports no torch.
 from __future__ import annotations
 
 import hashlib
-from array import array
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,10 @@ from kit.run.checkpoints import Checkpoint, DamagedCheckpointError
 from kit.run.receipt import read_receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from kit.config.settings import Settings
+    from kit.data.token_rows import TokenRows
     from kit.run.plan import TrainingPlan
     from kit.stack import Stack
 
@@ -50,6 +50,7 @@ MAY_DIFFER = frozenset(
 )
 # The saved state has their shape.
 CANNOT_CHANGE = frozenset({"lora.adapter_dtype", "lora.r", "lora.target_modules", "training.optim"})
+_PIECE = 10_000  # numbers written at a time
 _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn", "flash-attn-3")
 
 
@@ -71,17 +72,27 @@ def identity_of(
         **{f"packages.{name}": stack.versions.get(name) for name in _PACKAGES},
         **{f"base_model.{name}": digest for name, digest in base["files"].items()},
         "data.rows": _digest(plan.rows),
-        "data.order": hashlib.sha256(repr((plan.order, plan.batch_size)).encode()).hexdigest(),
+        "data.order": _digest_of_order(plan),
         "data.eval_rows": _digest(plan.eval_rows),
     }
 
 
-def _digest(rows: Sequence[Any]) -> str:
+def _digest(rows: TokenRows) -> str:
     """Hash rows as they are trained on: the same file under another tokenizer or template is another."""
     digest = hashlib.sha256()
-    for row in rows:
-        for numbers in (row.input_ids, row.labels):
-            digest.update(len(numbers).to_bytes(8, "little") + array("q", numbers).tobytes())
+    for index in range(len(rows)):
+        for numbers in rows.tokens_of(index):
+            digest.update(len(numbers).to_bytes(8, "little") + numbers.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_order(plan: TrainingPlan) -> str:
+    """Hash what Python writes for the tuple of the order and the rows in an update, a piece at a time."""
+    digest = hashlib.sha256(b"((")
+    for begin in range(0, len(plan.order), _PIECE):
+        piece = ", ".join(map(str, plan.order[begin : begin + _PIECE]))
+        digest.update((f", {piece}" if begin else piece).encode())
+    digest.update(f"{',' if len(plan.order) == 1 else ''}), {plan.batch_size})".encode())
     return digest.hexdigest()
 
 

@@ -47,6 +47,8 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
         "report_to": [],  # kit.run.curves sends them
         "disable_tqdm": True,
         "label_names": ["labels"],
+        # Rows are made on the way out, of a column that no model knows.
+        "remove_unused_columns": False,
         "use_cpu": platform == "cpu",
         "dataloader_pin_memory": on_cuda,
     }

@@ -10,20 +10,18 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import torch
 
 from kit.budget.refit import Refusal, asked_bytes
 from kit.run.failures import RehearsalError, is_out_of_memory
-from kit.run.plan import FILLER
 from kit.stack.process_memory import own_bytes
 from kit.stack.session import MemoryMeter
 from kit.stack.state import RandomState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from kit.data.encoding import EncodedRow
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,23 @@ class Rehearsal:
     memory_bytes: int
 
 
-def largest_micro_batch(
-    order: Sequence[int], rows: Sequence[EncodedRow], size: int, *, padding_free: bool
-) -> tuple[int, int]:
+def largest_micro_batch(order: Sequence[int], lengths: Any, size: int, *, padding_free: bool) -> tuple[int, int]:
     """Return (where in ``order`` it begins, its computed tokens) for the micro-batch with the most tokens.
 
     Padded, a micro-batch costs its longest row times its rows; laid end to end, the sum of its rows.
+
+    Args:
+        order: Rows, or ``FILLER``.
+        lengths: Tokens of each row.
+        size: Rows of a micro-batch.
+        padding_free: They are laid end to end.
     """
-    lengths = [1 if index == FILLER else len(rows[index].input_ids) for index in order]
-    batches = [(begin, lengths[begin : begin + size]) for begin in range(0, len(order), size)]
-    tokens = [(sum(batch) if padding_free else max(batch) * len(batch), -begin) for begin, batch in batches]
-    most, begin = max(tokens)
-    return -begin, most
+    own = np.append(lengths, 1)[np.asarray(order)]  # FILLER is -1: the last
+    begins = np.arange(0, len(own), size)
+    longest = np.maximum.reduceat(own, begins) * np.diff(np.append(begins, len(own)))
+    tokens = np.add.reduceat(own, begins) if padding_free else longest
+    most = int(tokens.argmax())
+    return most * size, int(tokens[most])
 
 
 def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> Rehearsal:

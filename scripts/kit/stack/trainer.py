@@ -95,7 +95,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
         size, done = self.args.per_device_train_batch_size, self.resumed.step if self.resumed else 0
         begin, _ = largest_micro_batch(
             self.plan.order[done * self.plan.batch_size :],
-            self.plan.rows,
+            self.plan.rows.lengths,
             size,
             padding_free=isinstance(self.data_collator, EndToEnd),
         )
@@ -220,7 +220,7 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
             plan,
             platform,
             resumed,
-            args=TrainingArguments(remove_unused_columns=False, **arguments),
+            args=TrainingArguments(**arguments),
             tokenizer=tokenizer,
             max_seq_length=settings.training.max_seq_length,
             dataset_text_field="text",  # required by trl 0.7.4, and unused: the rows are tokenised already

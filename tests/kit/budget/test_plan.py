@@ -11,9 +11,10 @@ from kit.budget.limits import MemoryLimit, memory_limit
 from kit.budget.plan import Device, plan_run, plan_training
 from kit.budget.rows import workloads_for
 from kit.budget.time import flop_of, speed_of
-from kit.budget.workload import full_length
+from kit.budget.workload import full_length, workload_of
 from kit.config.resolve import resolve
 from kit.data.encoding import EncodedRow
+from kit.data.token_rows import TokenRows
 from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.facts import Apple, Gpu, Machine
@@ -47,7 +48,8 @@ def _question(device: Device | None = None, shape: ModelShape = MISTRAL_7B, **ov
 def test_a_token_of_mistral_7b_costs_the_projects_figure(gigaflop: float, checkpointing: bool) -> None:
     settings = _settings(training__gradient_checkpointing=checkpointing)
     job = Job(MISTRAL_7B, settings, "current", "cuda", "sdpa", MicroBatch(1, 4096, False, 4095))
-    assert flop_of(job) / 4096 / 1e9 == pytest.approx(gigaflop, abs=0.1)
+    work = full_length(_settings(training__max_steps=1), 16)
+    assert flop_of(job, work) / work.computed_tokens / 1e9 == pytest.approx(gigaflop, abs=0.1)
 
 
 def test_the_platforms_tokens_a_second_are_its_operations_over_a_tokens_cost() -> None:
@@ -137,7 +139,9 @@ def test_what_changes_what_is_learnt_says_so() -> None:
 
 
 def test_laying_rows_end_to_end_is_offered_where_attention_needs_no_mask() -> None:
-    rows = [EncodedRow([1] * length, [-100, *[2] * (length - 1)], length, length) for length in range(100, 612, 8)]
+    rows = TokenRows.of(
+        EncodedRow([1] * length, [-100, *[1] * (length - 1)], length, length) for length in range(100, 612, 8)
+    )
     settings = _settings()
     workloads, _ = workloads_for(settings, rows)
     for attention, offered in (("flash_attention_2", True), ("sdpa", False)):
@@ -159,10 +163,21 @@ def test_the_mildest_change_that_fits_keeps_the_updates_where_it_can() -> None:
     assert mildest_that_fits(_question(replace(tiny, gpu=Gpu(0, "smaller", 4 * 10**9)))) is None
 
 
+@pytest.mark.parametrize(("machine", "counts"), [("h100_80gb", False), ("m4_32gb", True)])
+def test_rows_count_where_they_share_the_models_memory(machine: str, counts: bool) -> None:
+    settings, device = _settings(training__max_seq_length=64), _device(machine)
+    rows = TokenRows.of(EncodedRow([1] * 64, [-100, *[1] * 63], line, 64) for line in range(32))
+    work = workload_of(make_plan(settings, rows), settings)
+    assert work.rows_bytes > 32 * 64 * 4
+    planned = plan_run(settings, MISTRAL_7B, device, work)
+    terms = {term.name: term.size_bytes for term in planned.peak.terms}
+    assert terms.get("rows and their order") == (work.rows_bytes if counts else None)
+
+
 def test_a_run_is_planned_for_its_receipt() -> None:
     machine = machines.read(MACHINES / "h100_80gb.json")
     settings = _settings(training__max_seq_length=64, training__num_train_epochs=1.0)
-    rows = [EncodedRow([1] * 64, [-100, *[2] * 63], line, 64) for line in range(32)]
+    rows = TokenRows.of(EncodedRow([1] * 64, [-100, *[1] * 63], line, 64) for line in range(32))
     training = make_plan(settings, rows)
     predicted = plan_training(settings, judge(machine), machine, Stack("current", {}), training)
     assert predicted is not None

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kit.budget.job import MicroBatch
 from kit.budget.rows import workloads_for
-from kit.budget.workload import count, full_length, workload_of
+from kit.budget.workload import Workload, count, full_length, workload_of
 from kit.config.resolve import resolve
 from kit.data.encoding import EncodedRow
+from kit.data.token_rows import TokenRows
 from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import FILLER, make_plan
 
@@ -19,25 +21,52 @@ def _settings(**overrides: Any) -> Any:
     return resolve(H100, {key.replace("__", "."): value for key, value in overrides.items()}).settings
 
 
-def _rows(*lengths: int) -> list[EncodedRow]:
-    return [EncodedRow([1] * length, [-100, *[2] * (length - 1)], line, length) for line, length in enumerate(lengths)]
+def _rows(*lengths: int) -> TokenRows:
+    return TokenRows.of(
+        EncodedRow([1] * length, [-100, *[1] * (length - 1)], line, length) for line, length in enumerate(lengths)
+    )
+
+
+def _count(order: list[int], lengths: list[int], losses: list[int], accumulation: int = 1, **more: Any) -> Workload:
+    settings = _settings(
+        training__per_device_train_batch_size=2, training__gradient_accumulation_steps=accumulation, **more
+    )
+    return count(np.array(order), np.array(lengths), np.array(losses), settings)
 
 
 def test_a_micro_batch_is_as_long_as_its_longest_row() -> None:
-    work = count([0, 1, 2, FILLER], [10, 30, 20], [5, 6, 7], rows_at_once=2, batch_size=4)
-    assert dict(work.batches) == {MicroBatch(2, 30, True, 11, 40): 1, MicroBatch(2, 20, True, 7, 21): 1}
+    work = _count([0, 1, 2, FILLER], [10, 30, 20], [5, 6, 7], accumulation=2)
+    assert work.largest == (MicroBatch(2, 30, True, 11),)
     assert work.computed_tokens == 2 * 30 + 2 * 20
+    assert work.attended_tokens == 2 * 30 * 30 + 2 * 20 * 20
+    assert work.predicted_tokens == 2 * 29 + 2 * 19
     assert (work.tokens, work.loss_tokens, work.steps, work.forward_passes) == (60, 18, 1, 2)
 
 
 def test_rows_of_one_length_are_not_padded() -> None:
-    work = count([0, 1, 0, 1], [8, 8], [7, 7], rows_at_once=2, batch_size=2)
-    assert work.batches == ((MicroBatch(2, 8, False, 14, 16), 2),)
+    work = _count([0, 1, 0, 1], [8, 8], [7, 7])
+    assert work.largest == (MicroBatch(2, 8, False, 14),)
+    assert work.forward_passes == 2
 
 
 def test_the_largest_with_padding_and_without_are_both_considered() -> None:
-    work = count([0, 1, 2, 2, 0, 0], [10, 30, 20], [5, 6, 7], rows_at_once=2, batch_size=2)
+    work = _count([0, 1, 2, 2, 0, 0], [10, 30, 20], [5, 6, 7])
     assert {(batch.length, batch.has_padding) for batch in work.largest} == {(30, True), (20, False)}
+
+
+def test_of_two_as_long_the_one_with_more_loss_is_the_larger() -> None:
+    work = _count([0, 0, 1, 1, 0, 0], [8, 8], [2, 6])
+    assert work.largest == (MicroBatch(2, 8, False, 12),)
+
+
+@pytest.mark.parametrize(("rows", "epochs", "steps"), [(17, 10.0, 20), (15_000, 3.0, 2_814), (1, 1.0, 1)])
+def test_steps_are_the_trainers_whether_rows_were_counted_or_not(rows: int, epochs: float, steps: int) -> None:
+    settings = _settings(training__num_train_epochs=epochs, training__max_seq_length=128)
+    plan = make_plan(settings, _rows(*[128] * rows))
+    bound, counted = full_length(settings, rows), workload_of(plan, settings)
+    assert bound.steps == counted.steps == plan.steps == steps
+    assert bound.tokens == counted.tokens == plan.tokens[-1]
+    assert bound.computed_tokens == counted.computed_tokens
 
 
 def test_a_plan_is_counted_as_the_trainer_cuts_it() -> None:
@@ -56,8 +85,7 @@ def test_rows_laid_end_to_end_are_not_padded() -> None:
     plan = make_plan(settings, _rows(*range(10, 42)))
     work = workload_of(plan, settings)
     assert work.computed_tokens == work.tokens == plan.tokens[-1]
-    assert {batch.rows for batch, _ in work.batches} == {1}
-    assert all(batch.has_padding for batch, _ in work.batches)
+    assert {(batch.rows, batch.has_padding) for batch in work.largest} == {(1, True)}
     assert full_length(settings, 16).largest[0].length == 4 * 4096
 
 

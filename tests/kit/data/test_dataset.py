@@ -61,9 +61,9 @@ def test_rows_are_what_each_is_alone_in_the_files_order(
 
 def test_tokens_are_counted(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
     file = _load(tmp_path, [_row(), _row(answer="told you")], byte_chat)
-    assert file.tokens == sum(len(row.input_ids) for row in file.rows)
-    assert file.trainable_tokens == len(" tell") + 1 + len(" told you") + 1
-    assert _finding(file, "data.rows").message.startswith(f"2 rows, {file.tokens} tokens, longest ")
+    assert file.rows.tokens == sum(len(row.input_ids) for row in file.rows)
+    assert file.rows.trainable_tokens == len(" tell") + 1 + len(" told you") + 1
+    assert _finding(file, "data.rows").message.startswith(f"2 rows, {file.rows.tokens} tokens, longest ")
 
 
 def test_every_row_is_kept_or_named(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
@@ -94,7 +94,7 @@ def test_a_row_cut_in_its_answer_is_kept_and_named(tmp_path: Path, byte_chat: Ch
 
 
 def test_a_row_that_exactly_fits_is_not_cut(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
-    length = _load(tmp_path, [_row()], byte_chat).tokens
+    length = _load(tmp_path, [_row()], byte_chat).rows.tokens
     file = _load(tmp_path, [_row()], byte_chat, length)
     assert [finding.id for finding in file.findings] == ["data.rows"]
 

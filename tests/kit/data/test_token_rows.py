@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kit.data import token_rows
 from kit.data.encoding import EncodedRow, labelled, trained_tokens
-from kit.data.token_rows import TokenBlock, TokenRows
+from kit.data.token_rows import NO_ROWS, RowPacker, TokenBlock, TokenRows
 
 SPANS = st.lists(st.integers(0, 20), min_size=2, max_size=6).map(
     lambda ends: [
@@ -23,21 +23,55 @@ ROWS = st.lists(st.tuples(st.lists(st.integers(0, 32000), min_size=1, max_size=2
 def test_rows_come_back_as_they_went_in(
     rows: list[tuple[list[int], list[tuple[int, int]]]], length: int, memory: int
 ) -> None:
-    packed, expected = TokenRows(), []
+    packer, expected = RowPacker(), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_rows, "_IN_MEMORY_BYTES", memory)
         for line, (ids, spans) in enumerate(rows, 1):
             block = TokenBlock()
             row = labelled(ids[:length], spans, line, len(ids))
             assert block.add(ids, spans, line, length) == bool(trained_tokens(spans, length))
-            packed.extend(block)
+            packer.extend(block)
             if trained_tokens(spans, length):
                 expected.append(row)
-            len(packed) and packed[-1]  # looked at in between: what comes later must not be lost
+        packed = packer.rows()
     assert list(packed) == expected
     assert packed[1:3] == expected[1:3]
     assert packed.tokens == sum(len(row.input_ids) for row in expected)
     assert list(packed.lines) == [row.line for row in expected]
+
+
+@settings(deadline=None)
+@given(ROWS, st.integers(1, 25))
+def test_rows_cut_shorter_are_the_rows_that_were_encoded_shorter(
+    rows: list[tuple[list[int], list[tuple[int, int]]]], length: int
+) -> None:
+    block, packer = TokenBlock(), RowPacker()
+    kept = []
+    for line, (ids, spans) in enumerate(rows, 1):
+        inside = [(begin, min(end, len(ids))) for begin, end in spans if begin < len(ids)]
+        if block.add(ids, inside, line, 20):
+            kept.append((labelled(ids[:length], inside, line, len(ids)), trained_tokens(inside, length)))
+    packer.extend(block)
+    cut = packer.rows().cut(length)
+    assert list(cut) == [row for row, _ in kept]
+    assert cut.trained.tolist() == [trained for _, trained in kept]
+    assert cut.lengths.tolist() == [len(row.input_ids) for row, _ in kept]
+
+
+def test_two_answers_that_touch_one_token_are_counted_once_where_rows_are_cut() -> None:
+    block, packer = TokenBlock(), RowPacker()
+    block.add(list(range(9)), [(1, 4), (3, 6)], 1, 9)
+    block.add(list(range(9)), [(0, 3)], 2, 9)
+    packer.extend(block)
+    assert packer.rows().cut(5).trained.tolist() == [4, 2]
+
+
+def test_rows_are_packed_as_they_are_and_one_without_loss_is_refused() -> None:
+    rows = [EncodedRow([1, 2, 3, 4, 5], [-100, 2, -100, 4, 5], 7, 9), EncodedRow([6, 7], [-100, 7], 8, 2)]
+    assert list(TokenRows.of(rows)) == rows
+    assert not NO_ROWS
+    with pytest.raises(ValueError, match="line 3 carries no loss"):
+        TokenRows.of([EncodedRow([1, 2], [-100, -100], 3, 2)])
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), SPANS, st.integers(1, 14))
@@ -48,10 +82,7 @@ def test_trained_tokens_are_what_the_labels_say(ids: list[int], spans: list[tupl
 
 
 def test_a_row_that_is_not_there_is_an_index_error() -> None:
-    rows = TokenRows()
-    block = TokenBlock()
-    block.add([1, 2, 3], [(1, 3)], 9, 10)
-    rows.extend(block)
+    rows = TokenRows.of([EncodedRow([1, 2, 3], [-100, 2, 3], 9, 3)])
     assert rows[-1] == rows[0] == EncodedRow([1, 2, 3], [-100, 2, 3], 9, 3)
     for index in (1, -2):
         with pytest.raises(IndexError):

@@ -15,6 +15,7 @@ from kit.stack import installed_stack
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.data.token_rows import TokenRows
 from kit.parity.measure import Canon, run_case, train
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _one_token_early(row: EncodedRow) -> EncodedRow:
     "change", [_without_its_end, pytest.param(_one_token_early, marks=pytest.mark.slow)], ids=["no end", "early"]
 )
 def test_a_wrong_mask_does_not_agree(canon: Canon, change: Callable[[EncodedRow], EncodedRow]) -> None:
-    plan = replace(canon.plan, rows=[change(row) for row in canon.plan.rows])
+    plan = replace(canon.plan, rows=TokenRows.of(change(row) for row in canon.plan.rows))
     assert _is_red(train(canon.settings(FLOAT32, "eager"), plan, canon.weights, "cpu"))
 
 

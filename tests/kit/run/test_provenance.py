@@ -14,6 +14,7 @@ import pytest
 from kit.config.resolve import resolve
 from kit.data.dataset import EncodedFile
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.data.token_rows import TokenRows
 from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.run import provenance
@@ -82,7 +83,7 @@ def test_the_copies_that_setuptools_brings_along_are_not_what_is_installed() -> 
 
 def test_data_is_named_with_its_hash_and_counts() -> None:
     row, cut = EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 1, 3), EncodedRow([1, 2, 3], [IGNORE_INDEX, 2, 3], 2, 9)
-    file = EncodedFile(Path("data/rows.jsonl"), (row, cut), (), "ab" * 32)
+    file = EncodedFile(Path("data/rows.jsonl"), TokenRows.of((row, cut)), (), "ab" * 32)
     (described,) = describe_data([file], max_seq_length=3)
     histogram = described.pop("length_histogram")
     assert described == {

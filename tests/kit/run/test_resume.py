@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,9 @@ import pytest
 from kit.config import schema
 from kit.config.resolve import resolve
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.data.token_rows import TokenRows
 from kit.interpreter import PROJECT_ROOT
-from kit.run import checkpoints
+from kit.run import checkpoints, resume
 from kit.run.plan import make_plan
 from kit.run.resume import CANNOT_CHANGE, MAY_DIFFER, Start, decide, differences, identity_of
 from kit.stack import stack_of
@@ -28,7 +31,8 @@ ROWS = tuple(EncodedRow([1, 2, number], [IGNORE_INDEX, 2, number], number, 3) fo
 
 def _identity(rows: tuple[EncodedRow, ...] = ROWS, **changes: Any) -> dict[str, Any]:
     settings = resolve(DEMO, {key.replace("__", "."): value for key, value in changes.items()}).settings
-    identity = identity_of(settings, make_plan(settings, rows, rows[:2]), STACK, "cpu", BASE)
+    plan = make_plan(settings, TokenRows.of(rows), TokenRows.of(rows[:2]))
+    identity = identity_of(settings, plan, STACK, "cpu", BASE)
     return dict(json.loads(json.dumps(identity)))
 
 
@@ -45,6 +49,25 @@ def _save(folder: Path, step: int, identity: dict[str, Any] = IDENTITY) -> Path:
 
 def _errors(start: Start) -> list[str]:
     return [f"{finding.message} | {finding.fix}" for finding in start.findings if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("piece", [1, 3, 10_000])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_rows_and_order_have_the_hashes_that_older_checkpoints_hold(
+    monkeypatch: pytest.MonkeyPatch, piece: int, steps: int
+) -> None:
+    monkeypatch.setattr(resume, "_PIECE", piece)
+    changes = {"training__max_steps": steps, "training__per_device_train_batch_size": 1}
+    changes["training__gradient_accumulation_steps"] = 1
+    identity = _identity(**changes)
+    settings = resolve(DEMO, {key.replace("__", "."): value for key, value in changes.items()}).settings
+    order = tuple(make_plan(settings, TokenRows.of(ROWS)).order)
+    assert identity["data.order"] == hashlib.sha256(repr((order, 1)).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for row in ROWS:
+        for numbers in (row.input_ids, row.labels):
+            digest.update(len(numbers).to_bytes(8, "little") + array("q", numbers).tobytes())
+    assert identity["data.rows"] == digest.hexdigest()
 
 
 def test_with_nothing_there_auto_begins(tmp_path: Path) -> None:

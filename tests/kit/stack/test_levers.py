@@ -13,6 +13,7 @@ import pytest
 
 from kit.config.resolve import resolve
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.data.token_rows import TokenRows
 from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import make_plan
 from small_base import change_json, read_weights, write_weights
@@ -25,7 +26,7 @@ torch = pytest.importorskip("torch", reason="needs the libraries: make setup")
 STEPS = 3
 
 
-def _ragged_rows(count: int = 24, longest: int = 60) -> list[EncodedRow]:
+def _ragged_rows(count: int = 24, longest: int = 60) -> TokenRows:
     draw = random.Random(0)  # noqa: S311 - test rows
     rows = []
     for line in range(1, count + 1):
@@ -33,7 +34,7 @@ def _ragged_rows(count: int = 24, longest: int = 60) -> list[EncodedRow]:
         ids = [draw.randrange(10, 90) for _ in range(length)]
         prompt = max(1, length // 3)
         rows.append(EncodedRow(ids, [IGNORE_INDEX] * prompt + ids[prompt:], line, length))
-    return rows
+    return TokenRows.of(rows)
 
 
 def _train(base: Path, output: Path, **training: Any) -> tuple[list[float], dict[str, Any], int]:

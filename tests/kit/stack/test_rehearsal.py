@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.config.resolve import resolve
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
+from kit.data.token_rows import TokenRows
 from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import FILLER, make_plan
 
@@ -21,7 +23,7 @@ torch = pytest.importorskip("torch", reason="needs the libraries: make setup")
 DEMO = PROJECT_ROOT / "configs/training_config_demo.yaml"
 
 
-def _row(length: int, line: int = 1) -> EncodedRow:
+def _row(length: int, line: int) -> EncodedRow:
     ids = [5 + position % 80 for position in range(length)]
     return EncodedRow(ids, [IGNORE_INDEX, *ids[1:]], line, length)
 
@@ -34,7 +36,7 @@ def test_no_micro_batch_has_more_tokens(lengths: list[int], size: int, padding_f
     from kit.stack.rehearsal import largest_micro_batch
 
     order = [*range(len(lengths)), FILLER]
-    begin, most = largest_micro_batch(order, [_row(length) for length in lengths], size, padding_free=padding_free)
+    begin, most = largest_micro_batch(order, np.array(lengths), size, padding_free=padding_free)
     padded = [*lengths, 1]
     batches = [padded[at : at + size] for at in range(0, len(padded), size)]
     costs = [sum(batch) if padding_free else max(batch) * len(batch) for batch in batches]
@@ -55,7 +57,7 @@ def _train(base: Path, output: Path, *, told: list[Any] | None) -> dict[str, Any
         "quantization.load_in_4bit": False,
     }
     run_settings = resolve(DEMO, changes).settings
-    plan = make_plan(run_settings, [_row(4 + line % 30, line) for line in range(1, 13)])
+    plan = make_plan(run_settings, TokenRows.of(_row(4 + line % 30, line) for line in range(1, 13)))
     model = attach_adapter(load_base_model(run_settings, "cpu"), run_settings)
     trainer: Any = build_trainer(model, run_settings, plan, "cpu", [])
     if told is not None:

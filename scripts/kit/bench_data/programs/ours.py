@@ -23,7 +23,7 @@ def main() -> None:
     started, worked = time.perf_counter(), cpu_seconds()
     file = load_file(Path(rows), ChatTokenizer.load(model), int(length), int(processes))
     seconds, worked = time.perf_counter() - started, cpu_seconds() - worked
-    done = {"rows": len(file.rows), "tokens": file.tokens, "trained": file.trainable_tokens}
+    done = {"rows": len(file.rows), "tokens": file.rows.tokens, "trained": file.rows.trainable_tokens}
     print(json.dumps({"seconds": seconds, "cpu_seconds": worked, **done}))
 
 
