@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 import json
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,8 +167,8 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     say(f"planned for {planned.rows}", "dim")
     if planned.left_out:
         say(f"not in the figures, which are an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
-    uncounted = left_out(plan, judgement.platform)
-    lines = [*memory_lines(plan), *([f"  {uncounted}"] if uncounted else []), "", *time_lines(plan), ""]
+    uncounted = textwrap.wrap(left_out(plan, judgement.platform), 116)
+    lines = [*memory_lines(plan), *(f"  {line}" for line in uncounted), "", *time_lines(plan), ""]
     lines += alternative_lines("the same updates, fastest first (peak, time at worst):", planned.faster)
     lines += alternative_lines("what changes what is learnt:", planned.other)
     print("\n".join(lines))

@@ -38,9 +38,10 @@ def allowed_bytes(working_set: int, watermark: str | None, unified_bytes: int) -
 
 
 def stay_within_working_set(environment: MutableMapping[str, str]) -> None:
-    """Set both watermarks where nobody has; PyTorch refuses a low one above the high one."""
+    """Set both watermarks where nobody has; a low one above the high one, which PyTorch refuses, is lowered to it."""
     high = _number(environment.setdefault(HIGH, str(_HIGH)), _HIGH)
-    environment.setdefault(LOW, str(min(_LOW, high) if high > 0 else _LOW))
+    if 0 < high < _number(environment.setdefault(LOW, str(_LOW)), _LOW):
+        environment[LOW] = str(high)
 
 
 def _number(text: str | None, otherwise: float) -> float:

@@ -35,6 +35,5 @@ def _variables() -> dict[str, str]:
         if names[position]:
             return {VISIBLE: names[position]}
         return {ORDER: DRIVERS_ORDER, VISIBLE: str(nvidia.gpus[position].index)}
-    # Nobody could be asked, and CUDA may see GPUs all the same: one of them at most.
-    seen = os.environ.get(VISIBLE, "0")
-    return {} if nvidia.gpus else {VISIBLE: seen.split(",")[0]}
+    # Where nobody could be asked CUDA may see GPUs all the same: one of them at most.
+    return {VISIBLE: "" if nvidia.gpus else os.environ.get(VISIBLE, "0").split(",")[0]}
