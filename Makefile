@@ -93,7 +93,8 @@ train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit)
 
 # PyTorch lets MPS take 1.7 times Metal's working set: with two thirds of 32 GB, 22.9 GB x 1.7 = 38.9 GB, beyond the
 # 34.4 GB there are, so the Mac swaps for hours instead of failing. 1.0 stops at the working set with an error that says
-# so. The low mark, from which memory is given back early, is 1.4 by default and must not be above the high one.
+# so, and is what `make plan` compares with; every run on a Mac sets the same (scripts/kit/machine/metal.py). The low
+# mark, from which memory is given back early, is 1.4 by default and must not be above the high one.
 # PYTORCH_ENABLE_MPS_FALLBACK is left alone: it would run what MPS lacks on the CPU, slower and on another device than
 # the receipt says. Without it such an operation stops the run and is named.
 train-m4: ## train on this Mac, within Metal's share of its memory (CONFIG, SET, RESUME)

@@ -34,6 +34,7 @@ from kit.bench.variants import BASE, BASELINE, CEILING, KIT, SCALES, VARIANTS, V
 from kit.command import command_parser
 from kit.console import fail, say
 from kit.json_files import write_json
+from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.run.provenance import describe_code
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.chdir(PROJECT_ROOT)
     machine = probe()
     judgement = judge(machine)
+    use_judged_device()  # inherited by everything that is measured
     device = "cuda" if judgement.platform in {"h100", "cuda"} else "cpu"
     scale = options.scale or ("7b" if device == "cuda" else "small")
     if scale == "7b" and device != "cuda":

@@ -27,6 +27,7 @@ from kit.console import fail, paint, say
 from kit.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
 from kit.machine import facts as machines
 from kit.machine.nvidia_rules import gigabytes, place
+from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
 from kit.redaction import guard_output
@@ -78,6 +79,7 @@ def check_cuda_backend(machine: Machine) -> list[Finding]:
         import torch
     except ImportError:
         return [skipped("torch.cuda", "torch is not installed, so CUDA was not tried", "make setup")]
+    use_judged_device()
     if torch.cuda.is_available():
         return [ok("torch.cuda", f"torch {torch.__version__} uses {torch.cuda.get_device_name(0)}")]
     built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build without CUDA"

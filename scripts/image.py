@@ -37,7 +37,7 @@ from kit.image.build import (
     remembered,
     source_digest,
 )
-from kit.image.container import Service, compose_variables, container_user, prepare_folders, run_command
+from kit.image.container import Service, compose_variables, container_user, gpu_variable, prepare_folders, run_command
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
 from kit.redaction import guard_output, redact_argv
@@ -155,7 +155,7 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
     )
     command = run_command(ROOT, engine.compose, service)
     variables = compose_variables(build.name, build.stack, build.user, id_of(client, build.tag))
-    environment = {**os.environ, **variables}
+    environment = {**os.environ, **variables, **(gpu_variable(ROOT, os.environ) if with_gpu else {})}
     os.chdir(ROOT)
     sys.stdout.flush()
     if has_terminal:

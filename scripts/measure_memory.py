@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from kit.budget.cases import Case, Compared, Refused, cases, compare, refused
 from kit.command import command_parser
 from kit.console import fail, paint, say
+from kit.machine.one_device import use_judged_device
 from kit.quiet_libraries import quiet_imports
 from kit.run.failures import is_out_of_memory
 from kit.stack import installed_stack
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stack = installed_stack().name
     if stack == "none":
         return fail("torch and transformers are not installed", "make setup")
+    use_judged_device()
     with quiet_imports():
         import kit.budget.measure  # noqa: F401 - loads torch, quietly
     found = cases(stack, small=options.small)

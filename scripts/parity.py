@@ -20,7 +20,6 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-import os
 import sys
 import tempfile
 from dataclasses import asdict
@@ -31,6 +30,7 @@ from kit.command import command_parser, refuse
 from kit.console import fail, paint, say
 from kit.findings import as_json, has_errors, render, summary
 from kit.json_files import write_json
+from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge as judge_machine
 from kit.machine.probe import probe
 from kit.parity.contract import CASES
@@ -86,9 +86,8 @@ def _agree(options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace) -> Result:
     """Train every case the stack can, and keep what came of it."""
-    # The first GPU only, as a run does.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     machine, stack = probe(), installed_stack()
+    use_judged_device()
     platform = "cpu" if options.cpu else judge_machine(machine).platform
     path = options.out or result_file(OUTPUTS, stack.name, platform, options.attention)
     path.parent.mkdir(parents=True, exist_ok=True)

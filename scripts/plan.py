@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 import json
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING
 from kit.budget.alternatives import Alternative, Question, faster, mildest_that_fits, other_mathematics
 from kit.budget.plan import Device, RunPlan, plan_run
 from kit.budget.rows import read_rows, workloads_for
-from kit.budget.show import alternative_lines, memory_lines, time_lines
+from kit.budget.show import alternative_lines, left_out, memory_lines, time_lines
 from kit.budget.write import write_config
 from kit.command import command_parser, refuse
 from kit.config.error import ConfigError
@@ -166,7 +167,8 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     say(f"planned for {planned.rows}", "dim")
     if planned.left_out:
         say(f"not in the figures, which are an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
-    lines = [*memory_lines(plan), "", *time_lines(plan), ""]
+    uncounted = textwrap.wrap(left_out(plan, judgement.platform), 116)
+    lines = [*memory_lines(plan), *(f"  {line}" for line in uncounted), "", *time_lines(plan), ""]
     lines += alternative_lines("the same updates, fastest first (peak, time at worst):", planned.faster)
     lines += alternative_lines("what changes what is learnt:", planned.other)
     print("\n".join(lines))
@@ -193,6 +195,7 @@ def _as_json(planned: Planned, target: Target) -> str:
         "rows": planned.rows,
         "attention": planned.attention,
         "not_planned": [f"training.{key}" for key in planned.left_out],
+        "not_counted": left_out(planned.plan, target.judgement.platform),
         **planned.plan.as_mapping(),
         "suggestions": [item.as_mapping() for item in (*planned.faster, *planned.other) if item.changes],
     }

@@ -1,5 +1,4 @@
 import subprocess
-from types import SimpleNamespace
 
 import pytest
 
@@ -57,8 +56,8 @@ def test_tests_are_spread_over_the_cores_unless_somebody_looks_into_them(
 def test_each_worker_has_a_core_and_the_memory_of_a_small_training(
     monkeypatch: pytest.MonkeyPatch, free_gb: int, cores: int, expected: int
 ) -> None:
-    monkeypatch.setattr(at_once.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_gb * 10**9))
-    monkeypatch.setattr(at_once.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(at_once, "usable_memory", lambda: (None, free_gb * 10**9))
+    monkeypatch.setattr(at_once, "usable_cores", lambda: cores)
     assert at_once.workers() == expected
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kit.adapter.portable import read_portable
 from kit.adapter.tensor_file import WEIGHTS
 from kit.data.chat_tokenizer import ChatTokenizer
+from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.model.families import completed
@@ -185,7 +185,7 @@ def load(choice: Choice) -> Loaded:
     Raises:
         RunError: The adapter does not fit the base.
     """
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    use_judged_device()
     with quiet_imports():
         from kit.stack.adapter_in_use import load_adapter
         from kit.stack.model import load_base_model

@@ -19,6 +19,10 @@ _MOMENTS = {
     "feed-forward": "in the backward pass of one layer's feed-forward part",
     "attention": "in the backward pass of one layer's attention",
 }
+_ON_A_CPU = (
+    "not counted on a CPU: the weights' file while it is read, 4-bit matrices expanded to float32, float32 copies to "
+    "compute with; a 7B base in 4 bits has peaked at 22.4 GB resident"
+)
 _SHOWN = 6
 _SMALL = 50_000_000  # bytes: below, MB say more than GB
 
@@ -38,6 +42,11 @@ def limit_words(plan: RunPlan) -> str:
     if plan.limit is None:
         return "; the machine did not say what it has"
     return f" of {gigabytes(plan.limit.size_bytes)} ({plan.limit.reason}): {plan.verdict}"
+
+
+def left_out(plan: RunPlan, platform: str) -> str:
+    """Say what the figures leave out on a CPU; empty elsewhere, and for a model so small that it does not matter."""
+    return _ON_A_CPU if platform == "cpu" and plan.duration is not None else ""
 
 
 def time_lines(plan: RunPlan) -> list[str]:

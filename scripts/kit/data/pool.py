@@ -10,12 +10,13 @@ import itertools
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from kit.machine.probe import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,8 +41,7 @@ def processes_for(asked: int | None = None) -> int:
     """Return how many processes to work with: what was asked for, or one for each core this process may use."""
     if asked:
         return asked
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(cores, _MOST_PROCESSES)
+    return min(usable_cores(), _MOST_PROCESSES)
 
 
 def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Iterator[R]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kit.environment import version_checks as versions
 from kit.findings import Finding, error, ok, skipped, warning
+from kit.machine.cuda_order import chosen_of
 from kit.stack import version_tuple
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def check_imports_h100(environment: Environment) -> list[Finding]:
     """Judge what an NVIDIA GPU needs: a driver, CUDA 12.1+, a torch that sees it, CUDA in bitsandbytes, flash-attn."""
     nvidia = environment.machine.nvidia
     found = []
-    if nvidia.visible_gpus:
-        gpu = nvidia.visible_gpus[0]
+    gpu = chosen_of(nvidia)
+    if gpu:
         found.append(ok("environment.gpu", f"{gpu.name}, driver {nvidia.driver_version or 'unknown'}"))
     else:
         fix = "`nvidia-smi` must list the GPU; in a container, start it with `--gpus all`"

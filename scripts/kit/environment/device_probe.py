@@ -201,6 +201,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     # Ends even a call that hangs in a driver, where the parent was killed and can no longer do it.
     signal.alarm(arguments.at_most)
+    from kit.machine.one_device import use_judged_device
+
+    use_judged_device()
     result = os.dup(1)
     os.dup2(2, 1)
     stages = probe(arguments.device)

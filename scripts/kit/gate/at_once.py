@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
 
-import psutil
+from kit.machine.probe import usable_cores, usable_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +17,9 @@ _ALONE = re.compile(r"--pdb|--trace|-s\Z|--capture=no|-n|--numprocesses|-p\Z")
 
 def workers() -> int:
     """Return how many tests run at once: one a core, up to eight, and one for every 4 GB of free memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _MOST_WORKERS, psutil.virtual_memory().available // _MEMORY_BYTES))
+    _, available = usable_memory()
+    room = _MOST_WORKERS if available is None else available // _MEMORY_BYTES
+    return max(1, min(usable_cores(), _MOST_WORKERS, room))
 
 
 def at_once(more: Sequence[str] = ()) -> list[str]:

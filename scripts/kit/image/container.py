@@ -1,13 +1,16 @@
 """A container of the image: whose it is, and the compose command that starts it.
 
-Standard library only, and for Python 3.9 on. Pure but for ``prepare_folders``.
+Standard library only, and for Python 3.9 on. Pure but for ``prepare_folders`` and ``gpu_variable``.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kit.machine.one_device import judged_gpu_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,6 +57,18 @@ def compose_variables(image: str, stack: str, user: tuple[int, int], image_id: s
     """
     numbers = {"KIT_UID": str(user[0]), "KIT_GID": str(user[1])}
     return {"KIT_IMAGE": image, "STACK": stack, **numbers, "KIT_IMAGE_ID": image_id}
+
+
+def gpu_variable(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Hand the container the GPU that is judged on this host, unless the shell or ``.env`` names one by ``KIT_GPU``."""
+    try:
+        written = (root / ".env").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        written = ""
+    if environ.get("KIT_GPU") or re.search(r"^\s*(?:export\s+)?KIT_GPU\s*=\s*\S", written, re.MULTILINE):
+        return {}
+    name = judged_gpu_name()
+    return {"KIT_GPU": name} if name else {}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kit.console import say
 from kit.findings import Finding, error, exit_code, render
+from kit.machine.one_device import use_judged_device
 from kit.stack import Stack, installed_stack
 
 _ASK = "--bitsandbytes"
@@ -58,6 +59,7 @@ def main() -> int:
     if sys.argv[1:] == [_ASK]:
         from kit.environment.device_probe import native_library
 
+        use_judged_device()
         print(native_library())
         return 0
     stack = installed_stack()

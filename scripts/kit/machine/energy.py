@@ -6,9 +6,10 @@ It counts all that the GPU does, other programs and waiting included, since the 
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING
+
+from kit.machine.cuda_order import chosen_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,17 +58,9 @@ class EnergyMeter:
 
 
 def gpu_index(machine: Machine) -> int | None:
-    """Return the driver's number of the GPU a run uses; None where it is a MIG slice, which has no counter, or unsure.
-
-    CUDA and the driver number GPUs alike where all are of one kind, or ``CUDA_DEVICE_ORDER`` says so.
-    """
-    visible = machine.nvidia.visible_gpus
-    in_order = (
-        len({gpu.name for gpu in machine.nvidia.gpus}) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    )
-    if not visible or not in_order or visible[0].mig_enabled:
-        return None
-    return visible[0].index
+    """Return the driver's number of the GPU a run uses; None where it is a MIG slice, which has no counter."""
+    gpu = chosen_of(machine.nvidia)
+    return None if gpu is None or gpu.mig_enabled else gpu.index
 
 
 def joules_used(index: int) -> float | None:

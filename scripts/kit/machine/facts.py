@@ -34,7 +34,9 @@ class Gpu:
 
     Attributes:
         index: The driver's own number; slices carry the number of the GPU they are cut from.
+        memory_used_bytes: What programs hold.
         mig_enabled: The GPU is in MIG mode. Without ``is_mig_slice``, no slice has been cut and CUDA sees nothing.
+        memory_reserved_bytes: What the driver keeps for itself besides; None where it is not told apart.
     """
 
     index: int
@@ -44,11 +46,12 @@ class Gpu:
     compute_capability: tuple[int, int] | None = None
     mig_enabled: bool = False
     is_mig_slice: bool = False
+    memory_reserved_bytes: int | None = None
 
     @property
     def memory_free_bytes(self) -> int:
-        """What a run can take now; all of it where the driver did not say what is in use."""
-        return self.memory_total_bytes - (self.memory_used_bytes or 0)
+        """What a run can take now, as the driver says it; all where it did not say what is in use."""
+        return self.memory_total_bytes - (self.memory_used_bytes or 0) - (self.memory_reserved_bytes or 0)
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,10 @@ class Nvidia:
         cuda_driver_version: The newest CUDA the driver supports, as (major, minor).
         source: ``nvml``, ``nvidia-smi`` or ``none``: who was asked.
         problem: Why nothing usable, or not everything, came back although something of NVIDIA's is there.
-        cuda_visible_devices: The environment variable as it stands, None where it is not set.
+        cuda_visible_devices: The environment variable as it stands but for whole UUIDs, which identify a machine; None
+            where it is not set.
         visible: Positions in ``gpus`` that the variable leaves to a run, in its order; None where it restricts nothing.
+        cuda_device_order: The environment variable as it stands, None where it is not set.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -72,6 +77,7 @@ class Nvidia:
     problem: str = ""
     cuda_visible_devices: str | None = None
     visible: tuple[int, ...] | None = None
+    cuda_device_order: str | None = None
 
     @property
     def visible_gpus(self) -> tuple[Gpu, ...]:
@@ -90,6 +96,7 @@ class Apple:
         is_rosetta: This Python is an x86-64 build running translated.
         gpu_cores: As system_profiler counts them.
         unified_memory_bytes: Memory shared by CPU and GPU.
+        mps_high_watermark: ``PYTORCH_MPS_HIGH_WATERMARK_RATIO`` as it stands, None where it is not set.
     """
 
     chip: str
@@ -98,6 +105,7 @@ class Apple:
     is_rosetta: bool
     unified_memory_bytes: int | None
     gpu_cores: int | None = None
+    mps_high_watermark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,15 @@ def from_mapping(data: Any) -> Machine:
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or "machine" not in data:
         raise ValueError(f"not a machine recorded with `check_gpu.py --record` (schema_version {SCHEMA_VERSION})")
     return _build(Machine, data["machine"], "machine")
+
+
+def nvidia_from(recorded: Any) -> Nvidia:
+    """Rebuild the NVIDIA side of a recorded machine.
+
+    Raises:
+        ValueError: A fact is missing, unknown or of another kind; the message names it.
+    """
+    return _build(Nvidia, recorded, "machine.nvidia")
 
 
 def read(path: Path) -> Machine:

@@ -6,10 +6,12 @@ Facts only, no judgement. Standard library only, for Python 3.9 and later; nothi
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.machine.cuda_order import ORDER, VISIBLE, drivers_number
 from kit.machine.facts import Nvidia
 from kit.machine.nvidia_smi import ask_nvidia_smi
 from kit.machine.nvml import Found, Report, ask_nvml
@@ -22,32 +24,47 @@ PROC_DRIVER = Path("/proc/driver/nvidia/version")
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 _NVIDIA_PCI_VENDOR = "0x10de"
 _PCI_DISPLAY_CLASS = "0x03"
+_WHOLE_UUID = re.compile(r"(GPU|MIG)-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def probe_nvidia() -> Nvidia:
     """Return what the driver says; ``problem`` says why it does not, where something of NVIDIA's is there."""
+    return probe_with_names()[0]
+
+
+def probe_with_names() -> tuple[Nvidia, tuple[str, ...]]:
+    """Return the same with each GPU's own name, its UUID; empty where the driver does not tell it.
+
+    The names are for this process alone and in no facts: they identify a machine.
+    """
     report = ask_nvml()
     # A wedged driver would hang nvidia-smi as well; any other trouble of NVML's may not be the tool's.
     if report is None or not (report.found or report.timed_out):
         report = ask_nvidia_smi() or report or Report(Nvidia(problem=_traces()))
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return replace(
+    chosen, order = os.environ.get(VISIBLE), os.environ.get(ORDER)
+    nvidia = replace(
         report.nvidia,
         gpus=tuple(item.gpu for item in report.found),
-        cuda_visible_devices=None if chosen is None else printable(chosen),
-        visible=None if chosen is None else _visible(chosen, report.found),
+        cuda_visible_devices=None if chosen is None else printable(_WHOLE_UUID.sub(r"\1-…", chosen)),
+        visible=None if chosen is None else _visible(chosen, order, report.found),
+        cuda_device_order=None if order is None else printable(order),
     )
+    names = tuple(item.uuid if item.uuid.startswith(("GPU-", "MIG-")) else "" for item in report.found)
+    return nvidia, names
 
 
-def _visible(chosen: str, found: Sequence[Found]) -> tuple[int, ...]:
+def _visible(chosen: str, order: str | None, found: Sequence[Found]) -> tuple[int, ...]:
     """Resolve CUDA_VISIBLE_DEVICES as CUDA does: in its order, up to the first entry that names no GPU."""
     positions: list[int] = []
+    gpus = [item.gpu for item in found]
     for entry in (part.strip() for part in chosen.split(",")):
-        matches = [
-            position
-            for position, item in enumerate(found)
-            if (item.gpu.index == int(entry) if entry.isdecimal() else bool(entry) and item.uuid.startswith(entry))
-        ]
+        if entry.isdecimal():
+            number = drivers_number(gpus, order, int(entry))
+            matches = [position for position, gpu in enumerate(gpus) if gpu.index == number]
+        else:
+            matches = [position for position, item in enumerate(found) if entry and item.uuid.startswith(entry)]
+            # The beginning of several names is the name of none.
+            matches = matches if len(matches) == 1 else []
         if not matches:
             break
         # A number names a whole GPU; of one cut into slices CUDA takes the first.

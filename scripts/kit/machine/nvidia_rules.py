@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, ok, skipped, warning
+from kit.machine.cuda_order import VISIBLE, counts_as_the_driver, how_to_choose
 
 if TYPE_CHECKING:
     from kit.machine.facts import Gpu, Nvidia
@@ -141,26 +142,33 @@ def _several(nvidia: Nvidia, gpu: Gpu, where: str) -> list[Finding]:
     if nvidia.visible is not None:
         message = f"CUDA_VISIBLE_DEVICES={nvidia.cuda_visible_devices} leaves {len(visible)} of {len(nvidia.gpus)} GPUs"
         findings.append(ok("gpu.visible", message))
+    if _is_a_guess(nvidia):
+        message = (
+            f"the GPUs differ, and CUDA numbers them by speed, by a rule of its own, not as nvidia-smi does: "
+            f"{_asked(nvidia)} is taken to be {gpu.name}, and a run is held to it"
+        )
+        fix = f"to choose as nvidia-smi numbers them, put {how_to_choose(nvidia, gpu)} in front of the command"
+        findings.append(warning("gpu.mixed", message, fix, where))
     if len(visible) < 2:  # noqa: PLR2004 - one needs no choice
         return findings
     others = ", ".join(place(other) for other in visible if other is not gpu)
     unit = "GPUs or slices" if any(other.is_mig_slice for other in visible) else "GPUs"
     another = next(other for other in visible if other is not gpu)
-    choose = f"CUDA_VISIBLE_DEVICES={another.index}"
-    if another.is_mig_slice:
-        choose = "CUDA_VISIBLE_DEVICES=MIG-…, as nvidia-smi -L names it,"
     message = f"{len(visible)} {unit} here; the kit trains on one and uses this one, not {others}"
-    findings.append(warning("gpu.several", message, f"to use another, put {choose} in front of the command", where))
-    if nvidia.visible is None and len({other.name for other in visible}) > 1:
-        findings.append(
-            warning(
-                "gpu.mixed",
-                f"the GPUs differ, and CUDA numbers them by speed, not as nvidia-smi does; {gpu.name} should be first",
-                f"put CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={gpu.index} in front of the command",
-                where,
-            )
-        )
-    return findings
+    fix = f"to use another, put {how_to_choose(nvidia, another)} in front of the command"
+    return [*findings, warning("gpu.several", message, fix, where)]
+
+
+def _is_a_guess(nvidia: Nvidia) -> bool:
+    """Tell whether only CUDA itself knows which GPU a number, or no number, stands for."""
+    if counts_as_the_driver(nvidia.gpus, nvidia.cuda_device_order):
+        return False
+    first = (nvidia.cuda_visible_devices or "0").split(",")[0].strip()
+    return first.isdecimal()
+
+
+def _asked(nvidia: Nvidia) -> str:
+    return "the first" if nvidia.visible is None else f"{VISIBLE}={nvidia.cuda_visible_devices}"
 
 
 def _memory(gpu: Gpu, where: str) -> Finding:
@@ -192,7 +200,7 @@ def _busy(nvidia: Nvidia, gpu: Gpu, platform: str, where: str) -> Finding:
     fix = "see who with nvidia-smi, and end it or wait"
     idle = [other for other in nvidia.gpus if (other.memory_used_bytes or 0) < _IDLE_BYTES and not other.mig_enabled]
     if idle:
-        fix = f"put CUDA_VISIBLE_DEVICES={idle[0].index} in front of the command, that GPU is idle; or {fix}"
+        fix = f"put {how_to_choose(nvidia, idle[0])} in front of the command, that GPU is idle; or {fix}"
     needed = H100_BYTES if platform == "h100" else SMALLEST_RUN_BYTES
     if gpu.memory_free_bytes < needed <= gpu.memory_total_bytes:
         return error("gpu.busy", f"{message}; {gigabytes(needed)} are needed", fix, where)

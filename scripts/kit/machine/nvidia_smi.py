@@ -16,16 +16,17 @@ MIB = 1024**2
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "driver_version")
 # Drivers before 510 do not know compute_cap, and refuse the whole query for it.
 _NEWER_FIELDS = ("compute_cap", "mig.mode.current")
+_FREE = "memory.free"
 
 
 def ask_nvidia_smi() -> Report | None:
     """Ask nvidia-smi; None where it is not there."""
-    known: tuple[str, ...] = (*_FIELDS, *_NEWER_FIELDS)
+    known: tuple[str, ...] = (*_FIELDS, *_NEWER_FIELDS, _FREE)
     answer = _query(known)
     if not answer.found:
         return None
     if "valid field" in answer.problem:
-        known = _FIELDS
+        known = (*_FIELDS, _FREE)
         answer = _query(known)
     if answer.problem:
         return Report(Nvidia(source="nvidia-smi", problem=answer.problem), timed_out=answer.timed_out)
@@ -57,6 +58,8 @@ def _gpu_of(row: dict[str, str]) -> Found | None:
     index, total, used = (row.get(name, "") for name in ("index", "memory.total", "memory.used"))
     if not (index.isdecimal() and total.isdecimal() and row.get("driver_version")):
         return None
+    free = row.get(_FREE, "")
+    is_told_apart = used.isdecimal() and free.isdecimal()
     capability = re.fullmatch(r"(\d+)\.(\d+)", row.get("compute_cap", ""))
     return Found(
         Gpu(
@@ -66,6 +69,7 @@ def _gpu_of(row: dict[str, str]) -> Found | None:
             memory_used_bytes=int(used) * MIB if used.isdecimal() else None,
             compute_capability=(int(capability[1]), int(capability[2])) if capability else None,
             mig_enabled=row.get("mig.mode.current") == "Enabled",
+            memory_reserved_bytes=max(0, int(total) - int(used) - int(free)) * MIB if is_told_apart else None,
         ),
         row["uuid"],
     )
@@ -92,6 +96,7 @@ def _with_slices(found: list[Found]) -> list[Found]:
                     memory_total_bytes=int(piece[2]) * 10**9,
                     memory_used_bytes=None,
                     is_mig_slice=True,
+                    memory_reserved_bytes=None,
                 )
                 slices.setdefault(index, []).append(Found(cut, piece[3]))
     return [piece for item in found for piece in slices.get(item.gpu.index, [item])]

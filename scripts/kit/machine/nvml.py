@@ -100,28 +100,35 @@ def _read_gpu(nvml: Any, handle: Any, index: int) -> list[Found]:
         piece = _try(lambda at=number: nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, at))  # type: ignore[misc]
         if piece is not None:
             slices.append(piece)
-    return [
-        Found(
-            Gpu(
-                index=index,
-                name=_text(nvml.nvmlDeviceGetName(piece)),
-                memory_total_bytes=int(nvml.nvmlDeviceGetMemoryInfo(piece).total),
-                memory_used_bytes=_used(nvml, piece),
-                compute_capability=None if capability is None else (int(capability[0]), int(capability[1])),
-                mig_enabled=mig,
-                is_mig_slice=bool(slices),
-            ),
-            _try(lambda at=piece: _text(nvml.nvmlDeviceGetUUID(at))) or "",  # type: ignore[misc]
+    found = []
+    for piece in slices or [handle]:
+        total, used, reserved = _memory(nvml, piece)
+        gpu = Gpu(
+            index=index,
+            name=_text(nvml.nvmlDeviceGetName(piece)),
+            memory_total_bytes=total,
+            memory_used_bytes=used,
+            compute_capability=None if capability is None else (int(capability[0]), int(capability[1])),
+            mig_enabled=mig,
+            is_mig_slice=bool(slices),
+            memory_reserved_bytes=reserved,
         )
-        for piece in (slices or [handle])
-    ]
+        found.append(Found(gpu, _try(lambda at=piece: _text(nvml.nvmlDeviceGetUUID(at))) or ""))  # type: ignore[misc]
+    return found
 
 
-def _used(nvml: Any, handle: Any) -> int | None:
-    """Bytes that programs hold: the second form of the call leaves out what the driver keeps for itself."""
-    second = _try(lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2).used))
-    used: int | None = _try(lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used)) if second is None else second
-    return used
+def _memory(nvml: Any, handle: Any) -> tuple[int, int | None, int | None]:
+    """Bytes in all, held by programs, and kept by the driver, which only the second form of the call tells apart.
+
+    What is left of the whole is then the ``free`` that NVML itself gives.
+    """
+    total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    second = _try(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
+    used = _try(lambda: int(second.used))
+    if used is None:
+        used = _try(lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
+    reserved = _try(lambda: max(0, total - int(second.used) - int(second.free)))
+    return total, used, reserved
 
 
 def _try(call: Callable[[], Any]) -> Any:

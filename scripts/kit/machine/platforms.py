@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.machine.cuda_order import chosen_of
 from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16, gigabytes, nvidia_findings
 from kit.machine.rules import GIB, apple_findings, host_findings
 
@@ -114,16 +115,8 @@ def hours(tokens: int, platform: str, gpu_cores: int | None = None) -> tuple[flo
 
 
 def chosen_gpu(machine: Machine) -> Gpu | None:
-    """Return the GPU a run uses: CUDA's device 0, since the kit trains on one.
-
-    CUDA puts the fastest first unless CUDA_VISIBLE_DEVICES says otherwise; equal ones stay in the driver's order.
-    """
-    usable = [gpu for gpu in machine.nvidia.visible_gpus if gpu.is_mig_slice or not gpu.mig_enabled]
-    if not usable:
-        return None
-    if machine.nvidia.visible is not None:
-        return usable[0]
-    return max(usable, key=lambda gpu: (gpu.compute_capability or (0, 0), gpu.memory_total_bytes))
+    """Return the GPU a run uses; ``kit.machine.one_device`` leaves a process this one alone."""
+    return chosen_of(machine.nvidia)
 
 
 def judge(machine: Machine) -> Judgement:

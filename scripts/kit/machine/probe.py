@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 from kit.interpreter import PROJECT_ROOT
+from kit.machine import metal
 from kit.machine.facts import Apple, Machine, Nvidia
 from kit.machine.nvidia import probe_nvidia
 from kit.machine.tools import ask, printable
@@ -31,13 +32,13 @@ def probe() -> Machine:
     """Return this machine's facts as they are now."""
     system = platform.system()
     apple = _apple() if system == "Darwin" else None
-    total, available = _memory(system)
+    total, available = usable_memory()
     return Machine(
         system=system,
         arch=platform.machine(),
         python_version=platform.python_version(),
         cpu_model=apple.chip if apple else _cpu_model(),
-        cpu_count=_cpu_count(),
+        cpu_count=usable_cores(),
         memory_total_bytes=total,
         memory_available_bytes=available,
         disk_free_bytes=_disk_free(PROJECT_ROOT),
@@ -63,7 +64,7 @@ def _cpu_model() -> str:
     return printable(match[1].strip()) if match else platform.processor() or "unknown"
 
 
-def _cpu_count() -> int:
+def usable_cores() -> int:
     """Count the CPUs this process may use: affinity and the container's quota counted in."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [count]
@@ -76,9 +77,9 @@ def _cpu_count() -> int:
     return min(limits)
 
 
-def _memory(system: str) -> tuple[int | None, int | None]:
+def usable_memory() -> tuple[int | None, int | None]:
     """Return total and available bytes; a container's limit counts where it is lower than the machine's."""
-    total, available = _machine_memory(system)
+    total, available = _machine_memory(platform.system())
     for folder in _cgroup_folders("memory"):
         text = _read(folder / "memory.max").strip() or _read(folder / "memory.limit_in_bytes").strip()
         # Version 1 writes "no limit" as a number larger than any machine.
@@ -156,6 +157,7 @@ def _in_container(system: str) -> bool:
 
 
 def _apple() -> Apple:
+    watermark = os.environ.get(metal.HIGH)
     arm = _sysctl("hw.optional.arm64") == "1" or platform.machine() == "arm64"
     return Apple(
         chip=_sysctl("machdep.cpu.brand_string") or platform.processor() or "unknown",
@@ -164,6 +166,7 @@ def _apple() -> Apple:
         is_rosetta=_sysctl("sysctl.proc_translated") == "1",
         unified_memory_bytes=_number(_sysctl("hw.memsize")),
         gpu_cores=_gpu_cores() if arm else None,
+        mps_high_watermark=None if watermark is None else printable(watermark),
     )
 
 

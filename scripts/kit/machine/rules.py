@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, ok, skipped, warning
+from kit.machine.metal import working_set_bytes
 from kit.machine.nvidia_rules import GB, gigabytes
 
 if TYPE_CHECKING:
@@ -108,10 +109,11 @@ def _unified_memory(apple: Apple) -> Finding:
     size = apple.unified_memory_bytes
     if size is None:
         return skipped("apple.memory", "the size of the unified memory is unknown, so it was not checked")
+    lent = gigabytes(working_set_bytes(size))
     message = (
-        f"{size / GIB:.0f} GB unified memory; the M4 configuration is made for 32 GB, "
-        "of which Metal gives the GPU about two thirds to three quarters"
+        f"{size / GIB:.0f} GB unified memory, of which Metal lends the GPU about {lent}; the M4 configuration is made"
     )
+    message += " for 32 GB"
     if size < SMALLEST_MAC_BYTES:
         return error("apple.memory", message, "use a Mac with 32 GB or more for Mistral-7B; here: make demo")
     if size < MAC_BYTES:

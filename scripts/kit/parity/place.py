@@ -6,6 +6,7 @@ import platform as this_platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kit.machine.cuda_order import chosen_of
 from kit.run.provenance import describe_code
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def describe_place(machine: Machine, platform: str, stack: Stack) -> dict[str, A
 
 def device_name(machine: Machine, platform: str) -> str:
     """Return the name of what trains: the GPU, the chip or the processor."""
-    gpus = machine.nvidia.visible_gpus
-    if platform in {"h100", "cuda"} and gpus:
-        return gpus[0].name
+    gpu = chosen_of(machine.nvidia)
+    if platform in {"h100", "cuda"} and gpu:
+        return gpu.name
     return machine.cpu_model or "an unnamed processor"
 
 

@@ -11,9 +11,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kit.findings import Finding, ok, skipped, warning
+from kit.machine.cuda_order import chosen_of
+from kit.machine.facts import nvidia_from
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.records.numbers import listed, mapping
+from kit.records.numbers import mapping
 from kit.run.provenance import canonical, describe_here, scripts_tree
 from kit.stack import installed_stack
 
@@ -141,7 +143,7 @@ def _machine(then: Facts, here: Facts) -> list[Finding]:
     found = [_compared("platform", then, here, "run it on such a machine")]
     found += [_compared(key, was, now) for key in ("system", "arch", "cpu_model")]
     if then.get("platform") in {"h100", "cuda"}:
-        found.append(_compared("GPU", {"GPU": _gpu(was)}, {"GPU": _gpu(now)}))
+        found.append(_compared("GPU", {"GPU": gpu_of(was)}, {"GPU": gpu_of(now)}))
         found.append(_compared("driver_version", mapping(was.get("nvidia")), mapping(now.get("nvidia"))))
     if then.get("image") or here.get("image"):
         image, image_here = ({"image": mapping(side.get("image")).get("id") or "none"} for side in (then, here))
@@ -149,11 +151,13 @@ def _machine(then: Facts, here: Facts) -> list[Finding]:
     return found
 
 
-def _gpu(machine: Facts) -> Any:
-    nvidia = mapping(machine.get("nvidia"))
-    gpus, visible = listed(nvidia.get("gpus")), nvidia.get("visible")
-    seen = gpus if visible is None else [gpus[position] for position in visible]
-    return seen[0]["name"] if seen else None
+def gpu_of(machine: Facts) -> str | None:
+    """Name the GPU of a recorded machine that a run uses; None where there is none, or the record does not tell."""
+    try:
+        gpu = chosen_of(nvidia_from(machine.get("nvidia")))
+    except ValueError:  # edited by hand, or of another version
+        return None
+    return gpu.name if gpu else None
 
 
 def _compared(key: str, then: Facts, here: Facts, fix: str = "") -> Finding:

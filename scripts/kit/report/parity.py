@@ -9,7 +9,8 @@ from kit.parity.judge import judge, verdict_of
 from kit.parity.place import result_file
 from kit.parity.results import ParityError, Result, read_reference, read_result
 from kit.records.history import OUTPUTS
-from kit.records.numbers import listed, mapping
+from kit.records.numbers import mapping
+from kit.records.surroundings import gpu_of
 
 if TYPE_CHECKING:
     from kit.records.history import Run
@@ -49,12 +50,8 @@ def _unlike(result: Result, receipt: dict[str, Any]) -> str:
 
 def _device(receipt: dict[str, Any]) -> Any:
     machine = mapping(receipt.get("machine"))
-    nvidia = mapping(machine.get("nvidia"))
-    gpus, visible = listed(nvidia.get("gpus")), nvidia.get("visible")
-    if receipt.get("platform") in {"h100", "cuda"} and gpus:
-        first = visible[0] if isinstance(visible, list) and visible else 0
-        return mapping(gpus[first] if isinstance(first, int) and first < len(gpus) else None).get("name")
-    return machine.get("cpu_model")
+    gpu = gpu_of(machine) if receipt.get("platform") in {"h100", "cuda"} else None
+    return gpu or machine.get("cpu_model")
 
 
 def _canonical(name: str) -> str:

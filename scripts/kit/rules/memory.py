@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kit.budget.alternatives import Question, mildest_that_fits
 from kit.budget.plan import Device, plan_run
 from kit.budget.rows import workloads_for
-from kit.budget.show import limit_words
+from kit.budget.show import left_out, limit_words
 from kit.findings import Finding, error, ok, skipped, warning
 from kit.machine.nvidia_rules import gigabytes
 from kit.model.shape import shape_of
@@ -46,7 +46,8 @@ def fits(run: Situation, rows: TokenRows | None = None) -> list[Finding]:
         return [skipped("config.memory", "memory was not compared: the machine did not say what it has")]
     workloads, _ = workloads_for(run.settings, rows)
     plan = plan_run(run.settings, shape, device, workloads(run.settings))
-    message = _sentence(plan)
+    uncounted = left_out(plan, run.platform)
+    message = f"{_sentence(plan)}; {uncounted}" if uncounted else _sentence(plan)
     if plan.verdict == "fits":
         return [ok("config.memory", message, run.where(key))]
     severity = warning if plan.verdict == "tight" else error

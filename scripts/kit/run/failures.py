@@ -53,6 +53,15 @@ class RehearsalError(Exception):
         )
 
 
+class MicroBatchError(Exception):
+    """The trainer would take other micro-batches than the plan counts."""
+
+    def __init__(self, rows: int, planned: int, devices: int) -> None:
+        """Say what it would take, in one sentence."""
+        at_once = f"{rows} rows at once on {devices} device{'' if devices == 1 else 's'}"
+        super().__init__(f"the trainer would take {at_once}, and the plan counts {planned} on one")
+
+
 class SavedAdapterError(Exception):
     """What was saved as the adapter is not what was trained."""
 
@@ -61,9 +70,11 @@ class SavedAdapterError(Exception):
         super().__init__(f"the saved adapter is not the trained one: {difference}; it was not kept")
 
 
+_ONE_DEVICE = "start one process, without torchrun or accelerate launch, and leave it one GPU: CUDA_VISIBLE_DEVICES=0"
 _NAMED: dict[type[Exception], tuple[str, str]] = {
     BadLossError: ("run.bad_loss", _TAMER),
     StalledError: ("run.stalled", _STALLED),
+    MicroBatchError: ("run.micro_batch", _ONE_DEVICE),
     SavedAdapterError: ("run.adapter_lost", _LOST),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kit.console import say
 from kit.data.dataset import file_sha256
 from kit.findings import render, warning
+from kit.machine.one_device import use_judged_device
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
 from kit.run.job import METRICS
@@ -60,8 +60,8 @@ class Part:
         Raises:
             StoppedError: A signal came before there was anything to save.
         """
-        # The kit trains on one GPU, CUDA's first; transformers would spread the batch over all it sees.
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+        # The kit trains on one GPU; transformers would spread the batch over all it sees.
+        use_judged_device()
         # Imported here: everything that can be found wrong without torch was found before.
         with quiet_imports():
             from kit.run.watch import TrainingWatch

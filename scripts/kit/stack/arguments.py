@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from kit.run.failures import MicroBatchError
 from kit.stack import installed_stack
 from kit.stack.levers import lever_arguments
 
@@ -59,3 +60,18 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
         if training.torch_empty_cache_steps is not None:
             arguments["torch_empty_cache_steps"] = training.torch_empty_cache_steps
     return arguments
+
+
+def require_micro_batch(arguments: Any, rows: int) -> None:
+    """Refuse a trainer whose micro-batches are not the plan's: the steps, the rate and the memory would be others.
+
+    Args:
+        arguments: transformers' training arguments, made by ``training_arguments``.
+        rows: What the trainer takes at once.
+
+    Raises:
+        MicroBatchError: It spreads them over several devices or processes, or takes another number of rows.
+    """
+    devices, planned = max(1, arguments.n_gpu) * arguments.world_size, arguments.per_device_train_batch_size
+    if devices > 1 or rows != planned:
+        raise MicroBatchError(rows, planned, devices)

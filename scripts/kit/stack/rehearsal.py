@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import torch
 
 from kit.budget.refit import Refusal, asked_bytes
+from kit.machine import metal
+from kit.machine.probe import usable_memory
 from kit.run.failures import RehearsalError, is_out_of_memory
 from kit.stack.process_memory import own_bytes
 from kit.stack.session import MemoryMeter
@@ -111,11 +112,12 @@ def room_bytes(platform: str) -> int:
     """Return all that the device has for this process: what it holds, and what is still free."""
     if platform in {"h100", "cuda"}:
         return int(torch.cuda.memory_reserved() + torch.cuda.mem_get_info()[0])
-    if platform == "m4":
-        share = os.environ.get("PYTORCH_MPS_HIGH_WATERMARK_RATIO", "")
-        return int(torch.mps.recommended_max_memory() * (float(share or 0) or _METAL_SHARE))
-    return in_use_bytes(platform) + int(psutil.virtual_memory().available)
+    total, available = usable_memory()
+    free = in_use_bytes(platform) + (available or 0)
+    if platform != "m4":
+        return free
+    watermark = os.environ.get(metal.HIGH)
+    return min(free, metal.allowed_bytes(torch.mps.recommended_max_memory(), watermark, total or free))
 
 
-_METAL_SHARE = 1.7  # of Metal's working set; torch's own where the variable is not set
 _LOGGED = ("_metrics", "_total_train_tokens")

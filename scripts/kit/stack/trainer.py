@@ -19,7 +19,7 @@ from trl import SFTTrainer
 
 from kit.data.encoding import IGNORE_INDEX
 from kit.stack import installed_stack
-from kit.stack.arguments import training_arguments
+from kit.stack.arguments import require_micro_batch, training_arguments
 from kit.stack.levers import EndToEnd, compile_layers, leave_out_idle_window
 from kit.stack.model import load_tokenizer
 from kit.stack.rehearsal import largest_micro_batch, rehearse
@@ -75,6 +75,11 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
             return self.grad_norm
 
         self.accelerator.clip_grad_norm_ = clip_and_keep
+
+    def get_train_dataloader(self) -> Any:
+        loader = super().get_train_dataloader()
+        require_micro_batch(self.args, int(getattr(loader, "total_batch_size", loader.batch_size)))
+        return loader
 
     def _get_train_sampler(self, *_args: Any) -> Any:
         return SequentialSampler(self.train_dataset)
@@ -190,10 +195,13 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
         resumed: The checkpoint to go on from.
 
     Raises:
+        MicroBatchError: The trainer would take other micro-batches than the plan counts.
         ResumeError: The checkpoint's adapter is not of this run's shape.
     """
     tokenizer = load_tokenizer(settings)
-    arguments = training_arguments(settings, plan, platform)
+    told = training_arguments(settings, plan, platform)
+    arguments = trl.SFTConfig(**told) if IS_CURRENT else TrainingArguments(**told)
+    require_micro_batch(arguments, arguments.train_batch_size)
     padded = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
     collator = EndToEnd() if settings.training.padding_free else padded
     # trl rounds the adapter of a 4-bit base to bfloat16; its initial values are put back unrounded.
@@ -205,6 +213,7 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
     resume = _Resume()
     shared = {
         "model": model,
+        "args": arguments,
         "data_collator": collator,
         "train_dataset": trained,
         "eval_dataset": evaluated,
@@ -212,15 +221,12 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
     }
     trainer: _PlanTrainer
     if IS_CURRENT:
-        trainer = _PlanTrainer(
-            plan, platform, resumed, args=trl.SFTConfig(**arguments), processing_class=tokenizer, **shared
-        )
+        trainer = _PlanTrainer(plan, platform, resumed, processing_class=tokenizer, **shared)
     else:
         trainer = _ReferenceTrainer(
             plan,
             platform,
             resumed,
-            args=TrainingArguments(**arguments),
             tokenizer=tokenizer,
             max_seq_length=settings.training.max_seq_length,
             dataset_text_field="text",  # required by trl 0.7.4, and unused: the rows are tokenised already

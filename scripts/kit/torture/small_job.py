@@ -11,6 +11,7 @@ from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 from kit.interpreter import PROJECT_ROOT
+from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.model.judge import require_whole
@@ -67,6 +68,7 @@ def prepare(overrides: dict[str, Any]) -> Job:
 
     resolved = resolve(CONFIG, overrides)
     settings, stack, machine = resolved.settings, installed_stack(), probe()
+    use_judged_device()
     tokenizer = ChatTokenizer.load_for(settings)
     names = [name for name in (settings.data.train_file, settings.data.val_file) if name]
     files = [load_file(Path(name), tokenizer, settings.training.max_seq_length) for name in names]

@@ -10,6 +10,7 @@ from kit.budget.job import Job, MicroBatch
 from kit.budget.limits import MemoryLimit, memory_limit
 from kit.budget.plan import Device, plan_run, plan_training
 from kit.budget.rows import workloads_for
+from kit.budget.show import left_out
 from kit.budget.time import flop_of, speed_of
 from kit.budget.workload import full_length, workload_of
 from kit.config.resolve import resolve
@@ -91,19 +92,26 @@ def test_a_verdict_leaves_room_for_the_allocator() -> None:
     assert [limit.verdict(size) for size in (90, 91, 105, 106)] == ["fits", "tight", "tight", "does not fit"]
 
 
-def test_a_cuda_gpu_lends_what_is_not_in_use_and_metal_about_three_quarters() -> None:
-    gpu = memory_limit(MACHINE, "h100", Gpu(0, "H100", 80 * 10**9, 30 * 10**9))
+def test_a_cuda_gpu_lends_what_neither_programs_nor_the_driver_hold_and_a_cpu_what_is_available() -> None:
+    gpu = memory_limit(MACHINE, "h100", Gpu(0, "H100", 80 * 10**9, 30 * 10**9, memory_reserved_bytes=10**9))
     assert gpu is not None
-    assert gpu.size_bytes == 50 * 10**9
-    apple = Apple("Apple M4", (26, 0), is_apple_silicon=True, is_rosetta=False, unified_memory_bytes=32 * 10**9)
-    metal = memory_limit(replace(MACHINE, apple=apple), "m4", None)
-    assert metal is not None
-    assert metal.size_bytes == 24 * 10**9
+    assert gpu.size_bytes == 49 * 10**9
     cpu = memory_limit(MACHINE, "cpu", None)
     assert cpu is not None
     assert cpu.size_bytes == 48 * 10**9
     assert memory_limit(replace(MACHINE, memory_available_bytes=None), "cpu", None) is None
     assert memory_limit(MACHINE, "m4", None) is None
+
+
+def test_a_plan_on_a_cpu_says_what_it_leaves_out_unless_the_model_is_small() -> None:
+    settings = _settings(training__max_seq_length=256, training__bf16=False, training__optim="adamw_torch")
+    said = {
+        (platform, shape): left_out(plan_run(settings, shape, _device(name), full_length(settings, 16)), platform)
+        for platform, name in (("cpu", "linux_cpu"), ("h100", "h100_80gb"))
+        for shape in (MISTRAL_7B, SMALL)
+    }
+    assert said.pop(("cpu", MISTRAL_7B)).startswith("not counted on a CPU: ")
+    assert set(said.values()) == {""}
 
 
 def test_faster_settings_fit_keep_the_batch_and_are_ranked_by_time() -> None:

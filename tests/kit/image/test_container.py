@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.image.container import Service, container_user, prepare_folders, run_command
+from kit.image import container
+from kit.image.container import Service, container_user, gpu_variable, prepare_folders, run_command
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,20 @@ def test_a_container_can_be_named_so_that_signals_find_it(tmp_path: Path) -> Non
     named = run_command(tmp_path, ["docker-compose"], Service("train", ("c.yaml",), container="kit-train-1"))
     assert named[-4:] == ["--name", "kit-train-1", "train", "c.yaml"]
     assert "--name" not in run_command(tmp_path, ["docker-compose"], Service("train"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "written", "expected"),
+    [
+        ({}, "", {"KIT_GPU": "GPU-judged"}),
+        ({}, "#KIT_GPU=0\nHF_TOKEN=x\n", {"KIT_GPU": "GPU-judged"}),
+        ({}, "KIT_GPU=3\n", {}),
+        ({"KIT_GPU": "2"}, "", {}),
+    ],
+)
+def test_the_container_gets_the_gpu_that_is_judged_on_the_host_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], written: str, expected: dict[str, str]
+) -> None:
+    monkeypatch.setattr(container, "judged_gpu_name", lambda: "GPU-judged")
+    (tmp_path / ".env").write_text(written, encoding="utf-8")
+    assert gpu_variable(tmp_path, environ) == expected

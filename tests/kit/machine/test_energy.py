@@ -67,12 +67,11 @@ def test_a_mig_slice_has_no_counter_of_its_own() -> None:
     assert gpu_index(_with_gpus(Gpu(0, "MIG 3g.40gb", 40 * 10**9, mig_enabled=True, is_mig_slice=True))) is None
 
 
-def test_gpus_of_two_kinds_are_only_told_apart_in_the_drivers_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_kinds_it_is_the_one_that_is_judged() -> None:
     machine = _with_gpus(Gpu(0, "NVIDIA T4", 16 * 10**9), Gpu(1, "NVIDIA H100", 80 * 10**9))
-    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    assert gpu_index(machine) is None
-    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    assert gpu_index(machine) == 0
+    assert gpu_index(machine) == 1
+    in_drivers_order = replace(machine, nvidia=replace(machine.nvidia, cuda_device_order="PCI_BUS_ID"))
+    assert gpu_index(in_drivers_order) == 0
 
 
 def test_nvml_counts_in_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
