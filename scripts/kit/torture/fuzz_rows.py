@@ -11,8 +11,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from kit.data.chat_tokenizer import ChatTokenizer
-from kit.data.conversations import RowProblem, read_lines
-from kit.data.dataset import EncodedFile, load_file, read_row
+from kit.data.conversations import RowProblem, read_lines, read_row
+from kit.data.dataset import EncodedFile, load_file
 from kit.data.encoding import IGNORE_INDEX, EncodedRow, encode_rows, labelled
 from kit.demo.tokenizer import BOS_ID, EOS_ID, byte_tokenizer, save_tokenizer
 from kit.intake.formats import Stream

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from kit.data.row_values import RowError
 from kit.data.shapes import Reading, shape_row
-from kit.data.turns import Message, RowError
+from kit.data.turns import Message
 
 TURNS = '[{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]'
 ASK, TELL = Message("user", "ask"), Message("assistant", "tell", is_answer=True)
