@@ -70,11 +70,14 @@ def _row(source: Random) -> dict[str, Any]:
 
 
 def _say_more(source: Random, row: dict[str, Any]) -> None:
-    """Mask answers but for the last, by flags or by a list, let them think, and count the turns."""
+    """Mask answers but for the last, by flags or by a list, let them think, count turns, write text in parts."""
     turns = row.get("messages") or row.get("conversations")
     if not turns:
         return
     answers = [at for at in range(1, len(turns)) if at % 2 != len(turns) % 2]  # an odd one is a system message
+    for turn in turns:
+        if "content" in turn and source.random() < 0.2:  # noqa: PLR2004
+            turn["content"] = [{"type": "text", "text": turn["content"]}]
     learnt = {at for at in answers if at == answers[-1] or source.random() < 0.5}  # noqa: PLR2004
     if source.random() < 0.3:  # noqa: PLR2004
         row[source.choice(["loss_mask", "train"])] = [int(at in learnt) for at in range(len(turns))]
