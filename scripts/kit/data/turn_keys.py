@@ -19,14 +19,14 @@ THOUGHTS = (
     "reasoning",
     "thinking",
 )  # what the model thinks before it answers: some templates' own
-_FLAGS = ("weight", "loss_weight", "train", "training", "trainable", "loss")  # 0 or 1: whether a turn is learnt
+FLAGS = ("weight", "loss_weight", "train", "training", "trainable", "loss")  # 0 or 1: whether a turn is learnt
 _MASK = "loss_mask"  # as a row's list, a flag for each turn
 _UNCLEAR = (_MASK, "loss_scale", "mask", "masked")  # 1 is "learnt" to some programs and "not learnt" to others
 # What only tells turns apart: no template is given it, and nothing said depends on it.
 _BOOKKEEPING = frozenset(
     {"id", "uuid", "message_id", "parent_id", "turn_id", "turn_identifier", "index", "timestamp", "created_at"}
 )
-_KNOWN = (*SPOKEN, *THOUGHTS, *_FLAGS)
+_KNOWN = (*SPOKEN, *THOUGHTS, *FLAGS)
 _SAY_IT = (
     "weight: 0 or 1 in an answer's turn says whether it is learnt; or write what is not learnt as prompt (a list of "
     "turns), and what is as completion"
@@ -63,7 +63,7 @@ def beside_of(turn: dict[str, Any]) -> Beside:
         return _NOTHING_MORE
     flags, thoughts, left = [], [], []
     for key, value in more.items():
-        if key in _FLAGS:
+        if key in FLAGS:
             flags.append((key, _flag(key, value, "turn")))
         elif key in THOUGHTS:
             if not is_blank(text := text_of(turn, key)):
@@ -84,11 +84,11 @@ def masks_of(row: dict[str, Any], used: Collection[str]) -> list[tuple[str, list
         RowError: A key says that nothing is learnt, that it is in part, or what no two programs read alike.
     """
     masks = []
-    for key in (*_FLAGS, *_UNCLEAR):
+    for key in (*FLAGS, *_UNCLEAR):
         value = row.get(key)
         if value in NOTHING or key in used:
             continue
-        if isinstance(value, list) and key in (*_FLAGS, _MASK):
+        if isinstance(value, list) and key in (*FLAGS, _MASK):
             masks.append((key, [_flag(key, one, "row") for one in value]))
         elif key in _UNCLEAR:
             raise _unclear(key, "row")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.data.row_values import NOTHING, RowError, is_blank, keyed_once, kind_of, shown, text_of
-from kit.data.turn_keys import SPOKEN, Flags, beside_of, is_learnt, lost, refuse_others
+from kit.data.turn_keys import FLAGS, SPOKEN, Flags, beside_of, is_learnt, lost, refuse_others
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,19 +70,25 @@ def chat(value: Any, key: str, *, answers: bool, masks: Sequence[tuple[str, list
     for name, mask in masks:
         if len(mask) != len(value):
             raise RowError(f"has {name} of {len(mask)} for {len(value)} turns", f"write 0 or 1 in {name} for each turn")
-    return tuple(
+    messages = tuple(
         _turn(turn, key, tuple((name, mask[at]) for name, mask in masks), answers=answers)
         for at, turn in enumerate(value)
     )
+    if answers and not any(message.is_answer for message in messages):
+        named = dict.fromkeys([name for turn in value for name in FLAGS if name in turn] + [name for name, _ in masks])
+        if named and any(message.role == "assistant" for message in messages):
+            fix = "say which is, or take the row out"
+            raise RowError(f"has no answer that is to be learnt, by its {', '.join(named)}", fix)
+    return messages
 
 
 def _turn(turn: Any, key: str, flags: Flags, *, answers: bool) -> Message:
     if not isinstance(turn, dict):
         raise RowError(f"has a turn in {key} that is {kind_of(turn)}", "each turn needs role and content")
-    is_sharegpt = "from" in turn and turn.get("role") is None
+    is_sharegpt = "from" in turn and turn.get("role") in NOTHING
     who, what = ("from", "value") if is_sharegpt else ("role", "content")
     other = {"content": "value", "value": "content"}[what]
-    if what not in turn and other in turn:
+    if turn.get(what) in NOTHING and turn.get(other) not in NOTHING:
         what = other
     said = text_of(turn, who)
     # Under `messages` roles are exact; ShareGPT's own list is spelt in many ways.
@@ -144,6 +150,4 @@ def check_turns(messages: tuple[Message, ...]) -> None:
         if is_blank(message.content):
             raise RowError(f"has an empty {message.role} turn", "write the turn's text, or take the turn or row out")
     if not any(message.is_answer for message in messages):
-        if any(message.role == "assistant" for message in messages):
-            raise RowError("has no answer that is to be learnt", "say which is (weight: 1), or take the row out")
         raise RowError("has no assistant turn, so there is nothing to learn", "add the answer, or take the row out")

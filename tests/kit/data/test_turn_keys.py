@@ -14,7 +14,7 @@ import train
 import validate
 from kit.data.conversations import Conversation, RowProblem, read_row
 from kit.data.row_values import NOTHING, is_blank, shown_key
-from kit.data.turn_keys import SPOKEN, THOUGHTS
+from kit.data.turn_keys import FLAGS, SPOKEN, THOUGHTS
 from kit.data.turns import Message
 from small_run import CONFIG, overrides
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 USER, ANSWER = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}
 HUMAN, GPT = {"from": "human", "value": "ask"}, {"from": "gpt", "value": "tell"}
-FLAGS = ("weight", "loss_weight", "train", "training", "trainable", "loss")
 
 
 def _read(row: dict[str, Any]) -> Conversation | RowProblem:
@@ -72,7 +71,7 @@ def test_a_mask_in_a_prompt_and_its_completion() -> None:
         (_talk({}, {"masked": True}, {}, {}), "has masked in its turn, which programs read in different ways"),
         (_talk({"train": True}, {}, {}, {}), "has train that asks to learn a user turn"),
         (_talk({}, {"weight": 0, "train": True}, {}, {}), "has train and weight that contradict each other"),
-        (_talk({}, {"weight": 0}, {}, {"weight": 0}), "has no answer that is to be learnt"),
+        (_talk({}, {"weight": 0}, {}, {"weight": 0}), "has no answer that is to be learnt, by its weight"),
         (_talk({}, {}, {}, {}, loss_mask=[0, 1, 0]), "has loss_mask of 3 for 4 turns"),
         (_talk({}, {}, {}, {}, loss_mask=[1, 1, 0, 1]), "has loss_mask that asks to learn a user turn"),
         (_talk({}, {}, {}, {}, loss_mask=[0, 0.5, 0, 1]), "has loss_mask in its row that is neither 0 nor 1"),
@@ -178,17 +177,16 @@ def _is_used(key: str, value: Any, item: Conversation) -> bool:
     return any(str(value) in text for text in texts) or (isinstance(value, str) and is_blank(value))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=500)
 @given(st.sampled_from(SHAPES), st.lists(MORE, min_size=5, max_size=5))
 def test_every_key_is_used_named_or_refused(shape: dict[str, Any], more: list[dict[str, Any]]) -> None:
     row = json.loads(json.dumps(shape))
-    added: dict[str, list[Any]] = {}
+    added: dict[str, list[Any]] = {}  # with the values that mean something
     for place, beside in zip(_objects(row), more, strict=False):
         for key, value in beside.items():
             if key not in place:
                 place[key] = value
-                if value not in NOTHING:
-                    added.setdefault(key, []).append(value)
+                added.setdefault(key, []).extend([value] if value not in NOTHING else [])
     item = _read(row)
     if isinstance(item, RowProblem):
         assert any(shown_key(key) in item.message for key in added), (row, item)
