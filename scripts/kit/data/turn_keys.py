@@ -22,6 +22,7 @@ THOUGHTS = (
 FLAGS = ("weight", "loss_weight", "train", "training", "trainable", "loss")  # 0 or 1: whether a turn is learnt
 _MASK = "loss_mask"  # as a row's list, a flag for each turn
 _UNCLEAR = (_MASK, "loss_scale", "mask", "masked")  # 1 is "learnt" to some programs and "not learnt" to others
+_MASKS = dict.fromkeys((*FLAGS, *_UNCLEAR)).keys()
 # What only tells turns apart: no template is given it, and nothing said depends on it.
 _BOOKKEEPING = frozenset(
     {"id", "uuid", "message_id", "parent_id", "turn_id", "turn_identifier", "index", "timestamp", "created_at"}
@@ -49,7 +50,7 @@ class Beside(NamedTuple):
     left: tuple[str, ...] = ()
 
 
-_NOTHING_MORE = Beside()
+NOTHING_BESIDE = Beside()
 
 
 def beside_of(turn: dict[str, Any]) -> Beside:
@@ -59,8 +60,6 @@ def beside_of(turn: dict[str, Any]) -> Beside:
         RowError: With the first key that is not known, or whose value says nothing that could be done.
     """
     more = {key: value for key, value in turn.items() if key not in SPOKEN and value not in NOTHING}
-    if not more:
-        return _NOTHING_MORE
     flags, thoughts, left = [], [], []
     for key, value in more.items():
         if key in FLAGS:
@@ -84,7 +83,7 @@ def masks_of(row: dict[str, Any], used: Collection[str]) -> list[tuple[str, list
         RowError: A key says that nothing is learnt, that it is in part, or what no two programs read alike.
     """
     masks = []
-    for key in (*FLAGS, *_UNCLEAR):
+    for key in () if _MASKS.isdisjoint(row) else _MASKS:
         value = row.get(key)
         if value in NOTHING or key in used:
             continue
@@ -105,10 +104,12 @@ def is_learnt(role: str, flags: Flags, *, answers: bool) -> bool:
     Raises:
         RowError: Its flags contradict each other, or ask to learn what is no answer.
     """
+    is_answer = answers and role == "assistant"
+    if not flags:
+        return is_answer
     asked = {said: key for key, said in flags}
     if len(asked) > 1:
         raise RowError(f"has {asked[True]} and {asked[False]} that contradict each other in a turn", "keep one of them")
-    is_answer = answers and role == "assistant"
     if True in asked and not is_answer:
         where = "a turn of its prompt" if role == "assistant" else f"a {role} turn"
         raise RowError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.data.row_values import NOTHING, RowError, is_blank, keyed_once, kind_of, shown, text_of
-from kit.data.turn_keys import FLAGS, SPOKEN, Flags, beside_of, is_learnt, lost, refuse_others
+from kit.data.turn_keys import FLAGS, NOTHING_BESIDE, SPOKEN, Flags, beside_of, is_learnt, lost, refuse_others
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,8 +98,10 @@ def _turn(turn: Any, key: str, flags: Flags, *, answers: bool) -> Message:
         raise RowError(f"has {shown(role)} turns in {key}: tools are not supported", "write its text into a user turn")
     if role not in ROLES:
         raise RowError(f"has the role {shown(said)} in {key}", f"roles are {', '.join(ROLES)}")
-    _refuse_double(turn, who, what, role)
-    beside = beside_of(turn)
+    beside = NOTHING_BESIDE
+    if not turn.keys() <= {who, what}:
+        _refuse_double(turn, who, what, role)
+        beside = beside_of(turn)
     if beside.thoughts and role != "assistant":
         raise lost(beside.thoughts[0][0], f"{role} turn", ())
     learnt = is_learnt(role, beside.flags + flags, answers=answers)
