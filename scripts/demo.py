@@ -111,8 +111,8 @@ def compare(settings: Settings) -> int:
         from kit.stack.adapter_in_use import load_adapter
         from kit.stack.model import load_base_model
 
-    questions = read_questions(Path(settings.data.val_file or settings.data.train_file))
     tokenizer = ChatTokenizer.load_for(settings)
+    questions = read_questions(Path(settings.data.val_file or settings.data.train_file), tokenizer)
     model: Any = load_base_model(settings, "cpu")
     before = answer(model, tokenizer, questions, max_new_tokens=LONGEST_ANSWER)
     model = load_adapter(model, settings.run_directory / "adapter")

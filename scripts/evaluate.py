@@ -162,7 +162,7 @@ def _questions(
     from kit.data.encoding import encode_prompt
 
     wanted = MOST_QUESTIONS if options.questions is None else options.questions
-    questions = read_questions(path)
+    questions = read_questions(path, choice.tokenizer)
     asked = sample(questions, wanted, choice.settings.training.seed)
     if not asked:
         return [], 1

@@ -52,7 +52,7 @@ def _encode(turns: Turns, chat: ChatTokenizer, path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"ids": ids, "labels": labels, "said": _said(chat, labels)}
     system = turns[0][1] if turns[0][0] == "system" else ""
     rest = [content for role, content in turns if role != "system"]
-    for question in read_questions(path):
+    for question in read_questions(path, chat):
         model = _Listener()
         answer(model, chat, [question], max_new_tokens=1)
         found["evaluate"] = model.heard

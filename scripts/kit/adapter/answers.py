@@ -9,6 +9,7 @@ import torch
 
 from kit.data.conversations import Conversation, read_conversations
 from kit.data.encoding import encode_prompt
+from kit.data.rendering import said_by_the_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,14 +33,15 @@ class Question:
         return self.conversation.messages[-1].content
 
 
-def read_questions(path: Path) -> list[Question]:
+def read_questions(path: Path, tokenizer: ChatTokenizer) -> list[Question]:
     """Take the answer each conversation ends with as what is expected; a conversation that ends otherwise asks nothing.
 
     Raises:
         OSError: The file cannot be read.
+        TemplateError: The template refuses a conversation whose answer has thoughts.
     """
     return [
-        Question(Conversation(item.messages[:-1], item.line), item.messages[-1].content)
+        Question(Conversation(item.messages[:-1], item.line), said_by_the_model(item.messages, tokenizer))
         for item in read_conversations(path)
         if isinstance(item, Conversation) and item.messages[-1].is_answer
     ]

@@ -86,7 +86,7 @@ class Evaluation:
         samples = [
             {
                 "line": question.conversation.line,
-                "messages": [{"role": turn.role, "content": turn.content} for turn in question.conversation.messages],
+                "messages": [turn.as_turn() for turn in question.conversation.messages],
                 "expected": question.expected,
                 "base": without,
                 "adapter": with_adapter,

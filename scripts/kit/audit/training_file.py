@@ -13,8 +13,8 @@ import numpy as np
 from kit.audit.histogram import quantile
 from kit.audit.packing import packing
 from kit.audit.secrets import find_secrets
-from kit.data.conversations import Places, RowProblem, read_lines
-from kit.data.dataset import in_chunks, read_row
+from kit.data.conversations import Places, RowProblem, read_lines, read_row
+from kit.data.dataset import in_chunks
 from kit.data.pool import in_order, processes_for
 from kit.findings import Finding, ok, warning
 
@@ -73,8 +73,8 @@ def _look(lines: Lines) -> _Seen:
             continue
         digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         for message in row.messages:
-            digest.update(f"{message.role}\0{message.content}\0".encode())
-            seen.secrets += [(row.line, *secret) for secret in find_secrets(message.content)]
+            digest.update("\0".join((message.role, "01"[message.is_answer], *message.texts, "")).encode())
+            seen.secrets += [(row.line, *secret) for text in message.texts for secret in find_secrets(text)]
         seen.lines.append(row.line)
         seen.digests += digest.digest()
     return seen

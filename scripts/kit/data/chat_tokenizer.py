@@ -147,10 +147,11 @@ class ChatTokenizer:
         What only looks like a special token, in a turn's own text, holds a mark: see ``kit.data.marks``.
 
         Raises:
-            TemplateError: The template refuses the conversation, or a turn holds one of the marks.
+            TemplateError: The template refuses the conversation, or does not know a key of it, or a turn holds one of
+                the marks.
         """
         turns = self._turns(messages)
-        marked = [{**turn, "content": self.hide(turn["content"])} for turn in turns]
+        marked = [{key: text if key == "role" else self.hide(text) for key, text in turn.items()} for turn in turns]
         text = self.template.render(marked, add_generation_prompt=add_generation_prompt)
         if marked != turns:
             plain = self.template.render(turns, add_generation_prompt=add_generation_prompt)
@@ -178,7 +179,14 @@ class ChatTokenizer:
         return hidden(content, self.special_pattern)
 
     def _turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        for key in (key for message in messages for key, _ in message.thoughts):
+            if key not in self.parts.thoughts:
+                known = "".join(f"{name} is the key that this template knows; if not, " for name in self.parts.thoughts)
+                raise TemplateError(
+                    f"has {key} in its turn, which the base model's chat template does not write, so it would be lost",
+                    f"{known}write it into the answer, between the marks that the model is to write, or take it out",
+                )
+        turns = [message.as_turn() for message in messages]
         if self.merges_system and len(turns) > 1 and turns[0]["role"] == "system":
             merged = f"{turns[0]['content']}\n\n{turns[1]['content']}"
             turns = [{"role": "user", "content": merged}, *turns[2:]]

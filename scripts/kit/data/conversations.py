@@ -7,8 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kit.data.row_values import RowError, keyed_once, kind_of
 from kit.data.shapes import KNOWN, shape_row
-from kit.data.turns import ROLES, Message, RowError, keyed_once, kind_of
+from kit.data.turns import ROLES, Message
 from kit.findings import Finding, error
 
 if TYPE_CHECKING:
@@ -26,10 +27,17 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Conversation:
-    """One row of the data, at its line (counted from 1)."""
+    """One row of the data.
+
+    Attributes:
+        messages: Its turns.
+        line: Where it stands, counted from 1.
+        unused: Keys that were left behind; no part of what is said.
+    """
 
     messages: tuple[Message, ...]
     line: int
+    unused: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,19 @@ def read_conversations(path: Path) -> Iterator[Conversation | RowProblem]:
         OSError: The file cannot be opened or read.
     """
     with path.open("rb") as file:
-        for item in read_lines(file):
-            if isinstance(item, RowProblem):
-                yield item
-                continue
-            number, raw = item
-            try:
-                yield Conversation(shape_row(parse_row(raw)).messages, number)
-            except RowError as exc:
-                yield RowProblem(number, str(exc), exc.fix)
+        yield from map(read_row, read_lines(file))
+
+
+def read_row(item: tuple[int, bytes] | RowProblem) -> Conversation | RowProblem:
+    """Read one line of JSONL."""
+    if isinstance(item, RowProblem):
+        return item
+    line, raw = item
+    try:
+        shaped = shape_row(parse_row(raw))
+    except RowError as exc:
+        return RowProblem(line, str(exc), exc.fix)
+    return Conversation(shaped.messages, line, shaped.unused)
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kit.data.conversations import Conversation, Places, Problems, RowProblem, parse_row, read_lines
+from kit.data.conversations import Places, Problems, RowProblem, read_lines, read_row
 from kit.data.encoding import encode_rows
 from kit.data.pool import in_order, processes_for
-from kit.data.remarks import REMARKS, Mark, end_findings
-from kit.data.shapes import shape_row
+from kit.data.remarks import REMARKS, Mark, add_names, columns_finding, end_findings
 from kit.data.token_rows import RowPacker, TokenBlock
-from kit.data.turns import RowError
 from kit.findings import Finding, error, ok, warning
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ class _Chunk:
     problems: list[RowProblem] = field(default_factory=list)
     lossless: list[int] = field(default_factory=list)
     marked: dict[Mark, list[int]] = field(default_factory=lambda: {remark.mark: [] for remark in REMARKS})
+    unused: Counter[str] = field(default_factory=Counter)
     whole: int = 0
     ended: int = 0
 
@@ -71,6 +71,7 @@ class _Encoder:
                 chunk.problems.append(row)
                 continue
             line = row.conversation.line
+            chunk.unused.update(row.conversation.unused)
             if not chunk.block.add(row.ids, row.answers, line, self.max_seq_length):
                 chunk.lossless.append(line)
             elif len(row.ids) <= self.max_seq_length:
@@ -91,6 +92,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
     packer, problems = RowPacker(), Problems()
     lossless = Places()
     marked = {remark.mark: Places() for remark in REMARKS}
+    unused: Counter[str] = Counter()
     whole = ended = 0
     with path.open("rb") as file:
         chunks = in_chunks(read_lines(file))
@@ -101,6 +103,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
             lossless.extend(chunk.lossless)
             for mark, places in marked.items():
                 places.extend(chunk.marked[mark])
+            add_names(unused, chunk.unused)
             whole, ended = whole + chunk.whole, ended + chunk.ended
 
     rows, findings = packer.rows(), problems.findings(path)
@@ -118,6 +121,8 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         for remark in REMARKS
         if (places := marked[remark.mark])
     ]
+    if unused:
+        findings.append(columns_finding(unused, str(path)))
     findings += _remarks_on_tokens(path, rows, max_seq_length)
     if whole:
         findings += end_findings(tokenizer, some_end=ended > 0, where=str(path))
@@ -138,17 +143,6 @@ def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def read_row(item: tuple[int, bytes] | RowProblem) -> Conversation | RowProblem:
-    """Read one line of JSONL."""
-    if isinstance(item, RowProblem):
-        return item
-    line, raw = item
-    try:
-        return Conversation(shape_row(parse_row(raw)).messages, line)
-    except RowError as exc:
-        return RowProblem(line, str(exc), exc.fix)
 
 
 def file_sha256(path: Path) -> str:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from kit.data.row_values import shown_key
 from kit.findings import Finding, warning
 
 if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Mapping
+
     from kit.data.chat_tokenizer import ChatTokenizer
+
+
+_NAMES_SHOWN, _MOST_NAMES, _LONGEST_NAME = 12, 1000, 100
 
 
 class Mark(enum.IntFlag):
@@ -20,6 +27,7 @@ class Mark(enum.IntFlag):
     CUT = 8
     CHANGED = 16
     TRIMMED = 32
+    THOUGHTS = 64
 
 
 class Remark(NamedTuple):
@@ -70,7 +78,38 @@ REMARKS = (
         "the model does not learn them",
         "nothing to do, unless they matter: then use a chat_template.jinja that keeps them",
     ),
+    Remark(
+        Mark.THOUGHTS,
+        "data.thoughts_left_out",
+        " has thoughts (reasoning_content, reasoning, thinking) in a turn that is not learnt, and the chat template "
+        "leaves them out there, as it does when the model is asked",
+        "nothing to do; --split-turns makes a row of each answer, learnt with its thoughts",
+    ),
 )
+
+
+def add_names(names: Counter[str], more: Mapping[str, int]) -> None:
+    """Count more keys that were left behind, in bounded memory: each row may have others."""
+    for name, count in more.items():
+        short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        names[short if short in names or len(names) < _MOST_NAMES else "others"] += count
+
+
+def names_of(names: Mapping[str, int]) -> str:
+    """List keys that were left behind, each with its rows."""
+    listed = [f"{shown_key(name)} ({count:,})" for name, count in list(names.items())[:_NAMES_SHOWN]]
+    more = f" and {len(names) - len(listed):,} more" if len(names) > len(listed) else ""
+    return ", ".join(listed) + more
+
+
+def columns_finding(names: Mapping[str, int], where: str = "") -> Finding:
+    """Name the keys of rows that were left behind."""
+    return warning(
+        "data.columns",
+        f"left behind, with the rows that have each: {names_of(names)}",
+        "nothing to do, unless the model is to read or learn it: then write it into the turns",
+        where,
+    )
 
 
 def end_findings(tokenizer: ChatTokenizer, *, some_end: bool, where: str = "") -> list[Finding]:

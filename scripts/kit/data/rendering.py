@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kit.data.marks import HIDE
 from kit.data.remarks import Mark
 from kit.data.template import CHANGE_THE_TURNS, TemplateError
 
@@ -58,6 +59,8 @@ def render_row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rendere
     for position, message in enumerate(messages):
         if message.role != "assistant":
             continue
+        if message.thoughts:
+            marks |= _left_out(messages, position, text, tokenizer)
         try:
             begin, end = _turn(messages, position, text, tokenizer)
         except MaskingError:
@@ -67,8 +70,23 @@ def render_row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rendere
         begins.append(begin)
         if message.is_answer:
             answers.append((begin, end))
-            marks |= _changed(tokenizer.hide(message.content), text[begin:end])
+            for said in message.texts:
+                marks |= _changed(tokenizer.hide(said), text[begin:end])
     return Rendered(text, tuple(answers), tuple(begins), marks)
+
+
+def said_by_the_model(messages: Sequence[Message], tokenizer: ChatTokenizer) -> str:
+    """Return the last answer as the model is to say it, with its thoughts and without the token that ends it.
+
+    Raises:
+        TemplateError: As ``render_row`` does.
+    """
+    if not messages[-1].thoughts:
+        return messages[-1].content
+    rendered = render_row(messages, tokenizer)
+    begin, end = rendered.answers[-1]
+    said = tokenizer.special_pattern.sub("", rendered.text[begin:end])
+    return said.replace(HIDE, "").strip()
 
 
 def render_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rendered:
@@ -115,9 +133,25 @@ def _marks_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Mark:
     marks = Mark(0)
     if tokenizer.merges_system and messages[0].role == "system":
         marks |= Mark.MERGED_SYSTEM
-    if any(tokenizer.markers_pattern.search(message.content) for message in messages):
+    if any(tokenizer.markers_pattern.search(text) for message in messages for text in message.texts):
         marks |= Mark.TURN_MARKERS
     return marks
+
+
+def _left_out(messages: Sequence[Message], position: int, text: str, tokenizer: ChatTokenizer) -> Mark:
+    """Look whether the template leaves out what one turn thinks: it makes no difference to the text then."""
+    message = messages[position]
+    for key, _ in message.thoughts:
+        without = replace(message, thoughts=tuple(thought for thought in message.thoughts if thought[0] != key))
+        if tokenizer.render([*messages[:position], without, *messages[position + 1 :]]) != text:
+            continue
+        if not message.is_answer:
+            return Mark.THOUGHTS  # of an earlier turn, as the model is asked
+        raise MaskingError(
+            f"has {key} in an answer, which the chat template leaves out there, so it would be lost",
+            CHANGE_THE_TURNS if message is messages[-1] else _SPLIT_TURNS,
+        )
+    return Mark(0)
 
 
 def _changed(content: str, rendered: str) -> Mark:

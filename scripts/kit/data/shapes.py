@@ -11,12 +11,28 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kit.data.turns import NOTHING, Message, RowError, chat, check_turns, refuse_unsupported, shown, text_of
+from kit.data.row_values import NOTHING, RowError, near, shown, shown_key, text_of
+from kit.data.turn_keys import THOUGHTS, lost, masks_of
+from kit.data.turns import Message, chat, check_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _NAMES_SHOWN = 6
+_NOT_SUPPORTED = ("tools", "functions", "history", "rejected", "documents", "chat_template_kwargs")
+_LISTS = ("messages", "conversations", "conversation")
+_SHAPES = (*_LISTS, "prompt", "completion", "instruction", "output", "question", "answer", "text")
+# What belongs to a question or to an answer, and would be left behind beside it.
+_ASKED = {"question/answer": ("context", "choices", "options"), "instruction/output": ("context",)}
+_MEANT_FOR = dict.fromkeys(("system_prompt", "system_message", "system_instruction", "sys_prompt"), "system")
+_ALMOST = 0.85  # likeness of names: `inputs` and `input`, not `items` and `system`
+_ON_PURPOSE = {
+    **{name: f"messages={name}" for name in _LISTS},
+    "prompt/completion": "user=prompt assistant=completion",
+    "instruction/output": "user=instruction assistant=output",
+    "question/answer": "user=question assistant=answer",
+    "text": "user=QUESTION assistant=text",
+}
 KNOWN = "messages, conversations, prompt/completion, instruction/input/output or question/answer"
 
 
@@ -61,33 +77,70 @@ def shape_row(row: dict[str, Any], reading: Reading = PLAIN) -> Shaped:
     Raises:
         RowError: It is no conversation that can be trained on.
     """
-    refuse_unsupported(row, "row")
+    for key in _NOT_SUPPORTED:
+        if row.get(key) not in NOTHING:
+            raise lost(key, "row", ())
+    masks = masks_of(row, reading.columns.values())
     if reading.columns:
-        messages, used = _mapped(row, reading.columns)
         shape = "mapped columns"
+        messages, used = _mapped(row, reading.columns, masks)
+        used |= {key for key, _ in masks}
     else:
-        shape, messages, used = _recognised(row, reading)
+        shape, messages, used = _recognised(row, reading, masks)
+        used |= {"system", *(key for key, _ in masks)}
+        _refuse_beside(row, shape, used)
         messages = _with_system(row, messages)
     trimmed = 0
     if reading.trim:
         messages, trimmed = _trim(messages)
     check_turns(messages)
-    return Shaped(messages, shape, trimmed, tuple(key for key in row if key not in used and key != "system"))
+    left = dict.fromkeys(f"{key} of a turn" for message in messages for key in message.left)
+    return Shaped(messages, shape, trimmed, (*(str(key) for key in row if key not in used), *left))
 
 
-def _recognised(row: dict[str, Any], reading: Reading) -> tuple[str, tuple[Message, ...], set[str]]:
-    for key in ("messages", "conversations", "conversation"):
+def _recognised(
+    row: dict[str, Any], reading: Reading, masks: Sequence[tuple[str, list[bool]]]
+) -> tuple[str, tuple[Message, ...], set[str]]:
+    for key in _LISTS:
         if key in row:
-            return key, chat(row[key], key, answers=True), {key}
+            return key, chat(row[key], key, answers=True, masks=masks), {key}
+    _refuse_masks(masks)
     if "prompt" in row or "completion" in row:
         return "prompt/completion", _prompt_completion(row), {"prompt", "completion"}
     if "instruction" in row or "output" in row:
         return "instruction/output", _alpaca(row), {"instruction", "input", "output"}
     if "question" in row or "answer" in row:
-        return "question/answer", _question_answer(row), {"question", "answer"}
+        question, answer = text_of(row, "question"), text_of(row, "answer")
+        return "question/answer", (Message("user", question), _answer(answer)), {"question", "answer"}
     if "text" in row:
         return "text", _plain_text(row, reading), {"text"}
     raise _unknown(row)
+
+
+def _refuse_masks(masks: Sequence[tuple[str, list[bool]]]) -> None:
+    for key, _ in masks:
+        raise RowError(
+            f"has {key} that is a list, and no list of turns that it is for",
+            f"write the turns as messages, or take {key} out",
+        )
+
+
+def _refuse_beside(row: dict[str, Any], shape: str, used: set[str]) -> None:
+    """Refuse a column that is a part of what is asked or answered, and is not taken from where it stands."""
+    absent = tuple(
+        key for key in (("system", "input") if shape == "instruction/output" else ("system",)) if key not in row
+    )
+    for key, value in row.items():
+        if key in used or value in NOTHING:
+            continue
+        meant = _MEANT_FOR.get(key) or near(str(key), absent, _ALMOST)
+        if meant or key in THOUGHTS or key in _ASKED.get(shape, ()):
+            beside = "its question" if key in _ASKED.get(shape, ()) else "its turns"
+            into = f"did you mean {meant}? If not" if meant else f"write {key} into the text"
+            raise RowError(
+                f"has {shown_key(str(key))} beside {beside}, which would be lost",
+                f"{into}, or leave it out on purpose: make data … --map {_ON_PURPOSE[shape]}",
+            )
 
 
 def _with_system(row: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -109,7 +162,10 @@ def _unknown(row: dict[str, Any]) -> RowError:
     found = ", ".join(shown(str(key)) for key in sorted(row, key=str)[:_NAMES_SHOWN]) or "nothing"
     if row.get("chosen") not in NOTHING:
         return RowError("has a preference (chosen), and this kit trains on answers", "write chosen as the completion")
-    return RowError(f"has none of the known shapes (found: {found})", f"use {KNOWN}, or name the columns with --map")
+    near_ones = (near(str(key), _SHAPES, _ALMOST) for key in list(row)[:_NAMES_SHOWN])
+    meant = next((f"did you mean {name}? If not, " for name in near_ones if name), "")
+    fix = f"{meant}use {KNOWN}, or name the columns with --map"
+    return RowError(f"has none of the known shapes (found: {found})", fix)
 
 
 def _prompt_completion(row: dict[str, Any]) -> tuple[Message, ...]:
@@ -129,16 +185,6 @@ def _alpaca(row: dict[str, Any]) -> tuple[Message, ...]:
     return Message("user", user), _answer(text_of(row, "output"))
 
 
-def _question_answer(row: dict[str, Any]) -> tuple[Message, ...]:
-    for key in ("context", "choices", "options"):
-        if row.get(key) not in NOTHING:
-            raise RowError(
-                f"has {key} beside its question, which would be lost",
-                f"write {key} into the question, or leave it out on purpose: --map user=question assistant=answer",
-            )
-    return Message("user", text_of(row, "question")), _answer(text_of(row, "answer"))
-
-
 def _plain_text(row: dict[str, Any], reading: Reading) -> tuple[Message, ...]:
     if reading.text_prompt is None:
         raise RowError(
@@ -148,15 +194,18 @@ def _plain_text(row: dict[str, Any], reading: Reading) -> tuple[Message, ...]:
     return Message("user", reading.text_prompt), _answer(text_of(row, "text"))
 
 
-def _mapped(row: dict[str, Any], columns: Mapping[str, str]) -> tuple[tuple[Message, ...], set[str]]:
+def _mapped(
+    row: dict[str, Any], columns: Mapping[str, str], masks: Sequence[tuple[str, list[bool]]]
+) -> tuple[tuple[Message, ...], set[str]]:
     used = set(columns.values())
     for column in used:
         if column not in row and column != columns.get("system"):
             found = ", ".join(shown(str(key)) for key in list(row)[:_NAMES_SHOWN]) or "nothing"
             raise RowError(f"has no column {shown(column)} (found: {found})", "name one of its columns with --map")
     if "messages" in columns:
-        messages = chat(row[columns["messages"]], columns["messages"], answers=True)
+        messages = chat(row[columns["messages"]], columns["messages"], answers=True, masks=masks)
     else:
+        _refuse_masks(masks)
         messages = Message("user", text_of(row, columns["user"])), _answer(text_of(row, columns["assistant"]))
     system = columns.get("system")
     if system and row.get(system) not in NOTHING:

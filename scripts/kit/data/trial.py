@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kit.data.template import ChatTemplate, TemplateError
 from kit.data.tokenizer_file import is_panic
+from kit.data.turn_keys import THOUGHTS
 from kit.interpreter import python_path
 from kit.model.files import ModelFileError
 from kit.model.tokenizer_files import read_tokenizer
@@ -44,8 +45,10 @@ _TOKENIZER, _TEMPLATE = "its tokenizer.json", "its chat template"
 # Printable ASCII, some letters of more bytes, runs of one character: what rows are made of.
 _TEXT = f"{''.join(map(chr, range(32, 127)))}\n\t\r\n éßñ Ωж 日本語 שלום 🦙👩‍👧 e\u0301 \u00a0\u200b "
 _LONG = _TEXT * 80 + "a" * 2000 + " " * 2000 + "\n" * 500
+_THINKING = "assistant that thinks"  # a turn with thoughts, which some templates write in a way of their own
 _CONVERSATIONS = (
     ("user",), ("user", "assistant"), ("user", "assistant", "user", "assistant"), ("system", "user", "assistant"),
+    ("user", _THINKING),
 )  # fmt: skip
 
 
@@ -176,7 +179,7 @@ def _use(order: dict[str, Any]) -> None:
     for content in (_TEXT, probe):
         for roles in _CONVERSATIONS:
             for add_generation_prompt in (False, True):
-                turns = [{"role": role, "content": content} for role in roles]
+                turns = [_turn(role, content) for role in roles]
                 _say(stage=_TEMPLATE)
                 try:
                     text = template.render(turns, add_generation_prompt=add_generation_prompt)
@@ -184,12 +187,18 @@ def _use(order: dict[str, Any]) -> None:
                     if isinstance(exc.__cause__, (MemoryError, RecursionError)):
                         raise exc.__cause__ from exc
                     continue
-                allowed = _MOST_CHARACTERS + 4 * len(content) * len(roles)
+                allowed = _MOST_CHARACTERS + 4 * sum(len(text) for turn in turns for text in turn.values())
                 if len(text) > allowed:
                     _say(refused=f"writes {len(text):,} characters for turns of {len(content):,}")
                     return
                 _say(stage=_TOKENIZER)
                 _encode(tokenizer, text)
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    if role == _THINKING:
+        return {"role": "assistant", "content": content, **dict.fromkeys(THOUGHTS, content)}
+    return {"role": role, "content": content}
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.data.template import DateError, TemplateError
+from kit.data.turn_keys import THOUGHTS
 
 if TYPE_CHECKING:
     import re
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Words no template would write itself; the order tells the turns apart.
 _SYSTEM, _ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN = "zq0system", "zq1asked", "zq2told", "zq3asked", "zq4told"
 _ROLES = ("user", "assistant", "user", "assistant")
+_THOUGHT = "zq5thought"
 _SHORTEST_MARKER = 3  # characters: "A:" stands in too many texts to say anything
 
 
@@ -29,12 +31,14 @@ class TurnParts:
         lead: What it writes between the prompt and an answer, such as a blank.
         end: The special token that it ends an assistant's turn with; empty where it does not.
         markers: The text, no special tokens, that it writes between turns, such as ``[INST]``.
+        thoughts: The keys of an answer's turn whose text it writes in front of the answer.
     """
 
     merges_system: bool
     lead: str
     end: str
     markers: tuple[str, ...]
+    thoughts: tuple[str, ...] = ()
 
 
 def turn_parts(template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:
@@ -56,7 +60,10 @@ def turn_parts(template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:
     with_system = _rendered(template, [system, *turns])
     merges = _SYSTEM not in with_system and _SYSTEM not in _rendered(template, [system, *turns[:2]])
     whole = with_system if not merges and with_system else _rendered(template, turns)
-    return TurnParts(merges, lead, end[0] if end else "", tuple(dict.fromkeys(_markers(whole, special))))
+    thoughts = (key for key in THOUGHTS if _THOUGHT in _rendered(template, [turns[0], {**turns[1], key: _THOUGHT}]))
+    return TurnParts(
+        merges, lead, end[0] if end else "", tuple(dict.fromkeys(_markers(whole, special))), tuple(thoughts)
+    )
 
 
 def _rendered(template: ChatTemplate, turns: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:

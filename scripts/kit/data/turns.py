@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-import unicodedata
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kit.data.row_values import NOTHING, RowError, is_blank, keyed_once, kind_of, shown, text_of
+from kit.data.turn_keys import FLAGS, NOTHING_BESIDE, SPOKEN, Flags, beside_of, is_learnt, lost, refuse_others
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROLES = ("system", "user", "assistant")
 # Who speaks, in the words of ShareGPT and of those who copied it.
@@ -15,50 +20,39 @@ _SPEAKERS = {
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bot", "bing", "bard"), "assistant"),
 }
 _TOOL_ROLES = frozenset({"tool", "function", "function_call", "function_response", "observation", "ipython"})
-# Keys other tools give a meaning that would be lost here, with the values that mean nothing.
-NOTHING: tuple[Any, ...] = (None, "", [], {})
-_NOT_SUPPORTED: dict[str, dict[str, tuple[Any, ...]]] = {
-    "row": dict.fromkeys(("tools", "functions", "history", "rejected"), NOTHING),
-    "turn": {"tool_calls": NOTHING, "function_call": NOTHING, "weight": (None, 1)},
-}
-_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # Unicode categories: blanks, controls, marks of direction
-_NAME_SHOWN = 40  # characters of a name out of the data
+_PART = ("type", "text")
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. ``is_answer`` marks the turns the loss is taken on."""
+    """One turn.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said.
+        is_answer: Whether the loss is taken on it.
+        thoughts: What is thought before it is said, by the key that templates know it under.
+        left: Keys that were left behind; no part of what is said.
+    """
 
     role: str
     content: str
     is_answer: bool = False
+    thoughts: tuple[tuple[str, str], ...] = ()
+    left: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All of its text."""
+        return (self.content, *(text for _, text in self.thoughts))
+
+    def as_turn(self) -> dict[str, str]:
+        """Return what a chat template is given, and what is written of it."""
+        return {"role": self.role, "content": self.content, **dict(self.thoughts)}
 
 
-class RowError(ValueError):
-    """Why a row cannot be trained on, as the row's predicate, and how to mend it."""
-
-    def __init__(self, message: str, fix: str) -> None:
-        """Keep both parts apart, as findings show them."""
-        super().__init__(message)
-        self.fix = fix
-
-
-def keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object of its pairs; Python's own reading keeps the last of two that have one key, without a word.
-
-    Raises:
-        RowError: A key is there twice.
-    """
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise RowError(f"has the key {shown(twice)} twice in one object", "keep the one that is meant")
-    return made
-
-
-def chat(value: Any, key: str, *, answers: bool) -> tuple[Message, ...]:
-    """Read a list of turns.
+def chat(value: Any, key: str, *, answers: bool, masks: Sequence[tuple[str, list[bool]]] = ()) -> tuple[Message, ...]:
+    """Read a list of turns; ``masks`` say of each whether it is learnt, by the key that does.
 
     Raises:
         RowError: It is none, or one of them cannot be trained on.
@@ -73,25 +67,57 @@ def chat(value: Any, key: str, *, answers: bool) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         found = "an empty list" if value == [] else kind_of(value)
         raise RowError(f"has {key} that is {found}", f"{key} must be a list of turns, each with role and content")
-    return tuple(_turn(turn, key, answers=answers) for turn in value)
+    for name, mask in masks:
+        if len(mask) != len(value):
+            raise RowError(f"has {name} of {len(mask)} for {len(value)} turns", f"write 0 or 1 in {name} for each turn")
+    messages = tuple(
+        _turn(turn, key, tuple((name, mask[at]) for name, mask in masks), answers=answers)
+        for at, turn in enumerate(value)
+    )
+    if answers and not any(message.is_answer for message in messages):
+        named = dict.fromkeys([name for turn in value for name in FLAGS if name in turn] + [name for name, _ in masks])
+        if named and any(message.role == "assistant" for message in messages):
+            fix = "say which is, or take the row out"
+            raise RowError(f"has no answer that is to be learnt, by its {', '.join(named)}", fix)
+    return messages
 
 
-def _turn(turn: Any, key: str, *, answers: bool) -> Message:
+def _turn(turn: Any, key: str, flags: Flags, *, answers: bool) -> Message:
     if not isinstance(turn, dict):
         raise RowError(f"has a turn in {key} that is {kind_of(turn)}", "each turn needs role and content")
-    refuse_unsupported(turn, "turn")
-    if "from" in turn and turn.get("role") is None:
-        said, content = text_of(turn, "from"), "content" if "value" not in turn and "content" in turn else "value"
-        role = _SPEAKERS.get(said.lower(), said)
-    else:
-        said, content = text_of(turn, "role"), "value" if "content" not in turn and "value" in turn else "content"
-        # Under `messages` roles are exact; ShareGPT's own list is spelt in many ways.
-        role = _SPEAKERS.get(said.lower(), said) if key.startswith("conversation") else said
+    is_sharegpt = "from" in turn and turn.get("role") in NOTHING
+    who, what = ("from", "value") if is_sharegpt else ("role", "content")
+    other = {"content": "value", "value": "content"}[what]
+    if turn.get(what) in NOTHING and turn.get(other) not in NOTHING:
+        what = other
+    said = text_of(turn, who)
+    # Under `messages` roles are exact; ShareGPT's own list is spelt in many ways.
+    is_free = is_sharegpt or key.startswith("conversation")
+    role = _SPEAKERS.get(said.lower(), said) if is_free else said
     if role.lower() in _TOOL_ROLES:
         raise RowError(f"has {shown(role)} turns in {key}: tools are not supported", "write its text into a user turn")
     if role not in ROLES:
         raise RowError(f"has the role {shown(said)} in {key}", f"roles are {', '.join(ROLES)}")
-    return Message(role, _content(turn, content), is_answer=answers and role == "assistant")
+    beside = NOTHING_BESIDE
+    if not turn.keys() <= {who, what}:
+        _refuse_double(turn, who, what, role)
+        beside = beside_of(turn)
+    if beside.thoughts and role != "assistant":
+        raise lost(beside.thoughts[0][0], f"{role} turn", ())
+    learnt = is_learnt(role, beside.flags + flags, answers=answers)
+    return Message(role, _content(turn, what), learnt, beside.thoughts, beside.left)
+
+
+def _refuse_double(turn: dict[str, Any], who: str, what: str, role: str) -> None:
+    """Refuse a second role or text that says something else than the one that is taken."""
+    for key in SPOKEN:
+        value = turn.get(key)
+        if value in NOTHING or key in (who, what):
+            continue
+        is_role = key in ("role", "from")
+        said = _SPEAKERS.get(value.lower()) if is_role and isinstance(value, str) else value
+        if said != (role if is_role else turn[what]):
+            raise RowError(f"has {key} beside {who if is_role else what} that says something else", "keep one of them")
 
 
 def _content(turn: dict[str, Any], key: str) -> str:
@@ -101,6 +127,8 @@ def _content(turn: dict[str, Any], key: str) -> str:
         and parts
         and all(isinstance(part, dict) and part.get("type") == "text" and "text" in part for part in parts)
     ):
+        for part in parts:
+            refuse_others(part, "part of a turn", _PART)
         return "".join(text_of(part, "text") for part in parts)
     return text_of(turn, key)
 
@@ -121,62 +149,7 @@ def check_turns(messages: tuple[Message, ...]) -> None:
             hint = "; an answer in front is left out with --trim" if position == 0 else ""
             raise RowError("has turns out of order", f"turns must alternate user, assistant, beginning with user{hint}")
     for message in messages:
-        if _is_blank(message.content):
+        if is_blank(message.content):
             raise RowError(f"has an empty {message.role} turn", "write the turn's text, or take the turn or row out")
     if not any(message.is_answer for message in messages):
         raise RowError("has no assistant turn, so there is nothing to learn", "add the answer, or take the row out")
-
-
-def refuse_unsupported(mapping: dict[str, Any], kind: str) -> None:
-    """Refuse keys of a ``row`` or a ``turn`` whose meaning would be lost.
-
-    Raises:
-        RowError: With the key.
-    """
-    for key, harmless in _NOT_SUPPORTED[kind].items():
-        if mapping.get(key) not in harmless:
-            raise RowError(
-                f"has {key} in its {kind}, which would be lost", f"write it as text in the turns, or take {key} out"
-            )
-
-
-def text_of(row: dict[str, Any], key: str) -> str:
-    """Return one text of a row or a turn.
-
-    Raises:
-        RowError: It is missing, no text, or holds half of a character.
-    """
-    value = row.get(key)
-    if value is None:
-        raise RowError(f"has no {shown_key(key)}", f"add {shown_key(key)}, or take the row out")
-    if not isinstance(value, str):
-        name = shown_key(key)
-        raise RowError(f"has {name} that is {kind_of(value)}, not text", f"write {name} as a string")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise RowError(
-            f"has half of a character (a lone surrogate) in {shown_key(key)}", "write the whole character"
-        ) from exc
-    return value
-
-
-def _is_blank(text: str) -> bool:
-    return all(unicodedata.category(character) in _INVISIBLE for character in text)
-
-
-def shown(name: str) -> str:
-    """Quote a name out of the data for the terminal: cut, with what does not print escaped."""
-    return repr(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…")
-
-
-def shown_key(name: str) -> str:
-    """Show a key as it is where it is a plain word, quoted where it could be anything."""
-    return name if name.isidentifier() and len(name) <= _NAME_SHOWN else shown(name)
-
-
-def kind_of(value: Any) -> str:
-    """Name a value's JSON kind."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    names |= {int: "a number", float: "a number", bytes: "binary"}
-    return names.get(type(value), f"of type {type(value).__name__}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.audit.findings import rows
 from kit.audit.histogram import bars
+from kit.data.remarks import names_of
 from kit.intake.ledger import DROPPED, TRAIN, VAL
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ def summary(card: dict[str, Any], measures: dict[str, Measures]) -> list[str]:
     if card["answers_trimmed_in_rows"]:
         lines.append(f"{card['answers_trimmed_in_rows']:>10,}  rows lost answers in front of their first question")
     if card["columns_left_behind"]:
-        names = ", ".join(list(card["columns_left_behind"])[:8])
-        lines.append(f"{'':>10}  columns left behind: {names}")
+        lines.append(f"{'':>10}  columns left behind: {names_of(card['columns_left_behind'])}")
     for label in sorted({*card["labels"].get("train", {}), *card["labels"].get("val", {})}):
         counts = [card["labels"][side].get(label, 0) for side in ("train", "val")]
         lines.append(f"{'':>10}  {label}: {counts[0]:,} to train on, {counts[1]:,} held out")

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from kit.data.conversations import Problems, RowProblem
 from kit.data.pool import in_order, processes_for
+from kit.data.remarks import add_names
 from kit.findings import Finding, error, warning
 from kit.intake.formats import Stream
 from kit.intake.ledger import TRAIN, VAL, Ledger
@@ -167,7 +168,7 @@ def _near_duplicates(batch: Batch, near: NearIndex | None, before: int) -> list[
 def _count(collected: Collected, read: Read, batch: Batch, rejects: TextIO | None) -> None:
     read.good += len(batch.rows)
     collected.shapes += batch.shapes
-    collected.unused += batch.unused
+    add_names(collected.unused, batch.unused)
     collected.trimmed += batch.trimmed
     collected.added += batch.added
     for problem in batch.problems:

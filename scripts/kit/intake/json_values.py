@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem
-from kit.data.turns import RowError, keyed_once
+from kit.data.row_values import RowError, keyed_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.audit.findings import duplicate_findings, leakage_findings, measures_of, token_findings
+from kit.data.remarks import columns_finding
 from kit.findings import Finding, has_errors, ok
 from kit.intake.card import REPEATS, SIDES, build_card, write_card
 from kit.intake.collect import Collected, Collector, reject, secret_findings
@@ -86,6 +87,7 @@ def audit(sources: list[Source], wanted: Wanted) -> Outcome:
         collected, findings = _collector(wanted, for_audit=True).collect(sources, ledger)
         measures = _measures(collected, wanted, {"all": None})
         findings += _judge(collected, wanted, measures.get("all"))
+        findings += [columns_finding(collected.unused)] if collected.unused else []
         findings += duplicate_findings(collected) + leakage_findings(collected)
         card = build_card(collected, wanted.said, measures, {})
         return Outcome(findings, card, measures, is_written=False)

@@ -14,16 +14,22 @@ if TYPE_CHECKING:
 def one_answer_each(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
     """Return one conversation for each answer, which alone is learnt, with all that was said before it."""
     answers = [position for position, message in enumerate(messages) if message.is_answer]
-    if len(answers) == 1:
+    if answers == [len(messages) - 1]:
         return [messages]
     asked = tuple(replace(message, is_answer=False) for message in messages)
     return [(*asked[:position], messages[position]) for position in answers]
 
 
 def written(messages: tuple[Message, ...], whole: tuple[Message, ...]) -> bytes:
-    """Write a row in the ``messages`` shape; in ``prompt``/``completion`` where not all of the row it was is learnt."""
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    """Write a row in the ``messages`` shape; in ``prompt``/``completion`` where not all of the row it was is learnt.
+
+    An answer behind the first that is learnt says with ``weight`` that it is not.
+    """
     first = next(position for position, message in enumerate(messages) if message.is_answer)
+    turns: list[dict[str, Any]] = [message.as_turn() for message in messages]
+    for message, turn in zip(messages[first:], turns[first:], strict=True):
+        if message.role == "assistant" and not message.is_answer:
+            turn["weight"] = 0
     if messages is not whole or any(message.role == "assistant" for message in messages[:first]):
         row: dict[str, Any] = {"prompt": turns[:first], "completion": turns[first:]}
     else:
@@ -33,7 +39,7 @@ def written(messages: tuple[Message, ...], whole: tuple[Message, ...]) -> bytes:
 
 def loosely(messages: tuple[Message, ...]) -> str:
     """Return turns as they compare: see ``normalised``."""
-    return "\x1e".join(f"{message.role}\x1f{normalised(message.content)}" for message in messages)
+    return "\x1e".join("\x1f".join((message.role, *map(normalised, message.texts))) for message in messages)
 
 
 def normalised(text: str) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kit.audit.lengths import Ruler
 from kit.audit.secrets import find_secrets
 from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
+from kit.data.row_values import RowError, kind_of, shown
 from kit.data.shapes import PLAIN, Reading, Shaped, shape_row
-from kit.data.turns import RowError, kind_of, shown
 from kit.intake.turns import loosely, one_answer_each, written
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Worker:
         loose = loosely(messages)
         if job.secrets:
             for message in messages[whole.kept :]:
-                batch.secrets += [(line, *secret) for secret in find_secrets(message.content)]
+                batch.secrets += [(line, *secret) for text in message.texts for secret in find_secrets(text)]
         whole.kept = len(messages)
         group = _key(whole.columns, job.group) if job.group else ""
         if job.split_turns and not group:

@@ -11,16 +11,16 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from kit.data.chat_tokenizer import ChatTokenizer
-from kit.data.conversations import RowProblem, read_lines
-from kit.data.dataset import EncodedFile, load_file, read_row
+from kit.data.conversations import RowProblem, read_lines, read_row
+from kit.data.dataset import EncodedFile, load_file
 from kit.data.encoding import IGNORE_INDEX, EncodedRow, encode_rows, labelled
-from kit.demo.tokenizer import BOS_ID, EOS_ID, byte_tokenizer, save_tokenizer
+from kit.demo.tokenizer import BOS_ID, CHAT_TEMPLATE, EOS_ID, byte_tokenizer, save_tokenizer
 from kit.intake.formats import Stream
 from kit.intake.sources import Source
 from kit.intake.work import Job, Worker
 from kit.torture.damage import BYTES
 from kit.torture.fuzzing import FaultError, scratch
-from kit.torture.row_meaning import Refusal, turns_of
+from kit.torture.row_meaning import Refusal, Turn, turns_of
 from kit.torture.row_mutants import make_mutant
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _FILE_SHARE = 0.3  # of the files are read as a whole too: the same rows by the same functions
 _LONGEST = 256  # tokens, a byte each: some rows are longer
+_THOUGHT = "reasoning_content"  # what the template writes in front of an answer
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def _scratch() -> Path:
 
 @functools.cache
 def _tokenizer() -> ChatTokenizer:
-    save_tokenizer(byte_tokenizer(), _scratch(), model_max_length=_LONGEST)
+    answer = "{{ ' ' + message['content'] + eos_token }}"
+    thought = f"{{% if message.{_THOUGHT} %}}{{{{ ' (' + message.{_THOUGHT} + ')' }}}}{{% endif %}}"
+    template = CHAT_TEMPLATE.replace(answer, thought + answer)
+    save_tokenizer(byte_tokenizer(), _scratch(), model_max_length=_LONGEST, chat_template=template)
     return ChatTokenizer.load(str(_scratch()))
 
 
@@ -113,12 +117,17 @@ def _as_trained(path: Path) -> tuple[dict[int, tuple[Conversation, EncodedRow]],
 
 def _check_taken(raw: bytes, conversation: Conversation, row: EncodedRow, line: int) -> None:
     try:
-        turns = turns_of(raw)
+        turns, left = turns_of(raw)
     except Refusal as exc:
         raise FaultError(f"line {line} is taken, and has {exc}") from exc
-    found = [(message.role, message.content, message.is_answer) for message in conversation.messages]
+    found = [
+        Turn(message.role, message.content, message.is_answer, dict(message.thoughts).get(_THOUGHT, ""), message.left)
+        for message in conversation.messages
+    ]
     if found != turns:
         raise FaultError(f"line {line} is taken for {found!r:.150} and says {turns!r:.150}")
+    if {*conversation.unused} != left:
+        raise FaultError(f"line {line} leaves {left} behind and names {conversation.unused}")
     ids: list[int] = []
     labels: list[int] = []
     for tokens, is_learnt in _tokens_of(turns):
@@ -128,14 +137,15 @@ def _check_taken(raw: bytes, conversation: Conversation, row: EncodedRow, line: 
         raise FaultError(f"line {line}: the loss is not on its answers, or its tokens are others")
 
 
-def _tokens_of(turns: list[tuple[str, str, bool]]) -> list[tuple[list[int], bool]]:
+def _tokens_of(turns: list[Turn]) -> list[tuple[list[int], bool]]:
     """Render as the template does, in parts that no token spans, each with whether it is learnt."""
-    if turns[0][0] == "system":
-        turns = [("user", f"{turns[0][1]}\n\n{turns[1][1]}", False), *turns[2:]]
+    if turns[0].role == "system":
+        turns = [Turn("user", f"{turns[0].text}\n\n{turns[1].text}"), *turns[2:]]
     parts = [([BOS_ID], False)]
-    for role, text, is_learnt in turns:
-        tokens = _read(f"[INST] {text} [/INST]") if role == "user" else [*_read(f" {text}"), EOS_ID]
-        parts.append((tokens, is_learnt))
+    for turn in turns:
+        thought = f" ({turn.thought})" if turn.thought else ""
+        asked, told = f"[INST] {turn.text} [/INST]", f"{thought} {turn.text}"
+        parts.append((_read(asked) if turn.role == "user" else [*_read(told), EOS_ID], turn.is_learnt))
     return parts
 
 
@@ -173,6 +183,8 @@ def _check_intake(path: Path, taken: dict[int, Any], refused: dict[int, RowProbl
     if [row.line for row in batch.rows] != list(taken) or [one.line for one in batch.problems] != sorted(refused):
         lines = {row.line for row in batch.rows} ^ set(taken)
         raise FaultError(f"data preparation and training do not agree on lines {sorted(lines)[:5]}")
+    if batch.unused != Counter(name for conversation, _ in taken.values() for name in conversation.unused):
+        raise FaultError(f"data preparation names {batch.unused} as left behind, and training other keys")
     for row in batch.rows:
         conversation, encoded = taken[row.line]
         again = read_row((row.line, row.text))

@@ -21,7 +21,8 @@ _WORDS = (
 _KEYS = (
     "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "question", "answer",
     "system", "text", "role", "content", "from", "value", "tools", "rejected", "weight", "tool_calls", "context",
-    "id", "",
+    "id", "", "train", "trainable", "loss", "loss_mask", "masked", "reasoning_content", "thinking", "timestamp", "name",
+    "contents", "cache_control", "inputs", "system_prompt",
 )  # fmt: skip
 _JSON_VALUES: tuple[Callable[[Any], Any], ...] = (
     lambda _: None, lambda _: 0, lambda _: 1.5, lambda _: True, lambda _: "", lambda _: " ", lambda _: "\u200b",
@@ -63,7 +64,28 @@ def _row(source: Random) -> dict[str, Any]:
         row = {"messages": [head, *talk("user", "assistant", "role", "content")]}
     if source.random() < 0.1:  # noqa: PLR2004
         row["id"] = source.randrange(1000)
+    if source.random() < 0.2:  # noqa: PLR2004
+        _say_more(source, row)
     return row
+
+
+def _say_more(source: Random, row: dict[str, Any]) -> None:
+    """Mask answers but for the last, by flags or by a list, let them think, count turns, write text in parts."""
+    turns = row.get("messages") or row.get("conversations")
+    if not turns:
+        return
+    answers = [at for at in range(1, len(turns)) if at % 2 != len(turns) % 2]  # an odd one is a system message
+    for turn in turns:
+        if "content" in turn and source.random() < 0.2:  # noqa: PLR2004
+            turn["content"] = [{"type": "text", "text": turn["content"]}]
+    learnt = {at for at in answers if at == answers[-1] or source.random() < 0.5}  # noqa: PLR2004
+    if source.random() < 0.3:  # noqa: PLR2004
+        row[source.choice(["loss_mask", "train"])] = [int(at in learnt) for at in range(len(turns))]
+        return
+    key = source.choice(["weight", "train", "loss", "trainable"])
+    for at in answers:
+        turns[at] |= source.choice([{}, {key: source.choice([int, bool])(at in learnt)}, {"timestamp": at}])
+        turns[at] |= source.choice([{}, {}, {"reasoning_content": f"h {_said(source)}"}])
 
 
 def _places(node: Any) -> list[tuple[Any, Any]]:
@@ -93,7 +115,9 @@ def _other_key(source: Random, row: dict[str, Any]) -> None:
 
 def _more_keys(source: Random, row: dict[str, Any]) -> None:
     container = source.choice([row, *(place[0] for place in _places(row) if isinstance(place[0], dict))])
-    container[source.choice(_KEYS)] = source.choice([0, 1, "more", None, [], ["x"], {"a": 1}, "system", "user"])
+    container[source.choice(_KEYS)] = source.choice(
+        [0, 1, 0.5, False, "more", None, [], ["x"], [0, 1], [0, 0, 0, 1], {"a": 1}, "system", "user"]
+    )
 
 
 def _turns_moved(source: Random, row: dict[str, Any]) -> None:

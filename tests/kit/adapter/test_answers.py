@@ -27,16 +27,17 @@ def _question(prompt: str, expected: str = "x") -> Question:
     return Question(Conversation((Message("user", prompt),), 1), expected)
 
 
-def test_the_last_answer_is_what_is_expected(tmp_path: Path) -> None:
+def test_the_last_answer_is_what_is_expected(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
     rows: list[Any] = [
         {"prompt": "ask", "completion": "tell"},
         {"text": "no row"},
         {"messages": [{"role": role, "content": role[0]} for role in ("user", "assistant", "user", "assistant")]},
         {"messages": [{"role": role, "content": role[0]} for role in ("user", "assistant", "user")]},
+        {"messages": [{"role": role, "content": role[0]} for role in ("user", "assistant") * 2], "train": [0, 1, 0, 0]},
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    first, second = read_questions(path)
+    first, second = read_questions(path, byte_chat)
     assert (first.prompt, first.expected, first.conversation.line) == ("ask", "tell", 1)
     assert (second.prompt, second.expected, len(second.conversation.messages)) == ("u", "a", 3)
 

@@ -126,7 +126,7 @@ def test_each_way_to_be_wrong_is_named(row: Any, message: str) -> None:
         {"messages": [USER, ANSWER], "tools": [{"name": "search"}]},
         {"instruction": "a", "output": "b", "history": [["x", "y"]]},
         {"messages": [USER, {**ANSWER, "tool_calls": [{"id": "1"}]}]},
-        {"messages": [USER, {**ANSWER, "weight": 0}]},
+        {"messages": [USER, {**ANSWER, "mood": "sad"}]},
     ],
 )
 def test_what_would_be_lost_is_refused(row: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import read_conversations
 from kit.data.dataset import EncodedFile, file_sha256, load_file
 from kit.data.encoding import IGNORE_INDEX
+from kit.data.remarks import add_names, names_of
 from kit.demo.task import TRAIN_ROWS, VALIDATION_WORDS
 from kit.interpreter import PROJECT_ROOT
 
@@ -169,3 +171,15 @@ def test_the_hash_is_of_the_files_bytes(tmp_path: Path, byte_chat: ChatTokenizer
 def test_a_file_that_cannot_be_read_raises(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
     with pytest.raises(OSError, match="No such file"):
         load_file(tmp_path / "none.jsonl", byte_chat, 64)
+
+
+def test_what_is_left_behind_is_named_in_bounded_memory(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    rows = [{**_row(), "source": "here", "a\u001b[2J": 1}, {**_row(), "source": "there"}]
+    finding = _finding(_load(tmp_path, rows, byte_chat), "data.columns")
+    assert finding.severity == "warning"
+    assert finding.message == "left behind, with the rows that have each: source (2), 'a\\x1b[2J' (1)"
+    names: Counter[str] = Counter()
+    add_names(names, {f"{number} {'x' * 9999}": 1 for number in range(2000)})
+    assert (len(names), names["others"]) == (1001, 1000)
+    assert max(map(len, names)) < 200
+    assert names_of(names).endswith("(1) and 989 more")

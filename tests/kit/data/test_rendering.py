@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,9 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message
 from kit.data.encoding import IGNORE_INDEX
 from kit.data.remarks import Mark
-from kit.data.rendering import MaskingError, render_prompt, render_row
+from kit.data.rendering import MaskingError, render_prompt, render_row, said_by_the_model
+from kit.data.template import TemplateError
+from kit.intake.turns import one_answer_each
 
 if TYPE_CHECKING:
     from chat_folders import ChatFolder
@@ -23,6 +26,12 @@ DROPS_THOUGHTS = CHATML.replace(
     "{{ message['role'] + '\n' }}{% if message['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}"
     "{% endif %}{{ message['content'] }}",
 )
+# As Qwen3's: an answer's own thoughts are written while it is the last, and dropped once more turns follow.
+WRITES_THOUGHTS = CHATML.replace(
+    "{{ message['role'] + '\n' + message['content'] }}",
+    "{{ message['role'] + '\n' }}{% if loop.last and message.reasoning_content %}"
+    "{{ '<think>\n' + message.reasoning_content.strip('\n') + '\n</think>\n\n' }}{% endif %}{{ message['content'] }}",
+)
 # As DeepSeek-R1's: the generation prompt opens a thought that the finished answer does not have.
 OPENS_A_THOUGHT = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
 # As Phi-3's: what ends the text stands behind the last turn only.
@@ -31,6 +40,11 @@ ENDS_THE_TEXT = CHATML.replace("assistant\n{% endif %}", "assistant\n{% else %}<
 
 def talk(*turns: str) -> tuple[Message, ...]:
     return tuple(Message(("user", "assistant")[at % 2], text, bool(at % 2)) for at, text in enumerate(turns))
+
+
+def thinking(*turns: str, key: str = "reasoning_content") -> tuple[Message, ...]:
+    """Each answer has a thought, ``think a`` of what answers ``a``."""
+    return tuple(replace(turn, thoughts=((key, f"think {turn.content}"),) * turn.is_answer) for turn in talk(*turns))
 
 
 def chat_of(chat_folder: ChatFolder, template: str) -> ChatTokenizer:
@@ -94,3 +108,41 @@ def test_an_answer_that_is_left_out_is_refused(chat_folder: ChatFolder) -> None:
     chat = ChatTokenizer.load(str(chat_folder("{{ bos_token }}{{ messages[0]['content'] }}")))
     with pytest.raises(RefusedError, match="leaves out"):
         encoded_row(Conversation(talk("a", "b"), 1), chat)
+
+
+def test_thoughts_are_learnt_as_the_template_writes_them(chat_folder: ChatFolder) -> None:
+    chat = chat_of(chat_folder, WRITES_THOUGHTS)
+    assert chat.parts.thoughts == ("reasoning_content",)
+    turns = (*talk("a", "b", "c"), *thinking("c", "d <|im_end|>")[1:])
+    row = encoded_row(Conversation(turns, 1), chat)
+    learnt = [label for label in row.labels if label != IGNORE_INDEX]
+    said = "<think>\nthink d <|im_end|>\n</think>\n\nd <|im_end|>"
+    assert chat.decode(learnt, special=True) == f"b<|im_end|>{said}<|im_end|>"
+    assert learnt.count(chat.eos_token_id) == 2  # what only looks like it stays text, in a thought too
+    assert said_by_the_model(turns, chat) == said
+    assert render_row(turns, chat).marks == Mark(0)
+
+
+def test_thoughts_that_the_template_drops_from_an_answer_are_refused_and_learnt_when_turns_are_split(
+    chat_folder: ChatFolder,
+) -> None:
+    chat = chat_of(chat_folder, WRITES_THOUGHTS)
+    for more in ((), ("thanks",)):
+        turns = thinking("a", "b", "c", "d", *more)
+        with pytest.raises(MaskingError, match="has reasoning_content in an answer, which the chat template leaves out"
+                           ) as refused:  # fmt: skip
+            render_row(turns, chat)
+        assert "ARGS=--split-turns" in refused.value.fix
+        first, second = (render_row(part, chat) for part in one_answer_each(turns))
+        assert (first.marks, second.marks) == (Mark(0), Mark.THOUGHTS)  # b's thought is no part of what d is asked
+        assert "think b" in first.text
+        assert "think d" in second.text
+        assert "think b" not in second.text
+
+
+def test_thoughts_under_a_key_that_the_template_does_not_know_are_refused(chat_folder: ChatFolder) -> None:
+    with pytest.raises(TemplateError, match=r"has reasoning_content in its turn, which .* does not write"):
+        render_row(thinking("a", "b"), chat_of(chat_folder, CHATML))
+    with pytest.raises(TemplateError, match="has thinking in its turn") as refused:
+        render_prompt(thinking("a", "b", "c", key="thinking"), chat_of(chat_folder, WRITES_THOUGHTS))
+    assert refused.value.fix.startswith("reasoning_content is the key that this template knows")

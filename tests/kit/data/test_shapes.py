@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from kit.data.row_values import RowError
 from kit.data.shapes import Reading, shape_row
-from kit.data.turns import Message, RowError
+from kit.data.turns import Message
 
 TURNS = '[{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]'
 ASK, TELL = Message("user", "ask"), Message("assistant", "tell", is_answer=True)
@@ -72,6 +73,9 @@ def test_columns_can_be_named() -> None:
     shaped = shape_row({"Q": "ask", "A 1": "tell", "S": None, "id": 7}, reading)
     assert shaped.messages == (ASK, TELL)
     assert shaped.unused == ("id",)
+    assert shape_row(
+        {"Q": "ask", "A 1": "tell", "system": "be"}, Reading({"user": "Q", "assistant": "A 1"})
+    ).unused == ("system",)
     with pytest.raises(RowError, match=r"has no column 'A 1' \(found: 'Q'\)"):
         shape_row({"Q": "ask"}, reading)
     with pytest.raises(RowError, match="has 'A 1' that is a number, not text"):

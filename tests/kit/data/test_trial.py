@@ -42,6 +42,10 @@ SECONDS = 60  # a test's patience on a busy machine; alone none takes 8
             "{% if messages[0]['content'] | length > 9999 %}{{ 'a' * 4000000000 }}{% endif %}" + MISTRAL,
             "its chat template takes more than 3 GB of memory",
         ),
+        (
+            "{% if messages[1] and messages[1].thinking %}{{ 'a' * 4000000000 }}{% endif %}" + MISTRAL,
+            "its chat template takes more than 3 GB of memory",
+        ),
         ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "its chat template is nested deeper than Python bears"),
         (f"{{{{ {'(' * 3000}1{')' * 3000} }}}}", "its chat template is nested deeper than Python bears"),
         ("{% if 1 %}" * 500 + "{% endif %}" * 500, "its chat template is nested deeper than Python bears"),

@@ -75,6 +75,37 @@ def test_each_answer_becomes_a_row_that_reads_back_as_it_was_made(byte_chat: Cha
     assert batch.rows[0].group == batch.rows[1].group != batch.rows[2].group
 
 
+def _written(*rows: dict[str, Any], **job: Any) -> list[dict[str, Any]]:
+    batch = Worker(Job(**job))((0, list(enumerate(rows, start=1))))
+    assert not batch.problems
+    assert len({row.exact for row in batch.rows}) == len(batch.rows)
+    return [json.loads(row.text) for row in batch.rows]
+
+
+def test_masks_are_written_so_that_they_read_back_and_make_other_rows() -> None:
+    plain = _talk("a", "b", "c", "d", "e", "f")["messages"]
+    rows = [{"messages": plain, "loss_mask": mask} for mask in ([0, 1] * 3, [0, 0, 0, 1, 0, 0], [0, 1, 0, 0, 0, 1])]
+    written = _written(*rows)
+    assert [shape_row(row).messages for row in written] == [shape_row(row).messages for row in rows]
+    assert written == [
+        {"messages": plain},
+        {"prompt": plain[:3], "completion": [*plain[3:5], {**plain[5], "weight": 0}]},
+        {"messages": [*plain[:3], {**plain[3], "weight": 0}, *plain[4:]]},
+    ]
+    assert _written(rows[1], rows[2], split_turns=True) == [
+        {"prompt": plain[:3], "completion": plain[3:4]},
+        {"prompt": plain[:1], "completion": plain[1:2]},
+        {"prompt": plain[:5], "completion": plain[5:]},
+    ]
+
+
+def test_thoughts_are_written_where_no_template_is_known_and_make_other_rows() -> None:
+    rows = [_talk("a", "b"), _talk("a", "b")]
+    rows[1]["messages"][1]["reasoning_content"] = "hm"
+    assert _written(*rows) == rows
+    assert len({row.loose for row in Worker(Job())((0, list(enumerate(rows, start=1)))).rows}) == 2
+
+
 def test_a_group_of_the_persons_own_is_kept_and_a_secret_counted_once_when_turns_are_split() -> None:
     key = "AKIAIOSFODNN7EXAMPLE"  # of a public example
     row = _talk(f"is {key} a key", "b", "c", "d", doc="one")
