@@ -28,7 +28,7 @@ from kit.budget.cases import Case, Compared, Refused, cases, compare, refused
 from kit.command import command_parser, run_main
 from kit.console import fail, paint, say
 from kit.quiet_libraries import quiet_imports
-from kit.run.failures import is_out_of_memory
+from kit.refusals import is_out_of_memory
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

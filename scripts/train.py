@@ -41,6 +41,7 @@ from kit.preflight import Preflight, check_run, once, run_directory_findings
 from kit.report import after_run
 from kit.run.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
 from kit.run.disk_space import space_findings
+from kit.run.failures import explain
 from kit.run.job import Job
 from kit.run.plan import make_plan
 from kit.run.receipt import read_receipt
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         lock.release()
         return begin_again(argv)
     except OSError as exc:
-        return _refuse([*findings, error("run.file", f"{exc}", "check the path in the message")])
+        return _refuse([*findings, explain(exc)])
     finally:
         lock.release()
 

@@ -6,17 +6,25 @@ Standard library only, and for Python 3.9 on: the set-up command is one.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import signal
-from typing import TYPE_CHECKING
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
 
-from kit.console import fail, leave_quietly, outlive_readers
+from kit.console import fail, leave_quietly, outlive_readers, say
 from kit.redaction import guard_output
+from kit.refusals import first_line, is_failure, refusal_in
+from kit.traceback_file import DEBUG, keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
 _INTERRUPTED = 128 + signal.SIGINT
+_FAILED = 1
+A_BUG = "this is a bug, of the kit or of a library: please report it"
 
 
 def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
@@ -27,9 +35,18 @@ def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
         name: The command as it is typed, such as ``train.py``.
     """
     first, _, rest = (docstring or "").partition("\n\n")
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=name, description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--debug", action=_Debug, nargs=0, default=argparse.SUPPRESS, help="show tracebacks")
+    return parser
+
+
+class _Debug(argparse.Action):
+    """Show tracebacks, in this process and in those it starts."""
+
+    def __call__(self, *_: Any) -> None:
+        os.environ[DEBUG] = "1"
 
 
 def found_and_fix(mistake: Exception) -> tuple[str, str]:
@@ -57,7 +74,40 @@ def run_main(main: Callable[[], int], *, outlives_readers: bool = False) -> NoRe
     leave_quietly()
     if outlives_readers:
         outlive_readers()
+    threading.excepthook = lambda failure: _say_aside(failure.exc_value, failure.thread)
+    sys.unraisablehook = lambda failure: _say_aside(failure.exc_value, failure.object)
     try:
-        raise SystemExit(main())
+        code = main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        raise SystemExit(_INTERRUPTED) from None
+        code = _INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        code = _FAILED
+    except BaseException as exc:
+        if not is_failure(exc):
+            raise
+        code = fail_of(exc)
+    raise SystemExit(code)
+
+
+def fail_of(exc: BaseException) -> int:
+    """Say what a command failed of, its fix and where its traceback is; return 1."""
+    where = keep_traceback(exc)
+    refusal = refusal_in(exc)
+    with contextlib.suppress(OSError):  # where not even this can be said
+        if refusal:
+            fail(refusal.message, f"{refusal.fix}; {where}")
+        else:
+            fail(f"{type(exc).__name__}: {first_line(exc)}", f"{A_BUG}; {where}")
+    return _FAILED
+
+
+def _say_aside(exc: BaseException | None, origin: object) -> None:
+    """Say what failed beside the command, in a thread of its own or as something was thrown away: it goes on."""
+    if exc is None or not is_failure(exc):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        name = origin.name if isinstance(origin, threading.Thread) else type(origin).__name__
+        say(f"warning: {name} failed beside the command: {type(exc).__name__}: {first_line(exc)}", "yellow")
+        say(f"  {keep_traceback(exc)}")

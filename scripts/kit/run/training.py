@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kit.console import say
@@ -13,6 +14,7 @@ from kit.machine.energy import EnergyMeter
 from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
 from kit.redaction import redact
+from kit.refusals import is_failure
 from kit.run import checkpoints
 from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
 from kit.run.curves import Curves
@@ -24,6 +26,8 @@ from kit.run.receipt import Receipt
 from kit.run.stall_report import STALLED
 from kit.run.stop import StoppedError, StopRequest
 from kit.stack.attention import choose
+from kit.traceback_file import NAME as ERROR_FILE
+from kit.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +54,9 @@ def run(job: Job, argv: Sequence[str]) -> int:
                 curves.start()
                 with hub_left_alone():
                     return Part(job, receipt, stop, curves).run()
-            except Exception as exc:
+            except BaseException as exc:
+                if not is_failure(exc):
+                    raise
                 stop.keep_from_now_on()
                 if stop.has_cut_in:
                     raise StoppedError from exc
@@ -65,21 +71,21 @@ def run(job: Job, argv: Sequence[str]) -> int:
                 curves.end(receipt, stop)
 
 
-def _fail(job: Job, receipt: Receipt | None, exc: Exception) -> int:
+def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
     """Write down what a run failed of, say what can be done about it, and return the exit code.
 
     Raises:
         BeginAgainError: Other settings are taken.
-        Exception: The failure itself, where it is a bug to be seen whole.
     """
+    folder = job.resolved.settings.run_directory
     finding = explain(exc, job)
+    where = keep_traceback(exc, folder)
     if receipt is not None:
-        finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"))
+        kept = {"error_file": ERROR_FILE} if (folder / ERROR_FILE).exists() else {}
+        finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"), **kept)
         if isinstance(exc, RehearsalError):
             _fit_and_begin_again(job, receipt, exc)
-    if finding is None:
-        raise exc
-    render([finding, *way_on(job.resolved.settings.run_directory)], sys.stderr)
+    render([replace(finding, fix=f"{finding.fix}; {where}"), *way_on(folder)], sys.stderr)
     return 1
 
 
@@ -154,6 +160,7 @@ def _prepare_folder(folder: Path, start: Start) -> None:
     checkpoints.sweep(parent)
     for leftover in folder.glob(".run.json.*"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
+    (folder / ERROR_FILE).unlink(missing_ok=True)  # of the session that failed; its sentence stays in the receipt
     if start.checkpoint is None:
         for name in ("checkpoints", "adapter"):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -14,7 +14,8 @@ import psutil
 import torch
 
 from kit.budget.refit import Refusal, asked_bytes
-from kit.run.failures import RehearsalError, is_out_of_memory
+from kit.refusals import is_out_of_memory
+from kit.run.failures import RehearsalError
 from kit.run.plan import FILLER
 from kit.stack.process_memory import own_bytes
 from kit.stack.session import MemoryMeter
