@@ -123,6 +123,8 @@ def _end(watched: Watched) -> int:
     loss = f": training loss {course.losses[-1]:.4f}{validation}" if course.losses else ""
     of = f" of {course.planned_steps:,}" if course.planned_steps else ""
     print(f"{name} {words} at step {course.step:,}{of}{loss}")
+    if watched.run.failure:
+        print(f"it failed: {watched.run.failure}")
     print(f"next: make report RUN={watched.folder}")
     return 0 if watched.state == "finished" else 1
 
