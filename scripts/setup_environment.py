@@ -166,9 +166,11 @@ def wait_for_other(root: Path) -> Any:
     handle = (root / ".cache" / "setup.lock").open("w", encoding="utf-8")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         say("Waiting for another set-up of this project to end")
         fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as exc:
+        say(f"warning: no locks here ({exc.strerror}): do not run two set-ups of this project at once", "yellow")
     return handle
 
 
