@@ -33,6 +33,7 @@ _LOST = (
     "the last checkpoint holds what was trained; train another base, or lora.target_modules that are plain linear "
     "layers, and please report it: it is a bug"
 )
+_ANOTHER_CHECKPOINT = "go on from another one (--resume PATH), or begin anew under another name (training.run_name=…)"
 _TAMER = (
     "look at those rows (all are in run.json under bad_losses); lower training.learning_rate, which "
     "--allow-changed training.learning_rate lets a resumed run do; training.on_bad_loss=warn goes on regardless"
@@ -64,6 +65,7 @@ _NAMED: dict[type[Exception], tuple[str, str]] = {
     BadLossError: ("run.bad_loss", _TAMER),
     StalledError: ("run.stalled", _STALLED),
     SavedAdapterError: ("run.adapter_lost", _LOST),
+    checkpoints.ResumeError: ("run.resume", _ANOTHER_CHECKPOINT),
 }
 
 

@@ -13,6 +13,7 @@ from kit.findings import render
 from kit.machine.energy import EnergyMeter
 from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
+from kit.records.metrics_tail import parse_line
 from kit.redaction import redact
 from kit.refusals import is_failure
 from kit.run import checkpoints
@@ -107,6 +108,8 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
     settings, plan, checkpoint = job.resolved.settings, job.plan, job.start.checkpoint
     folder = settings.run_directory
     from_step = checkpoint.step if checkpoint else 0
+    if checkpoint:
+        _check_course(checkpoint, plan.steps)
     _prepare_folder(folder, job.start)
     gpu = judge(job.machine).gpu
     attention = choose(settings, job.stack, job.platform, gpu.compute_capability if gpu else None)
@@ -128,7 +131,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         steps=plan.steps,
         steps_done=from_step,
         # A run that goes on did not see how its adapter began.
-        **({"adapter_init_sha256": checkpoint.facts["adapter_init_sha256"]} if checkpoint else {}),
+        **({"adapter_init_sha256": checkpoint.facts.get("adapter_init_sha256")} if checkpoint else {}),
     )
     say(
         f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
@@ -152,6 +155,21 @@ def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
     before = recorded if isinstance(recorded, list) else []
     now = [{"step": step, "key": key, "was": then, "is": now} for key, (then, now) in start.allowed.items()]
     return before + now
+
+
+def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
+    """Look at how far a checkpoint is and at the curves it brings, before anything gives way to them.
+
+    Raises:
+        ResumeError: It is further than this run goes, or its curves are none.
+    """
+    if checkpoint.step > steps:
+        raise checkpoints.ResumeError(
+            f"{checkpoint.folder}: is of step {checkpoint.step:,}, and this run has {steps:,}"
+        )
+    for number, line in enumerate((checkpoint.folder / METRICS).read_bytes().splitlines(), 1):
+        if parse_line(line) is None:
+            raise checkpoints.ResumeError(f"{checkpoint.folder / METRICS}:{number}: is no line of a run's curves")
 
 
 def _prepare_folder(folder: Path, start: Start) -> None:

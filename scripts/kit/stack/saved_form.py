@@ -1,0 +1,98 @@
+"""Whether what a checkpoint holds has the form of what this run would have saved; nothing is put anywhere before.
+
+Its hashes say that it is whole, not that the kit wrote it: a checkpoint may come from anywhere (``--resume PATH``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kit.refusals import first_line, is_failure, is_out_of_memory
+from kit.run.checkpoints import ResumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Of AdamW, as torch and as bitsandbytes keep them: as large as the weight they belong to.
+_MOMENTS = ("exp_avg", "exp_avg_sq", "state1", "state2")
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turn whatever a checkpoint's content makes a library raise into one sentence.
+
+    Raises:
+        ResumeError: It is nothing that this run could have saved.
+        OSError: A file cannot be read.
+    """
+    try:
+        yield
+    except BaseException as exc:
+        if not is_failure(exc) or isinstance(exc, (OSError, ResumeError)) or is_out_of_memory(exc):
+            raise
+        detail = f"{type(exc).__name__}: {first_line(exc)}"
+        raise ResumeError(f"{folder}: what it holds is nothing that this run could have saved ({detail})") from exc
+
+
+def check_optimizer(state: Any, optimizer: Any) -> None:
+    """Hold an optimizer's saved state to the optimizer it is for.
+
+    Raises:
+        ValueError: It has another form, or a value that no training leaves.
+    """
+    fresh = optimizer.state_dict()
+    groups = state["param_groups"]
+    if len(groups) != len(fresh["param_groups"]):
+        raise ValueError(f"{len(groups)} groups of weights in the optimizer, for {len(fresh['param_groups'])}")
+    for group, other in zip(groups, fresh["param_groups"], strict=True):
+        _check_values(group, other, "optimizer")
+        if group["params"] != other["params"]:
+            raise ValueError("the optimizer's groups hold other weights")
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if set(state["state"]) != set(range(len(weights))):
+        raise ValueError(f"the optimizer's state is of {len(state['state'])} weights, for {len(weights)}")
+    names = {frozenset(moments.keys() & set(_MOMENTS)) for moments in state["state"].values()}
+    if len(names) > 1:
+        raise ValueError("the optimizer's state has more for one weight than for another")
+    for number, moments in state["state"].items():
+        for name, value in moments.items():
+            if name in _MOMENTS and value.shape != weights[number].shape:
+                raise ValueError(
+                    f"{name} of weight {number} is {tuple(value.shape)}, for {tuple(weights[number].shape)}"
+                )
+            if isinstance(value, torch.Tensor) and not torch.isfinite(value.float()).all():
+                raise ValueError(f"{name} of weight {number} holds NaN")
+
+
+def check_schedule(state: Any, schedule: Any, step: int) -> None:
+    """Hold a schedule's saved state to the schedule it is for.
+
+    Raises:
+        ValueError: It has another form, or stands at another step.
+    """
+    _check_values(state, schedule.state_dict(), "schedule")
+    if state["last_epoch"] != step:
+        raise ValueError(f"the schedule stands at step {state['last_epoch']}")
+
+
+def _check_values(saved: Any, fresh: Any, place: str) -> None:
+    """Compare types, and the lengths of lists; a key that only one of them has is another version's."""
+    if isinstance(fresh, dict):
+        for key in fresh.keys() & saved.keys():
+            _check_values(saved[key], fresh[key], f"{place}.{key}")
+    elif isinstance(fresh, (list, tuple)):
+        if not isinstance(saved, type(fresh)) or len(saved) != len(fresh):
+            raise ValueError(f"{place} has another form")
+        for one, other in zip(saved, fresh, strict=True):
+            _check_values(one, other, place)
+    elif isinstance(fresh, (bool, int, float)):
+        is_number = isinstance(saved, (int, float)) and isinstance(saved, bool) == isinstance(fresh, bool)
+        if not is_number or not math.isfinite(saved):
+            raise ValueError(f"{place} is no number")
+    elif fresh is not None and not isinstance(saved, type(fresh)):
+        raise ValueError(f"{place} has another form")
