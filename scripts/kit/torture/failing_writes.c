@@ -4,10 +4,10 @@
  * The environment says what, and is looked at anew at each call:
  *   FAILING_WRITES_PATH    a part of the path of the files that are meant; without it nothing fails
  *   FAILING_WRITES_CALLS   the calls that are meant, such as "write,fsync"; all without it
- *   FAILING_WRITES_ERRNO   the error's number; without it calls are counted and none fails
+ *   FAILING_WRITES_ERRNO   the error's number; without it none fails
  *   FAILING_WRITES_AFTER   how many of these calls succeed first
  *   FAILING_WRITES_TIMES   how many fail then; all without it
- *   FAILING_WRITES_COUNT   a file that grows by one byte with each such call
+ *   FAILING_WRITES_LOG     a file that gets a line for each such call
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,16 +33,16 @@ static long number(const char *name, long otherwise) {
 /* Tell whether this call is to fail; errno is set then. */
 static int fails(const char *call, const char *path) {
     const char *part = getenv("FAILING_WRITES_PATH"), *meant = getenv("FAILING_WRITES_CALLS");
-    const char *count = getenv("FAILING_WRITES_COUNT");
+    const char *log = getenv("FAILING_WRITES_LOG");
     long error = number("FAILING_WRITES_ERRNO", 0), after = number("FAILING_WRITES_AFTER", 0), at;
-    char word[32], words[256];
+    char word[32], words[256], line[4200];
     if (!part || !path || !strstr(path, part)) return 0;
     snprintf(word, sizeof word, ",%s,", call);
     snprintf(words, sizeof words, ",%s,", meant ? meant : call);
     if (!strstr(words, word)) return 0;
-    if (count) { /* past the calls below: they would count this one too */
-        int file = (int)syscall(SYS_openat, AT_FDCWD, count, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-        syscall(SYS_write, file, "x", 1);
+    if (log) { /* past the calls below: they would log this one too */
+        int file = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        syscall(SYS_write, file, line, (size_t)snprintf(line, sizeof line, "%s %s\n", call, path));
         syscall(SYS_close, file);
     }
     at = atomic_fetch_add(&calls, 1);
@@ -88,10 +88,11 @@ ON_PATH(int, renameat, "rename", (int folder, const char *path, int other, const
 ON_PATH(int, renameat2, "rename", (int folder, const char *path, int other, const char *target, unsigned flags),
         (folder, path, other, target, flags))
 
-/* The kernel lets go of the file whatever it says. */
+/* The kernel lets go of the file whatever it says. Closing what was only read has nothing to fail at. */
 int close(int fd) {
     REAL(close);
-    int failed = fails_at("close", fd), error = errno, result = real(fd);
+    int flags = fcntl(fd, F_GETFL), failed = flags >= 0 && (flags & O_ACCMODE) != O_RDONLY && fails_at("close", fd);
+    int error = errno, result = real(fd);
     if (failed) errno = error;
     return failed ? -1 : result;
 }
