@@ -58,6 +58,16 @@ def test_a_bug_is_one_sentence_and_its_traceback_is_kept() -> None:
     assert "KeyError: 'labels'" in _traceback_of(done.stderr)
 
 
+def test_what_fails_before_the_command_begins_is_a_sentence_too() -> None:
+    """A library that is installed and broken, as it is imported."""
+    code = "from kit.interpreter import use_project_python\nuse_project_python()\nraise ImportError('libX.so: broken')"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ImportError: libX.so: broken\n")
+    assert "ImportError" in _traceback_of(done.stderr)
+
+
 @pytest.mark.parametrize("asked", [{"KIT_DEBUG": "1"}, {"KIT_DEBUG": "yes"}])
 def test_a_traceback_is_shown_where_it_is_asked_for(asked: dict[str, str]) -> None:
     done = _run("raise KeyError('labels')", **asked)
