@@ -22,6 +22,7 @@ if __name__ == "__main__":
     use_project_python()
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ from kit.run.resume import Start, decide, identity_of
 from kit.run.run_lock import RunLock
 from kit.run.training import run
 from kit.stack import installed_stack
+from kit.traceback_file import keep_traceback
 from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:
@@ -94,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         lock.release()
         return begin_again(argv)
     except OSError as exc:
-        return _refuse([*findings, explain(exc)])
+        found = explain(exc)
+        return _refuse([*findings, replace(found, fix=f"{found.fix}; {keep_traceback(exc)}")])
     finally:
         lock.release()
 

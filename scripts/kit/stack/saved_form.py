@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_OF_EVERY_SCHEDULE = ("last_epoch", "_step_count", "base_lrs", "_last_lr")
 # Of AdamW, as torch and as bitsandbytes keep them: as large as the weight they belong to.
 _MOMENTS = ("exp_avg", "exp_avg_sq", "state1", "state2")
 
@@ -75,7 +76,9 @@ def check_schedule(state: Any, schedule: Any, step: int) -> None:
     Raises:
         ValueError: It has another form, or stands at another step.
     """
-    _check_values(state, schedule.state_dict(), "schedule")
+    # Its shape may be another one by now, where that was allowed.
+    fresh = {name: value for name, value in schedule.state_dict().items() if name in _OF_EVERY_SCHEDULE}
+    _check_values(state, fresh, "schedule")
     if state["last_epoch"] != step:
         raise ValueError(f"the schedule stands at step {state['last_epoch']}")
 
