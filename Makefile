@@ -137,7 +137,7 @@ diff-run: ## what differs between two runs, from which step on they part, and wh
 parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
 	@$(PY) scripts/parity.py $(ARGS)
 
-torture: ## kill runs and resume them, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
+torture: ## kill runs, let writes fail, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
 	@$(PY) scripts/torture.py $(ARGS)
 
 audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.interpreter import PROJECT_ROOT
-from kit.redaction import guard_output
 from kit.setup.locks import DEV, Lock, digest, packages
 from kit.setup.rules import (
     Host,
@@ -167,9 +166,11 @@ def wait_for_other(root: Path) -> Any:
     handle = (root / ".cache" / "setup.lock").open("w", encoding="utf-8")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         say("Waiting for another set-up of this project to end")
         fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as exc:
+        say(f"warning: no locks here ({exc.strerror}): do not run two set-ups of this project at once", "yellow")
     return handle
 
 
@@ -251,5 +252,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_output()
-    raise SystemExit(main())
+    run_main(main)

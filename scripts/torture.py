@@ -1,4 +1,4 @@
-"""Try to break the kit: runs killed at random moments; configurations, rows and files of a run damaged by the thousand.
+"""Try to break the kit: runs killed, writes that fail, configurations, rows and files of a run damaged by the thousand.
 
 Run as:
     python scripts/torture.py                            (or: make torture) all of it
@@ -9,6 +9,8 @@ Run as:
 
 kills:   a small run is ended by SIGKILL and SIGTERM, at random moments and at random file operations, and resumed; each
          must end bit-equal to one nobody touched, and lose nothing beyond its last save.
+writes:  a small run meets a full, failing or read-only disk at random writes, flushes and renames: it ends with one
+         sentence, loses nothing that was saved, and ends bit-equal when it is gone on with. On Linux, with cc.
 configs: each mutant is refused with findings, or resolved to exactly what it says.
 rows:    each row is trained on for exactly what it says, or named with its line; training and data preparation agree.
 bases:   a small base with tensors, files, index, configuration or tokenizer damaged, or other files beside it: refused
@@ -28,12 +30,13 @@ if __name__ == "__main__":
     use_project_python()
 
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import duration, fail, say
 from kit.data.pool import processes_for
 from kit.stack import installed_stack
@@ -44,6 +47,7 @@ from kit.torture.fuzz_rows import RowFuzzer
 from kit.torture.fuzzing import fuzz
 from kit.torture.kills import Torture
 from kit.torture.row_mutants import ROWS_IN_A_FILE
+from kit.torture.write_errors import WriteErrors, is_preloaded, run_preloaded, why_not
 
 if TYPE_CHECKING:
     import argparse
@@ -51,7 +55,7 @@ if TYPE_CHECKING:
 
     from kit.torture.fuzzing import Fuzzer
 
-PARTS = ("kills", "configs", "rows", "bases", "files")
+PARTS = ("kills", "writes", "configs", "rows", "bases", "files")
 _SHARES = {"file": 0.4, "time": 0.2, "term": 0.2, "call": 0.2}  # of the kills
 _PER_RUN = 12
 _FAULTS = Path("outputs/torture")
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = {part: getattr(options, part) for part in PARTS}
     if wrong := next((part for part in PARTS if counts[part] < 1), None):
         return fail(f"--{wrong} {counts[wrong]}: at least 1")
-    if options.mutant is not None and options.only in {None, "kills"}:
+    if options.mutant is not None and options.only in {None, "kills", "writes"}:
         return fail("--mutant: mutants have numbers within a part", "add --only configs, rows, bases or files")
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,7 @@ def _torture(folder: Path, options: argparse.Namespace) -> int:
     parts = (options.only,) if options.only else PARTS
     done: dict[str, dict[str, Any]] = {}
     small: Torture | None = None
-    if {"kills", "files"} & set(parts):
+    if {"kills", "files"} & set(parts) or is_preloaded():
         four_bit = "cpu" in stack.four_bit_platforms
         small = Torture(folder, steps=16, save_steps=3, seed=options.seed, four_bit=four_bit)
         say(f"{stack.name} stack: one run in peace took {small.seconds:.1f} s")
@@ -85,6 +89,8 @@ def _torture(folder: Path, options: argparse.Namespace) -> int:
         started = time.monotonic()
         if part == "kills" and small is not None:
             done[part] = _kill(small, options.kills)
+        elif part == "writes":
+            done[part] = _fail_writes(small, options) if small and is_preloaded() else _preloaded(folder, options)
         else:
             run = small.folder / "peace" if small else folder
             fuzzers: dict[str, Fuzzer] = {
@@ -117,6 +123,24 @@ def _kill(torture: Torture, kills: int) -> dict[str, Any]:
     return report.as_json()
 
 
+def _preloaded(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Let a process of its own do it: what makes writes fail is loaded before anything else."""
+    if reason := why_not():
+        return {"left_out": reason, "faults": []}
+    keep = folder / "writes"
+    keep.mkdir(exist_ok=True)
+    command = [sys.executable, __file__, "--only", "writes", "--writes", str(options.writes)]
+    told = run_preloaded(folder, [*command, "--seed", str(options.seed), "--keep", str(keep), "--json"])
+    return dict(told["parts"]["writes"])
+
+
+def _fail_writes(torture: Torture, options: argparse.Namespace) -> dict[str, Any]:
+    writes = WriteErrors(torture, options.seed)
+    for _ in writes.storm(options.writes):
+        say(f"{sum(writes.report.failures.values()):>5} failing writes, {writes.report.finished} runs ended bit-equal")
+    return writes.report.as_json()
+
+
 def _fuzz(fuzzer: Fuzzer, options: argparse.Namespace) -> dict[str, Any]:
     count = getattr(options, fuzzer.name)
     if fuzzer.name == "rows":
@@ -138,6 +162,15 @@ def _in_words(part: dict[str, Any]) -> str:
         outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(part["outcomes"].items()))
         slowest = f"the slowest, {part['slowest']}, took {part['slowest_s']:.2f} s"
         return f"{part['mutants']:,} mutants ({outcomes}); {slowest}"
+    if "left_out" in part:
+        return f"left out: {part['left_out']}"
+    if "failures" in part:
+        errors = ", ".join(f"{count} {name}" for name, count in sorted(part["failures"].items()))
+        return (
+            f"{sum(part['failures'].values())} writes failed ({errors}) in {len(part['calls'])} kinds of calls; "
+            f"{part['survived']} runs went on all the same; "
+            f"{part['finished']} runs ended bit-equal to the one nobody touched"
+        )
     kinds = ", ".join(f"{count} by {how}" for how, count in sorted(part["kills"].items()))
     moments = ", ".join(f"{count} while {moment}" for moment, count in sorted(part["kills_at"].items()))
     lost = f"at most {part['most_steps_lost']} logged steps were trained again, with a save every {part['save_steps']}"
@@ -151,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__, "torture.py")
     parser.add_argument("--only", choices=PARTS, help="this part alone")
     parser.add_argument("--kills", type=int, default=300, help="default: %(default)s")
+    parser.add_argument("--writes", type=int, default=100, help="that fail; default: %(default)s")
     parser.add_argument("--configs", type=int, default=20_000, help="mutants; default: %(default)s")
     parser.add_argument("--rows", type=int, default=200_000, help=f"in files of {ROWS_IN_A_FILE}; default: %(default)s")
     parser.add_argument("--bases", type=int, default=3_000, help="mutants; default: %(default)s")
@@ -163,7 +197,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_main(main)

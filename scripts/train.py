@@ -22,14 +22,15 @@ if __name__ == "__main__":
     use_project_python()
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.budget.plan import plan_training
-from kit.command import command_parser, found_and_fix
+from kit.command import command_parser, found_and_fix, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
-from kit.console import fail, outlive_readers, say
+from kit.console import fail, say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, error, has_errors, render, run_check, summary, warning
@@ -41,6 +42,7 @@ from kit.preflight import Preflight, check_run, once, run_directory_findings
 from kit.report import after_run
 from kit.run.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
 from kit.run.disk_space import space_findings
+from kit.run.failures import explain
 from kit.run.job import Job
 from kit.run.plan import make_plan
 from kit.run.receipt import read_receipt
@@ -48,6 +50,7 @@ from kit.run.resume import Start, decide, identity_of
 from kit.run.run_lock import RunLock
 from kit.run.training import run
 from kit.stack import installed_stack
+from kit.traceback_file import keep_traceback
 from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:
@@ -93,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         lock.release()
         return begin_again(argv)
     except OSError as exc:
-        return _refuse([*findings, error("run.file", f"{exc}", "check the path in the message")])
+        found = explain(exc)
+        return _refuse([*findings, replace(found, fix=f"{found.fix}; {keep_traceback(exc)}")])
     finally:
         lock.release()
 
@@ -235,8 +239,4 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
 
 
 if __name__ == "__main__":
-    outlive_readers()
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_main(main, outlives_readers=True)

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import say
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from kit.config.settings import Settings
 
+WRONG_USE = 2
 VERDICTS = ("ready", "not ready: the run would fail")
 
 
@@ -80,7 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             preflight = check_run(resolved, target.judgement, target.machine, stack, download=False)
         findings += preflight.findings
-    findings += check_environment(settings, target, work=not options.no_probe)
+    if code == WRONG_USE:  # known at once: nothing is imported, and no device worked, to say so later
+        what = "nothing else was checked: there is no configuration to check it for"
+        findings.append(skipped("validate.rest", what, "mend the command first"))
+    else:
+        findings += check_environment(settings, target, work=not options.no_probe)
     findings = once(findings)
     code = code or exit_code(findings)
     show(findings, target, VERDICTS, failed=code != 0, json=options.json)
@@ -119,4 +124,4 @@ def check_environment(settings: Settings | None, target: Target, *, work: bool) 
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -21,7 +21,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.console import say, wants_colour
 from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
 from kit.records.liveness import KILLED, UNDER_WAY, state_of
@@ -123,6 +123,8 @@ def _end(watched: Watched) -> int:
     loss = f": training loss {course.losses[-1]:.4f}{validation}" if course.losses else ""
     of = f" of {course.planned_steps:,}" if course.planned_steps else ""
     print(f"{name} {words} at step {course.step:,}{of}{loss}")
+    if watched.run.failure:
+        print(f"it failed: {watched.run.failure}")
     print(f"next: make report RUN={watched.folder}")
     return 0 if watched.state == "finished" else 1
 
@@ -186,4 +188,4 @@ def _shows_blocks(encoding: str | None) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

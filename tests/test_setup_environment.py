@@ -1,4 +1,6 @@
 import ast
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -19,8 +21,8 @@ from kit.setup.rules import Host
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36), is_debian_like=True)
 # What runs before anything is installed.
-STDLIB_ONLY = ("setup_environment", "kit/console", "kit/findings", "kit/interpreter", "kit/setup/locks",
-               "kit/setup/rules", "kit/setup/uv")  # fmt: skip
+STDLIB_ONLY = ("setup_environment", "kit/command", "kit/console", "kit/findings", "kit/interpreter", "kit/redaction",
+               "kit/refusals", "kit/setup/locks", "kit/setup/rules", "kit/setup/uv", "kit/traceback_file")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STDLIB_ONLY)
@@ -217,6 +219,17 @@ def test_too_little_disk_stops_before_anything_is_made(
     plan = setup_environment.Plan("dev", project.root, tmp_path / "env", lock, needed_bytes=10**9)
     assert setup_environment.set_up(plan, LINUX, skip_disk_check=False) == 2
     assert not plan.folder.exists()
+
+
+def test_a_file_system_without_locks_does_not_stop_a_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_handle: object, _how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    setup_environment.wait_for_other(tmp_path).close()
+    assert "do not run two set-ups of this project at once" in capsys.readouterr().err
 
 
 def test_no_python_3_11_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

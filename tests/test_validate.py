@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -107,6 +107,22 @@ def test_a_wrong_configuration_still_shows_the_machine(tmp_path: Path, capsys: p
     said = json.dumps(found)
     assert "mistralai" not in said, "the default model is not what a broken configuration asks for"
     assert "disk for" not in said
+
+
+@pytest.mark.parametrize(
+    "given", [["nowhere.yaml"], ["configs/training_config_demo.yaml", "no assignment"]], ids=["a file", "an override"]
+)
+def test_what_cannot_be_read_is_said_before_anything_is_looked_at(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: Any, **__: Any) -> NoReturn:
+        pytest.fail("the environment was asked")
+
+    monkeypatch.setattr(validate, "probe_environment", never)
+    assert validate.main([*given, "--json"]) == 2
+    found = _findings(capsys)
+    assert any(name.startswith(("config.file.", "config.override.")) for name in found)
+    assert found["validate.rest"][0]["severity"] == "skipped"
 
 
 @pytest.mark.parametrize("record", ["nowhere.json", "README.md"])

@@ -70,9 +70,13 @@ def test_it_follows_new_steps_and_ends_with_the_run(running: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("state", ["failed", "interrupted"])
-def test_a_run_that_did_not_finish_is_an_exit_code_of_1(running: Path, state: str) -> None:
-    change(running, state=state)
+def test_a_run_that_did_not_finish_is_an_exit_code_of_1(
+    running: Path, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(running, state=state, error="OSError: the disk is gone", error_file="error.txt")
     assert watch.main([str(running)]) == 1
+    why = f"it failed: OSError: the disk is gone; its traceback: {running}/error.txt\n"
+    assert (why in capsys.readouterr().out) is (state == "failed")
 
 
 def test_a_run_whose_process_is_gone_is_not_waited_for(running: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,30 @@
-"""How a command begins and ends: its parser from its docstring, a mistake as one sentence with its fix."""
+"""How a command begins and ends: its parser from its docstring, a mistake as one sentence with its fix.
+
+Standard library only, and for Python 3.9 on: the set-up command is one.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
 
-from kit.console import fail
+from kit.console import fail, leave_quietly, outlive_readers, say
+from kit.redaction import guard_output
+from kit.refusals import first_line, is_failure, refusal_in
+from kit.traceback_file import DEBUG, keep_traceback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+_INTERRUPTED = 128 + signal.SIGINT
+_FAILED = 1
+A_BUG = "this is a bug, of the kit or of a library: please report it"
 
 
 def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
@@ -15,9 +35,18 @@ def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
         name: The command as it is typed, such as ``train.py``.
     """
     first, _, rest = (docstring or "").partition("\n\n")
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=name, description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--debug", action=_Debug, nargs=0, default=argparse.SUPPRESS, help="show tracebacks")
+    return parser
+
+
+class _Debug(argparse.Action):
+    """Show tracebacks, in this process and in those it starts."""
+
+    def __call__(self, *_: Any) -> None:
+        os.environ[DEBUG] = "1"
 
 
 def found_and_fix(mistake: Exception) -> tuple[str, str]:
@@ -29,3 +58,56 @@ def found_and_fix(mistake: Exception) -> tuple[str, str]:
 def refuse(mistake: Exception) -> int:
     """Say a mistake and its fix on stderr; return 2, the exit code of a command used wrongly."""
     return fail(*found_and_fix(mistake))
+
+
+def run_main(main: Callable[[], int], *, outlives_readers: bool = False) -> NoReturn:
+    """Run a command from its first word to its last, and end the process.
+
+    Args:
+        main: The command; what it returns is the exit code.
+        outlives_readers: It goes on where whoever read its output is gone.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    guard_output()
+    leave_quietly()
+    if outlives_readers:
+        outlive_readers()
+    threading.excepthook = lambda failure: _say_aside(failure.exc_value, failure.thread)
+    sys.unraisablehook = lambda failure: _say_aside(failure.exc_value, failure.object)
+    try:
+        code = main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        code = _FAILED
+    except BaseException as exc:
+        if not is_failure(exc):
+            raise
+        code = fail_of(exc)
+    raise SystemExit(code)
+
+
+def fail_of(exc: BaseException) -> int:
+    """Say what a command failed of, its fix and where its traceback is; return 1."""
+    where = keep_traceback(exc)
+    refusal = refusal_in(exc)
+    with contextlib.suppress(OSError):  # where not even this can be said
+        if refusal:
+            fail(refusal.message, f"{refusal.fix}; {where}")
+        else:
+            fail(f"{type(exc).__name__}: {first_line(exc)}", f"{A_BUG}; {where}")
+    return _FAILED
+
+
+def _say_aside(exc: BaseException | None, origin: object) -> None:
+    """Say what failed beside the command, in a thread of its own or as something was thrown away: it goes on."""
+    if exc is None or not is_failure(exc):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        name = origin.name if isinstance(origin, threading.Thread) else type(origin).__name__
+        say(f"warning: {name} failed beside the command: {type(exc).__name__}: {first_line(exc)}", "yellow")
+        say(f"  {keep_traceback(exc)}")

@@ -62,7 +62,7 @@ def leave_quietly() -> None:
     def flush() -> None:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError:  # or a full disk behind a redirection, which was said
             _let_go_of(sys.stdout)
 
     sys.excepthook = end

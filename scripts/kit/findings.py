@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kit.console import paint
 from kit.redaction import redact, redact_all
+from kit.refusals import first_line, is_failure, refusal_in
+from kit.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -76,11 +78,16 @@ def run_check(check: Callable[[], Sequence[Finding]], name: str) -> list[Finding
     """Run one check; a check that crashes becomes an error finding, never a traceback."""
     try:
         return list(check())
-    except Exception as exc:  # noqa: BLE001 - whatever a check runs into is reported, not raised
-        detail = f"{type(exc).__name__}: {exc}".splitlines()[0]
-        return [
-            error(f"{name}.crashed", f"the check {name!r} itself failed: {detail}", "please report this; it is a bug")
-        ]
+    except BaseException as exc:
+        if not is_failure(exc):
+            raise
+        where = keep_traceback(exc)
+        refusal = refusal_in(exc)
+        if refusal:
+            what = f"the check {name!r} could not be made: {refusal.message}"
+            return [error(f"{name}.refused", what, f"{refusal.fix}; {where}")]
+        what = f"the check {name!r} itself failed: {type(exc).__name__}: {first_line(exc)}"
+        return [error(f"{name}.crashed", what, f"please report this, it is a bug; {where}")]
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:

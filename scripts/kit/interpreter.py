@@ -9,9 +9,12 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kit.console import leave_quietly
 from kit.redaction import guard_output
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _NEEDED = ("cerberus", "yaml")
@@ -27,13 +30,13 @@ def use_project_python() -> None:
     """Start again under ``.venv/bin/python`` where this Python lacks the kit's packages.
 
     Changes nothing where they are there, so a container, a conda environment or ``.venv-reference`` is used as it is.
-    From here on the process prints no secret, and no traceback where nobody reads any more.
+    From here on the process prints no secret, and what fails before the command itself begins is a sentence too.
 
     Raises:
         SystemExit: 2, with the command that sets the project up, where there is no environment to go to.
     """
     guard_output()
-    leave_quietly()
+    sys.excepthook = _end_in_words
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if not missing:
         return
@@ -48,3 +51,10 @@ def use_project_python() -> None:
         file=sys.stderr,
     )
     raise SystemExit(2)
+
+
+def _end_in_words(_kind: type[BaseException], exc: BaseException, _traceback: TracebackType | None) -> None:
+    from kit.command import fail_of
+
+    if not isinstance(exc, KeyboardInterrupt):
+        fail_of(exc)

@@ -8,6 +8,7 @@ from kit.command import refuse
 from kit.console import say
 from kit.records.history import RunError
 from kit.run.failures import explain
+from kit.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +34,9 @@ def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: st
         return 130
     except Exception as exc:
         finding = explain(exc)
-        if finding is None:
+        if finding.id == "run.bug":
             raise
         say(f"error: {finding.message}", "red")
-        if finding.id == "run.out_of_memory":
-            say(f"  fix: {when_memory_runs_out}")
+        fix = when_memory_runs_out if finding.id == "run.out_of_memory" else finding.fix
+        say(f"  fix: {fix}; {keep_traceback(exc)}")
         return 1

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kit.data.template import TemplateError
+from kit.refusals import is_failure
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -22,15 +23,10 @@ def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
     try:
         return list(tokenizer.encode_batch(texts, add_special_tokens=False))
     except BaseException as exc:
-        if not isinstance(exc, Exception) and not is_panic(exc):
+        if not is_failure(exc):
             raise
         reason = " ".join(str(exc).split())[:_REASON_SHOWN] or type(exc).__name__
         raise TemplateError(f"makes the base model's tokenizer fail ({reason})") from exc
-
-
-def is_panic(exc: BaseException) -> bool:
-    """Tell what Rust code dies of, in Python's terms: no Exception, and of no module that one could import."""
-    return type(exc).__name__ == "PanicException"
 
 
 def merges_alone_decide(tokenizer: Tokenizer) -> bool:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kit.data.template import ChatTemplate, TemplateError
-from kit.data.tokenizer_file import is_panic
 from kit.data.turn_keys import THOUGHTS
 from kit.interpreter import python_path
 from kit.model.files import ModelFileError
 from kit.model.tokenizer_files import read_tokenizer
+from kit.refusals import is_panic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

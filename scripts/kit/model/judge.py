@@ -43,7 +43,8 @@ def require_whole(name_or_path: str, revision: str | None, stack: str, *, downlo
     base = find_base(name_or_path, revision, download=download)
     wrong = next((finding for finding in base_findings(base, stack) if finding.severity == "error"), None)
     if wrong:
-        raise ModelFileError(f"{wrong.where}: {wrong.message}; {wrong.fix}")
+        place = f"{wrong.where}: " if wrong.where else ""
+        raise ModelFileError(f"{place}{wrong.message}; {wrong.fix}")
     return base
 
 

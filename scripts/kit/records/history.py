@@ -12,6 +12,7 @@ from kit.config.validator import show, violations
 from kit.json_files import read_object
 from kit.records.metrics_tail import parse_line
 from kit.records.numbers import mapping
+from kit.traceback_file import NAME as ERROR_FILE
 
 OUTPUTS = Path("outputs")
 NEWEST = "newest"  # in place of a run's name
@@ -46,6 +47,15 @@ class Run:
     def state(self) -> str:
         """``started``, ``training``, ``finished``, ``interrupted`` or ``failed``."""
         return str(self.receipt.get("state", "unknown"))
+
+    @property
+    def failure(self) -> str:
+        """What a failed run ended with and where its traceback is, as far as the receipt tells; empty for another."""
+        if self.state != "failed":
+            return ""
+        reason = str(self.receipt.get("error") or "the receipt does not say why")
+        where = f"; its traceback: {self.folder / ERROR_FILE}" if self.receipt.get("error_file") == ERROR_FILE else ""
+        return f"{reason}{where}"
 
     @property
     def settings(self) -> Settings:

@@ -140,8 +140,9 @@ def loss_text(loss: float) -> str:
 
 def _state_findings(run: Run, summary: Summary) -> list[Finding]:
     if summary.state == "failed":
-        reason = str(run.receipt.get("error") or "the receipt does not say why")
-        return [error("run.failed", f"the run failed: {reason}", "mend the cause, then train again with --overwrite")]
+        return [
+            error("run.failed", f"the run failed: {run.failure}", "mend the cause, then train again with --overwrite")
+        ]
     if summary.state == KILLED:
         what = "the receipt says that it is training, and its process is no longer there: killed, or out of memory"
         return [error("run.killed", what, "look at the machine's log (dmesg, journalctl) for an out-of-memory kill")]

@@ -36,6 +36,10 @@ class DamagedCheckpointError(RuntimeError):
     """A folder is not what its manifest says; the message is a predicate, such as ``has no manifest.json``."""
 
 
+class ResumeError(RuntimeError):
+    """A checkpoint is whole, and what it holds does not fit this run; the message is one sentence."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint whose every file was there and hashed to what its manifest says.
@@ -132,6 +136,8 @@ def read(folder: Path) -> Checkpoint:
         raise DamagedCheckpointError(f"has a {MANIFEST} that was changed after it was written")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise DamagedCheckpointError(f"was written by another version of the kit ({MANIFEST}: schema_version)")
+    if not _has_our_form(content):
+        raise DamagedCheckpointError(f"has a {MANIFEST} that the kit did not write")
     named = _NAME.match(folder.name)
     if named and int(named[1]) != content["step"]:
         raise DamagedCheckpointError(f"holds step {content['step']} under another step's name")
@@ -139,15 +145,42 @@ def read(folder: Path) -> Checkpoint:
     unnamed = [name for name in unnamed if name != MANIFEST and name not in content["files"]]
     if unnamed:  # what is loaded must have been hashed
         raise DamagedCheckpointError(f"holds {', '.join(unnamed)}, which its {MANIFEST} does not name")
-    for name, entry in content["files"].items():
+    _check_files(folder, content["files"])
+    return _checkpoint(folder, manifest)
+
+
+def _check_files(folder: Path, files: dict[str, Any]) -> None:
+    """Hash each file of a checkpoint.
+
+    Raises:
+        DamagedCheckpointError: One is not what was saved.
+    """
+    for name, entry in files.items():
         path = folder / name
         try:
-            is_same = path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
+            is_same = path.is_file() and path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
         except OSError as exc:
             raise DamagedCheckpointError(f"{name} cannot be read ({exc.strerror})") from exc
         if not is_same:
             raise DamagedCheckpointError(f"{name} is not what was saved: its checksum differs")
-    return _checkpoint(folder, manifest)
+
+
+def _has_our_form(content: dict[str, Any]) -> bool:
+    """Tell whether a manifest holds what ``write`` puts there: each file beside it, none elsewhere on the disk."""
+    step, files, facts = content.get("step"), content.get("files"), content.get("facts")
+    if not isinstance(files, dict) or not isinstance(facts, dict) or not _is_count(step):
+        return False
+    if not isinstance(facts.get("identity", {}), dict):
+        return False
+    are_beside = all(name and "/" not in name and "\0" not in name and name not in {".", ".."} for name in files)
+    entries = [entry if isinstance(entry, dict) else {} for entry in files.values()]
+    return are_beside and all(
+        _is_count(entry.get("bytes")) and isinstance(entry.get("sha256"), str) for entry in entries
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def folders(parent: Path) -> list[tuple[int, Path]]:

@@ -1,14 +1,14 @@
-"""Turn what a run can die of into one sentence with its fix; what is not known stays an exception."""
+"""Turn what a run can die of into one sentence with its fix."""
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
-from kit.command import found_and_fix
+from kit.command import A_BUG, found_and_fix
 from kit.findings import Finding, error, warning
 from kit.machine.nvidia_rules import gigabytes
 from kit.model.files import ModelFileError
+from kit.refusals import first_line, refusal_in
 from kit.run import checkpoints
 from kit.run.auto_fit import fit_after, set_line
 from kit.run.stall import StalledError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kit.budget.refit import Refusal
     from kit.run.job import Job
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _SMALLER = (
     "take less at once and add it up: halve training.per_device_train_batch_size and double "
     "training.gradient_accumulation_steps (the same update); then training.gradient_checkpointing=true; "
@@ -34,6 +33,7 @@ _LOST = (
     "the last checkpoint holds what was trained; train another base, or lora.target_modules that are plain linear "
     "layers, and please report it: it is a bug"
 )
+_ANOTHER_CHECKPOINT = "go on from another one (--resume PATH), or begin anew under another name (training.run_name=…)"
 _TAMER = (
     "look at those rows (all are in run.json under bad_losses); lower training.learning_rate, which "
     "--allow-changed training.learning_rate lets a resumed run do; training.on_bad_loss=warn goes on regardless"
@@ -76,54 +76,32 @@ _NAMED: dict[type[Exception], tuple[str, str]] = {
     StalledError: ("run.stalled", _STALLED),
     MicroBatchError: ("run.micro_batch", _ONE_DEVICE),
     SavedAdapterError: ("run.adapter_lost", _LOST),
+    checkpoints.ResumeError: ("run.resume", _ANOTHER_CHECKPOINT),
 }
 
 
-def is_out_of_memory(exc: BaseException) -> bool:
-    """Tell a device's or a system's refusal of memory, by its words: CUDA, MPS and CPUs have no type in common."""
-    return isinstance(exc, MemoryError) or any(words in str(exc).lower() for words in _OUT_OF_MEMORY)
-
-
-def explain(exc: BaseException, job: Job | None = None) -> Finding | None:  # noqa: PLR0911 - one for each end
-    """Explain an exception that ended a run, or return None where it is a bug to be seen whole.
+def explain(exc: BaseException, job: Job | None = None) -> Finding:
+    """Explain an exception that ended a run.
 
     Args:
         exc: What ended it.
         job: The run; with it a refused rehearsal is answered with the nearest settings that fit.
     """
-    text = str(exc)
-    lowered = text.lower()
     if isinstance(exc, RehearsalError):
         return _refused(exc, job)
     if isinstance(exc, ModelFileError):
         return error("run.model", *found_and_fix(exc))
-    if is_out_of_memory(exc):
-        return error("run.out_of_memory", f"out of memory: {_first_line(text) or 'the system refused'}", _SMALLER)
+    line = first_line(exc)
     for kind, (name, fix) in _NAMED.items():
         if isinstance(exc, kind):
-            return error(name, _first_line(text), fix)
-    if isinstance(exc, OSError) or "no space left on device" in lowered:
-        return _of_a_file(exc)
-    if "loss is" in lowered and "nan" in lowered:
-        return error("run.not_finite", _first_line(text), "lower training.learning_rate, or look at the rows named")
-    return None
-
-
-def _of_a_file(exc: BaseException) -> Finding:
-    text, number = str(exc), getattr(exc, "errno", None)
-    if number in {errno.ENOSPC, errno.EDQUOT} or "no space left on device" in text.lower():
-        return error("run.disk_full", "the disk is full", "free some space; what was saved before is whole")
-    if isinstance(exc, PermissionError) or number == errno.EROFS:
-        return error("run.not_writable", f"not allowed: {_first_line(text)}", "give this user the right to write there")
-    if number in {errno.EIO, errno.EFBIG, errno.ESTALE}:
-        fix = "the disk refuses: look at it (dmesg, quota, mount), or training.output_dir=… on another one"
-        return error("run.disk", _first_line(text), fix)
-    return error(
-        "run.file",
-        _first_line(text) or type(exc).__name__,
-        "check the path in the message: a run's folder must stay where it is; a model's folder must be complete, "
-        "with its weights as safetensors",
-    )
+            return error(name, line, fix)
+    refusal = refusal_in(exc)
+    if refusal:
+        fix = _SMALLER if refusal.kind == "out_of_memory" else refusal.fix
+        return error(f"run.{refusal.kind}", refusal.message, fix)
+    if "loss is" in line.lower() and "nan" in line.lower():
+        return error("run.not_finite", line, "lower training.learning_rate, or look at the rows named")
+    return error("run.bug", f"{type(exc).__name__}: {line}", A_BUG)
 
 
 def _refused(exc: RehearsalError, job: Job | None) -> Finding:
@@ -145,7 +123,3 @@ def way_on(folder: Path) -> list[Finding]:
         return []
     fix = "once mended, the same command with --resume auto (make: RESUME=auto)"
     return [warning("run.resumable", f"step {found.step:,} is saved and whole", fix, str(found.folder))]
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:300] if text.strip() else ""

@@ -77,7 +77,7 @@ class Part:
         model = attach_adapter(base, settings)
         watchdog = Watchdog(model.config.vocab_size, judges_gradients=not settings.training.fp16)
         self.watch = TrainingWatch(self.plan, self.folder / METRICS, watchdog, self._report_bad_loss, memory)
-        resumed = SavedState.read(checkpoint.folder) if checkpoint else None
+        resumed = SavedState.read(checkpoint.folder, checkpoint.step) if checkpoint else None
         self.trainer = build_trainer(model, settings, self.plan, platform, [self.watch], resumed)
         self.watch.trainer = self.trainer
         self.watch.at_each_line = self.curves.listen

@@ -88,7 +88,8 @@ class Receipt:
         """
         ended = {"state": state, "ended_at": _now()}
         with self._writing:
-            self.facts["sessions"][-1].update(ended)
+            why = {"error": facts["error"]} if "error" in facts else {}
+            self.facts["sessions"][-1].update(ended | why)
             self.update(**ended, **facts)
 
     def write(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -13,11 +14,21 @@ from kit.findings import Finding, error
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from filelock import SoftFileLock
+
 NAME = ".lock"
+# What a file system without flock answers, such as Lustre mounted without it, or NFS without its lock daemon.
+_NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_PATIENCE_S = 0.5  # a dead holder's file is replaced in two looks
 
 
 class RunLock:
-    """An ``flock`` on a file in the run's folder: the kernel lets go of it when the holder dies."""
+    """An ``flock`` on a file in the run's folder: the kernel lets go of it when the holder dies.
+
+    Where the file system has none, the file itself is the lock: it is made by one process alone, and names its process,
+    that one's start and its host, so that a later run there sees whether it is gone. Only of another host that cannot
+    be seen; then a person has to say so, by removing the file.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Lock nothing yet.
@@ -27,6 +38,7 @@ class RunLock:
         """
         self.path = folder / NAME
         self._descriptor: int | None = None
+        self._file: SoftFileLock | None = None
 
     def acquire(self) -> list[Finding]:
         """Take the lock, or say who has it. Never waits.
@@ -42,20 +54,42 @@ class RunLock:
             except BlockingIOError:
                 holder = os.read(descriptor, 200).decode(errors="replace").strip()
                 os.close(descriptor)
-                return [
-                    error(
-                        "run.locked",
-                        f"another run is under way in this folder ({holder or 'it has just begun'})",
-                        "wait for it, stop it, or give this run a name of its own: training.run_name=…",
-                        str(self.path.parent),
-                    )
-                ]
+                return [self._held(holder)]
+            except OSError as exc:
+                if not os.fstat(descriptor).st_size:  # made for the question alone
+                    self.path.unlink(missing_ok=True)
+                os.close(descriptor)
+                if exc.errno not in _NO_FLOCK:
+                    raise
+                return self._acquire_file()
             if self._is_still_there(descriptor):
                 break
             os.close(descriptor)  # its holder removed the file between our open and our lock
+        self._descriptor = descriptor
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        self._descriptor = descriptor
+        return []
+
+    def _held(self, holder: str, fix: str = "") -> Finding:
+        return error(
+            "run.locked",
+            f"another run is under way in this folder ({holder or 'it has just begun'})",
+            f"wait for it, stop it, or give this run a name of its own: training.run_name=…{fix}",
+            str(self.path.parent),
+        )
+
+    def _acquire_file(self) -> list[Finding]:
+        from filelock import SoftFileLock, Timeout
+
+        place = self.path.with_name(f"{NAME}.held")
+        lock = SoftFileLock(place, timeout=_PATIENCE_S)
+        try:
+            lock.acquire()
+        except Timeout:
+            process, host = _holder_in(place)
+            fix = f"; where that process is gone: rm {place}"
+            return [self._held(f"process {process} on {host}", fix)]
+        self._file = lock
         return []
 
     def _is_still_there(self, descriptor: int) -> bool:
@@ -71,3 +105,16 @@ class RunLock:
                 self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.release()
+            self._file = None
+
+
+def _holder_in(place: Path) -> tuple[str, str]:
+    """Read which process holds a lock that is a file, and where it runs."""
+    try:
+        process, host, *_ = place.read_bytes()[:1000].decode(errors="replace").split("\n")
+    except (OSError, ValueError):
+        return "unknown", "an unknown host"
+    return process, host

@@ -69,9 +69,7 @@ class StallReport:
     def give_up(self, found: Stall) -> None:
         """Complete the receipt and say how it ends."""
         exc = StalledError(sentence(found))
-        finding = explain(exc)
-        assert finding is not None  # noqa: S101 - for mypy: it is among what is explained
-        render([finding], sys.stderr)
+        render([explain(exc)], sys.stderr)
         self._receipt.finish("failed", error=f"{type(exc).__name__}: {exc}")
         render(way_on(self._folder), sys.stderr)
         sys.stderr.flush()  # what comes next does not

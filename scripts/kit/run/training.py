@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kit.console import say
@@ -12,7 +13,9 @@ from kit.findings import render
 from kit.machine.energy import EnergyMeter
 from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
+from kit.records.metrics_tail import parse_line
 from kit.redaction import redact
+from kit.refusals import is_failure
 from kit.run import checkpoints
 from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
 from kit.run.curves import Curves
@@ -24,6 +27,8 @@ from kit.run.receipt import Receipt
 from kit.run.stall_report import STALLED
 from kit.run.stop import StoppedError, StopRequest
 from kit.stack.attention import choose
+from kit.traceback_file import NAME as ERROR_FILE
+from kit.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +55,9 @@ def run(job: Job, argv: Sequence[str]) -> int:
                 curves.start()
                 with hub_left_alone():
                     return Part(job, receipt, stop, curves).run()
-            except Exception as exc:
+            except BaseException as exc:
+                if not is_failure(exc):
+                    raise
                 stop.keep_from_now_on()
                 if stop.has_cut_in:
                     raise StoppedError from exc
@@ -65,21 +72,21 @@ def run(job: Job, argv: Sequence[str]) -> int:
                 curves.end(receipt, stop)
 
 
-def _fail(job: Job, receipt: Receipt | None, exc: Exception) -> int:
+def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
     """Write down what a run failed of, say what can be done about it, and return the exit code.
 
     Raises:
         BeginAgainError: Other settings are taken.
-        Exception: The failure itself, where it is a bug to be seen whole.
     """
+    folder = job.resolved.settings.run_directory
     finding = explain(exc, job)
+    where = keep_traceback(exc, folder)
     if receipt is not None:
-        finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"))
+        kept = {"error_file": ERROR_FILE} if (folder / ERROR_FILE).exists() else {}
+        finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"), **kept)
         if isinstance(exc, RehearsalError):
             _fit_and_begin_again(job, receipt, exc)
-    if finding is None:
-        raise exc
-    render([finding, *way_on(job.resolved.settings.run_directory)], sys.stderr)
+    render([replace(finding, fix=f"{finding.fix}; {where}"), *way_on(folder)], sys.stderr)
     return 1
 
 
@@ -101,6 +108,8 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
     settings, plan, checkpoint = job.resolved.settings, job.plan, job.start.checkpoint
     folder = settings.run_directory
     from_step = checkpoint.step if checkpoint else 0
+    if checkpoint:
+        _check_course(checkpoint, plan.steps)
     _prepare_folder(folder, job.start)
     gpu = judge(job.machine).gpu
     attention = choose(settings, job.stack, job.platform, gpu.compute_capability if gpu else None)
@@ -122,7 +131,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         steps=plan.steps,
         steps_done=from_step,
         # A run that goes on did not see how its adapter began.
-        **({"adapter_init_sha256": checkpoint.facts["adapter_init_sha256"]} if checkpoint else {}),
+        **({"adapter_init_sha256": checkpoint.facts.get("adapter_init_sha256")} if checkpoint else {}),
     )
     say(
         f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
@@ -148,12 +157,28 @@ def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
     return before + now
 
 
+def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
+    """Look at how far a checkpoint is and at the curves it brings, before anything gives way to them.
+
+    Raises:
+        ResumeError: It is further than this run goes, or its curves are none.
+    """
+    if checkpoint.step > steps:
+        raise checkpoints.ResumeError(
+            f"{checkpoint.folder}: is of step {checkpoint.step:,}, and this run has {steps:,}"
+        )
+    for number, line in enumerate((checkpoint.folder / METRICS).read_bytes().splitlines(), 1):
+        if parse_line(line) is None:
+            raise checkpoints.ResumeError(f"{checkpoint.folder / METRICS}:{number}: is no line of a run's curves")
+
+
 def _prepare_folder(folder: Path, start: Start) -> None:
     """Bring the run's folder to where the run begins: nothing, or exactly what the checkpoint knows."""
     parent = folder / "checkpoints"
     checkpoints.sweep(parent)
     for leftover in folder.glob(".run.json.*"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
+    (folder / ERROR_FILE).unlink(missing_ok=True)  # of the session that failed; its sentence stays in the receipt
     if start.checkpoint is None:
         for name in ("checkpoints", "adapter"):
             shutil.rmtree(folder / name, ignore_errors=True)

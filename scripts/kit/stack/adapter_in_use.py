@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from kit.adapter.portable import private_copy
 from kit.adapter.tensor_file import WEIGHTS
 from kit.records.history import RunError
-from kit.run.failures import SavedAdapterError, is_out_of_memory
+from kit.refusals import is_out_of_memory
+from kit.run.failures import SavedAdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

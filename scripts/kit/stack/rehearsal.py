@@ -16,7 +16,8 @@ import torch
 from kit.budget.refit import Refusal, asked_bytes
 from kit.machine import metal
 from kit.machine.probe import usable_memory
-from kit.run.failures import RehearsalError, is_out_of_memory
+from kit.refusals import is_out_of_memory
+from kit.run.failures import RehearsalError
 from kit.stack.process_memory import own_bytes
 from kit.stack.session import MemoryMeter
 from kit.stack.state import RandomState

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from kit.run.checkpoints import ResumeError
 from kit.stack.model import portable_lora_config
+from kit.stack.saved_form import check_optimizer, check_schedule, reading
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ADAPTER, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
-
-
-class ResumeError(RuntimeError):
-    """A checkpoint's state does not fit this run; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,14 @@ class RandomState:
         torch.set_rng_state(self.torch)
         if self.device is not None:
             (torch.mps if platform == "m4" else torch.cuda).set_rng_state(self.device)
+
+    def check(self) -> None:
+        """Try the generators' states, and put the present ones back; each generator raises what it will."""
+        present = RandomState.capture("cpu")
+        try:
+            replace(self, device=None).restore("cpu")
+        finally:
+            present.restore("cpu")
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain JSON; generators' bytes as hexadecimal text."""
@@ -142,22 +148,34 @@ class SavedState:
     randomness: RandomState
 
     @classmethod
-    def read(cls, folder: Path) -> SavedState:
-        """Read a checkpoint that ``kit.run.checkpoints.read`` found complete."""
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        return cls(folder, state["step"], state["evaluation_is_due"], RandomState.from_json(state["random"]))
+    def read(cls, folder: Path, step: int) -> SavedState:
+        """Read a checkpoint of a step that ``kit.run.checkpoints.read`` found complete.
+
+        Raises:
+            ResumeError: It holds nothing that the kit could have saved after that step.
+        """
+        with reading(folder):
+            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            if state["step"] != step or not isinstance(state["evaluation_is_due"], bool):
+                raise ValueError(f"{STATE} is of step {state['step']!r}")
+            randomness = RandomState.from_json(state["random"])
+            randomness.check()
+            return cls(folder, step, state["evaluation_is_due"], randomness)
 
     def restore_adapter(self, model: Any) -> None:
         """Put the adapter's values into a model that has one of the same shape.
 
         Raises:
-            ResumeError: It has another shape or type.
+            ResumeError: It has another shape or type, or holds NaN.
         """
-        saved = load_file(self.folder / ADAPTER)
+        with reading(self.folder):
+            saved = load_file(self.folder / ADAPTER)
         for name, weight in _adapter(model):
             value = saved.pop(name, None)
             if value is None or value.shape != weight.shape or value.dtype != weight.dtype:
                 raise ResumeError(f"{self.folder}: its adapter has no {name} of {tuple(weight.shape)} {weight.dtype}")
+            if not torch.isfinite(value).all():
+                raise ResumeError(f"{self.folder}: its adapter holds NaN in {name}")
             weight.data.copy_(value)
         if saved:
             raise ResumeError(f"{self.folder}: its adapter has {next(iter(saved))}, which this run's has not")
@@ -167,13 +185,23 @@ class SavedState:
 
         Returns:
             Whether the optimizer, asked for its state, gives back what was saved, bit for bit.
+
+        Raises:
+            ResumeError: They are not of this run's form.
         """
+        with reading(self.folder):
+            return self._restore_training(trainer)
+
+    def _restore_training(self, trainer: Any) -> bool:
         state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
         tensors = load_file(self.folder / OPTIMIZER)
         fresh = [dict(group) for group in trainer.optimizer.param_groups]
         rates = list(trainer.lr_scheduler.base_lrs)
-        trainer.optimizer.load_state_dict(_unpack(state["optimizer"], tensors))
-        trainer.lr_scheduler.load_state_dict(_unpack(state["scheduler"], tensors))
+        optimizer, schedule = _unpack(state["optimizer"], tensors), _unpack(state["scheduler"], tensors)
+        check_optimizer(optimizer, trainer.optimizer)
+        check_schedule(schedule, trainer.lr_scheduler, self.step)
+        trainer.optimizer.load_state_dict(optimizer)
+        trainer.lr_scheduler.load_state_dict(schedule)
         scaler = getattr(trainer.accelerator, "scaler", None)
         if scaler is not None and state["scaler"] is not None:
             scaler.load_state_dict(_unpack(state["scaler"], tensors))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -50,6 +52,64 @@ def test_the_lock_of_a_holder_that_was_killed_is_free(tmp_path: Path) -> None:
     assert (tmp_path / ".lock").exists()
     assert mine.acquire() == []
     mine.release()
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def without_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has no flock, as Lustre mounted without it."""
+
+    def refuse(_descriptor: int, _how: int) -> NoReturn:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_flock_the_second_run_is_refused_all_the_same(tmp_path: Path) -> None:
+    first, second = RunLock(tmp_path), RunLock(tmp_path)
+    assert first.acquire() == []
+    (finding,) = second.acquire()
+    assert (finding.id, finding.where) == ("run.locked", str(tmp_path))
+    assert f"process {os.getpid()} on " in finding.message
+    assert f"rm {tmp_path}/.lock.held" in finding.fix
+    first.release()
+    assert list(tmp_path.iterdir()) == []
+    assert second.acquire() == []
+    second.release()
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_flock_the_lock_of_a_holder_that_was_killed_is_free(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        held = RunLock(tmp_path)
+        held.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert left.read_text().startswith(f"{child}\n")
+    mine = RunLock(tmp_path)
+    assert mine.acquire() == []
+    mine.release()
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_without_flock_a_holder_on_another_host_is_never_taken_for_dead(tmp_path: Path) -> None:
+    (tmp_path / ".lock.held").write_text("4000000\nnode7\n")
+    (finding,) = RunLock(tmp_path).acquire()
+    assert "process 4000000 on node7" in finding.message
+    (tmp_path / ".lock.held").unlink()  # as the fix says
+    assert RunLock(tmp_path).acquire() == []
+
+
+def test_another_failure_to_lock_is_not_taken_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_descriptor: int, _how: int) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        RunLock(tmp_path).acquire()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ import signal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from kit.run import training
+from kit.run.checkpoints import Checkpoint
 from kit.run.receipt import Receipt
 from kit.run.resume import Start
 from kit.run.stop import StoppedError, StopRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 
@@ -48,6 +49,45 @@ def test_what_a_run_failed_of_is_written_down_without_its_token(
     text = (tmp_path / "run.json").read_text(encoding="utf-8")
     assert json.loads(text)["error"] == "OSError: 401 for https://[redacted]@host/model with [redacted]"
     assert TOKEN not in text + capsys.readouterr().err
+
+
+class Broken:
+    """A part that dies of a bug."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def run(self) -> int:
+        raise KeyError("labels")
+
+
+def test_a_bug_is_one_sentence_with_its_traceback_in_the_runs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(Broken, tmp_path, monkeypatch) == 1
+    receipt = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (receipt["state"], receipt["error"], receipt["error_file"]) == ("failed", "KeyError: 'labels'", "error.txt")
+    assert receipt["sessions"][-1]["error"] == "KeyError: 'labels'"
+    said = capsys.readouterr().err
+    assert "KeyError: 'labels'" in said
+    assert f"the traceback is in {tmp_path / 'error.txt'}" in said
+    assert "Traceback" not in said
+    assert 'raise KeyError("labels")' in (tmp_path / "error.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("checkpoint", [None, 2])
+def test_a_run_that_begins_or_goes_on_leaves_no_traceback_of_an_earlier_session(
+    tmp_path: Path, checkpoint: int | None
+) -> None:
+    (tmp_path / "error.txt").touch()
+    start = Start()
+    if checkpoint:
+        folder = tmp_path / "checkpoints" / f"checkpoint-{checkpoint}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").touch()
+        start = Start(checkpoint=Checkpoint(folder, checkpoint, {}, {}, 0, ""))
+    training._prepare_folder(tmp_path, start)
+    assert not (tmp_path / "error.txt").exists()
 
 
 class CutOff:

@@ -151,7 +151,6 @@ def test_parameters_that_are_trained_and_not_in_the_saved_configuration_fail_the
         save_run(model, settings, {})
     assert not any((settings.run_directory / name).exists() for name in ("adapter", ".adapter.partial"))
     finding = explain(info.value)
-    assert finding
     assert (finding.id, finding.severity) == ("run.adapter_lost", "error")
     assert "the last checkpoint holds what was trained" in finding.fix
 

@@ -78,7 +78,7 @@ def _said(torture: Torture) -> str:
     ("number", "told"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EROFS, "give this user the right to write there"),
+        (errno.EROFS, "the file system is read-only"),
         (errno.EIO, "the disk refuses"),
     ],
 )
@@ -146,15 +146,40 @@ def test_a_read_only_disk_is_one_sentence(torture: Torture, small_disk: Path) ->
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert torture.attempt("small") == 1
     said = _said(torture)[before:]
-    assert "give this user the right to write there" in said
+    assert "the file system is read-only" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-1000]), "is not whole safetensors"),
+        (lambda file: file.write_bytes(b"\xff" * 1000), "is not whole safetensors"),
+        (lambda file: file.unlink(), "has no model.safetensors"),
+    ],
+    ids=["cut off", "garbage", "gone"],
+)
+def test_a_base_that_breaks_after_the_checks_is_one_sentence(
+    torture: Torture, tmp_path: Path, how: Callable[[Path], object], told: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(torture.folder / "base", base)
+    how(base / "model.safetensors")
+    before, name = len(_said(torture)), tmp_path.name
+    assert torture.attempt(name, changes={"model.model_name_or_path": str(base)}) == 1
+    said = _said(torture)[before:]
+    assert f"error  {base}" in said
+    assert told in said
+    assert "Traceback" not in said
+    assert "bug" not in said
+    assert (torture.folder / name / "error.txt").exists()
 
 
 def test_a_folder_that_vanishes_is_one_sentence(torture: Torture) -> None:
     before = len(_said(torture))
     assert torture.attempt("vanished", in_child=_at_save(2, lambda folder: shutil.rmtree(folder.parents[1]))) == 1
     said = _said(torture)[before:]
-    assert "No such file or directory" in said
+    assert "no such file or directory" in said
     assert "Traceback" not in said
     assert not (torture.folder / "vanished").exists()
 

@@ -1,0 +1,128 @@
+"""How every command ends, whatever it ran into."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from kit.command import command_parser
+from kit.interpreter import PROJECT_ROOT
+
+COMMANDS = sorted((PROJECT_ROOT / "scripts").glob("*.py"))
+
+
+def _run(body: str, stdout: int | IO[str] = subprocess.PIPE, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose ``main`` is this body."""
+    code = f"from kit.command import run_main\ndef main():\n    {body}\nrun_main(main)"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT / "scripts"), **variables}
+    return subprocess.run(
+        [sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
+def test_every_command_ends_in_the_one_way(path: Path) -> None:
+    ending = path.read_text(encoding="utf-8").rpartition('if __name__ == "__main__":\n')[2]
+    assert ending.startswith("    run_main(main")
+    assert ending.count("\n") == 1
+
+
+def test_ctrl_c_is_no_failure() -> None:
+    done = _run("raise KeyboardInterrupt")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_what_a_command_returns_is_its_exit_code() -> None:
+    assert _run("return 7").returncode == 7
+
+
+def _traceback_of(said: str) -> str:
+    """Read the traceback that a command names, and throw it away."""
+    (found,) = re.findall(r"the traceback is in (\S+)", said)
+    text = Path(found).read_text(encoding="utf-8")
+    Path(found).unlink()
+    return text
+
+
+def test_a_bug_is_one_sentence_and_its_traceback_is_kept() -> None:
+    done = _run("raise KeyError('labels')")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: KeyError: 'labels'\n  fix: this is a bug")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "KeyError: 'labels'" in _traceback_of(done.stderr)
+
+
+def test_what_fails_before_the_command_begins_is_a_sentence_too() -> None:
+    """A library that is installed and broken, as it is imported."""
+    code = "from kit.interpreter import use_project_python\nuse_project_python()\nraise ImportError('libX.so: broken')"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ImportError: libX.so: broken\n")
+    assert "ImportError" in _traceback_of(done.stderr)
+
+
+@pytest.mark.parametrize("asked", [{"KIT_DEBUG": "1"}, {"KIT_DEBUG": "yes"}])
+def test_a_traceback_is_shown_where_it_is_asked_for(asked: dict[str, str]) -> None:
+    done = _run("raise KeyError('labels')", **asked)
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.endswith("error.txt\n")
+    _traceback_of(done.stderr)
+
+
+def test_debug_is_an_option_of_every_command_that_has_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_DEBUG", "0")
+    options = command_parser("Do it.", "x.py").parse_args(["--debug"])
+    assert os.environ["KIT_DEBUG"] == "1"
+    assert vars(options) == {}
+
+
+def test_a_refusal_of_the_system_is_no_bug() -> None:
+    done = _run("open('/nowhere/at/all')")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: /nowhere/at/all: is not there")
+    assert "bug" not in done.stderr
+    _traceback_of(done.stderr)
+
+
+def test_what_rust_dies_of_is_a_failure_like_any_other() -> None:
+    done = _run("raise type('PanicException', (BaseException,), {})('index out of bounds')")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: PanicException: index out of bounds\n")
+    _traceback_of(done.stderr)
+
+
+def test_an_exit_is_left_as_it_is() -> None:
+    assert _run("raise SystemExit(77)").returncode == 77
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import threading; threading.Thread(target=lambda: {}['labels'], name='sender').start()",
+        "type('Sender', (), {'__del__': lambda self: {}['labels']})()",
+    ],
+    ids=["in a thread", "as something is thrown away"],
+)
+def test_what_fails_beside_a_command_is_said_and_ends_nothing(body: str) -> None:
+    done = _run(f"{body}; return 0")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "failed beside the command: KeyError: 'labels'" in done.stderr
+    _traceback_of(done.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_results_that_go_to_a_full_disk_are_a_failure() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
+        done = _run("print('a result')", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the disk is full\n")
+    assert "Traceback" not in done.stderr
+    _traceback_of(done.stderr)
