@@ -28,7 +28,7 @@ from kit.advisories.answer import canonical
 from kit.advisories.database import DatabaseError, look_up, read_database
 from kit.advisories.judge import judge, judge_age
 from kit.advisories.service import SERVICES, ask, ensure_pip_audit
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.config.error import ConfigError
 from kit.console import fail, paint, say
 from kit.findings import Finding, as_json, exit_code, has_errors, render, summary
@@ -63,8 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except (SetupError, _Unusable) as exc:
         return fail(exc.message, exc.fix)
-    except KeyboardInterrupt:
-        return 130
     # Which entries are of no use can be told only where every lock was looked at.
     entries = accepted if len(locks) == len(LOCKS) else [one for one in accepted if _is_held(one.package, pins)]
     findings += judge(answers, entries, today)
@@ -149,4 +147,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

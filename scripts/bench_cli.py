@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.bench.pairs import Timed, pairs, prepare, run_pair, steps_beside_trl
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.json_files import write_json
 from kit.run.provenance import describe_code
@@ -98,4 +98,4 @@ def table(timed: Sequence[Timed]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

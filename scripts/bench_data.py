@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
 import json
 import signal
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +27,7 @@ from kit.bench_data.measure import Run, run_program
 from kit.bench_data.peers import CACHE, PROGRAMS, TOOLS, SetupError, python_for, version_of
 from kit.bench_data.rows import make_model, make_rows
 from kit.bench_data.table import table, verdict
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.data.pool import processes_for
 
@@ -120,4 +119,4 @@ def _rows_file(size: int) -> Path:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run_main(main)

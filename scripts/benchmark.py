@@ -31,7 +31,7 @@ from kit.bench.child import Bench
 from kit.bench.peers import PEERS, Peer, environments, version_in
 from kit.bench.results import draw, fastest, markdown, with_ratios
 from kit.bench.variants import BASE, BASELINE, CEILING, KIT, SCALES, VARIANTS, Variant
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.json_files import write_json
 from kit.machine.platforms import judge
@@ -178,4 +178,4 @@ def _measure_all(runs: Sequence[_Run], started: float, limit: float) -> list[dic
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -31,7 +31,7 @@ from kit.adapter.endings import carry_out
 from kit.adapter.loading import Loaded, add_run_arguments, choose, load
 from kit.adapter.session import Session
 from kit.adapter.talk import Conversation, Sampling, TalkError, reply
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import say
 from kit.stack import installed_stack
 
@@ -153,4 +153,4 @@ def _answer_each(loaded: Loaded, sampling: Sampling, options: argparse.Namespace
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -8,10 +8,9 @@ Run as:
 from __future__ import annotations
 
 import shutil
-import sys
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail
 from kit.findings import exit_code, render, run_check
 from kit.gate.at_once import at_once
@@ -70,13 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if shutil.which("git") is None or not (PROJECT_ROOT / ".git").exists():
         return fail("the gate judges the files git tracks, and this is no git checkout", "git clone the project")
-    try:
-        return run_steps(
-            gate(_TOOLS, _ENVIRONMENT, with_tests=not options.without_tests), PROJECT_ROOT, next_command="make test"
-        )
-    except KeyboardInterrupt:
-        return 130
+    steps = gate(_TOOLS, _ENVIRONMENT, with_tests=not options.without_tests)
+    return run_steps(steps, PROJECT_ROOT, next_command="make test")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

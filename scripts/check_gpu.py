@@ -22,14 +22,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, paint, say
 from kit.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
 from kit.machine import facts as machines
 from kit.machine.nvidia_rules import gigabytes, place
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
-from kit.redaction import guard_output
 
 if TYPE_CHECKING:
     import argparse
@@ -207,5 +206,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_output()
-    raise SystemExit(main())
+    run_main(main)

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import Overrides, Resolved, resolve
@@ -89,4 +89,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

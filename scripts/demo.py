@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import train
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import paint, say
@@ -147,4 +147,4 @@ def compare(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -9,7 +9,7 @@ Exit codes: 0 written, or up to date; 1 --check found one that is stale.
 
 from __future__ import annotations
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.interpreter import PROJECT_ROOT, use_project_python
 
 if __name__ == "__main__":
@@ -64,4 +64,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

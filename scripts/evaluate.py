@@ -34,7 +34,7 @@ from kit.adapter.endings import carry_out
 from kit.adapter.evaluation import Evaluation, Side, show
 from kit.adapter.harness import HarnessTasks, require_harness, run_tasks
 from kit.adapter.loading import Choice, Loaded, add_run_arguments, choose, load
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import paint, say
 from kit.data.dataset import EncodedFile, load_file
 from kit.findings import has_errors, render
@@ -259,4 +259,4 @@ def _default_out(options: argparse.Namespace, choice: Choice, path: Path) -> Pat
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

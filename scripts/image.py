@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
 from kit.image import engine_rules as rules
@@ -40,7 +40,7 @@ from kit.image.build import (
 from kit.image.container import Service, compose_variables, container_user, prepare_folders, run_command
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
-from kit.redaction import guard_output, redact_argv
+from kit.redaction import redact_argv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -209,8 +209,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_output()
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_main(main)

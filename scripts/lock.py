@@ -11,16 +11,14 @@ Run as:
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.findings import as_json, exit_code, render, summary
 from kit.interpreter import PROJECT_ROOT
-from kit.redaction import guard_output
 from kit.setup.lock_changes import Change, as_lines, as_markdown, changes
 from kit.setup.locks import LOCKS, Lock, check_lock, with_header
 from kit.setup.uv import SetupError, ensure_uv, run_uv
@@ -97,13 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"{exc.filename}: cannot be written ({exc.strerror})", "name another place, or make it yours")
     except SetupError as exc:
         return fail(exc.message, exc.fix)
-    except KeyboardInterrupt:
-        return 130
     print("\n".join(as_lines(found)))
     say("The locks match their sources. Next: make setup && make check", "green")
     return 0
 
 
 if __name__ == "__main__":
-    guard_output()
-    sys.exit(main())
+    run_main(main)

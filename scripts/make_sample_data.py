@@ -6,6 +6,7 @@ Run as:
 
 from __future__ import annotations
 
+from kit.command import run_main
 from kit.demo.task import sample_files
 from kit.interpreter import PROJECT_ROOT
 
@@ -21,4 +22,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -25,7 +25,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kit.budget.cases import Case, Compared, Refused, cases, compare, refused
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, paint, say
 from kit.quiet_libraries import quiet_imports
 from kit.run.failures import is_out_of_memory
@@ -114,4 +114,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

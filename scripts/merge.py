@@ -31,7 +31,7 @@ from kit.adapter.endings import carry_out
 from kit.adapter.loading import Choice, add_run_arguments, choose
 from kit.adapter.merged_card import render_merged_card
 from kit.adapter.tensor_file import WEIGHTS
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import paint, say
 from kit.data.dataset import file_sha256, load_file
 from kit.data.end_tokens import declare_ends
@@ -190,4 +190,4 @@ def _put_in_place(aside: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -27,7 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.console import fail, paint, say
 from kit.findings import as_json, has_errors, render, summary
 from kit.json_files import write_json
@@ -57,8 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refuse(exc)
     except OSError as exc:
         return fail(f"{exc.filename}: cannot be written ({exc.strerror})", "make room, or the folder yours")
-    except KeyboardInterrupt:
-        return 130
 
 
 def _agree(options: argparse.Namespace) -> int:
@@ -138,4 +136,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

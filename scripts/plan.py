@@ -32,7 +32,7 @@ from kit.budget.plan import Device, RunPlan, plan_run
 from kit.budget.rows import read_rows, workloads_for
 from kit.budget.show import alternative_lines, memory_lines, time_lines
 from kit.budget.write import write_config
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import fail, paint, say
@@ -218,4 +218,4 @@ def _apply(planned: Planned, resolved: Resolved, path: Path) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

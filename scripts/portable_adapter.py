@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.adapter.portable import make_portable
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.console import fail
 from kit.records.history import RunError
 
@@ -49,4 +49,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

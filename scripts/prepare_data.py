@@ -14,6 +14,7 @@ cannot be read or a folder that cannot be written.
 
 from __future__ import annotations
 
+from kit.command import run_main
 from kit.interpreter import use_project_python
 
 if __name__ == "__main__":
@@ -149,4 +150,4 @@ def _next_command(options: argparse.Namespace, code: int, findings: list[Finding
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

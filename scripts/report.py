@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.console import fail, say
 from kit.findings import as_json, render
 from kit.records.history import NEWEST, RunError, find_run
@@ -43,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(
             f"{exc.filename or options.run}: cannot be written ({exc.strerror})", "make room, or the folder yours"
         )
-    except KeyboardInterrupt:
-        return 130
     verdict = written.verdict
     if options.json:
         files = {"page": str(written.page), "picture": str(written.picture)}
@@ -65,4 +63,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

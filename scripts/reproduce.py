@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.console import duration, fail, paint, say
 from kit.findings import Finding, as_json, has_errors, render, summary
 from kit.records.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
@@ -197,7 +197,4 @@ def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_main(main)

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import say
 from kit.gate.tracked_files import tracked_files
 from kit.image import engine as engines
@@ -241,8 +241,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = Path(tempfile.mkdtemp(prefix="kit-image-"))
     try:
         outcomes = try_all(work, options.stack or tuple(NEEDED_BYTES), options.more)
-    except KeyboardInterrupt:
-        return 130
     finally:
         shutil.rmtree(work, ignore_errors=True)
     for stack, outcome in outcomes.items():
@@ -254,4 +252,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from kit.command import run_main
 from kit.gate.at_once import at_once
 from kit.gate.steps import Step, run_steps
 from kit.interpreter import PROJECT_ROOT
@@ -47,11 +48,8 @@ def main(argv: list[str] | None = None) -> int:
             else [Step("reference environment", setup), pytest_step(both, "stacks", more)]
         ),
     ]
-    try:
-        return run_steps(steps, PROJECT_ROOT)
-    except KeyboardInterrupt:
-        return 130
+    return run_steps(steps, PROJECT_ROOT)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import say, wants_colour
 from kit.records.history import OUTPUTS, RunError, read_run, run_folders
 from kit.records.summary import Summary, summarise
@@ -38,11 +38,7 @@ _UNLIMITED = 10_000  # columns, where no terminal limits them
 
 def main(argv: Sequence[str] | None = None) -> int:
     """List; return the exit code."""
-    options = _parser().parse_args(argv)
-    try:
-        return _list(options)
-    except KeyboardInterrupt:
-        return 130
+    return _list(_parser().parse_args(argv))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,4 +91,4 @@ def _print_table(runs: Sequence[Summary]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.interpreter import PROJECT_ROOT
-from kit.redaction import guard_output
 from kit.setup.locks import DEV, Lock, digest, packages
 from kit.setup.rules import (
     Host,
@@ -251,5 +250,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    guard_output()
-    raise SystemExit(main())
+    run_main(main)

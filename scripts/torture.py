@@ -33,7 +33,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.console import duration, fail, say
 from kit.data.pool import processes_for
 from kit.stack import installed_stack
@@ -163,7 +163,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_main(main)

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.budget.plan import plan_training
-from kit.command import command_parser, found_and_fix
+from kit.command import command_parser, found_and_fix, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
-from kit.console import fail, outlive_readers, say
+from kit.console import fail, say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.findings import Finding, error, has_errors, render, run_check, summary, warning
@@ -235,8 +235,4 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
 
 
 if __name__ == "__main__":
-    outlive_readers()
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_main(main, outlives_readers=True)

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import say
@@ -119,4 +119,4 @@ def check_environment(settings: Settings | None, target: Target, *, work: bool) 
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -20,7 +20,7 @@ from kit.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
-from kit.command import command_parser
+from kit.command import command_parser, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.console import fail, say
@@ -150,8 +150,4 @@ def main(argv: list[str] | None = None, find_out: Callable[..., Environment] = p
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        say("interrupted")
-        raise SystemExit(130) from None
+    run_main(main)

@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.findings import exit_code
@@ -59,4 +59,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

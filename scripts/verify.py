@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import sys
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, found_and_fix
+from kit.command import command_parser, found_and_fix, run_main
 from kit.console import fail, paint
 from kit.findings import as_json, exit_code, render, summary
 from kit.records.history import NEWEST, RunError, find_run
@@ -58,4 +58,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -21,7 +21,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse
+from kit.command import command_parser, refuse, run_main
 from kit.console import say, wants_colour
 from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
 from kit.records.liveness import KILLED, UNDER_WAY, state_of
@@ -186,4 +186,4 @@ def _shows_blocks(encoding: str | None) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

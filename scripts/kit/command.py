@@ -1,10 +1,22 @@
-"""How a command begins and ends: its parser from its docstring, a mistake as one sentence with its fix."""
+"""How a command begins and ends: its parser from its docstring, a mistake as one sentence with its fix.
+
+Standard library only, and for Python 3.9 on: the set-up command is one.
+"""
 
 from __future__ import annotations
 
 import argparse
+import signal
+from typing import TYPE_CHECKING
 
-from kit.console import fail
+from kit.console import fail, leave_quietly, outlive_readers
+from kit.redaction import guard_output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
@@ -29,3 +41,23 @@ def found_and_fix(mistake: Exception) -> tuple[str, str]:
 def refuse(mistake: Exception) -> int:
     """Say a mistake and its fix on stderr; return 2, the exit code of a command used wrongly."""
     return fail(*found_and_fix(mistake))
+
+
+def run_main(main: Callable[[], int], *, outlives_readers: bool = False) -> NoReturn:
+    """Run a command from its first word to its last, and end the process.
+
+    Args:
+        main: The command; what it returns is the exit code.
+        outlives_readers: It goes on where whoever read its output is gone.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    guard_output()
+    leave_quietly()
+    if outlives_readers:
+        outlive_readers()
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None

@@ -10,7 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-from kit.console import leave_quietly
 from kit.redaction import guard_output
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -27,13 +26,12 @@ def use_project_python() -> None:
     """Start again under ``.venv/bin/python`` where this Python lacks the kit's packages.
 
     Changes nothing where they are there, so a container, a conda environment or ``.venv-reference`` is used as it is.
-    From here on the process prints no secret, and no traceback where nobody reads any more.
+    From here on the process prints no secret.
 
     Raises:
         SystemExit: 2, with the command that sets the project up, where there is no environment to go to.
     """
     guard_output()
-    leave_quietly()
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if not missing:
         return
