@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING
 
 from kit.console import fail, leave_quietly, outlive_readers
 from kit.redaction import guard_output
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
 _INTERRUPTED = 128 + signal.SIGINT
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse names arguments as they are, and a shell's pattern takes in file names of others."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
 
 
 def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
@@ -27,9 +35,7 @@ def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
         name: The command as it is typed, such as ``train.py``.
     """
     first, _, rest = (docstring or "").partition("\n\n")
-    return argparse.ArgumentParser(
-        prog=name, description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return _Parser(prog=name, description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def found_and_fix(mistake: Exception) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kit.console import paint
 from kit.redaction import redact, redact_all
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -115,9 +116,9 @@ def render(findings: Sequence[Finding], stream: TextIO | None = None) -> None:
         word, colour = _MARKS[finding.severity]
         place = f"{finding.where}: " if finding.where else ""
         mark = paint(f"{word:>7}", colour, stream=stream)
-        print(f"{mark}  {redact(place + finding.message)}", file=stream)
+        print(f"{mark}  {one_line(redact(place + finding.message))}", file=stream)
         if finding.fix:
-            print(f"{'':>7}  {paint('fix:', 'bold', stream=stream)} {redact(finding.fix)}", file=stream)
+            print(f"{'':>7}  {paint('fix:', 'bold', stream=stream)} {one_line(redact(finding.fix))}", file=stream)
 
 
 def as_json(findings: Sequence[Finding], **more: Any) -> str:
