@@ -10,7 +10,9 @@ import atexit
 import contextlib
 import errno
 import os
+import select
 import sys
+import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kit.redaction import let_go_of, redact
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
-# Failures to write that may be over at the next line: a full disk, a quota, a limit, a reader that cannot keep up.
-_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN, errno.EINTR})
+# Failures to write that may be over at the next line: a full disk, a quota, a limit on a file's size.
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PATIENCE_S = 10.0  # for a terminal that takes nothing: a moment's hold loses no line
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -98,27 +101,49 @@ def leave_quietly() -> None:
 
 
 def outlive_readers() -> None:
-    """Go on where nobody reads the results either, or their disk is full: no run ends with its window."""
+    """Go on where nobody reads the results either, or their disk is full: no run ends with its window.
+
+    Nor does one wait for it: a terminal behind a connection that is gone may take nothing for a quarter of an hour
+    before it says so. Metrics and receipt hold what is not shown then.
+    """
     _outlive(sys.stdout)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # no terminal, or one that has no name here
+            # Opened anew: whoever else writes to it, the shell that comes back, goes on to wait.
+            own = os.open(os.ttyname(stream.fileno()), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            os.dup2(own, stream.fileno())
+            os.close(own)
 
 
 def _outlive(stream: TextIO) -> None:
-    for name in ("write", "flush"):
-        # On the stream itself, so that it stays what libraries ask for. One that takes no attributes is no pipe.
-        with contextlib.suppress(AttributeError):
-            setattr(stream, name, _outliving(stream, getattr(stream, name)))
+    write, flush = stream.write, stream.flush
+    patience = _PATIENCE_S
 
+    def outliving(method: Callable[..., Any], *arguments: str) -> None:
+        nonlocal patience
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                method(*arguments)
+                patience = _PATIENCE_S
+            except BlockingIOError:
+                patience = max(0.0, deadline - time.monotonic())
+                if select.select([], [stream], [], patience)[1]:
+                    method, arguments = flush, ()  # what did not fit stands in the stream's buffer
+                    continue
+                patience = 0.0
+            except OSError as exc:
+                if exc.errno not in _PASSING:
+                    let_go_of(stream)
+            return
 
-def _outliving(stream: TextIO, method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arguments: Any) -> Any:
-        try:
-            return method(*arguments)
-        except OSError as exc:
-            if exc.errno not in _PASSING:
-                let_go_of(stream)
-            return len(arguments[0]) if arguments else None
+    def outliving_write(text: str) -> int:
+        outliving(write, text)
+        return len(text)
 
-    return call
+    # On the stream itself, so that it stays what libraries ask for. One that takes no attributes is no pipe.
+    with contextlib.suppress(AttributeError):
+        stream.write, stream.flush = outliving_write, lambda: outliving(flush)  # type: ignore[method-assign]
 
 
 def duration(seconds: float) -> str:
