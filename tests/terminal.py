@@ -63,9 +63,14 @@ class Terminal:
         self.text += data.decode(errors="replace")
         return bool(data)
 
+    def close(self) -> None:
+        """Go away, as a window does that is closed: the program is told (SIGHUP), and can write no more."""
+        os.close(self._screen)
+        self._screen = -1
+
     def exit_code(self) -> int:
         """Wait for the end, showing what still comes."""
-        while self._read(60):
+        while self._screen >= 0 and self._read(60):
             continue
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -79,4 +84,5 @@ class Terminal:
                 os.waitpid(self.pid, 0)
         except ChildProcessError:  # it was waited for already
             pass
-        os.close(self._screen)
+        if self._screen >= 0:
+            self.close()

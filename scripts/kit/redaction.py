@@ -26,7 +26,7 @@ _SHORTEST_VALUE = 8  # characters: a shorter one would be found in words that me
 _SHORTEST_WORD = 12  # the same for a value of letters alone, such as "disabled"
 # Variables that hold a secret, by the words in their names.
 _SECRET_NAME = re.compile(
-    r"(?i)(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?|(?:API|ACCESS|SECRET|PRIVATE|AUTH)_?KEY)$"
+    r"(?i)(?:(?:^|_)(?:TOKEN|SECRET|PASS|CREDENTIALS?|(?:API|ACCESS|SECRET|PRIVATE|AUTH)_?KEY)|PASSWORD|PASSWD)$"
 )
 # Tokens with a form of their own, wherever they stand.
 _TOKEN = re.compile(
@@ -42,9 +42,11 @@ _TOKEN = re.compile(
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
 )
-# The name and the password of an address. A number behind the colon is a port.
+# The name and the password of an address; a number behind the colon is a port. Where a name stands alone, a long one
+# with a digit in it is a token: people and services have others.
 _ADDRESS = re.compile(
-    r"(?i)(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@:'\"<>]{0,255}:(?!\d{1,5}(?:[/\s'\"]|$))[^\s'\"<>]{1,512}@"
+    r"(?i)(\b[a-z][a-z0-9+.-]{1,20}://)(?:[^\s/@:'\"<>]{0,255}:(?!\d{1,5}(?:[/\s'\"]|$))[^\s'\"<>]{1,512}"
+    r"|(?=[^\s/@]{0,255}\d)[^\s/@:'\"<>]{16,255}:?)@"
 )
 _HEADER = re.compile(
     r"(?i)\b(authorization['\"]?\s{0,4}[:=]\s{0,4}['\"]?(?:bearer|basic|token)|bearer)\s{1,4}[\w.~+/=-]{12,4096}"
