@@ -268,5 +268,5 @@ def test_what_is_left_in_files_is_true_and_cannot_break_out_of_them(
     for text in (Path(name).read_text(encoding="utf-8") for name in files):
         assert "FORGED" in text
         assert [fault for fault in faults_on(text) if "line of its own" not in fault or "<html" not in text] == []
-    row = json.loads(Path(f"{out}-files/train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    row = json.loads(Path(f"{out}-files/train.jsonl").read_text(encoding="utf-8").split("\n")[0])
     assert row["messages"][0]["content"] == f"a{EVIL}"
