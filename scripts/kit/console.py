@@ -61,8 +61,8 @@ def say(text: str = "", *styles: str, lines: bool = False) -> None:
 
 def fail(message: str, fix: str = "") -> int:
     """Print one error sentence and its fix on stderr; return 2, the exit code of a command used wrongly."""
-    print(paint("error:", "red", "bold", stream=sys.stderr), end=" ", file=sys.stderr)
-    say(message)
+    mark = paint("error:", "red", "bold", stream=sys.stderr)
+    print(f"{mark} {one_line(redact(message))}", file=sys.stderr, flush=True)
     if fix:
         say(f"  fix: {fix}")
     return 2

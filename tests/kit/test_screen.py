@@ -70,6 +70,7 @@ def test_text_in_a_finding_a_word_or_an_error_begins_no_line_and_has_no_colour(
     findings.render([findings.error("a.b", f"bad{forged}", f"mend{forged}", f"place{forged}")], sys.stderr)
     console.say(f"said{forged}", "bold")
     console.fail(f"failed{forged}", f"mend{forged}")
+    console.fail(forged)
     with pytest.raises(SystemExit):
         command_parser("x", "x.py").parse_args([f"--y{forged}"])
     shown = capsys.readouterr().err
