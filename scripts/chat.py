@@ -32,7 +32,7 @@ from kit.adapter.loading import Loaded, add_run_arguments, choose, load
 from kit.adapter.session import Session
 from kit.adapter.talk import Conversation, Sampling, TalkError, reply
 from kit.command import command_parser, run_main
-from kit.console import say
+from kit.console import say, show_answer
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _answer_each(loaded: Loaded, sampling: Sampling, options: argparse.Namespace
         if not question.strip():
             continue
         conversation = Conversation(loaded.tokenizer, loaded.choice.context_length, options.system)
-        write = (lambda _text: None) if options.json else (lambda text: print(text, end="", flush=True))
+        write = (lambda _text: None) if options.json else show_answer
         try:
             answer = reply(loaded, conversation, question, sampling=sampling, write=write, adapter=not options.base)
         except TalkError as exc:

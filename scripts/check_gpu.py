@@ -30,6 +30,7 @@ from kit.machine.nvidia_rules import gigabytes, place
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -127,7 +128,7 @@ def _show(machine: Machine, judgement: Judgement, findings: Sequence[Finding]) -
     rows = facts_table(machine)
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        print(f"{paint(f'{name:<{width}}', 'dim', stream=sys.stdout)}  {text}")
+        print(f"{paint(f'{name:<{width}}', 'dim', stream=sys.stdout)}  {one_line(text)}")
     print()
     render(findings)
     print(f"\n{summary(findings)}")

@@ -31,6 +31,7 @@ from kit.findings import render
 from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.report import after_run
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,8 +123,8 @@ def compare(settings: Settings) -> int:
     print(f"{'question':<{width}}  {'before':<{LONGEST_ANSWER}}  after")
     for question, old, new in list(zip(questions, before, after, strict=True))[:SHOWN]:
         colour = "green" if new == question.expected else "red"
-        shown = paint(new, colour, stream=sys.stdout)
-        print(f"{question.prompt:<{width}}  {old or '(nothing)':<{LONGEST_ANSWER}}  {shown}")
+        shown = paint(one_line(new), colour, stream=sys.stdout)
+        print(f"{one_line(question.prompt):<{width}}  {one_line(old) or '(nothing)':<{LONGEST_ANSWER}}  {shown}")
     scores = exact_match(before, questions), exact_match(after, questions)
     print(f"exact match on {len(questions)} unseen words: {scores[0]:.0%} before, {scores[1]:.0%} after")
     write_json(
@@ -147,4 +148,4 @@ def compare(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, outlives_readers=True)

@@ -28,6 +28,7 @@ from kit.records.comparison import GROUPS
 from kit.records.courses import in_words
 from kit.records.history import NEWEST, OUTPUTS, RunError, find_run, read_run
 from kit.records.parting import part
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -54,30 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         body = {"schema_version": SCHEMA_VERSION, "runs": [str(folder) for folder in folders], **parting.as_mapping()}
         print(json.dumps(body, indent=2, ensure_ascii=False))
         return 0
-    _show(parting, *(run.name for run in runs))
+    _show(parting, *(one_line(run.name) for run in runs))
     say(f"next: make report RUN={folders[0]}, make report RUN={folders[1]}", "dim")
     return 0
 
 
 def _show(parting: Parting, first: str, second: str) -> None:
     rows = [*parting.differences, *parting.results]
-    name_width = max(len(row.name) for row in rows)
-    width = max(len(first), *(len(row.first) for row in rows))
+    name_width = max(len(one_line(row.name)) for row in rows)
+    width = max(len(first), *(len(one_line(row.first)) for row in rows))
     print(f"{'':<{name_width}}  {first:<{width}}  {second}")
     for group in GROUPS:
         _show_group(group, [row for row in parting.differences if row.group == group], name_width, width)
     _show_group("results", parting.results, name_width, width)
-    print(_heading("the start") + f": adapter {parting.adapter_at_start}, order of the rows {parting.order_of_rows}")
+    start = f": adapter {parting.adapter_at_start}, order of the rows {parting.order_of_rows}"
+    print(_heading("the start") + one_line(start))
     print(_heading("step against step"))
     for name, course in parting.traces.items():
-        print(f"{name:<{max(map(len, parting.traces))}}  {in_words(course)}")
-    print(f"\n{_heading(parting.verdict)}")
+        print(f"{name:<{max(map(len, parting.traces))}}  {one_line(in_words(course))}")
+    print(f"\n{_heading(one_line(parting.verdict))}")
 
 
 def _show_group(name: str, rows: Sequence[Difference], name_width: int, width: int) -> None:
     print(_heading(name) + ("" if rows else ": the same"))
     for row in rows:
-        print(f"{row.name:<{name_width}}  {row.first:<{width}}  {row.second}")
+        print(f"{one_line(row.name):<{name_width}}  {one_line(row.first):<{width}}  {one_line(row.second)}")
 
 
 def _heading(text: str) -> str:

@@ -42,6 +42,7 @@ from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
 from kit.report import after_run
+from kit.screen import one_line
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path) -> int:
     compare_with_training(evaluation)
     verdict, colour = evaluation.verdict
     print(
-        f"{paint(verdict, colour, 'bold', stream=sys.stdout)}\nwritten: {out}\nnext: make chat RUN={choice.run.folder}"
+        f"{paint(verdict, colour, 'bold', stream=sys.stdout)}\nwritten: {one_line(out)}"
+        f"\nnext: make chat RUN={one_line(choice.run.folder)}"
     )
     return 0
 

@@ -41,6 +41,7 @@ from kit.image.container import Service, compose_variables, container_user, gpu_
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
 from kit.redaction import redact_argv
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ def make_image(client: Client, build: Build) -> int:
         return 1
     size = ask([client.path, "image", "inspect", "--format", "{{.Size}}", build.tag]).out
     gigabytes = f"{int(size) / 10**9:.2f} GB" if size.isdigit() else "of unknown size"
-    print(f"{build.tag} is ready: {gigabytes}, after {time.monotonic() - started:.0f} s")
+    print(f"{one_line(build.tag)} is ready: {gigabytes}, after {time.monotonic() - started:.0f} s")
     return 0
 
 
@@ -125,7 +126,7 @@ def write_sbom(client: Client, tag: str, target: Path) -> int:
     confined = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     done = subprocess.run([client.path, "run", "--rm", *confined, tag, "sbom"], capture_output=True, check=False)
     if done.returncode:
-        say(done.stderr.decode(errors="replace").strip(), "dim")
+        say(done.stderr.decode(errors="replace").strip(), "dim", lines=True)
         say(f"error: {tag} did not list its packages: its own words are above", "red")
         say(f"  fix: build it again: make image STACK={tag.partition(':')[2]}")
         return 1
@@ -135,7 +136,8 @@ def write_sbom(client: Client, tag: str, target: Path) -> int:
     aside.replace(target)  # never through a link
     listed = [str(component["purl"]) for component in json.loads(done.stdout)["components"]]
     python = sum(purl.startswith("pkg:pypi/") for purl in listed)
-    print(f"{target}: what is in {tag}: {python} Python packages, {len(listed) - python} of the system")
+    system = len(listed) - python
+    print(one_line(f"{target}: what is in {tag}: {python} Python packages, {system} of the system"))
     return 0
 
 

@@ -38,6 +38,7 @@ from kit.data.end_tokens import declare_ends
 from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
+from kit.screen import one_line
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
         shutil.rmtree(aside, ignore_errors=True)
     files = "1 file" if len(base.shards) == 1 else f"{len(base.shards)} files"
     print(
-        f"{paint('merged', 'green', 'bold', stream=sys.stdout)}: {out} ({_size(size)} in {files})"
+        f"{paint('merged', 'green', 'bold', stream=sys.stdout)}: {one_line(out)} ({_size(size)} in {files})"
         f"\nnext: docs/USING_ADAPTERS.md says how transformers, vLLM and llama.cpp take it"
     )
     return 0

@@ -39,6 +39,7 @@ from kit.parity.place import describe_place, result_file
 from kit.parity.results import REFERENCE, ParityError, Result, read_reference, read_result
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import OUTPUTS
+from kit.screen import one_line
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _agree(options: argparse.Namespace) -> int:
         return int(failed)
     render(findings)
     for sentence in sentences:
-        print(f"\n{paint(sentence, 'red' if failed else 'green', 'bold', stream=sys.stdout)}", end="")
+        print(f"\n{paint(one_line(sentence), 'red' if failed else 'green', 'bold', stream=sys.stdout)}", end="")
     print(f" ({summary(findings)})")
     if theirs is None and not failed:
         say('next: hand the file in outputs/ to the other machine: make parity ARGS="--against FILE"', "dim")

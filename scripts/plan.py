@@ -40,6 +40,7 @@ from kit.console import fail, paint, say
 from kit.findings import render
 from kit.model.families import family_names
 from kit.model.shape import read_shape, shape_of
+from kit.screen import one_line
 from kit.stack import Stack, installed_stack, stack_named
 from kit.verdict import Target, add_target_arguments, next_command, target_of
 
@@ -171,10 +172,10 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     lines = [*memory_lines(plan), *(f"  {line}" for line in uncounted), "", *time_lines(plan), ""]
     lines += alternative_lines("the same updates, fastest first (peak, time at worst):", planned.faster)
     lines += alternative_lines("what changes what is learnt:", planned.other)
-    print("\n".join(lines))
+    print("\n".join(map(one_line, lines)))
     colours = {"fits": "green", "does not fit": "red"}
     verdict = paint(plan.verdict, colours.get(plan.verdict, "yellow"), "bold", stream=sys.stdout)
-    print(f"\n{verdict}\nnext: {_next(planned, target)}")
+    print(f"\n{verdict}\nnext: {one_line(_next(planned, target))}")
 
 
 def _next(planned: Planned, target: Target) -> str:
@@ -216,7 +217,8 @@ def _apply(planned: Planned, resolved: Resolved, path: Path) -> int:
         return fail(f"{path} is there already, and is not replaced", "name a new file: --apply NEW.yaml")
     except OSError as exc:
         return fail(f"{path}: {exc.strerror}", "name a file that can be written: --apply NEW.yaml")
-    say(f"written: {path}\nnext: make validate CONFIG={path}")
+    say(f"written: {path}")
+    say(f"next: make validate CONFIG={path}")
     return 0
 
 

@@ -23,6 +23,7 @@ from kit.adapter.portable import make_portable
 from kit.command import command_parser, refuse, run_main
 from kit.console import fail
 from kit.records.history import RunError
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as exc:
         return fail(f"{options.copy}: cannot be written to ({exc.strerror})", "name another place")
     for remark in portable.remarks:
-        print(remark)
-    print(f"portable: {options.copy}")
+        print(one_line(remark))
+    print(f"portable: {one_line(options.copy)}")
     return 0
 
 

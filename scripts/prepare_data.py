@@ -37,6 +37,7 @@ from kit.intake.options import UsageError, check, meter_of, parser_of, wanted_of
 from kit.intake.prepare import Outcome, audit, prepare
 from kit.intake.publish import OccupiedError, check_free
 from kit.intake.sources import find_sources
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -126,13 +127,13 @@ def _show(options: argparse.Namespace, outcome: Outcome, findings: list[Finding]
     if lines:
         print("\n".join(lines))
     if outcome.is_written:
-        verdict = f"written: {options.out}"
+        verdict = f"written: {one_line(options.out)}"
     elif options.audit:
         verdict = "fit to train on" if code == 0 else "not fit to train on"
     else:
         verdict = "nothing was written"
     painted = paint(verdict, "green" if code == 0 else "red", "bold", stream=sys.stdout)
-    print(f"\n{painted} ({summary(findings)})\nnext: {following}")
+    print(f"\n{painted} ({summary(findings)})\nnext: {one_line(following)}")
 
 
 def _next_command(options: argparse.Namespace, code: int, findings: list[Finding]) -> str:

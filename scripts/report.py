@@ -23,6 +23,7 @@ from kit.command import command_parser, refuse, run_main
 from kit.console import fail, say
 from kit.findings import as_json, render
 from kit.records.history import NEWEST, RunError, find_run
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -48,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = {"page": str(written.page), "picture": str(written.picture)}
         print(as_json(verdict.findings, run=str(folder), sentence=verdict.sentence, tone=verdict.tone, **files))
         return 0
-    print(verdict.sentence)
+    print(one_line(verdict.sentence))
     render(verdict.findings)
-    print(f"{written.page}\n{written.picture}")
+    print(f"{one_line(written.page)}\n{one_line(written.picture)}")
     say("next: open the page in a browser; the picture is for a chat message", "dim")
     return 0
 

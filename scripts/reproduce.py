@@ -34,6 +34,7 @@ from kit.records.reproduction import PLACES, check
 from kit.records.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
 from kit.records.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
 from kit.run.rerun import claim, mark, train_again, write_config
+from kit.screen import one_line
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _show_check(attempt: Attempt, *, as_one_object: bool) -> int:
     render(findings)
     verdict = "cannot be reproduced here" if bad else f"can be reproduced here: {_expected(reasons)}"
     print(f"\n{paint(verdict, 'red' if bad else 'green', 'bold', stream=sys.stdout)} ({summary(findings)})")
-    print(f"next: {'mend the errors above, then: ' if bad else ''}{attempt.next_command}")
+    print(f"next: {'mend the errors above, then: ' if bad else ''}{one_line(attempt.next_command)}")
     return int(bad)
 
 
@@ -189,12 +190,12 @@ def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
         return int(failed)
     render(outcome.findings)
     colour = "red" if failed else "green" if outcome.verdict == BIT_EQUAL else "yellow"
-    print(f"\n{paint(outcome.sentence, colour, 'bold', stream=sys.stdout)}")
+    print(f"\n{paint(one_line(outcome.sentence), colour, 'bold', stream=sys.stdout)}")
     if failed and not outcome.reasons:
         print("code, packages, data, base model and machine are the run's: its bits should have come out again")
-    print(f"next: make diff-run A={shlex.quote(str(run.folder))} B={shlex.quote(str(folder))}")
+    print(one_line(f"next: make diff-run A={shlex.quote(str(run.folder))} B={shlex.quote(str(folder))}"))
     return int(failed)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, outlives_readers=True)

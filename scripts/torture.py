@@ -15,6 +15,8 @@ configs: each mutant is refused with findings, or resolved to exactly what it sa
 rows:    each row is trained on for exactly what it says, or named with its line; training and data preparation agree.
 bases:   a small base with tensors, files, index, configuration or tokenizer damaged, or other files beside it: refused
          with a reason, or each weight in memory is one of its files'.
+texts:   text that tries to take the terminal over, in receipts, names, rows, configurations, arguments and answers: no
+         order to a terminal gets through a command, and no name begins a line.
 files:   a finished run's receipt, metrics, checkpoints and adapter, one of them damaged: whatever reads runs works or
          says why not, verify names the damage, nothing goes on with it.
 
@@ -44,6 +46,7 @@ from kit.torture.fuzz_bases import BaseFuzzer
 from kit.torture.fuzz_configs import ConfigFuzzer
 from kit.torture.fuzz_files import FileFuzzer
 from kit.torture.fuzz_rows import RowFuzzer
+from kit.torture.fuzz_texts import TextFuzzer
 from kit.torture.fuzzing import fuzz
 from kit.torture.kills import Torture
 from kit.torture.row_mutants import ROWS_IN_A_FILE
@@ -55,7 +58,7 @@ if TYPE_CHECKING:
 
     from kit.torture.fuzzing import Fuzzer
 
-PARTS = ("kills", "writes", "configs", "rows", "bases", "files")
+PARTS = ("kills", "writes", "configs", "rows", "bases", "texts", "files")
 _SHARES = {"file": 0.4, "time": 0.2, "term": 0.2, "call": 0.2}  # of the kills
 _PER_RUN = 12
 _FAULTS = Path("outputs/torture")
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong := next((part for part in PARTS if counts[part] < 1), None):
         return fail(f"--{wrong} {counts[wrong]}: at least 1")
     if options.mutant is not None and options.only in {None, "kills", "writes"}:
-        return fail("--mutant: mutants have numbers within a part", "add --only configs, rows, bases or files")
+        return fail("--mutant: mutants have numbers within a part", "add --only configs, rows, bases, texts or files")
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
         return _torture(options.keep, options)
@@ -97,6 +100,7 @@ def _torture(folder: Path, options: argparse.Namespace) -> int:
                 "configs": ConfigFuzzer(),
                 "rows": RowFuzzer(),
                 "bases": BaseFuzzer(),
+                "texts": TextFuzzer(),
                 "files": FileFuzzer(run),
             }
             done[part] = _fuzz(fuzzers[part], options)
@@ -188,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--configs", type=int, default=20_000, help="mutants; default: %(default)s")
     parser.add_argument("--rows", type=int, default=200_000, help=f"in files of {ROWS_IN_A_FILE}; default: %(default)s")
     parser.add_argument("--bases", type=int, default=3_000, help="mutants; default: %(default)s")
+    parser.add_argument("--texts", type=int, default=5_000, help="mutants; default: %(default)s")
     parser.add_argument("--files", type=int, default=3_000, help="mutants; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of everything; default: %(default)s")
     parser.add_argument("--mutant", type=int, metavar="NUMBER", help="only that mutant, of --only and --seed")

@@ -29,6 +29,7 @@ from kit.environment import device_checks as devices
 from kit.environment.probe import probe
 from kit.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
 from kit.machine.platforms import PLATFORMS, judge
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -145,7 +146,7 @@ def main(argv: list[str] | None = None, find_out: Callable[..., Environment] = p
     if not arguments.json:
         verdict = "this environment cannot train yet" if has_errors(findings) else "this environment can train"
         print(f"\n{judgement.platform} ({judgement.reason}), {env.stack.name} stack")
-        print(f"{verdict}: {summary(findings)}; next: {next_command}")
+        print(f"{verdict}: {summary(findings)}; next: {one_line(next_command)}")
     return exit_code(findings)
 
 

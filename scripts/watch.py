@@ -27,6 +27,8 @@ from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
 from kit.records.liveness import KILLED, UNDER_WAY, state_of
 from kit.records.metrics_tail import MetricsTail
 from kit.records.terminal_view import Course, figures, plain_line, plot, plotted
+from kit.redaction import redrawing
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -110,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _once(watched: Watched) -> str:
-    text = f"{watched.run.name} ({watched.state})  {plain_line(watched.course)}"
+    text = f"{one_line(watched.run.name)} ({one_line(watched.state)})  {plain_line(watched.course)}"
     losses, _ = plotted(watched.course.losses)
     sparks = plot(losses, 60, 1, unicode=_shows_blocks(sys.stdout.encoding))
     return f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
@@ -122,10 +124,10 @@ def _end(watched: Watched) -> int:
     validation = f", validation loss {course.evaluations[-1][1]:.4f}" if course.evaluations else ""
     loss = f": training loss {course.losses[-1]:.4f}{validation}" if course.losses else ""
     of = f" of {course.planned_steps:,}" if course.planned_steps else ""
-    print(f"{name} {words} at step {course.step:,}{of}{loss}")
+    print(f"{one_line(name)} {one_line(words)} at step {course.step:,}{of}{loss}")
     if watched.run.failure:
-        print(f"it failed: {watched.run.failure}")
-    print(f"next: make report RUN={watched.folder}")
+        print(one_line(f"it failed: {watched.run.failure}"))
+    print(f"next: make report RUN={one_line(watched.folder)}")
     return 0 if watched.state == "finished" else 1
 
 
@@ -147,7 +149,7 @@ def _live(watched: Watched) -> None:
     from rich.live import Live
 
     console = Console(no_color=not wants_colour(sys.stdout), highlight=False)
-    with Live(_frame(watched, console), console=console, auto_refresh=False) as live:
+    with redrawing(sys.stdout), Live(_frame(watched, console), console=console, auto_refresh=False) as live:
         while not watched.is_over:
             time.sleep(_LOOK_EVERY_S)
             watched.look()
@@ -163,7 +165,9 @@ def _frame(watched: Watched, console: Console) -> RenderableType:
     course, width = watched.course, console.width
     planned = course.planned_steps
     of = f" of {planned:,}" if planned else ""
-    title = Text.assemble((watched.run.name, "bold"), f"  {watched.state}, step {course.step:,}{of}")
+    title = Text.assemble(
+        (one_line(watched.run.name), "bold"), f"  {one_line(watched.state)}, step {course.step:,}{of}"
+    )
     parts: list[RenderableType] = [title]
     if planned:
         parts.append(ProgressBar(total=planned, completed=course.step, width=width - 1))

@@ -7,21 +7,43 @@ import pty
 import re
 import select
 import signal
+import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
+
+from kit.command import run_main
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 INTERRUPT, END = "\x03", "\x04"  # what Ctrl-C and Ctrl-D send
+
+
+def _run_as_a_command(main: Callable[[], int]) -> NoReturn:
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", 1), open(2, "w", 1)  # noqa: SIM115 - the terminal's
+    code = 1
+    try:
+        run_main(main)
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 1
+    except BaseException:  # noqa: BLE001 - as Python itself ends
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class Terminal:
     """A child process whose stdin, stdout and stderr are a pseudo-terminal, its own controlling one."""
 
-    def __init__(self, command: Sequence[str], **environment: str) -> None:
+    def __init__(self, command: Sequence[str] | Callable[[], int], **environment: str) -> None:
+        """Begin a program, or a command's ``main`` in a copy of this process, which has the libraries loaded."""
         self.pid, self._screen = pty.fork()
         if self.pid == 0:
+            if callable(command):
+                os.environ.update(TERM="xterm", **environment)
+                _run_as_a_command(command)
             os.execvpe(command[0], list(command), {**os.environ, "TERM": "xterm", **environment})  # noqa: S606
         self.text = ""  # everything shown so far
         self._seen = 0
@@ -63,9 +85,14 @@ class Terminal:
         self.text += data.decode(errors="replace")
         return bool(data)
 
+    def close(self) -> None:
+        """Go away, as a window does that is closed: the program is told (SIGHUP), and can write no more."""
+        os.close(self._screen)
+        self._screen = -1
+
     def exit_code(self) -> int:
         """Wait for the end, showing what still comes."""
-        while self._read(60):
+        while self._screen >= 0 and self._read(60):
             continue
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -79,4 +106,5 @@ class Terminal:
                 os.waitpid(self.pid, 0)
         except ChildProcessError:  # it was waited for already
             pass
-        os.close(self._screen)
+        if self._screen >= 0:
+            self.close()

@@ -179,13 +179,11 @@ class _Screen(io.StringIO):
         return True
 
 
-def test_answers_cannot_steer_the_terminal(
-    adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_answers_cannot_steer_the_terminal(adapter_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kit.adapter import session, talk
 
     def hostile(*_: Any, write: Any, **__: Any) -> talk.Answer:
-        write("\x1b]0;owned\x07")
+        write("\x1b]0;owned\x07\x1b[32mgreen")
         return talk.Answer("", 1, 1.0, "end")
 
     lines = iter(["hello"])
@@ -199,5 +197,6 @@ def test_answers_cannot_steer_the_terminal(
     monkeypatch.setattr(session, "reply", hostile)
     monkeypatch.setattr(session, "_read", read)
     monkeypatch.setattr(sys, "stdin", _Screen())
+    monkeypatch.setattr(sys, "stdout", screen := _Screen())
     assert chat.main([str(adapter_run), "--cpu"]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    assert screen.getvalue() == "\\u001b]0;owned\\u0007\\u001b[32mgreen\n"

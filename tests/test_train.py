@@ -15,6 +15,7 @@ from kit.interpreter import PROJECT_ROOT
 from kit.run import checkpoints
 from kit.torture.forked import end_threads, exit_code_of
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
+from terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,6 +232,36 @@ def test_a_signal_to_the_command_ends_in_a_saved_checkpoint(tiny_base: Path, tmp
         run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=120) == 143
     _check_interrupted(output)
+
+
+_STEPS = 12
+
+
+def _check_finished(output: Path) -> None:
+    receipt = read_receipt(output)
+    assert (receipt["state"], receipt["steps_done"]) == ("finished", _STEPS)
+    assert len(losses(output)) == _STEPS
+    assert [path.name for path in checkpoints.folders(output / "checkpoints")[-1][1:]] == [f"checkpoint-{_STEPS}"]
+
+
+def test_a_window_that_is_closed_does_not_end_a_run_that_nohup_began(tiny_base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = train_command(tiny_base, output, python=sys.executable, training__max_steps=_STEPS)
+    # What nohup does; it would itself take the output elsewhere.
+    with Terminal(["bash", "-c", 'cd "$0" && trap "" HUP && exec "$@"', str(PROJECT_ROOT), *command]) as terminal:
+        terminal.wait_for(r"step +2/")
+        terminal.close()
+        assert terminal.exit_code() == 0
+    _check_finished(output)
+
+
+@pytest.mark.parametrize("redirected", [">&- 2>&-", ">/dev/full 2>/dev/full", "2> >(head -n 3) | true"])
+def test_a_stream_that_nobody_has_does_not_end_a_run(redirected: str, tiny_base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = train_command(tiny_base, output, python=sys.executable, training__max_steps=_STEPS)
+    shell = ["bash", "-c", f'set -o pipefail; "$@" {redirected}', "bash", *command]
+    assert subprocess.run(shell, cwd=PROJECT_ROOT, check=False, timeout=300).returncode == 0
+    _check_finished(output)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138)])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kit.console import fail, leave_quietly, outlive_readers, say
 from kit.redaction import guard_output
 from kit.refusals import first_line, is_failure, refusal_in
+from kit.screen import one_line
 from kit.traceback_file import DEBUG, keep_traceback
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ _FAILED = 1
 A_BUG = "this is a bug, of the kit or of a library: please report it"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Argparse names arguments as they are, and a shell's pattern takes in file names of others."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
 def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
     """Return a parser that shows a command's docstring: its first line before the options, the rest after them.
 
@@ -35,9 +43,7 @@ def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
         name: The command as it is typed, such as ``train.py``.
     """
     first, _, rest = (docstring or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog=name, description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog=name, description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action=_Debug, nargs=0, default=argparse.SUPPRESS, help="show tracebacks")
     return parser
 

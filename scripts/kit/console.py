@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
+import select
 import sys
+import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kit.redaction import redact
+from kit.redaction import let_go_of, redact
+from kit.screen import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
+# Failures to write that may be over at the next line: a full disk, a quota, a limit on a file's size.
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PATIENCE_S = 10.0  # for a terminal that takes nothing: a moment's hold loses no line
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -31,68 +37,98 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 def paint(text: str, *styles: str, stream: TextIO) -> str:
-    """Wrap text in the named styles where the stream shows colour, and return it untouched elsewhere."""
+    """Wrap text in the named styles where the stream shows colour; what a terminal would act on is written out."""
+    text = visible(text)
     if not wants_colour(stream):
         return text
     return f"\033[{';'.join(_CODES[style] for style in styles)}m{text}\033[0m"
 
 
-def say(text: str = "", *styles: str) -> None:
-    """Talk to the person on stderr, so that stdout stays free for results."""
-    text = redact(text)
-    print(paint(text, *styles, stream=sys.stderr) if styles else text, file=sys.stderr, flush=True)
+def say(text: str = "", *styles: str, lines: bool = False) -> None:
+    """Talk to the person on stderr, so that stdout stays free for results.
+
+    Args:
+        text: One line, with blank ones in front at most: what comes from files is in it, and begins none of its own.
+        styles: See ``paint``.
+        lines: The text has several lines.
+    """
+    rest = text.lstrip("\n")
+    blank = text[: len(text) - len(rest)]
+    shown = blank + (visible if lines else one_line)(redact(rest))
+    print(paint(shown, *styles, stream=sys.stderr) if styles else shown, file=sys.stderr, flush=True)
 
 
 def fail(message: str, fix: str = "") -> int:
     """Print one error sentence and its fix on stderr; return 2, the exit code of a command used wrongly."""
-    say(f"{paint('error:', 'red', 'bold', stream=sys.stderr)} {message}")
+    mark = paint("error:", "red", "bold", stream=sys.stderr)
+    print(f"{mark} {one_line(redact(message))}", file=sys.stderr, flush=True)
     if fix:
         say(f"  fix: {fix}")
     return 2
 
 
-def leave_quietly() -> None:
-    """End without a traceback where whoever read the output has seen enough, as ``head`` has."""
-    before = sys.excepthook
+def show_answer(text: str) -> None:
+    """Write a piece of a model's answer to stdout: for a person on a terminal, as it is for a file or a program."""
+    print(visible(text) if sys.stdout.isatty() else text, end="", flush=True)
 
-    def end(kind: type[BaseException], exc: BaseException, traceback: TracebackType | None) -> None:
-        if not isinstance(exc, BrokenPipeError):
-            before(kind, exc, traceback)
+
+def leave_quietly() -> None:
+    """End without a word more where whoever read the results is gone; talk that nobody can read ends nothing."""
 
     def flush() -> None:
         try:
             sys.stdout.flush()
-        except OSError:  # or a full disk behind a redirection, which was said
-            _let_go_of(sys.stdout)
+        except OSError:  # a reader that has seen enough, as ``head`` has; or a full disk, which was said
+            let_go_of(sys.stdout)
 
-    sys.excepthook = end
     atexit.register(flush)
+    _outlive(sys.stderr)
 
 
 def outlive_readers() -> None:
-    """Go on where whoever read the output is gone: a run must not end with the window that showed it."""
+    """Go on where nobody reads the results either, or their disk is full: no run ends with its window.
+
+    Nor does one wait for it: a terminal behind a connection that is gone may take nothing for a quarter of an hour
+    before it says so. Metrics and receipt hold what is not shown then.
+    """
+    _outlive(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
-        for name in ("write", "flush"):
-            # On the stream itself, so that it stays what libraries ask for. One that takes no attributes is no pipe.
-            with contextlib.suppress(AttributeError):
-                setattr(stream, name, _outliving(stream, getattr(stream, name)))
+        with contextlib.suppress(OSError, ValueError):  # no terminal, or one that has no name here
+            # Opened anew: whoever else writes to it, the shell that comes back, goes on to wait.
+            own = os.open(os.ttyname(stream.fileno()), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            os.dup2(own, stream.fileno())
+            os.close(own)
 
 
-def _outliving(stream: TextIO, method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arguments: Any) -> Any:
-        try:
-            return method(*arguments)
-        except BrokenPipeError:
-            _let_go_of(stream)
-            return len(arguments[0]) if arguments else None
+def _outlive(stream: TextIO) -> None:
+    write, flush = stream.write, stream.flush
+    patience = _PATIENCE_S
 
-    return call
+    def outliving(method: Callable[..., Any], *arguments: str) -> None:
+        nonlocal patience
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                method(*arguments)
+                patience = _PATIENCE_S
+            except BlockingIOError:
+                patience = max(0.0, deadline - time.monotonic())
+                if select.select([], [stream], [], patience)[1]:
+                    method, arguments = flush, ()  # what did not fit stands in the stream's buffer
+                    continue
+                patience = 0.0
+            except OSError as exc:
+                if exc.errno not in _PASSING:
+                    let_go_of(stream)
+            return
 
+    def outliving_write(text: str) -> int:
+        outliving(write, text)
+        return len(text)
 
-def _let_go_of(stream: TextIO) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    # On the stream itself, so that it stays what libraries ask for. One that takes no attributes is no pipe.
+    with contextlib.suppress(AttributeError):
+        stream.write, stream.flush = outliving_write, lambda: outliving(flush)  # type: ignore[method-assign]
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kit.console import paint
 from kit.redaction import redact, redact_all
 from kit.refusals import first_line, is_failure, refusal_in
+from kit.screen import one_line
 from kit.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
@@ -122,9 +123,9 @@ def render(findings: Sequence[Finding], stream: TextIO | None = None) -> None:
         word, colour = _MARKS[finding.severity]
         place = f"{finding.where}: " if finding.where else ""
         mark = paint(f"{word:>7}", colour, stream=stream)
-        print(f"{mark}  {redact(place + finding.message)}", file=stream)
+        print(f"{mark}  {one_line(redact(place + finding.message))}", file=stream)
         if finding.fix:
-            print(f"{'':>7}  {paint('fix:', 'bold', stream=stream)} {redact(finding.fix)}", file=stream)
+            print(f"{'':>7}  {paint('fix:', 'bold', stream=stream)} {one_line(redact(finding.fix))}", file=stream)
 
 
 def as_json(findings: Sequence[Finding], **more: Any) -> str:

@@ -6,23 +6,27 @@ subprocess writes to the terminal by itself, and what a library writes past ``sy
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kit.screen import passing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 REDACTED = "[redacted]"
 _SHORTEST_VALUE = 8  # characters: a shorter one would be found in words that mean something else
 _SHORTEST_WORD = 12  # the same for a value of letters alone, such as "disabled"
 # Variables that hold a secret, by the words in their names.
 _SECRET_NAME = re.compile(
-    r"(?i)(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?|(?:API|ACCESS|SECRET|PRIVATE|AUTH)_?KEY)$"
+    r"(?i)(?:(?:^|_)(?:TOKEN|SECRET|PASS|CREDENTIALS?|(?:API|ACCESS|SECRET|PRIVATE|AUTH)_?KEY)|PASSWORD|PASSWD)$"
 )
 # Tokens with a form of their own, wherever they stand.
 _TOKEN = re.compile(
@@ -38,9 +42,11 @@ _TOKEN = re.compile(
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
 )
-# The name and the password of an address. A number behind the colon is a port.
+# The name and the password of an address; a number behind the colon is a port. Where a name stands alone, a long one
+# with a digit in it is a token: people and services have others.
 _ADDRESS = re.compile(
-    r"(?i)(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@:'\"<>]{0,255}:(?!\d{1,5}(?:[/\s'\"]|$))[^\s'\"<>]{1,512}@"
+    r"(?i)(\b[a-z][a-z0-9+.-]{1,20}://)(?:[^\s/@:'\"<>]{0,255}:(?!\d{1,5}(?:[/\s'\"]|$))[^\s'\"<>]{1,512}"
+    r"|(?=[^\s/@]{0,255}\d)[^\s/@:'\"<>]{16,255}:?)@"
 )
 _HEADER = re.compile(
     r"(?i)\b(authorization['\"]?\s{0,4}[:=]\s{0,4}['\"]?(?:bearer|basic|token)|bearer)\s{1,4}[\w.~+/=-]{12,4096}"
@@ -56,9 +62,6 @@ _NAMED = re.compile(
 # A Weights & Biases key is 40 hexadecimal digits, as every git revision is: only beside its name does it count as one.
 _WANDB_KEY = re.compile(r"(?i)((?:wandb|api.?key)[^\n]{0,60}?(?<![0-9a-z]))[0-9a-f]{40}(?![0-9a-z])")
 _FORTY_HEX = re.compile(r"[0-9a-fA-F]{40}\Z")
-# What has a terminal change its title, write to the clipboard or answer (OSC, DCS and their like): the kit uses none.
-# An escape at a text's end counts too: a model's answer comes piece by piece.
-_TERMINAL_COMMAND = re.compile("\x1b(?=[\\]PX^_]|$)|[\x90\x98\x9d-\x9f]")
 _SECRET_OPTION = re.compile(r"(?i)(?:^|[-_.])(?:token|secret|password|passwd|(?:api|access|secret|private)[-_]?key)$")
 
 
@@ -105,29 +108,73 @@ def is_secret_value(text: str, key: str = "") -> bool:
 
 
 def guard_output() -> None:
-    """Redact whatever this process prints from here on, libraries' logs, warnings and tracebacks among it.
+    """Guard whatever this process prints from here on, libraries' logs, warnings and tracebacks among it.
 
-    What models, rows and receipts of others bring along cannot command the terminal either.
+    Secrets are taken out. What models, rows and receipts of others bring along cannot command the terminal: on stderr,
+    which people read, and on a stdout that is a terminal; a program that reads stdout gets it as it is. A stream that
+    was closed when the process began leads nowhere, and a terminal that is gone counts as a pipe nobody reads.
     """
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
-        if stream is None or getattr(stream, "redacts", False):
-            continue
-        _guard(stream)
+        if not getattr(stream, "redacts", False):
+            _guard(stream, is_read=stream is sys.stderr or stream.isatty())
 
 
-def _guard(stream: Any) -> None:
-    write = stream.write
+@contextlib.contextmanager
+def redrawing(stream: TextIO) -> Iterator[None]:
+    """Let the kit's own cursor moves through in here: what is redrawn was written out before."""
+    stream.redraws = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        stream.redraws = False  # type: ignore[attr-defined]
 
-    def redacting_write(text: str) -> int:
-        write(_TERMINAL_COMMAND.sub("^[", redact(text)))
+
+def let_go_of(stream: TextIO) -> None:
+    """Have a stream that cannot be written any more lead nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # it has no number, or is closed
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _open_what_is_closed() -> None:
+    """Open the null device for standard streams that are closed, so that no file opened later gets their numbers."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - a number
+
+
+def _guard(stream: Any, *, is_read: bool) -> None:
+    write, flush = stream.write, stream.flush
+
+    def guarded_write(text: str) -> int:
+        shown = redact(text)
+        to_whoever_reads(write, passing(shown, redraws=getattr(stream, "redraws", False)) if is_read else shown)
         return len(text)
+
+    def to_whoever_reads(method: Callable[..., Any], *arguments: str) -> None:
+        try:
+            method(*arguments)
+        except OSError as exc:
+            if exc.errno == errno.EIO:  # how a terminal says that it is gone
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from exc
+            if not isinstance(exc, BrokenPipeError):
+                exc.filename = "standard output" if stream is sys.stdout else "standard error"
+            raise
 
     try:
         # On the stream itself, so that it stays what libraries ask for: a terminal, with a buffer and a number.
-        stream.write = redacting_write
+        stream.write, stream.flush = guarded_write, lambda: to_whoever_reads(flush)
         stream.redacts = True
     except AttributeError:  # a stream that somebody put there, which takes no attributes
         return
+    if getattr(stream, "errors", None) == "strict":  # what its encoding lacks is written out
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _by_form(text: str) -> str:

@@ -14,6 +14,7 @@ from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -119,4 +120,4 @@ def show(findings: Sequence[Finding], target: Target, verdicts: tuple[str, str],
     render(findings)
     bad = has_errors(findings)
     verdict = paint(verdicts[bad], "red" if bad else "green", "bold", stream=sys.stdout)
-    print(f"\n{verdict} ({summary(findings)})\nnext: {following}")
+    print(f"\n{verdict} ({summary(findings)})\nnext: {one_line(following)}")

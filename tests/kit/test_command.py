@@ -123,6 +123,6 @@ def test_results_that_go_to_a_full_disk_are_a_failure() -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
         done = _run("print('a result')", stdout=full)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: the disk is full\n")
+    assert done.stderr.startswith("error: standard output: the disk is full\n")
     assert "Traceback" not in done.stderr
     _traceback_of(done.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from kit.screen import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,7 +154,9 @@ def _figures(evaluation: Evaluation) -> Table:
             if "_stderr" in measure:
                 continue
             before = base.tasks.get(task, {}).get(measure, math.nan)
-            table.add_row(Text(f"{task}: {measure}"), f"{before:.4f}", f"{value:.4f}", "lm-evaluation-harness")
+            table.add_row(
+                Text(one_line(f"{task}: {measure}")), f"{before:.4f}", f"{value:.4f}", "lm-evaluation-harness"
+            )
     return table
 
 
@@ -182,14 +185,6 @@ def _samples(evaluation: Evaluation, count: int) -> Table:
 
 
 def _cell(text: str, style: str = "") -> Text:
-    shown = printable(text.strip())
+    shown = visible(text.strip())
     shown = shown if len(shown) <= _WIDTH_SHOWN else f"{shown[:_WIDTH_SHOWN]} …"
     return Text(shown, style=style) if shown else Text("(nothing)", style="dim")
-
-
-def printable(text: str) -> str:
-    """Show control characters as a mark: a model's answer must not steer the terminal it is printed on."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) in {"Cc", "Cs"} and letter not in "\n\t" else letter
-        for letter in text
-    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from kit.screen import code
+
 if TYPE_CHECKING:
     from kit.adapter.loading import Choice
     from kit.adapter.merge_check import Checked
@@ -17,7 +19,7 @@ base_model_relation: merge
 tags: [qlora, merged]
 ---
 
-# {name}
+# `{name}`
 
 `{base}`{revision} with the LoRA adapter of the run `{name}` merged into its weights, in {dtype}.
 
@@ -57,9 +59,9 @@ def render_merged_card(choice: Choice, dtype: str, checked: Checked | None) -> s
         checked_words = "Checked when it was merged:\n\n" + "\n".join(f"- {line}" for line in lines)
     return _CARD.format(
         quoted=json.dumps(model.model_name_or_path, ensure_ascii=False),
-        name=choice.run.name,
-        base=model.model_name_or_path,
-        revision=f" at revision `{model.revision}`" if model.revision else "",
+        name=code(choice.run.name),
+        base=code(model.model_name_or_path),
+        revision=f" at revision `{code(model.revision)}`" if model.revision else "",
         dtype=dtype,
         trained=trained,
         checked=checked_words,

@@ -6,10 +6,9 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from kit.adapter.evaluation import printable
 from kit.adapter.interrupts import Interrupts
 from kit.adapter.talk import Answer, Conversation, Sampling, TalkError, reply
-from kit.console import paint, say
+from kit.console import paint, say, show_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +78,7 @@ class Session:
                 self.conversation,
                 question,
                 sampling=self.sampling,
-                write=lambda text: print(printable(text), end="", flush=True),
+                write=show_answer,
                 adapter=self.adapter,
                 listening=self._interrupts.listening,
             )
@@ -155,7 +154,7 @@ class Session:
 
 def _help() -> None:
     width = max(map(len, COMMANDS))
-    say("\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()))
+    say("\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()), lines=True)
 
 
 def _allow_editing() -> None:

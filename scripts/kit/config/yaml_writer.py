@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kit.config.yaml_reader import plain_scalar
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,9 @@ def annotated_yaml(values: Mapping[str, Mapping[str, Any]], origins: Mapping[str
     written = []
     for section, body in values.items():
         written.append(f"{section}:")
-        written.extend(f"{lines[f'{section}.{key}']:<{width}}  # {origins[f'{section}.{key}']}" for key in body)
+        written.extend(
+            f"{lines[f'{section}.{key}']:<{width}}  # {one_line(origins[f'{section}.{key}'])}" for key in body
+        )
     return "\n".join(written) + "\n"
 
 

@@ -9,6 +9,7 @@ from kit.audit.findings import rows
 from kit.audit.histogram import bars
 from kit.data.remarks import names_of
 from kit.intake.ledger import DROPPED, TRAIN, VAL
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +96,7 @@ def summary(card: dict[str, Any], measures: dict[str, Measures]) -> list[str]:
         lines.append(f"{'':>10}  {label}: {counts[0]:,} to train on, {counts[1]:,} held out")
     for name, found in measures.items():
         lines += ["", *chart(found, f"tokens a row, {name}")]
-    return lines
+    return [one_line(line) for line in lines]
 
 
 def chart(found: Measures, title: str) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kit.json_files import read_object
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,7 +205,7 @@ def _value(kind: str, value: Any, where: str) -> Any:
     needed, words = _KINDS[kind]
     is_number = type(value) is int and 0 <= value < _NO_SIZE
     # What cannot be printed would reach the terminal as it is.
-    is_text = isinstance(value, str) and value.isprintable()
+    is_text = isinstance(value, str) and value == one_line(value)
     if not {int: is_number, str: is_text, bool: isinstance(value, bool)}[needed]:
         raise ValueError(f"{where} is {_shown(value)}; {words} is needed")
     return value

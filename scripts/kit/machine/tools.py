@@ -13,6 +13,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.screen import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -70,8 +72,8 @@ def ask(command: Sequence[str], timeout_s: float) -> Answer:
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal would act on, or could not show; such texts are also refused in a recording."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    """Write out what a terminal would act on; such texts are also refused in a recording."""
+    return one_line(text)
 
 
 def _give_up(process: subprocess.Popen[bytes]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.console import duration
 from kit.records.numbers import gigabytes
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,7 +97,7 @@ def table_of(runs: Sequence[Summary], width: int) -> tuple[Table, list[str]]:
     left_out: list[str] = []
     used = 0
     for key, (heading, cell) in COLUMNS.items():
-        needed = max(len(heading), *(len(cell(run)) for run in runs)) + 2
+        needed = max(len(heading), *(len(one_line(cell(run))) for run in runs)) + 2
         if left_out or (shown and used + needed > width):
             left_out.append(heading)
             continue
@@ -109,7 +110,7 @@ def table_of(runs: Sequence[Summary], width: int) -> tuple[Table, list[str]]:
         )
     for run in runs:
         colour = _STATE_COLOURS.get(run.state, "red")
-        cells = [Text(COLUMNS[key][1](run), style=colour if key == "state" else "") for key in shown]
+        cells = [Text(one_line(COLUMNS[key][1](run)), style=colour if key == "state" else "") for key in shown]
         table.add_row(*cells)
     return table, left_out
 

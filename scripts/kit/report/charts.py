@@ -16,6 +16,7 @@ from kit.report import plots
 from kit.report.palette import PICTURE, STAND_INS, Palette
 from kit.report.svg import inline_svg
 from kit.report.verdict import loss_text
+from kit.screen import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,8 +139,8 @@ def _svg(name: str, size: tuple[int, int], title: str, draw: Draw, contents: Con
 
 
 def _plain(text: str) -> str:
-    """Keep matplotlib from reading dollars as formulas, and from half characters, which it cannot draw."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
+    """Keep matplotlib from reading dollars as formulas, and from what it cannot draw."""
+    return visible(text).replace("$", r"\$")
 
 
 def _described(name: str, contents: Contents) -> str:

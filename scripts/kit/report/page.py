@@ -13,6 +13,7 @@ from markupsafe import Markup
 from kit.console import duration
 from kit.records.numbers import finite, gigabytes, listed, mapping
 from kit.report.verdict import BAD, DOUBTFUL, GOOD, UNDER_WAY_TONE, loss_text
+from kit.screen import visible
 
 if TYPE_CHECKING:
     from kit.report.contents import Contents
@@ -33,6 +34,8 @@ def render_page(contents: Contents, charts: dict[str, str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
+        # Marks of direction would reorder a page too; Markup stays Markup.
+        finalize=lambda value: Markup(visible(value)) if isinstance(value, Markup) else visible(str(value)),  # noqa: S704
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

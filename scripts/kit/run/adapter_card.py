@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from kit.screen import code
+
 if TYPE_CHECKING:
     from kit.config.settings import Settings
 
@@ -44,14 +46,14 @@ The whole configuration, the data's hashes and the versions are in `run.json` be
 def render_card(settings: Settings, receipt: dict[str, Any]) -> str:
     """Write the card from a run's configuration and its receipt."""
     model = settings.model
-    revision = f" at revision `{model.revision}`" if model.revision else ""
+    revision = f" at revision `{code(model.revision)}`" if model.revision else ""
     # A JSON string is one in YAML and in Python too.
     quoted = json.dumps(model.model_name_or_path, ensure_ascii=False)
     arguments = f"{quoted}, revision={json.dumps(model.revision, ensure_ascii=False)}" if model.revision else quoted
     eval_loss, train_loss = receipt.get("eval_loss"), receipt.get("train_loss")
     packages = receipt["packages"]
     return _CARD.format(
-        base=model.model_name_or_path,
+        base=code(model.model_name_or_path),
         quoted=quoted,
         arguments=arguments,
         revision=revision,
@@ -60,7 +62,7 @@ def render_card(settings: Settings, receipt: dict[str, Any]) -> str:
         if settings.quantization.load_in_4bit
         else "unquantised",
         rows=receipt["data"][0]["rows"],
-        train_file=settings.data.train_file,
+        train_file=code(settings.data.train_file),
         tokens=receipt["tokens"],
         eval_loss="not measured" if eval_loss is None else f"{eval_loss:.4f}",
         train_loss="not measured" if train_loss is None else f"{train_loss:.4f}",

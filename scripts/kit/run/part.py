@@ -20,6 +20,7 @@ from kit.run.stall import StallWatch
 from kit.run.stall_report import StallReport, end_at_once
 from kit.run.stop import StoppedError
 from kit.run.watchdog import BadLoss, BadLossError, Watchdog
+from kit.screen import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -250,7 +251,7 @@ class Part:
             f"trained {facts['steps_done']:,} steps in {facts['seconds']:.0f} s: training loss {train_loss}"
             f"{loss}, peak memory {facts['peak_memory_bytes'] / 1e9:.2f} GB"
         )
-        print(f"adapter: {self.folder / 'adapter'}   receipt: {self.receipt.path}")
+        print(one_line(f"adapter: {self.folder / 'adapter'}   receipt: {self.receipt.path}"))
 
     def _report_bad_loss(self, found: BadLoss) -> None:
         if found.kind in self.reported:  # once is a warning, a thousand times is noise

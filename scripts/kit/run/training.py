@@ -100,7 +100,8 @@ def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> Non
     if fit is None:
         return
     receipt.update(auto_fit=[item.as_mapping() for item in (*job.fits, fit)], begins_again=True)
-    say(f"{exc}\n--auto-fit: beginning again with {fit.words}: the same updates", "yellow")
+    say(str(exc), "yellow")
+    say(f"--auto-fit: beginning again with {fit.words}: the same updates", "yellow")
     raise BeginAgainError from exc
 
 

@@ -24,6 +24,17 @@ from kit.interpreter import python_path
 
 ORDER = "KIT_WANDB_ORDER"
 _LOOK_S = 0.5
+# What wandb would send besides: the git remote and commit, the command's path, host and account, the machine, packages.
+# run.json has what of it matters. Counters of the process, the GPU, network and disk stay: they are curves.
+_LEFT_OUT: dict[str, Any] = {
+    "disable_code": True,
+    "disable_git": True,
+    "host": "not said",
+    "save_code": False,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_save_requirements": False,
+}
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,7 @@ def _init(order: Order) -> Any:
         init_timeout=order.begin_s,
         program="scripts/train.py",
         x_stats_pid=order.process,
+        **_LEFT_OUT,
     )
     run = wandb.init(
         project=order.project,

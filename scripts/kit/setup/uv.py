@@ -126,7 +126,7 @@ def ensure_uv(root: Path) -> Path:
         done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             output = done.stdout + done.stderr
-            say(output.strip(), "dim")
+            say(output.strip(), "dim", lines=True)
             raise diagnose(output, trouble)
     stamp.write_text(wanted, encoding="utf-8")
     return program

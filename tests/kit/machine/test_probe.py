@@ -123,7 +123,7 @@ def test_old_nvidia_smi_without_compute_cap_is_asked_again(tools: Tools) -> None
 def test_escape_sequences_do_not_reach_the_facts(tools: Tools) -> None:
     tools.nvidia_smi(rows=H100_ROW.replace("H100", "\x1b[31mH100"))
     (gpu,) = machine_nvidia.probe_nvidia().gpus
-    assert gpu.name == "NVIDIA ?[31mH100 80GB HBM3"
+    assert gpu.name == r"NVIDIA \u001b[31mH100 80GB HBM3"
 
 
 def test_mig_slices_stand_in_the_place_of_their_gpu(tools: Tools) -> None:

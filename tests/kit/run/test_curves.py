@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -253,6 +255,18 @@ def test_the_real_wandb_sends_the_curves(run: Path, real: pytest.MonkeyPatch) ->
     assert (facts["mode"], facts["problem"], facts["sync"]) == ("online", "", None)
     sent = [{key: value for key, value in line.items() if not key.startswith("_")} for line in server.history]
     assert sent == EVERYTHING
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real")
+def test_what_is_sent_names_no_machine_no_repository_and_no_package(run: Path) -> None:
+    _Sent(run, **{"wandb.mode": "offline"}).end()
+    (folder,) = run.glob("wandb/offline-run-*")
+    held = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, check=False).stdout.strip()
+    machine, program = socket.gethostname().encode(), sys.executable.encode()
+    named = [machine, program, commit, b"requirements.txt", b"wandb-metadata.json"]
+    assert [name for name in named if name and name in held] == []
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from kit.torture.fuzz_bases import BaseFuzzer
 from kit.torture.fuzz_configs import ConfigFuzzer
 from kit.torture.fuzz_files import FileFuzzer
 from kit.torture.fuzz_rows import RowFuzzer
+from kit.torture.fuzz_texts import TextFuzzer
 from kit.torture.fuzzing import Fuzzer, Tally, Trial, fuzz
 from kit.torture.row_mutants import ROWS_IN_A_FILE
 
@@ -50,6 +51,13 @@ def test_damaged_bases_are_refused_or_every_weight_is_one_of_their_files(tmp_pat
     tally = _fuzzed(BaseFuzzer(), BASES, tmp_path)
     assert tally.outcomes["refused"] > tally.outcomes["taken, each weight as in its files"] > BASES // 10
     assert len(tally.kinds) == 22
+
+
+@pytest.mark.slow
+def test_hostile_text_never_gets_through_to_the_terminal(tmp_path: Path) -> None:
+    tally = _fuzzed(TextFuzzer(), 300, tmp_path)
+    assert set(tally.outcomes) == {"shown", "not shown"}
+    assert tally.outcomes["shown"] > 200
 
 
 @pytest.mark.slow
