@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 import prepare_data
 from chat_folders import write_chat_folder
+from kit.intake.publish import Draft
 from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -215,6 +216,12 @@ def test_an_earlier_result_is_replaced_only_when_asked(model: str, capsys: pytes
     assert _files() == before
     assert _run(model, "a.jsonl", "--overwrite") == 0
     assert _card()["steps"]["read"] == 9
+
+
+def test_a_second_command_into_one_folder_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Draft(Path("data/processed")):
+        assert _run(model, _jsonl("a.jsonl", _rows(5))) == 2
+    assert "data/processed: is being written by another command" in capsys.readouterr().err
 
 
 EXPECTED = {
