@@ -24,13 +24,14 @@ import train
 from kit.command import command_parser
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.console import paint, say
+from kit.console import fail, paint, say
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import file_sha256
 from kit.findings import render
 from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.report import after_run
+from kit.run.run_folder import ADAPTER, DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
         _step(3, "the same questions before and after, on words it has never seen")
         return compare(settings)
+    except FileExistsError as exc:
+        return fail(str(exc), "move it away, or name a folder that is not there: model.model_name_or_path=…")
     except KeyboardInterrupt:
         say("stopped; run `make demo` again: what was made is kept", "yellow")
         return 130
@@ -81,17 +84,23 @@ def _step(number: int, what: str) -> None:
 
 
 def make_base(folder: Path) -> None:
-    """Pre-train the base model where it is not there yet, or was made by other code."""
-    stamp = folder / "made_by.json"
+    """Pre-train the base model where it is not there yet, or was made by other code.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+    """
+    stamp = folder / "made_by.json"  # there from the first file on
     recipe = file_sha256(PROJECT_ROOT / "scripts/kit/demo/base.py") + file_sha256(
         PROJECT_ROOT / "scripts/kit/demo/task.py"
     )
     if stamp.exists() and recipe in stamp.read_text(encoding="utf-8"):
         say(f"{folder} is there already")
         return
-    say(f"pre-training {PRETRAINING_STEPS} steps, about a minute on two cores; kept in {folder} for the next time")
-    stamp.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    if not stamp.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: holds something else than a base model made here")
+    say(f"pre-training {PRETRAINING_STEPS} steps, about a minute on two cores; kept in {folder} for the next time")
+    write_json(stamp, {"recipe": None})
     loss = pretrain_base(folder)
     write_json(stamp, {"recipe": recipe, "loss": loss, "steps": PRETRAINING_STEPS})
 
@@ -115,7 +124,7 @@ def compare(settings: Settings) -> int:
     tokenizer = ChatTokenizer.load_for(settings)
     model: Any = load_base_model(settings, "cpu")
     before = answer(model, tokenizer, questions, max_new_tokens=LONGEST_ANSWER)
-    model = load_adapter(model, settings.run_directory / "adapter")
+    model = load_adapter(model, settings.run_directory / ADAPTER)
     after = answer(model, tokenizer, questions, max_new_tokens=LONGEST_ANSWER)
 
     width = max(len(question.prompt) for question in questions[:SHOWN])
@@ -127,7 +136,7 @@ def compare(settings: Settings) -> int:
     scores = exact_match(before, questions), exact_match(after, questions)
     print(f"exact match on {len(questions)} unseen words: {scores[0]:.0%} before, {scores[1]:.0%} after")
     write_json(
-        settings.run_directory / "demo.json",
+        settings.run_directory / DEMO,
         {
             "exact_match_before": scores[0],
             "exact_match_after": scores[1],

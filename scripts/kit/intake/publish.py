@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 from kit.durable import fsync_file, fsync_folder
-from kit.run.run_lock import RunLock
+from kit.own_files import Claim, carry_over, is_own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise OccupiedError("is a file, and a folder is needed there", "--out another folder, or move it away")
-    foreign = sorted(entry.name for entry in folder.iterdir() if not _is_own(entry))
+    foreign = sorted(entry.name for entry in folder.iterdir() if not is_own(entry, OWN_FILES))
     if foreign:
         raise OccupiedError(
             f"holds something else ({', '.join(foreign[:4])}), and prepared data has a folder to itself",
@@ -59,14 +59,9 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def _check_own(folder: Path, *, overwrite: bool) -> None:
-    own = sorted(entry.name for entry in folder.iterdir() if _is_own(entry))
+    own = sorted(entry.name for entry in folder.iterdir() if is_own(entry, OWN_FILES))
     if own and not overwrite:
         raise OccupiedError(f"holds data already ({', '.join(own)})", "--overwrite, or --out another folder")
-
-
-def _is_own(entry: Path) -> bool:
-    """Tell a file that the kit writes; a folder under its name is somebody's."""
-    return entry.name in OWN_FILES and (entry.is_symlink() or not entry.is_dir())
 
 
 class Draft:
@@ -82,7 +77,7 @@ class Draft:
         self.folder = folder.resolve() if folder.is_symlink() else folder.absolute()
         self.path = self.folder.with_name(f".{self.folder.name}.new-{os.getpid()}")
         self._overwrite = overwrite
-        self._lock = RunLock(self.folder.with_name(f".{self.folder.name}.writing"))
+        self._claim = Claim(self.folder)
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
@@ -95,7 +90,7 @@ class Draft:
         parent = self.folder.parent
         self._made = [path for path in (parent, *parent.parents) if not path.exists()]
         parent.mkdir(parents=True, exist_ok=True)
-        if not self._is_locked():
+        if not self._claim.acquire():
             raise OccupiedError("is being written by another command", "wait for it, or --out another folder")
         try:
             self._bring_back()
@@ -113,15 +108,9 @@ class Draft:
         self._bring_back()
         self._let_go()
 
-    def _is_locked(self) -> bool:
-        while True:
-            with contextlib.suppress(FileNotFoundError):  # its holder let go, and took the lock's folder with it
-                return not self._lock.acquire()
-
     def _let_go(self) -> None:
-        self._lock.release()
-        with contextlib.suppress(OSError):  # not empty: something was published there, or another command begins
-            self._lock.path.parent.rmdir()
+        self._claim.release()
+        with contextlib.suppress(OSError):  # not empty: something was published there
             for path in self._made:
                 path.rmdir()
 
@@ -174,31 +163,18 @@ class Draft:
                 if found[1] == "old" and not self.folder.exists():
                     aside.replace(self.folder)  # killed between two renames: what was there goes back
                 else:
-                    _clear(aside, self.folder)
+                    shutil.rmtree(aside / BOOKS, ignore_errors=True)
+                    carry_over(aside, self.folder, OWN_FILES)
 
 
 def _check_publishable(folder: Path, *, overwrite: bool) -> None:
-    blocked = [entry.name for entry in folder.iterdir() if entry.name in OWN_FILES and not _is_own(entry)]
+    blocked = [entry.name for entry in folder.iterdir() if entry.name in OWN_FILES and not is_own(entry, OWN_FILES)]
     if blocked:
         raise OccupiedError(f"holds a folder named {blocked[0]} now: nothing was written", "move it away")
     try:
         _check_own(folder, overwrite=overwrite)
     except OccupiedError as exc:
         raise OccupiedError(f"{exc}, which came meanwhile: nothing was written", exc.fix) from exc
-
-
-def _clear(aside: Path, folder: Path) -> None:
-    """Remove a draft or what one replaced; the rest of what is in it goes into the folder."""
-    for entry in aside.iterdir():
-        if _is_own(entry):
-            entry.unlink()
-        elif entry.name == BOOKS:
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            folder.mkdir(exist_ok=True)
-            if not os.path.lexists(folder / entry.name):
-                entry.rename(folder / entry.name)
-    aside.rmdir()
 
 
 def _exchanged(one: Path, other: Path) -> bool:
