@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.regular_files import open_regular
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -196,7 +198,7 @@ def _token_files() -> list[Path]:
 
 def _text_of(path: Path) -> str:
     try:
-        with path.expanduser().open("rb") as file:
+        with open_regular(path.expanduser()) as file:
             return file.read(100_000).decode("utf-8", "replace")
     except (OSError, RuntimeError, ValueError):  # missing, not ours to read, or there is no home
         return ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kit.data.shapes import KNOWN, shape_row
 from kit.data.turns import ROLES, Message, RowError, keyed_once, kind_of
 from kit.findings import Finding, error
+from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,7 +48,7 @@ def read_conversations(path: Path) -> Iterator[Conversation | RowProblem]:
     Raises:
         OSError: The file cannot be opened or read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for item in read_lines(file):
             if isinstance(item, RowProblem):
                 yield item

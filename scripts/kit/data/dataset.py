@@ -14,6 +14,7 @@ from kit.data.shapes import shape_row
 from kit.data.token_rows import TokenBlock, TokenRows
 from kit.data.turns import RowError
 from kit.findings import Finding, error, ok, warning
+from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -104,7 +105,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
     lossless = Places()
     marked = {remark.mark: Places() for remark in REMARKS}
     whole = ended = 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         chunks = in_chunks(read_lines(file))
         for chunk in in_order(_Encoder(tokenizer, max_seq_length), chunks, processes_for(processes)):
             rows.extend(chunk.block)
@@ -165,7 +166,7 @@ def read_row(item: tuple[int, bytes] | RowProblem) -> Conversation | RowProblem:
 
 def file_sha256(path: Path) -> str:
     """Hash a file's bytes, in bounded memory."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

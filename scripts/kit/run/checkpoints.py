@@ -25,6 +25,7 @@ from kit.durable import fsync_file, fsync_folder
 from kit.findings import Finding, warning
 from kit.json_files import object_or_none
 from kit.own_files import is_own, remove_own
+from kit.regular_files import read_regular
 from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, METRICS, OPTIMIZER, STATE
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def read(folder: Path) -> Checkpoint:
         DamagedCheckpointError: It is not complete; the message says what is wrong with which file.
     """
     try:
-        manifest = (folder / MANIFEST).read_bytes()
+        manifest = read_regular(folder / MANIFEST)
     except OSError as exc:
         raise DamagedCheckpointError(f"has no readable {MANIFEST} ({exc.strerror})") from exc
     try:

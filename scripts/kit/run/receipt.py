@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kit.json_files import object_or_none, render, without_nan, write_json
+from kit.regular_files import read_text
 from kit.run.run_folder import RECEIPT
 
 if TYPE_CHECKING:
@@ -148,6 +149,6 @@ def read_receipt(run_directory: Path) -> dict[str, Any] | None:
 def loss_trace_sha256(metrics: Path) -> str:
     """Hash every step's loss and every evaluation of ``metrics.jsonl``: equal hashes, equal curves to the last bit."""
     digest = hashlib.sha256()
-    for line in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()):
+    for line in map(json.loads, read_text(metrics).splitlines()):
         digest.update(json.dumps([line["step"], line.get("loss"), line.get("eval_loss")]).encode())
     return digest.hexdigest()
