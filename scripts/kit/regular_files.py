@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from io import BufferedReader
     from pathlib import Path
 
 # What is read whole. The largest tokenizers take 35 MB, a receipt or an index some kilobytes.
@@ -21,7 +22,7 @@ class NotRegularError(OSError):
     """Something else than a file, which may give nothing for ever, or something."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file, wherever links lead to it.
 
     Raises:
