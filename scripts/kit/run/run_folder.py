@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.json_files import object_or_none
 from kit.model.base import CONFIG, INDEX, OPTIONAL, WHOLE
-from kit.own_files import remove_own
+from kit.own_files import put_back, remove_own
 from kit.run.run_lock import NAME as LOCK
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def clear(folder: Path, *, is_rerun: bool = False) -> list[Path]:
     if not folder.is_dir():
         return []
     checkpoints.clear(folder / CHECKPOINTS)
+    put_back(folder / ADAPTER, lambda _: ADAPTER_FILES)
+    put_back(folder / MERGED, merged_files)
     remove_own(folder / ADAPTER, ADAPTER_FILES)
     if (folder / MERGED / MERGE_STAMP).is_file():
         remove_own(folder / MERGED, merged_files(folder / MERGED))
@@ -106,7 +108,7 @@ def _remove_curves(folder: Path) -> None:
 def _what_stays(folder: Path) -> list[Path]:
     stays = []
     for entry in sorted(folder.iterdir()):
-        if entry.name == LOCK:
+        if entry.name in {LOCK, f".{MERGED}.writing"}:
             continue
         is_ours = entry.name in {ADAPTER, CHECKPOINTS, MERGED, CURVES} and entry.is_dir() and not entry.is_symlink()
         stays += sorted(entry.iterdir()) if is_ours else [entry]

@@ -42,6 +42,7 @@ def test_everything_that_is_written_about_a_run_goes_with_it(tmp_path: Path) -> 
     ]
     own += [f"adapter/{name}" for name in run_folder.ADAPTER_FILES]
     own += ["wandb/sender.log", "wandb/debug-internal.log", "wandb/offline-run-20240501_142926-abcd1234/files/a"]
+    own += [".adapter.replaced/README.md", ".merged.replaced/config.json"]
     own += ["merged/merge.json", "merged/config.json", "merged/model-1.safetensors"]
     _write(tmp_path, *own, "reproduction.json", "config.yaml")
     (tmp_path / "evaluation-val.json").write_text('{"evaluated_at": ""}', encoding="utf-8")
