@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,3 +167,55 @@ def test_one_command_at_a_time_writes_a_folder(tmp_path: Path) -> None:
     with pytest.raises(OccupiedError, match="holds data already"):  # it was looked at before the other one ended
         _write(tmp_path / "b", "other", overwrite=False)
     assert _content(tmp_path / "b") == {"train.jsonl": "mine"}
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_killed_before_any_file_operation_a_draft_leaves_the_old_files_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+    operations, was_killed = 0, True
+    while was_killed:
+        folder = tmp_path / str(operations) / "b"
+        _write(folder, "old")
+        was_killed = _killed_at(operations, folder)
+        if can_exchange or folder.exists():  # without an exchange it is away between two renames
+            assert _texts(folder) in ({"old"}, {"new"}), operations
+        with contextlib.suppress(OccupiedError, KeyboardInterrupt):  # of the notes beside them, or as it is told to
+            _write(folder, "never", done=False)
+        assert _texts(folder) == {"old"} or _content(folder)["notes.txt"] == "mine", operations
+        assert [path.name for path in folder.parent.iterdir()] == ["b"]
+        operations += 1
+    assert operations > 20
+    assert _content(folder) == {"train.jsonl": "new", "val.jsonl": "new", "notes.txt": "mine"}
+
+
+def _texts(folder: Path) -> set[str]:
+    return {text for name, text in _content(folder).items() if name != "notes.txt"}
+
+
+def _killed_at(countdown: int, folder: Path) -> bool:
+    """Replace a folder in a child that dies at a file operation; tell whether it did."""
+    child = os.fork()
+    if child == 0:
+        left = countdown
+
+        def mortal(original: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                nonlocal left
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
+                return original(*args, **kwargs)
+
+            return call
+
+        for name in ("open", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "close", "scandir", "listdir"):
+            setattr(os, name, mortal(getattr(os, name)))
+        try:
+            _write(folder, "new", meanwhile="notes.txt")
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
