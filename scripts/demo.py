@@ -24,13 +24,14 @@ import train
 from kit.command import command_parser, run_main
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.console import paint, say
+from kit.console import fail, paint, say
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import file_sha256
 from kit.findings import render
 from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.report import after_run
+from kit.run.run_folder import ADAPTER, DEMO
 from kit.screen import one_line
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
         _step(3, "the same questions before and after, on words it has never seen")
         return compare(settings)
+    except FileExistsError as exc:
+        return fail(str(exc), "move it away, or name a folder that is not there: model.model_name_or_path=…")
     except KeyboardInterrupt:
         say("stopped; run `make demo` again: what was made is kept", "yellow")
         return 130
@@ -82,17 +85,23 @@ def _step(number: int, what: str) -> None:
 
 
 def make_base(folder: Path) -> None:
-    """Pre-train the base model where it is not there yet, or was made by other code."""
-    stamp = folder / "made_by.json"
+    """Pre-train the base model where it is not there yet, or was made by other code.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+    """
+    stamp = folder / "made_by.json"  # there from the first file on
     recipe = file_sha256(PROJECT_ROOT / "scripts/kit/demo/base.py") + file_sha256(
         PROJECT_ROOT / "scripts/kit/demo/task.py"
     )
     if stamp.exists() and recipe in stamp.read_text(encoding="utf-8"):
         say(f"{folder} is there already")
         return
-    say(f"pre-training {PRETRAINING_STEPS} steps, about a minute on two cores; kept in {folder} for the next time")
-    stamp.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    if not stamp.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: holds something else than a base model made here")
+    say(f"pre-training {PRETRAINING_STEPS} steps, about a minute on two cores; kept in {folder} for the next time")
+    write_json(stamp, {"recipe": None})
     loss = pretrain_base(folder)
     write_json(stamp, {"recipe": recipe, "loss": loss, "steps": PRETRAINING_STEPS})
 
@@ -116,7 +125,7 @@ def compare(settings: Settings) -> int:
     questions = read_questions(Path(settings.data.val_file or settings.data.train_file), tokenizer)
     model: Any = load_base_model(settings, "cpu")
     before = answer(model, tokenizer, questions, max_new_tokens=LONGEST_ANSWER)
-    model = load_adapter(model, settings.run_directory / "adapter")
+    model = load_adapter(model, settings.run_directory / ADAPTER)
     after = answer(model, tokenizer, questions, max_new_tokens=LONGEST_ANSWER)
 
     width = max(len(question.prompt) for question in questions[:SHOWN])
@@ -128,7 +137,7 @@ def compare(settings: Settings) -> int:
     scores = exact_match(before, questions), exact_match(after, questions)
     print(f"exact match on {len(questions)} unseen words: {scores[0]:.0%} before, {scores[1]:.0%} after")
     write_json(
-        settings.run_directory / "demo.json",
+        settings.run_directory / DEMO,
         {
             "exact_match_before": scores[0],
             "exact_match_after": scores[1],

@@ -42,6 +42,7 @@ from kit.json_files import write_json
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
 from kit.report import after_run
+from kit.run.run_folder import evaluation_name
 from kit.screen import one_line
 from kit.stack import installed_stack
 
@@ -138,7 +139,7 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path) -> int:
     evaluation = _measure(options, loaded, file, asked, max_new_tokens)
     out = options.out or _default_out(options, choice, path)
     write_json(out, evaluation.as_mapping())
-    if out == choice.run.folder / "evaluation.json":
+    if out == choice.run.folder / evaluation_name():
         after_run(choice.run.folder)  # its samples belong into the run's report
     if options.json:
         print(json.dumps(evaluation.as_mapping(), indent=2, ensure_ascii=False))
@@ -252,12 +253,12 @@ def _facts(choice: Choice, file: EncodedFile, max_new_tokens: int, tasks: Harnes
 
 def _default_out(options: argparse.Namespace, choice: Choice, path: Path) -> Path:
     """Name the file: evaluation.json is about the run's own adapter and data; everything else goes beside it."""
-    parts = ["evaluation"]
+    parts = []
     if options.data:
         parts.append(path.stem)
     if not choice.is_the_runs_own:
         parts.append(choice.adapter.name)
-    return choice.run.folder / f"{'-'.join(parts)}.json"
+    return choice.run.folder / evaluation_name(*parts)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,10 @@ from kit.console import paint, say
 from kit.data.dataset import file_sha256, load_file
 from kit.data.end_tokens import declare_ends
 from kit.json_files import write_json
+from kit.own_files import Claim, put_back, take_place
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
+from kit.run.run_folder import CARD, MERGE_STAMP, MERGED, merged_files
 from kit.screen import one_line
 from kit.stack import installed_stack
 
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 DTYPES = ("bfloat16", "float16", "float32")
-_STAMP = "merge.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         choice = choose(options, installed_stack())
-        return _merge(options, choice, _place(options, choice))
+        out = _place(options, choice)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        claim = Claim(out)
+        if not claim.acquire():
+            raise RunError(f"{out}: is being written by another command; wait for it, or name another: --out FOLDER")
+        try:
+            put_back(out, merged_files)
+            return _merge(options, choice, _place(options, choice))
+        finally:
+            claim.release()
 
     fix = "--cpu where there is more memory, or merge without the comparison: --no-check"
     return carry_out(work, stopped="stopped; nothing was written", when_memory_runs_out=fix)
@@ -79,10 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _place(options: argparse.Namespace, choice: Choice) -> Path:
-    out: Path = (options.out or choice.run.folder / "merged").expanduser()
+    out: Path = (options.out or choice.run.folder / MERGED).expanduser()
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return out
-    if not (out / _STAMP).is_file():
+    if not (out / MERGE_STAMP).is_file():
         raise RunError(
             f"{out}: is there already, and is no model that was merged here; name another place: --out FOLDER"
         )
@@ -109,7 +119,6 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
     rows = [] if options.no_check else _rows(options, choice)
     base = find_base(model.model_name_or_path, model.revision, download=True)
     adapter = read_adapter(choice.adapter, base)
-    out.parent.mkdir(parents=True, exist_ok=True)
     needed, free = room_needed(base, options.dtype), shutil.disk_usage(out.parent).free
     if needed > free:
         say(f"error: {out.parent}: {_size(needed)} are needed, and {_size(free)} are free", "red")
@@ -133,9 +142,10 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
             say("error: the merged model is not base + adapter, and was not kept", "red", "bold")
             say("  fix: try --dtype float32; where that fails too, please report it: it is a bug")
             return 1
-        (aside / "README.md").write_text(render_merged_card(choice, options.dtype, checked), encoding="utf-8")
-        write_json(aside / _STAMP, _facts(choice, options.dtype, adapter, checked))
-        _put_in_place(aside, out)
+        (aside / CARD).write_text(render_merged_card(choice, options.dtype, checked), encoding="utf-8")
+        write_json(aside / MERGE_STAMP, _facts(choice, options.dtype, adapter, checked))
+        _place(options, choice)  # minutes have passed: it is looked at again
+        take_place(aside, out, merged_files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     files = "1 file" if len(base.shards) == 1 else f"{len(base.shards)} files"
@@ -178,16 +188,6 @@ def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, checked: Checked
 
 def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004 - a gigabyte
-
-
-def _put_in_place(aside: Path, out: Path) -> None:
-    """Rename; what was there before goes only when the new one stands."""
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.replace(old)
-    aside.replace(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

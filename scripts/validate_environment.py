@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None, find_out: Callable[..., Environment] = p
         try:
             env = facts.read(arguments.source)
         except (OSError, ValueError) as exc:
-            return fail(f"{arguments.source}: {exc}", "record one with --record FILE")
+            return fail(f"{arguments.source}: {getattr(exc, 'strerror', None) or exc}", "record one with --record FILE")
     else:
         say("looking at the machine, the packages and the device")
         env = find_out(settings, work=not arguments.no_probe, on_stage=show_stage)

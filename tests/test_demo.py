@@ -21,6 +21,12 @@ def test_a_base_made_by_this_code_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert made == [tmp_path]
 
 
+def test_a_model_made_elsewhere_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "pretrain_base", lambda _folder: pytest.fail("the model was overwritten"))
+    (tmp_path / "config.json").touch()
+    assert demo.main([f"model.model_name_or_path={tmp_path}"]) == 2
+
+
 def test_a_base_made_by_other_code_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
     monkeypatch.setattr(demo, "pretrain_base", lambda folder: made.append(folder) or 0.5)

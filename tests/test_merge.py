@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import merge
 from kit.interpreter import PROJECT_ROOT
+from kit.own_files import Claim
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,8 +164,29 @@ def test_an_earlier_merge_is_replaced_only_when_asked(run: Path, capsys: pytest.
     assert merge.main(arguments) == 0
     assert merge.main(arguments) == 2
     assert "holds a merged model already\n  fix: replace it with --overwrite" in capsys.readouterr().err
+    (run / "merged" / "mine.gguf").touch()
     assert merge.main([*arguments, "--overwrite", "--dtype", "float32"]) == 0
+    assert (run / "merged" / "mine.gguf").exists()
+    assert not list(run.glob(".merged.*"))
     assert json.loads((run / "merged/merge.json").read_text(encoding="utf-8"))["dtype"] == "float32"
+
+
+def test_one_merge_at_a_time_writes_a_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claim = Claim(run / "merged")
+    assert claim.acquire()
+    assert merge.main([str(run), "--cpu", "--no-check"]) == 2
+    claim.release()
+    assert "merged: is being written by another command" in capsys.readouterr().err
+
+
+def test_what_came_there_meanwhile_is_not_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def and_a_model_comes(*_: Any) -> None:
+        (run / "merged").mkdir()
+        (run / "merged" / "config.json").write_text("mine")
+
+    monkeypatch.setattr(merge, "declare_ends", and_a_model_comes)
+    assert merge.main([str(run), "--cpu", "--no-check"]) == 2
+    assert (run / "merged" / "config.json").read_text() == "mine"
 
 
 def test_a_folder_of_other_things_is_never_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

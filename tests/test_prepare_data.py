@@ -20,6 +20,8 @@ from pyarrow import parquet
 
 import prepare_data
 from chat_folders import write_chat_folder
+from kit.intake import formats
+from kit.intake.publish import Draft
 from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -217,6 +219,12 @@ def test_an_earlier_result_is_replaced_only_when_asked(model: str, capsys: pytes
     assert _card()["steps"]["read"] == 9
 
 
+def test_a_second_command_into_one_folder_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Draft(Path("data/processed")):
+        assert _run(model, _jsonl("a.jsonl", _rows(5))) == 2
+    assert "data/processed: is being written by another command" in capsys.readouterr().err
+
+
 EXPECTED = {
     "answer_first.json": (3, "has turns out of order"),
     "archive.jsonl": (1, "is a zip archive"),
@@ -296,14 +304,11 @@ def test_a_file_that_cannot_be_read_is_wrong_use(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path(_jsonl("a.jsonl", [GOOD]))
-    real = Path.open
 
-    def refuse(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self == path:
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **kwargs)
+    def refuse(_path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", refuse)  # as root every file can be read
+    monkeypatch.setattr(formats, "open_regular", refuse)  # as root every file can be read
     assert _run(model, "a.jsonl", "--json") == 2
     _expect(capsys, "a.jsonl", None, "cannot be read (Permission denied)")
 

@@ -8,6 +8,8 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+from kit.regular_files import read_text
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -20,7 +22,7 @@ def read_object(path: Path) -> dict[str, Any]:
         ValueError: It holds something else; the message goes on after the file's name: "is not JSON (…)".
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as exc:
         raise ValueError(f"is not JSON ({exc})") from exc
     if not isinstance(content, dict):

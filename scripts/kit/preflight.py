@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from kit.model.judge import base_findings
 from kit.model.shape import shape_of
 from kit.rules.memory import device_of, fits
 from kit.rules.situation import Situation
+from kit.run.run_folder import earlier_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,7 +227,7 @@ def _links(settings: Settings, folder: Path) -> list[Finding]:
 
 
 def _earlier_run(settings: Settings, folder: Path, *, overwrite: bool) -> list[Finding]:
-    there = [name for name in ("run.json", "metrics.jsonl", "checkpoints", "adapter") if (folder / name).exists()]
+    there = earlier_run(folder)
     if there and not overwrite:
         return [
             error(
@@ -246,7 +248,7 @@ def _not_writable(folder: Path) -> list[Finding]:
         return [error("run.folder", "is a file, and the run needs a folder there", "move it away", str(parent))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / f".writable.{os.getpid()}"
         probe.touch()
         probe.unlink()
     finally:

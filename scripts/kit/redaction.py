@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kit.regular_files import open_regular
 from kit.screen import passing
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _token_files() -> list[Path]:
 
 def _text_of(path: Path) -> str:
     try:
-        with path.expanduser().open("rb") as file:
+        with open_regular(path.expanduser()) as file:
             return file.read(100_000).decode("utf-8", "replace")
     except (OSError, RuntimeError, ValueError):  # missing, not ours to read, or there is no home
         return ""

@@ -15,12 +15,13 @@ from kit.model import safetensors_header
 from kit.model.files import ModelFileError, leads_out
 from kit.model.safetensors_header import FLOATS
 from kit.records.history import RunError
+from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_CONFIG, ADAPTER_WEIGHTS
 _AGAIN = "copy the adapter's complete folder"
 _LARGEST_CONFIG = 8 * 1024**2  # bytes; one that names every module of a large model has some 50 kB
 _PREFIX = "base_model.model."  # peft's, before the base's own name

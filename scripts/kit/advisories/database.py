@@ -17,6 +17,7 @@ import yaml  # type: ignore[import-untyped,unused-ignore] # the stubs are not pa
 from packaging.version import InvalidVersion, Version
 
 from kit.advisories.answer import Answer, Vulnerability, canonical
+from kit.regular_files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -117,7 +118,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                     _check_size(entry.filename, len(raw))
                     yield entry.filename, raw
         return
-    yield path.name, path.read_bytes()
+    yield path.name, read_regular(path)
 
 
 def _check_size(name: str, size: int) -> None:

@@ -17,6 +17,7 @@ from kit.data.conversations import Places, RowProblem, read_lines, read_row
 from kit.data.dataset import in_chunks
 from kit.data.pool import in_order, processes_for
 from kit.findings import Finding, ok, warning
+from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,7 @@ def _texts(path: Path) -> list[Finding]:
     lines, digests = array("q"), bytearray()
     secrets: dict[str, Places] = {}
     shown: dict[str, str] = {}
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for seen in in_order(_look, in_chunks(read_lines(file)), processes_for()):
             lines.extend(seen.lines)
             digests += seen.digests

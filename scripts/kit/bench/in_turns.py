@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from kit.bench.one_row import StepProfiler, build_kit, build_trl, settings_and_plan
-from kit.run.job import METRICS
+from kit.run.run_folder import METRICS
 from kit.run.stall import StallWatch
 from kit.run.watch import TrainingWatch
 from kit.run.watchdog import Watchdog

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kit.budget.workload import Workload, full_length, workload_of
 from kit.machine.platforms import EXAMPLES
 from kit.model.files import ModelFileError
+from kit.regular_files import open_regular
 from kit.run.plan import make_plan
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def read_rows(settings: Settings) -> TokenRows | None:
 def count_lines(path: Path) -> int:
     """Count line ends; a last line without one counts too."""
     lines, last = 0, b"\n"
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             lines += chunk.count(b"\n")
             last = chunk[-1:]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 import difflib
-import stat
 from typing import TYPE_CHECKING
 
 from kit.config.error import ConfigError
 from kit.findings import error
+from kit.regular_files import NOT_REGULAR, NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,24 +47,21 @@ def read_text(path: Path) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        kind = path.stat().st_mode
-        # Reading a pipe or a device could wait for ever.
-        if stat.S_ISREG(kind):
-            with path.open("rb") as stream:
-                return stream.read(MAX_BYTES + 1)
+        with open_regular(path) as stream:
+            return stream.read(MAX_BYTES + 1)
     except FileNotFoundError as exc:
         raise _refuse(path, "missing", "does not exist", _suggest_beside(path)) from exc
     except PermissionError as exc:
         raise _refuse(path, "unreadable", "may not be read by this user", f"chmod u+r '{path}'") from exc
+    except IsADirectoryError as exc:
+        raise _refuse(path, "directory", "is a directory, not a file", _suggest_from(path)) from exc
+    except NotRegularError as exc:
+        raise _refuse(path, "special", f"is {NOT_REGULAR}", "save it to a file and name that") from exc
     except OSError as exc:
         reason = exc.strerror or type(exc).__name__
         raise _refuse(path, "unreadable", f"cannot be read: {reason}", "check the path") from exc
     except ValueError as exc:  # a path with a NUL character
         raise _refuse(path, "missing", "is no path a file could have", "check the path") from exc
-    if stat.S_ISDIR(kind):
-        raise _refuse(path, "directory", "is a directory, not a file", _suggest_from(path))
-    message = "is a pipe, a socket or a device, not a regular file"
-    raise _refuse(path, "special", message, "save it to a file and name that")
 
 
 def _refuse(path: Path, what: str, message: str, fix: str, line: int | None = None) -> ConfigError:

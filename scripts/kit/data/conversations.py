@@ -11,6 +11,7 @@ from kit.data.row_values import RowError, keyed_once, kind_of
 from kit.data.shapes import KNOWN, shape_row
 from kit.data.turns import ROLES, Message
 from kit.findings import Finding, error
+from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,7 +56,7 @@ def read_conversations(path: Path) -> Iterator[Conversation | RowProblem]:
     Raises:
         OSError: The file cannot be opened or read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         yield from map(read_row, read_lines(file))
 
 

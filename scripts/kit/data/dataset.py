@@ -13,6 +13,7 @@ from kit.data.pool import in_order, processes_for
 from kit.data.remarks import REMARKS, Mark, add_names, columns_finding, end_findings
 from kit.data.token_rows import RowPacker, TokenBlock
 from kit.findings import Finding, error, ok, warning
+from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -94,7 +95,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
     marked = {remark.mark: Places() for remark in REMARKS}
     unused: Counter[str] = Counter()
     whole = ended = 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         chunks = in_chunks(read_lines(file))
         for chunk in in_order(_Encoder(tokenizer, max_seq_length), chunks, processes_for(processes)):
             packer.extend(chunk.block)
@@ -147,7 +148,7 @@ def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines
 
 def file_sha256(path: Path) -> str:
     """Hash a file's bytes, in bounded memory."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

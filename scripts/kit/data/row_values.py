@@ -90,4 +90,4 @@ def kind_of(value: Any) -> str:
     """Name a value's JSON kind."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     names |= {int: "a number", float: "a number", bytes: "binary"}
-    return names.get(type(value), f"of type {type(value).__name__}")
+    return names.get(type(value)) or str(getattr(value, "kind", f"of type {type(value).__name__}"))

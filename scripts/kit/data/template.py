@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
+import signal
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,9 +17,12 @@ from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import FrameType
 
 _REASON_SHOWN = 200  # characters of a template's own words
+_SECONDS = 10.0  # of CPU for one row; a template takes milliseconds
+_MOST_CHARACTERS = 1 << 27  # for one row, which has at most 32 MB
 _DATE_FUNCTION = "strftime_now"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
@@ -50,6 +56,10 @@ class ChatTemplate:
     date: str | None = None
 
     @functools.cached_property
+    def _ran_away(self) -> list[bool]:
+        return []
+
+    @functools.cached_property
     def compiled(self) -> jinja2.Template:
         """The compiled template; the first look compiles it and raises jinja's own errors."""
         return _environment(self.date).from_string(self.source)
@@ -64,15 +74,54 @@ class ChatTemplate:
         Raises:
             TemplateError: The template refuses them.
         """
+        if self._ran_away:
+            raise TemplateError("is not rendered: the base model's chat template ran away on a row before")
+        words = {"messages": turns, "add_generation_prompt": add_generation_prompt, **self.special_tokens}
         try:
-            return self.compiled.render(
-                messages=turns, add_generation_prompt=add_generation_prompt, **self.special_tokens
-            )
+            with _in_time():
+                return "".join(_at_most(self.compiled.generate(words), _MOST_CHARACTERS))
         except Exception as exc:  # a template is a program of its own and may fail in any way
             if isinstance(exc, jinja2.UndefinedError) and _DATE_FUNCTION in str(exc):
                 raise DateError from exc
+            if isinstance(exc, _RanAwayError):
+                self._ran_away.append(True)  # the next rows would take as long
             reason = " ".join(str(exc).split())[:_REASON_SHOWN] or type(exc).__name__
             raise TemplateError(f"is refused by the base model's chat template ({reason})") from exc
+
+
+class _RanAwayError(Exception):
+    pass
+
+
+def _at_most(pieces: Iterable[str], characters: int) -> Iterator[str]:
+    left = characters
+    for piece in pieces:
+        left -= len(piece)
+        if left < 0:
+            raise _RanAwayError(f"it writes more than {characters:,} characters")
+        yield piece
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """Break off what takes too long. What takes long for any row was found before: see ``kit.data.trial``.
+
+    Python's own loops alone are broken off, and in the main thread alone: nowhere else a signal is heard.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, _break_off)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _break_off(_number: int, _frame: FrameType | None) -> None:
+    raise _RanAwayError(f"it takes more than {_SECONDS:g} s")
 
 
 class DateError(TemplateError):

@@ -11,6 +11,7 @@ from kit.data.turns import Message
 from kit.findings import Finding, error, ok, warning
 from kit.model.files import ModelFileError, find
 from kit.model.tokenizer_form import FormError, OlderForm, older_form
+from kit.regular_files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ def form_findings(chat: ChatTokenizer, name_or_path: str, revision: str | None, 
     if stack != "reference":
         return [ok(name, "the current stack reads tokenizer.json as it stands", name_or_path)]
     try:
-        form = older_form(path.read_text(encoding="utf-8"), rendered=True)
+        form = older_form(read_text(path), rendered=True)
         require_token_first(form, path, chat)
     except (FormError, ModelFileError) as exc:
         found, _, fix = str(exc).removeprefix(f"{path}: ").partition("; ")

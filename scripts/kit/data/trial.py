@@ -28,6 +28,7 @@ from kit.interpreter import python_path
 from kit.model.files import ModelFileError
 from kit.model.tokenizer_files import read_tokenizer
 from kit.refusals import is_panic
+from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def try_out(name_or_path: str, tokenizer: Path, template: ChatTemplate) -> None:
         ModelFileError: They run away, break off, or take more than any model's should.
     """
     try:
-        with tokenizer.open("rb") as file:
+        with open_regular(tokenizer) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         raise ModelFileError(f"{tokenizer}: cannot be read ({exc.strerror}); download the model again") from exc

@@ -17,6 +17,7 @@ from kit.intake.json_values import FileError, read_values
 from kit.intake.sources import suffix_of
 from kit.intake.tables import read_csv, read_parquet
 from kit.intake.unpack import FOREIGN, CountedFile, UnpackError, unpacked
+from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     import io
@@ -91,7 +92,7 @@ class Stream:
             yield from self._dataset()
             return
         with contextlib.ExitStack() as stack:
-            file = sys.stdin.buffer if source.path is None else stack.enter_context(Path(source.path).open("rb"))
+            file = sys.stdin.buffer if source.path is None else stack.enter_context(open_regular(Path(source.path)))
             counted = CountedFile(cast("BinaryIO", file), self.progress)
             content = unpacked(counted)
             packed = not isinstance(content.raw, CountedFile)

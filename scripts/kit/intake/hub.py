@@ -45,6 +45,9 @@ def _open(name: str, split: str, revision: str | None) -> Any:
 
     datasets.disable_progress_bars()
     folder = Path(name).expanduser()
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if not (path.is_file() or path.is_dir()):
+            raise FileError(1, f"cannot be loaded: {path.name} is no file", "take it out")
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         saved = datasets.load_from_disk(str(folder))
         if not isinstance(saved, datasets.DatasetDict):

@@ -215,4 +215,5 @@ def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Wanted:
         options.format,
         options.processes,
         said,
+        options.overwrite,
     )

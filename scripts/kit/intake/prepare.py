@@ -16,7 +16,7 @@ from kit.intake.card import REPEATS, SIDES, build_card, write_card
 from kit.intake.collect import Collected, Collector, reject, secret_findings
 from kit.intake.ledger import TRAIN, VAL, Ledger
 from kit.intake.near import DEFAULT_THRESHOLD, NearIndex
-from kit.intake.publish import Draft
+from kit.intake.publish import BOOKS, Draft
 from kit.intake.split import Split, join_groups, split_rows
 from kit.intake.work import Job
 
@@ -44,6 +44,7 @@ class Wanted:
         format: What files are written as, where their names do not say it.
         processes: How many may work; None for one a core.
         said: The options as they go into the card.
+        overwrite: Take the place of what was written there before.
     """
 
     job: Job = field(default_factory=Job)
@@ -57,6 +58,7 @@ class Wanted:
     format: str | None = None
     processes: int | None = None
     said: dict[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,13 @@ def prepare(sources: list[Source], wanted: Wanted) -> Outcome:
     """Read, check, make unique, split and write; the folder appears whole or not at all.
 
     Raises:
+        OccupiedError: Another command writes the folder, or has written it meanwhile.
         OSError: The folder cannot be written.
         sqlite3.Error: The same, from the ledger.
         WorkerDiedError: A worker process was killed.
     """
-    with Draft(wanted.out) as draft:
-        books, files = draft.path / ".books", draft.path
+    with Draft(wanted.out, overwrite=wanted.overwrite) as draft:
+        books, files = draft.path / BOOKS, draft.path
         books.mkdir()
         with (
             contextlib.closing(Ledger(books)) as ledger,

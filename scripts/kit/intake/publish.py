@@ -1,22 +1,30 @@
-"""Files that appear together or not at all: written into a folder aside, which then takes the place of the old one."""
+"""Files that appear together or not at all: written into a folder aside, which then takes the place of the old one.
+
+Of the old one only what the kit writes is removed. One command at a time writes a folder; what others put into it
+meanwhile is carried over.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import re
 import shutil
 import sys
 from typing import TYPE_CHECKING, Self
 
 from kit.durable import fsync_file, fsync_folder
+from kit.own_files import Claim, carry_over, is_own
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-# What a folder of prepared data may hold, so that nothing else is ever replaced.
+# What a folder of prepared data may hold, so that nothing else is ever removed.
 OWN_FILES = frozenset({"train.jsonl", "val.jsonl", "data_card.json", "data_card.md", "rejects.jsonl"})
+BOOKS = ".books"  # of a draft alone: what is remembered of the rows while they are read
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -41,40 +49,67 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise OccupiedError("is a file, and a folder is needed there", "--out another folder, or move it away")
-    there = sorted(entry.name for entry in folder.iterdir())
-    foreign = [name for name in there if name not in OWN_FILES]
+    foreign = sorted(entry.name for entry in folder.iterdir() if not is_own(entry, OWN_FILES))
     if foreign:
         raise OccupiedError(
-            f"holds something else ({', '.join(foreign[:4])}), and the whole folder is replaced",
+            f"holds something else ({', '.join(foreign[:4])}), and prepared data has a folder to itself",
             "--out a folder of its own",
         )
-    if there and not overwrite:
-        raise OccupiedError(f"holds data already ({', '.join(there)})", "--overwrite, or --out another folder")
+    _check_own(folder, overwrite=overwrite)
+
+
+def _check_own(folder: Path, *, overwrite: bool) -> None:
+    own = sorted(entry.name for entry in folder.iterdir() if is_own(entry, OWN_FILES))
+    if own and not overwrite:
+        raise OccupiedError(f"holds data already ({', '.join(own)})", "--overwrite, or --out another folder")
 
 
 class Draft:
     """A folder beside the one to be written, gone without a trace unless it is published."""
 
-    def __init__(self, folder: Path) -> None:
-        """Prepare to write ``folder``; nothing is made yet."""
+    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+        """Prepare to write ``folder``; nothing is made yet.
+
+        Args:
+            folder: Where the files are to appear.
+            overwrite: Take the place of what the kit wrote there before.
+        """
         self.folder = folder.resolve() if folder.is_symlink() else folder.absolute()
         self.path = self.folder.with_name(f".{self.folder.name}.new-{os.getpid()}")
+        self._overwrite = overwrite
+        self._claim = Claim(self.folder)
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
-        """Make the folder aside, and the folders above it."""
+        """Make the folder aside, and the folders above it.
+
+        Raises:
+            OccupiedError: Another command writes the folder now, or has written it since it was looked at.
+            OSError: It cannot be written beside the folder.
+        """
         parent = self.folder.parent
         self._made = [path for path in (parent, *parent.parents) if not path.exists()]
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(self.folder)
-        self.path.mkdir()
+        if not self._claim.acquire():
+            raise OccupiedError("is being written by another command", "wait for it, or --out another folder")
+        try:
+            self._bring_back()
+            check_free(self.folder, overwrite=self._overwrite)
+            self.path.mkdir()
+        except BaseException:
+            self._let_go()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove what was not published."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        self._bring_back()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._claim.release()
         with contextlib.suppress(OSError):  # not empty: something was published there
             for path in self._made:
                 path.rmdir()
@@ -83,23 +118,63 @@ class Draft:
         """Put the written files in the place of the old ones, in one step where the system has one.
 
         Raises:
+            OccupiedError: Somebody has put data there meanwhile.
             OSError: It could not be done; what was there before is there still.
         """
         for path in self.path.iterdir():
             fsync_file(path)
         fsync_folder(self.path)
-        if not self.folder.exists() or not any(self.folder.iterdir()):
-            self.path.replace(self.folder)  # over an empty folder too
-        elif not _exchanged(self.path, self.folder):
-            old = self.folder.with_name(f".{self.folder.name}.old-{os.getpid()}")
-            self.folder.replace(old)
-            try:
-                self.path.replace(self.folder)
-            except BaseException:
-                old.replace(self.folder)
+        try:
+            self.path.replace(self.folder)  # over an empty folder too, and never over anything else
+        except OSError as exc:
+            if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
-            shutil.rmtree(old, ignore_errors=True)
+            self._replace()
         fsync_folder(self.folder.parent)
+
+    def _replace(self) -> None:
+        _check_publishable(self.folder, overwrite=self._overwrite)
+        if _exchanged(self.path, self.folder):
+            try:
+                _check_publishable(self.path, overwrite=self._overwrite)
+            except OccupiedError:
+                _exchanged(self.path, self.folder)
+                raise
+            return
+        old = self.folder.with_name(f".{self.folder.name}.old-{os.getpid()}")
+        self.folder.replace(old)
+        try:
+            self.path.replace(self.folder)
+        except BaseException:
+            old.replace(self.folder)
+            raise
+
+    def _bring_back(self) -> None:
+        """Clear what lies beside the folder, of this command or of one that was killed.
+
+        What others put into a folder that has since been replaced goes into the new one.
+        """
+        name = re.compile(rf"\.{re.escape(self.folder.name)}\.(new|old)-\d+")
+        for aside in sorted(self.folder.parent.iterdir(), reverse=True):  # "old" before "new"
+            found = name.fullmatch(aside.name)
+            if not found or aside.is_symlink() or not aside.is_dir():
+                continue
+            with contextlib.suppress(OSError):  # what is in the way stays beside the folder
+                if found[1] == "old" and not self.folder.exists():
+                    aside.replace(self.folder)  # killed between two renames: what was there goes back
+                else:
+                    shutil.rmtree(aside / BOOKS, ignore_errors=True)
+                    carry_over(aside, self.folder, OWN_FILES)
+
+
+def _check_publishable(folder: Path, *, overwrite: bool) -> None:
+    blocked = [entry.name for entry in folder.iterdir() if entry.name in OWN_FILES and not is_own(entry, OWN_FILES)]
+    if blocked:
+        raise OccupiedError(f"holds a folder named {blocked[0]} now: nothing was written", "move it away")
+    try:
+        _check_own(folder, overwrite=overwrite)
+    except OccupiedError as exc:
+        raise OccupiedError(f"{exc}, which came meanwhile: nothing was written", exc.fix) from exc
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -111,25 +186,3 @@ def _exchanged(one: Path, other: Path) -> bool:
     except (OSError, AttributeError):  # an older libc
         return False
     return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what a run left that was killed."""
-    for kind in ("new", "old"):
-        for path in folder.parent.glob(f".{folder.name}.{kind}-*"):
-            number = path.name.rpartition("-")[2]
-            if number.isdigit() and not _is_running(int(number)):
-                if kind == "old" and not folder.exists():
-                    path.replace(folder)  # killed between two renames: what was there goes back
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -5,10 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, skipped, warning
+from kit.regular_files import NOT_REGULAR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STDIN = "-"
 HUB = "hf:"
@@ -17,6 +23,7 @@ PACKED_SUFFIXES = frozenset({".gz", ".zst", ".zstd"})
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 OWN_REPORTS = frozenset({"data_card.json", "rejects.jsonl", "dataset_infos.json"})  # about data, not data
 _NAMES_SHOWN = 4
+_ANY_DEPTH = re.compile(r"(?<![^/])\*\*/+")
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class _Search:
         self.findings: list[Finding] = []
         self._exclude = exclude
         self._seen: dict[tuple[int, int], str] = {}
+        self._walked: set[tuple[int, int]] = set()  # of the folder that is being read
+        self._met_again: list[str] = []
 
     def add(self, name: str) -> None:
         if name == STDIN:
@@ -73,7 +82,7 @@ class _Search:
                 self._folder(path)
             elif os.path.lexists(path):
                 self._file(path, str(path))
-            elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - absolute patterns too
+            elif matches := _matches(str(path)):
                 for match in matches:
                     found = Path(match)
                     self._folder(found) if found.is_dir() else self._file(found, match)
@@ -92,6 +101,10 @@ class _Search:
             reason = "a link that leads nowhere" if path.is_symlink() else exc.strerror
             self._error("data.unreadable", f"cannot be read ({reason})", "mend it, or take it out", name)
             return
+        if not stat.S_ISREG(status.st_mode):
+            fix = f"save it to a file, or pipe it in: … | make data INPUT={STDIN}"
+            self._error("data.unreadable", f"is {NOT_REGULAR}", fix, name)
+            return
         identity = (status.st_dev, status.st_ino)
         if identity in self._seen:
             what = f"is the same file as {self._seen[identity]}, and is read once"
@@ -106,11 +119,17 @@ class _Search:
             self.sources.append(Source(f"{HUB}{folder}", "hub", str(folder)))
             return
         before, others = len(self.sources), []
+        self._walked, self._met_again = set(), []
         for path in self._walk(folder, frozenset()):
             if is_data(path.name):
                 self._file(path, str(path))
             else:
                 others.append(path.name)
+        if self._met_again:
+            again = self._met_again
+            names = ", ".join(again[:_NAMES_SHOWN]) + (", …" if len(again) > _NAMES_SHOWN else "")
+            what = f"{len(again)} links lead to folders that were read already: {names}"
+            self.findings.append(warning("data.same_folder", what, "name each folder once", str(folder)))
         if others:
             names = ", ".join(others[:_NAMES_SHOWN]) + (", …" if len(others) > _NAMES_SHOWN else "")
             what = f"{len(others)} files of other kinds were not read: {names}"
@@ -131,6 +150,10 @@ class _Search:
         if identity in above:
             self._error("data.folder_loop", "leads back into a folder above it", "take the link out", str(folder))
             return []
+        if identity in self._walked:  # links can name a few folders in millions of ways
+            self._met_again.append(str(folder))
+            return []
+        self._walked.add(identity)
         if self._exclude and folder.resolve() == self._exclude:
             self.findings.append(skipped("data.own_output", "is written to, so it is not read", where=str(folder)))
             return []
@@ -147,6 +170,28 @@ class _Search:
 
     def _error(self, id: str, message: str, fix: str, where: str) -> None:  # noqa: A002 - the field's own name
         self.findings.append(error(id, message, fix, where))
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return what matches, as ``glob`` does; but ``**`` looks into each folder once, however many links lead to it."""
+    found = _ANY_DEPTH.search(pattern)
+    if not found:
+        return sorted(glob.glob(pattern))  # noqa: PTH207 - absolute patterns too
+    head, rest = pattern[: found.start()], pattern[found.end() :]
+    folders = {folder for start in glob.glob(head or ".") for folder in _folders_below(start)}  # noqa: PTH207
+    return sorted({match for folder in folders for match in _matches(str(Path(glob.escape(folder), rest)))})
+
+
+def _folders_below(start: str) -> Iterator[str]:
+    seen = set()
+    for folder, names, _ in os.walk(start, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            names.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield folder
 
 
 def is_data(name: str) -> bool:

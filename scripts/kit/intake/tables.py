@@ -6,15 +6,18 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem
+from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem, too_long
+from kit.data.row_values import shown
 from kit.intake.json_values import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
+    from pyarrow import Array, RecordBatch
+
 _DELIMITERS = ",;\t|"
-_ROWS_AT_ONCE = 256
+_PARQUET_ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
 
 
 def read_csv(file: BinaryIO, *, tabs: bool = False) -> Iterator[tuple[int, dict[str, Any]] | RowProblem]:
@@ -98,7 +101,7 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
     """Yield each row of a Parquet file with its number, a batch in memory at a time.
 
     Raises:
-        FileError: The file is no Parquet file, or broken from some row on.
+        FileError: The file is no Parquet file, names two columns alike, or is broken from some row on.
         OSError: It cannot be read.
     """
     import pyarrow as pa
@@ -107,20 +110,46 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
     number = 1
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as table:
-            for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, use_threads=False):
-                for offset in range(batch.num_rows):
-                    try:
-                        yield number, batch.slice(offset, 1).to_pylist()[0]
-                    except (ValueError, pa.ArrowException) as exc:
-                        reason = "text that is not UTF-8" if isinstance(exc, UnicodeDecodeError) else str(exc)
-                        yield RowProblem(number, f"holds {reason}", "write the column again as strings")
-                    number += 1
+            names = table.schema_arrow.names
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS_AT_ONCE, use_threads=False):
+                yield from rows_of(batch, number)
+                number += batch.num_rows
     except pa.ArrowException as exc:
         raise FileError(number, f"is no Parquet file, or broken ({_reason(exc)})", "write the file again") from exc
     except OSError as exc:
         if exc.errno is not None:  # the disk's own; pyarrow raises the same type for broken data, without a number
             raise
         raise FileError(number, f"is broken from row {number} on ({_reason(exc)})", "write the file again") from exc
+
+
+class OutOfRange:
+    """A value that Python has no form for, such as a time 292 billion years ahead: refused only where it is used."""
+
+    kind = "a value that cannot be read"
+
+
+def rows_of(batch: RecordBatch, number: int) -> Iterator[tuple[int, Any] | RowProblem]:
+    """Yield each row of a batch, the first of which has this number, whatever Arrow's types its columns have."""
+    for offset in range(batch.num_rows):
+        row = batch.slice(offset, 1)
+        if row.nbytes > LONGEST_ROW_BYTES:
+            yield too_long(number + offset)
+            continue
+        try:
+            yield number + offset, {name: _value(row.column(at)) for at, name in enumerate(batch.schema.names)}
+        except UnicodeDecodeError:
+            yield RowProblem(number + offset, "holds text that is not UTF-8", "write the column again as strings")
+
+
+def _value(column: Array) -> Any:
+    try:
+        return column.to_pylist()[0]
+    except UnicodeDecodeError:
+        raise
+    except Exception:  # noqa: BLE001 - pyarrow, pandas and zoneinfo each have their own for a time beyond Python's
+        return OutOfRange()
 
 
 def _reason(exc: Exception) -> str:

@@ -26,9 +26,10 @@ FOREIGN = {
     b"ARROW1": "an Arrow file",
     b"Obj\x01": "an Avro file",
 }
-# data/sample packs to a fifteenth. What packs to a two-hundredth repeats itself, or was made to fill a disk.
-MOST_GROWTH = 200
-GROWTH_COUNTS_FROM = 1 << 28  # bytes; below it, unpacking anything is harmless
+# data/sample packs to a fifteenth. What packs to a sixtieth repeats itself, or was made to keep a machine busy: each of
+# its rows costs as much as any other.
+MOST_GROWTH = 60
+GROWTH_COUNTS_FROM = 1 << 24  # bytes; below it, unpacking anything is harmless
 _ZSTD_WINDOW_BYTES = 1 << 27  # 128 MB: what `zstd --long` asks for, and the most memory a file may ask for
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kit.audit.lengths import Ruler
 from kit.audit.secrets import find_secrets
-from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
+from kit.data.conversations import LONGEST_ROW_BYTES, Conversation, RowProblem, checked_object, parse_row, too_long
 from kit.data.row_values import RowError, kind_of, shown
 from kit.data.shapes import PLAIN, Reading, Shaped, shape_row
 from kit.intake.turns import loosely, one_answer_each, written
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kit.intake.formats import Raw
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 4 << 20
+_BYTES_BESIDE = 8  # of a value that is no text, and of what keeps one apart from the next
 DIGEST_BYTES = 16
 _SHINGLE_WORDS = 5
 
@@ -127,15 +128,35 @@ def in_chunks(source: int, rows: Iterable[Raw]) -> Iterator[Chunk]:
     chunk: list[Raw] = []
     size = 0
     for item in rows:
-        chunk.append(item)
         raw = None if isinstance(item, RowProblem) else item[1]
-        size += len(raw) if isinstance(raw, bytes) else 0
+        bytes_of_row = size_of(raw)
+        if not isinstance(item, RowProblem) and bytes_of_row > 2 * LONGEST_ROW_BYTES:
+            chunk.append(too_long(item[0]))  # of many columns, each of them short enough
+            continue
+        chunk.append(item)
+        size += bytes_of_row
         is_cut = isinstance(raw, bytes) and hash_of(raw) % _ROWS_AT_ONCE == 0
         if is_cut or len(chunk) >= 2 * _ROWS_AT_ONCE or size >= _BYTES_AT_ONCE:
             yield source, chunk
             chunk, size = [], 0
     if chunk:
         yield source, chunk
+
+
+def size_of(value: Any) -> int:
+    """Return about how many bytes a row is as text, whether it is still to be parsed or not."""
+    size, left = 0, [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str | bytes):
+            size += len(item)
+        elif isinstance(item, dict):
+            left += item.keys()
+            left += item.values()
+        elif isinstance(item, list | tuple):
+            left += item
+        size += _BYTES_BESIDE
+    return size
 
 
 def hash_of(raw: bytes) -> int:

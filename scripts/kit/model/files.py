@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kit import regular_files
 from kit.json_files import read_object
 from kit.model.hub import hub_answers
 
@@ -118,7 +119,7 @@ def read_text(path: Path) -> str:
         ModelFileError: It cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return regular_files.read_text(path)
     except (OSError, ValueError) as exc:
         raise ModelFileError(f"{path}: not readable as text ({exc}); download the model again") from exc
 

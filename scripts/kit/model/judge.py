@@ -17,6 +17,7 @@ from kit.model.files import ModelFileError, leads_out, read_json
 from kit.model.safetensors_header import FLOATS, read_header
 from kit.model.shape import shape_in
 from kit.model.tensors import tensors_of
+from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -208,7 +209,7 @@ def _same_bytes(base: Base, there: Mapping[str, TensorHeader], one: str, other: 
 
 def _pieces(base: Base, name: str, tensor: TensorHeader) -> Iterable[bytes]:
     path = next(path for path in base.shards.values() if read_header(path).tensors.get(name) == tensor)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(tensor.begin)
         left = tensor.end - tensor.begin
         while left and (piece := file.read(min(left, _COMPARED_AT_ONCE))):

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from kit.model.files import ModelFileError, read_json
 from kit.model.tokenizer_form import FormError, OlderForm, older_form
+from kit.regular_files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ def read_tokenizer(path: Path, *, rendered: bool = False) -> tuple[Tokenizer, Ol
         ModelFileError: It is no tokenizer, or has no form that this library reads as it is meant.
     """
     try:
-        form = _form(path.read_text(encoding="utf-8"), rendered=rendered)
+        form = _form(read_text(path), rendered=rendered)
         tokenizer = Tokenizer.from_str(form.text)
     except FormError as exc:
         raise ModelFileError(f"{path}: {exc}") from exc
@@ -60,7 +61,7 @@ def make_readable(folder: Path) -> None:
     path, config_path = folder / _TOKENIZER, folder / _CONFIG
     if not path.is_file():
         return
-    form = _form(path.read_text(encoding="utf-8"))
+    form = _form(read_text(path))
     if not form.changes:
         return
     path.write_text(form.text, encoding="utf-8")

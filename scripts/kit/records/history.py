@@ -12,6 +12,7 @@ from kit.config.validator import show, violations
 from kit.json_files import read_object
 from kit.records.metrics_tail import parse_line
 from kit.records.numbers import mapping
+from kit.regular_files import read_regular
 from kit.traceback_file import NAME as ERROR_FILE
 
 OUTPUTS = Path("outputs")
@@ -149,7 +150,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """Read the lines that are whole: a run that is being written, or was killed, ends in half of one."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path).decode("utf-8", errors="replace")
     except OSError:
         return []
     return [line for text_line in text.splitlines() if (line := parse_line(text_line)) is not None]

@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from kit.regular_files import open_regular
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -30,7 +32,7 @@ class MetricsTail:
         """
         lines: list[dict[str, Any]] = []
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 again = self._begin_again_where_replaced(file.fileno())
                 file.seek(self._offset)
                 while chunk := file.read(_AT_ONCE_BYTES):

@@ -10,6 +10,7 @@ from kit.data.dataset import file_sha256
 from kit.findings import Finding, error, ok, run_check, skipped, warning
 from kit.model.files import is_local
 from kit.records.numbers import listed, mapping
+from kit.regular_files import read_regular
 from kit.run import checkpoints
 from kit.run.checkpoints import DamagedCheckpointError
 from kit.run.receipt import is_untouched, read_receipt
@@ -72,7 +73,7 @@ def _is_text(value: Any) -> bool:
 def verify_receipt(folder: Path) -> Finding:
     """Check that ``run.json`` is as the run wrote it."""
     path = folder / "run.json"
-    if is_untouched(path.read_bytes()):
+    if is_untouched(read_regular(path)):
         return ok("verify.receipt", "is as it was written", str(path))
     return error("verify.receipt", "was changed after it was written", _RESTORE, str(path))
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 8
 LONGEST_SHOWN = 1200  # characters of a text on the page
-_FILES = ("evaluation.json", "demo.json")
+from kit.run.run_folder import DEMO, evaluation_name
+
+_FILES = (evaluation_name(), DEMO)
 
 
 @dataclass(frozen=True)

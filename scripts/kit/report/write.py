@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kit.report.charts import curves_png, page_charts
 from kit.report.contents import gather
 from kit.report.page import render_page
+from kit.run.run_folder import REPORT_PAGE, REPORT_PICTURE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ def write_report(folder: Path) -> Written:
         OSError: The folder cannot be written to.
     """
     contents = gather(folder)
-    page, picture = folder / "report.html", folder / "report.png"
+    page, picture = folder / REPORT_PAGE, folder / REPORT_PICTURE
     _replace(picture, curves_png(contents))
     _replace(page, render_page(contents, page_charts(contents)).encode("utf-8", "replace"))
     return Written(page, picture, contents.verdict)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kit.findings import Finding, error, ok, skipped, warning
 from kit.model.files import DEMO_BASE, is_local
+from kit.regular_files import NOT_REGULAR
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation
@@ -30,14 +31,16 @@ def _data_file(run: Situation, key: str, path: Path) -> Finding:
     where, expanded = run.where(key), path.expanduser()
     fix = f"{key}=PATH; one JSON object a line, as in data/sample/train.jsonl"
     try:
-        if expanded.is_dir():
-            return error("config.data.directory", f"{key}: {path} is a directory, not a JSONL file", fix, where)
         if not expanded.exists():
             return error("config.data.missing", f"{key}: {path} does not exist", fix, where)
+        if not expanded.is_file():
+            is_folder = expanded.is_dir()
+            kind, what = ("directory", "a directory, not a JSONL file") if is_folder else ("special", NOT_REGULAR)
+            return error(f"config.data.{kind}", f"{key}: {path} is {what}", fix, where)
         if not os.access(expanded, os.R_OK):
             message = f"{key}: {path} may not be read by this user"
             return error("config.data.unreadable", message, f"chmod u+r '{path}'", where)
-        if expanded.is_file() and expanded.stat().st_size == 0:
+        if expanded.stat().st_size == 0:
             return error("config.data.empty", f"{key}: {path} is empty", fix, where)
     except OSError as exc:
         return error("config.data.unreadable", f"{key}: {path} cannot be looked at: {exc.strerror}", fix, where)

@@ -10,6 +10,7 @@ Imports no torch: looking for the newest complete checkpoint is part of the chec
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -18,18 +19,26 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from kit.console import say
 from kit.data.dataset import file_sha256
 from kit.durable import fsync_file, fsync_folder
 from kit.findings import Finding, warning
+from kit.json_files import object_or_none
+from kit.own_files import is_own, remove_own
+from kit.regular_files import read_regular
+from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, METRICS, OPTIMIZER, STATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-# In the run's folder, or beside a checkpoint: never met under a name that counts.
 _NAME = re.compile(r"checkpoint-(\d{1,12})\Z")
+# Beside a checkpoint: never met under a name that counts.
+_ASIDE = re.compile(r"\.checkpoint-\d{1,12}\.(partial|superseded|deleted)")
+# What a checkpoint holds, where its manifest can no longer say it.
+_FILES = frozenset({MANIFEST, METRICS, ADAPTER_WEIGHTS, ADAPTER_CONFIG, OPTIMIZER, STATE})
 
 
 class DamagedCheckpointError(RuntimeError):
@@ -124,7 +133,7 @@ def read(folder: Path) -> Checkpoint:
         DamagedCheckpointError: It is not complete; the message says what is wrong with which file.
     """
     try:
-        manifest = (folder / MANIFEST).read_bytes()
+        manifest = read_regular(folder / MANIFEST)
     except OSError as exc:
         raise DamagedCheckpointError(f"has no readable {MANIFEST} ({exc.strerror})") from exc
     try:
@@ -203,23 +212,68 @@ def newest(parent: Path) -> tuple[Checkpoint | None, list[Finding]]:
 
 
 def set_aside(folder: Path) -> None:
-    """Take a checkpoint's name from a folder, keeping what is in it until the next checkpoint is safe."""
+    """Take a checkpoint's name from a folder, keeping what is in it until the next checkpoint is safe.
+
+    A folder that holds something else besides is kept for good, under a name that is no checkpoint's.
+    """
     place = folder.with_name(f".{folder.name}.superseded")
-    shutil.rmtree(place, ignore_errors=True)
+    if _is_own(folder):
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        names = (folder.with_name(f"{folder.name}.kept-{number}") for number in itertools.count(1))
+        place = next(name for name in names if not os.path.lexists(name))
+        say(f"{folder} holds what no run wrote: kept as {place.name}", "yellow")
     folder.rename(place)
 
 
-def prune(parent: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints, and what was set aside. Call it once a new one is safe."""
-    for _, folder in folders(parent)[keep:]:
-        gone = folder.with_name(f".{folder.name}.deleted")
-        shutil.rmtree(gone, ignore_errors=True)
-        with contextlib.suppress(OSError):  # an old one that stays costs space and nothing else
-            folder.rename(gone)
+def prune(parent: Path, keep: int, *, newest: int | None = None) -> None:
+    """Delete all but the newest ``keep`` checkpoints, and what was set aside. Call it once a new one is safe.
+
+    Args:
+        parent: The run's ``checkpoints`` folder.
+        keep: How many stay.
+        newest: The run's last step: what is later is none of its checkpoints, and is left alone.
+    """
+    kept = 0
+    for step, folder in folders(parent):
+        if newest is not None and step > newest:
+            continue
+        if kept < keep:
+            kept += (folder / MANIFEST).is_file()
+        elif _is_own(folder):
+            gone = folder.with_name(f".{folder.name}.deleted")
+            shutil.rmtree(gone, ignore_errors=True)
+            with contextlib.suppress(OSError):  # an old one that stays costs space and nothing else
+                folder.rename(gone)
     sweep(parent)
 
 
 def sweep(parent: Path) -> None:
     """Remove what a process that died left half written or half deleted."""
-    for path in parent.glob(".checkpoint-*") if parent.is_dir() else ():
-        shutil.rmtree(path, ignore_errors=True)
+    for path in parent.iterdir() if parent.is_dir() else ():
+        if _ASIDE.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def clear(parent: Path) -> None:
+    """Delete every checkpoint; what else is there stays.
+
+    Raises:
+        OSError: One cannot be deleted.
+    """
+    sweep(parent)
+    for _, folder in folders(parent):
+        remove_own(folder, _names(folder))
+    remove_own(parent, ())
+
+
+def _is_own(folder: Path) -> bool:
+    """Tell a checkpoint with nothing else in it."""
+    names = _names(folder)
+    return not folder.is_symlink() and folder.is_dir() and all(is_own(entry, names) for entry in folder.iterdir())
+
+
+def _names(folder: Path) -> Collection[str]:
+    """Name a checkpoint's own files, by its manifest where that can be read."""
+    files = (object_or_none(folder / MANIFEST) or {}).get("files")
+    return _FILES.union(files) if isinstance(files, dict) else _FILES

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kit.console import say
 from kit.environment.access_probe import probe_wandb
 from kit.findings import render, warning
-from kit.run.job import METRICS
+from kit.run.run_folder import CURVES, METRICS
 from kit.run.wandb_sender import Order
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Curves:
     def __init__(self, settings: Settings) -> None:
         """Start nothing yet."""
         self._settings = settings
-        self._folder = settings.run_directory / "wandb"
+        self._folder = settings.run_directory / CURVES
         self.process: subprocess.Popen[bytes] | None = None
         self._listener = -1
         self._heard = b""

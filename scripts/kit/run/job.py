@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from kit.run.plan import TrainingPlan
     from kit.stack import Stack
 
-METRICS = "metrics.jsonl"
-
 
 @dataclass(frozen=True)
 class Job:

@@ -13,9 +13,9 @@ from kit.findings import render, warning
 from kit.machine.one_device import use_judged_device
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
-from kit.run.job import METRICS
 from kit.run.plan import FILLER
 from kit.run.receipt import loss_trace_sha256
+from kit.run.run_folder import CHECKPOINTS, METRICS
 from kit.run.stall import StallWatch
 from kit.run.stall_report import StallReport, end_at_once
 from kit.run.stop import StoppedError
@@ -169,7 +169,7 @@ class Part:
             shutil.copyfile(self.folder / METRICS, folder / METRICS)
 
         disk_space.require(self.folder, old.size_bytes)
-        self._enter(checkpoints.write(self.folder / "checkpoints", old.step, fill, old.facts))
+        self._enter(checkpoints.write(self.folder / CHECKPOINTS, old.step, fill, old.facts))
 
     def save(self) -> None:
         """Write a checkpoint of the last finished step, then let go of the oldest."""
@@ -198,13 +198,13 @@ class Part:
             "adapter_sha256": adapter_sha256(self.trainer.model),
             "adapter_init_sha256": self.receipt.facts.get("adapter_init_sha256"),
         }
-        self._enter(checkpoints.write(self.folder / "checkpoints", step, fill, facts))
+        self._enter(checkpoints.write(self.folder / CHECKPOINTS, step, fill, facts))
 
     def _enter(self, written: checkpoints.Checkpoint) -> None:
         """Let go of the oldest checkpoint now that this one is safe, and name it in the receipt."""
         parent, step = written.folder.parent, written.step
         self.saved_step, self.last_size = step, written.size_bytes
-        checkpoints.prune(parent, self.settings.training.save_total_limit)
+        checkpoints.prune(parent, self.settings.training.save_total_limit, newest=step)
         say(f"step {step:>6,}  saved {written.folder}")
         kept = {path.name for _, path in checkpoints.folders(parent)}
         before = self.receipt.facts.get("checkpoints", [])

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kit.json_files import object_or_none, render, without_nan, write_json
+from kit.regular_files import read_text
+from kit.run.run_folder import RECEIPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +47,7 @@ class Receipt:
             energy: Reads the joules that this session's device used so far; None where it does not tell.
             facts: What is known before the first step.
         """
-        self.path = run_directory / "run.json"
+        self.path = run_directory / RECEIPT
         self._started = time.monotonic()
         self._writing = threading.RLock()  # a stall is written down by the thread that noticed it
         earlier = earlier or {}
@@ -142,12 +144,12 @@ def is_untouched(content: bytes) -> bool:
 
 def read_receipt(run_directory: Path) -> dict[str, Any] | None:
     """Read a run's receipt; None where there is none that can be read."""
-    return object_or_none(run_directory / "run.json")
+    return object_or_none(run_directory / RECEIPT)
 
 
 def loss_trace_sha256(metrics: Path) -> str:
     """Hash every step's loss and every evaluation of ``metrics.jsonl``: equal hashes, equal curves to the last bit."""
     digest = hashlib.sha256()
-    for line in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()):
+    for line in map(json.loads, read_text(metrics).splitlines()):
         digest.update(json.dumps([line["step"], line.get("loss"), line.get("eval_loss")]).encode())
     return digest.hexdigest()

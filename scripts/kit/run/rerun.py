@@ -15,6 +15,7 @@ from kit.interpreter import PROJECT_ROOT
 from kit.json_files import object_or_none, write_json
 from kit.model.files import is_local
 from kit.run.receipt import read_receipt
+from kit.run.run_folder import RERUN, RERUN_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from kit.records.history import Run
 
-MARKER = "reproduction.json"  # in the rerun's folder: of which run it is, and in the end the verdict
-CONFIG = "config.yaml"
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -38,7 +37,7 @@ def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | N
     Returns:
         Whether to go on; and why it must not be written to, where that is so.
     """
-    marker, there = object_or_none(folder / MARKER) or {}, read_receipt(folder)
+    marker, there = object_or_none(folder / RERUN) or {}, read_receipt(folder)
     if marker.get("receipt_sha256") == run.receipt.get("sha256"):
         return there is not None and there.get("state") != "finished" and not overwrite, None
     place, elsewhere = str(folder), "name another folder: --out NAME"
@@ -56,7 +55,7 @@ def mark(folder: Path, run: Run, **facts: Any) -> None:
     """Write down whose rerun the folder holds, and what came of it."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"schema_version": 1, "run": str(run.folder), "receipt_sha256": run.receipt.get("sha256"), **facts}
-    write_json(folder / MARKER, content)
+    write_json(folder / RERUN, content)
 
 
 def write_config(folder: Path, run: Run, places: Mapping[str, str]) -> Path:
@@ -80,9 +79,9 @@ def write_config(folder: Path, run: Run, places: Mapping[str, str]) -> Path:
     for key, value in changes.items():
         section, _, name = key.partition(".")
         values[section][name], origins[key] = value, "for the rerun"
-    path = folder / CONFIG
+    path = folder / RERUN_CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = f"# What the rerun in this folder is trained with; {MARKER} says of which run it is one.\n"
+    header = f"# What the rerun in this folder is trained with; {RERUN} says of which run it is one.\n"
     path.write_text(header + annotated_yaml(values, origins), encoding="utf-8")
     return path
 

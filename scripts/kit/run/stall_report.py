@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kit.console import duration, say
 from kit.findings import render, warning
 from kit.run.failures import explain, way_on
+from kit.run.run_folder import STALLED
 from kit.run.stall import GRACE_S, StalledError, sentence
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from kit.run.receipt import Receipt
     from kit.run.stall import Stall
 
-STALLED = "stalled.txt"
 # The run failed: the same code as any other failure. What starts a run again need not tell them apart.
 EXIT_CODE = 1
 

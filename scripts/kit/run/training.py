@@ -20,11 +20,10 @@ from kit.run import checkpoints
 from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
 from kit.run.curves import Curves
 from kit.run.failures import RehearsalError, explain, way_on
-from kit.run.job import METRICS
 from kit.run.part import Part, finish
 from kit.run.provenance import describe_before, describe_data
 from kit.run.receipt import Receipt
-from kit.run.stall_report import STALLED
+from kit.run.run_folder import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG, clear
 from kit.run.stop import StoppedError, StopRequest
 from kit.stack.attention import choose
 from kit.traceback_file import NAME as ERROR_FILE
@@ -111,7 +110,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
     from_step = checkpoint.step if checkpoint else 0
     if checkpoint:
         _check_course(checkpoint, plan.steps)
-    _prepare_folder(folder, job.start)
+    _prepare_folder(folder, job.start, is_rerun=_is_rerun(job))
     gpu = judge(job.machine).gpu
     attention = choose(settings, job.stack, job.platform, gpu.compute_capability if gpu else None)
     receipt = Receipt(
@@ -144,9 +143,13 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
     return receipt
 
 
+def _is_rerun(job: Job) -> bool:
+    return job.resolved.path.resolve() == (job.resolved.settings.run_directory / RERUN_CONFIG).resolve()
+
+
 def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
     """Return the earlier receipt's checkpoints that this run goes on from and after: their hashes hold for it too."""
-    there = {number: path.name for number, path in checkpoints.folders(folder / "checkpoints") if number <= step}
+    there = {number: path.name for number, path in checkpoints.folders(folder / CHECKPOINTS) if number <= step}
     listed = (start.earlier or {}).get("checkpoints", [])
     return [entry for entry in listed if there.get(entry.get("step")) == entry.get("name")]
 
@@ -173,22 +176,20 @@ def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
             raise checkpoints.ResumeError(f"{checkpoint.folder / METRICS}:{number}: is no line of a run's curves")
 
 
-def _prepare_folder(folder: Path, start: Start) -> None:
+def _prepare_folder(folder: Path, start: Start, *, is_rerun: bool = False) -> None:
     """Bring the run's folder to where the run begins: nothing, or exactly what the checkpoint knows."""
-    parent = folder / "checkpoints"
+    parent = folder / CHECKPOINTS
     checkpoints.sweep(parent)
-    for leftover in folder.glob(".run.json.*"):  # of a process that was killed while it wrote
-        leftover.unlink(missing_ok=True)
     (folder / ERROR_FILE).unlink(missing_ok=True)  # of the session that failed; its sentence stays in the receipt
     if start.checkpoint is None:
-        for name in ("checkpoints", "adapter"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        # With what was written about it afterwards: see kit.report and scripts/evaluate.py.
-        for name in ("run.json", METRICS, STALLED, "report.html", "report.png", "demo.json", "evaluation.json"):
-            (folder / name).unlink(missing_ok=True)
+        if stays := clear(folder, is_rerun=is_rerun):
+            names = ", ".join(str(path.relative_to(folder)) for path in stays)
+            say(f"{folder}: stays as it is, since no run wrote it: {names}", "yellow")
         folder.mkdir(parents=True, exist_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f".{RECEIPT}.*"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     for step, later in checkpoints.folders(parent):
         if step > start.checkpoint.step:
             checkpoints.set_aside(later)

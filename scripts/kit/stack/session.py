@@ -14,8 +14,10 @@ from kit.durable import fsync_file, fsync_folder
 from kit.model.base import TOKENIZER_FILES, find_base
 from kit.model.tokenizer_files import make_readable
 from kit.model.tokenizer_form import FormError
+from kit.own_files import take_place
 from kit.run.adapter_card import render_card
 from kit.run.failures import SavedAdapterError
+from kit.run.run_folder import ADAPTER, ADAPTER_FILES, CARD
 from kit.stack.adapter_in_use import check_loads_back
 from kit.stack.model import save_adapter
 from kit.stack.process_memory import PeakSampler
@@ -81,11 +83,9 @@ def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[l
     Raises:
         SavedAdapterError: What was saved loads as something else; nothing is left of it.
     """
-    folder = settings.run_directory / "adapter"
-    aside = settings.run_directory / ".adapter.partial"
-    before = settings.run_directory / ".adapter.replaced"
-    for leftover in (aside, before):
-        shutil.rmtree(leftover, ignore_errors=True)
+    folder = settings.run_directory / ADAPTER
+    aside = settings.run_directory / f".{ADAPTER}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
     left_out = save_adapter(model, aside)
     try:
         check_loads_back(model, aside)
@@ -99,15 +99,11 @@ def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[l
             shutil.copyfile(base.small[name], aside / name)
     with contextlib.suppress(FormError):  # then it is for newer libraries alone, as the base is
         make_readable(aside)
-    (aside / "README.md").write_text(render_card(settings, receipt), encoding="utf-8")
+    (aside / CARD).write_text(render_card(settings, receipt), encoding="utf-8")
     hashes = {}
     for path in sorted(aside.iterdir()):
         fsync_file(path)
         hashes[path.name] = file_sha256(path)
     fsync_folder(aside)
-    if folder.exists():  # of the same run, stopped between this and its receipt
-        folder.rename(before)
-    aside.replace(folder)
-    fsync_folder(settings.run_directory)
-    shutil.rmtree(before, ignore_errors=True)
+    take_place(aside, folder, lambda _: ADAPTER_FILES)  # of one of the same run, stopped between this and its receipt
     return left_out, hashes

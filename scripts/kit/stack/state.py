@@ -16,13 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kit.run.checkpoints import ResumeError
+from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OPTIMIZER, STATE
 from kit.stack.model import portable_lora_config
 from kit.stack.saved_form import check_optimizer, check_schedule, reading
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-ADAPTER, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,11 @@ def save_state(folder: Path, trainer: Any, randomness: RandomState, *, evaluatio
         randomness: The generators as they were after that step.
         evaluation_is_due: That step's evaluation was not finished.
     """
-    save_file({name: weight.data.cpu().contiguous() for name, weight in _adapter(trainer.model)}, folder / ADAPTER)
+    save_file(
+        {name: weight.data.cpu().contiguous() for name, weight in _adapter(trainer.model)}, folder / ADAPTER_WEIGHTS
+    )
     config = json.dumps(portable_lora_config(trainer.model), indent=2) + "\n"
-    (folder / "adapter_config.json").write_text(config, encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(config, encoding="utf-8")
     tensors: dict[str, Any] = {}
     scaler = getattr(trainer.accelerator, "scaler", None)
     state = {
@@ -169,7 +170,7 @@ class SavedState:
             ResumeError: It has another shape or type, or holds NaN.
         """
         with reading(self.folder):
-            saved = load_file(self.folder / ADAPTER)
+            saved = load_file(self.folder / ADAPTER_WEIGHTS)
         for name, weight in _adapter(model):
             value = saved.pop(name, None)
             if value is None or value.shape != weight.shape or value.dtype != weight.dtype:

@@ -24,9 +24,9 @@ from kit.records.verify import verify
 from kit.report.contents import gather
 from kit.report.write import write_report
 from kit.run import checkpoints
-from kit.run.job import METRICS
 from kit.run.receipt import Receipt, read_receipt
 from kit.run.resume import decide
+from kit.run.run_folder import METRICS
 from kit.torture.damage import BYTES
 from kit.torture.fuzzing import FaultError, Mutant, scratch
 

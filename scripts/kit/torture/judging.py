@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.run import checkpoints
-from kit.run.job import METRICS
 from kit.run.receipt import read_receipt
+from kit.run.run_folder import METRICS
 
 if TYPE_CHECKING:
     from pathlib import Path

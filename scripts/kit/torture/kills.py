@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from kit.config.resolve import resolve
-from kit.run.job import METRICS
 from kit.run.resume import decide
+from kit.run.run_folder import METRICS
 from kit.run.training import run
 from kit.torture.forked import end_threads, exit_code_of
 from kit.torture.judging import Report, Saved, outcome_of

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kit.run.job import METRICS
+from kit.run.run_folder import METRICS
 from kit.run.stop import StopRequest
 
 if TYPE_CHECKING:

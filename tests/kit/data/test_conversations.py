@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -21,9 +20,10 @@ ASK, TELL = Message("user", "ask"), Message("assistant", "tell", is_answer=True)
 
 
 def _read(content: bytes) -> list[Conversation | RowProblem]:
-    path = mock.create_autospec(Path, instance=True)
-    path.open.return_value = io.BytesIO(content)
-    return list(read_conversations(path))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return list(read_conversations(Path(file.name)))
 
 
 def _row(row: Any) -> Conversation | RowProblem:

@@ -10,9 +10,10 @@ import pytest
 
 from chat_folders import MISTRAL
 from kit.config.resolve import resolve
+from kit.data import template as templates
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Message
-from kit.data.template import ChatTemplate
+from kit.data.template import ChatTemplate, TemplateError
 from kit.interpreter import PROJECT_ROOT
 from kit.model.files import ModelFileError
 
@@ -70,3 +71,23 @@ def test_names_of_days_and_months_are_english_whatever_the_machine_speaks() -> N
         locale.setlocale(locale.LC_TIME, "C")
     expected = "%A Fri Friday Mar March Mar AM|Fri Mar  6 00:00:00 2026|03/06/26|00:00:00|12:00:00 AM|06.03.2026 065"
     assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("run_away", "reason"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "it takes more than 0.2 s"),
+        ("{% for a in range(9999) %}aaaaaaaaaaaaaaaaaaaa{% endfor %}", "it writes more than 1,000 characters"),
+    ],
+)
+def test_a_template_that_runs_away_on_certain_words_ends_at_once_and_for_good(
+    monkeypatch: pytest.MonkeyPatch, run_away: str, reason: str
+) -> None:
+    monkeypatch.setattr(templates, "_SECONDS", 0.2)
+    monkeypatch.setattr(templates, "_MOST_CHARACTERS", 1000)
+    chat = ChatTemplate("{% if messages[0].content == 'magic' %}" + run_away + "{% endif %}fine", {})
+    assert chat.render([{"role": "user", "content": "other"}]) == "fine"
+    with pytest.raises(TemplateError, match=f"refused by the base model's chat template .{reason}"):
+        chat.render([{"role": "user", "content": "magic"}])
+    with pytest.raises(TemplateError, match="ran away on a row before"):
+        chat.render([{"role": "user", "content": "other"}])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +15,15 @@ from kit.intake import publish
 from kit.intake.publish import Draft, OccupiedError, check_free
 
 
-def _write(folder: Path, text: str, *, done: bool = True) -> None:
-    with Draft(folder) as draft:
+def _write(folder: Path, text: str, *, done: bool = True, meanwhile: str = "", overwrite: bool = True) -> None:
+    with Draft(folder, overwrite=overwrite) as draft:
         for name in ("train.jsonl", "val.jsonl"):
             (draft.path / name).write_text(text, encoding="utf-8")
         if not done:
             raise KeyboardInterrupt
+        if meanwhile:
+            folder.mkdir(exist_ok=True)
+            (folder / meanwhile).write_text("mine", encoding="utf-8")
         draft.publish()
 
 
@@ -82,11 +88,11 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / f".b.new-{dead}").mkdir()
     (tmp_path / f".b.old-{dead}").mkdir()
     (tmp_path / f".b.old-{dead}" / "train.jsonl").write_text("old", encoding="utf-8")
-    (tmp_path / f".b.new-{os.getpid() - 1 or 1}").mkdir()  # perhaps alive: not this run's to judge
+    (tmp_path / ".b.new-notes").mkdir()  # not the kit's
     with pytest.raises(KeyboardInterrupt):
         _write(tmp_path / "b", "new", done=False)
     assert _content(tmp_path / "b") == {"train.jsonl": "old"}
-    assert not (tmp_path / f".b.new-{dead}").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.new-notes", "b"]
 
 
 @pytest.mark.parametrize(
@@ -117,3 +123,99 @@ def test_a_file_in_the_way_is_refused_and_free_places_are_fine(tmp_path: Path) -
     check_free(tmp_path / "none", overwrite=False)
     check_free(tmp_path / "empty", overwrite=False)
     check_free(tmp_path / "own", overwrite=True)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_others_put_there_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool, there: bool
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+    if there:
+        _write(tmp_path / "b", "old")
+    _write(tmp_path / "b", "new", meanwhile="notes.txt")
+    assert _content(tmp_path / "b") == {"train.jsonl": "new", "val.jsonl": "new", "notes.txt": "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_data_put_there_meanwhile_is_never_replaced_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    looks = iter([not is_late, True])
+    real = publish._check_publishable
+    monkeypatch.setattr(publish, "_check_publishable", lambda *a, **k: next(looks) and real(*a, **k))
+    with pytest.raises(OccupiedError, match="which came meanwhile"):
+        _write(tmp_path / "b", "new", meanwhile="train.jsonl", overwrite=False)
+    assert _content(tmp_path / "b") == {"train.jsonl": "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_folder_under_the_name_of_a_file_is_somebodys(tmp_path: Path) -> None:
+    (tmp_path / "b" / "train.jsonl").mkdir(parents=True)
+    with pytest.raises(OccupiedError, match=r"holds something else \(train.jsonl\)"):
+        check_free(tmp_path / "b", overwrite=True)
+
+
+def test_one_command_at_a_time_writes_a_folder(tmp_path: Path) -> None:
+    with Draft(tmp_path / "b") as draft:
+        with pytest.raises(OccupiedError, match="is being written by another command"):
+            _write(tmp_path / "b", "other")
+        (draft.path / "train.jsonl").write_text("mine", encoding="utf-8")
+        draft.publish()
+    with pytest.raises(OccupiedError, match="holds data already"):  # it was looked at before the other one ended
+        _write(tmp_path / "b", "other", overwrite=False)
+    assert _content(tmp_path / "b") == {"train.jsonl": "mine"}
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_killed_before_any_file_operation_a_draft_leaves_the_old_files_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+    operations, was_killed = 0, True
+    while was_killed:
+        folder = tmp_path / str(operations) / "b"
+        _write(folder, "old")
+        was_killed = _killed_at(operations, folder)
+        if can_exchange or folder.exists():  # without an exchange it is away between two renames
+            assert _texts(folder) in ({"old"}, {"new"}), operations
+        with contextlib.suppress(OccupiedError, KeyboardInterrupt):  # of the notes beside them, or as it is told to
+            _write(folder, "never", done=False)
+        assert _texts(folder) == {"old"} or _content(folder)["notes.txt"] == "mine", operations
+        assert [path.name for path in folder.parent.iterdir()] == ["b"]
+        operations += 1
+    assert operations > 20
+    assert _content(folder) == {"train.jsonl": "new", "val.jsonl": "new", "notes.txt": "mine"}
+
+
+def _texts(folder: Path) -> set[str]:
+    return {text for name, text in _content(folder).items() if name != "notes.txt"}
+
+
+def _killed_at(countdown: int, folder: Path) -> bool:
+    """Replace a folder in a child that dies at a file operation; tell whether it did."""
+    child = os.fork()
+    if child == 0:
+        left = countdown
+
+        def mortal(original: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                nonlocal left
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
+                return original(*args, **kwargs)
+
+            return call
+
+        for name in ("open", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "close", "scandir", "listdir"):
+            setattr(os, name, mortal(getattr(os, name)))
+        try:
+            _write(folder, "new", meanwhile="notes.txt")
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL

@@ -116,3 +116,26 @@ def test_the_folder_that_is_written_to_is_not_read() -> None:
 )
 def test_the_suffix_behind_compressions_names_the_format(name: str, suffix: str) -> None:
     assert suffix_of(name) == suffix
+
+
+@pytest.mark.parametrize("pattern", ["d", "d/**/*.jsonl", "**/*.jsonl", "d/*/**/*.jsonl"])
+def test_folders_that_links_name_in_many_ways_are_read_once(pattern: str) -> None:
+    levels = 7  # two million ways
+    _touch(*(f"d/{level}/{level}.jsonl" for level in range(levels)))
+    for level in range(levels - 1):
+        for link in range(8):
+            Path(f"d/{level}/to{link}").symlink_to(f"../{level + 1}", target_is_directory=True)
+    sources, _ = find_sources([pattern])
+    assert len(sources) == levels
+
+
+@pytest.mark.parametrize("name", ["d", "d/a.jsonl", "d/*.jsonl", "d/zero.jsonl"])
+def test_what_waits_or_never_ends_is_an_error(name: str) -> None:
+    Path("d").mkdir()
+    os.mkfifo("d/a.jsonl")
+    Path("d/zero.jsonl").symlink_to("/dev/zero")
+    sources, findings = find_sources([name])
+    assert sources == []
+    assert {(finding.id, finding.message) for finding in findings} == {
+        ("data.unreadable", "is a pipe, a socket or a device, not a regular file")
+    }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kit.data.conversations import RowProblem
 from kit.data.shapes import Reading, shape_row
+from kit.intake import work
 from kit.intake.turns import normalised
 from kit.intake.work import Job, Worker, in_chunks
 
@@ -135,3 +136,20 @@ def test_normal_forms_are_final(text: str) -> None:
     once = normalised(text)
     assert normalised(once) == normalised(normalised(once))
     assert "  " not in once
+
+
+@pytest.mark.parametrize(
+    "row", [b"x" * 1000, {"a": "x" * 1000}, {"messages": [{"content": "x" * 500}, {"y" * 500: 1}]}]
+)
+def test_a_piece_of_work_is_as_small_in_memory_whatever_it_was_written_as(
+    row: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_BYTES_AT_ONCE", 4000)
+    assert {len(chunk) for _, chunk in work.in_chunks(0, [(number, row) for number in range(40)])} == {4}
+
+
+def test_a_row_of_many_long_columns_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "LONGEST_ROW_BYTES", 1000)
+    ((_, (long, short)),) = work.in_chunks(0, [(1, {str(number): "x" * 900 for number in range(9)}), (2, {"a": "b"})])
+    assert isinstance(long, RowProblem)
+    assert short == (2, {"a": "b"})

@@ -188,3 +188,24 @@ def test_a_file_that_the_manifest_does_not_name_is_not_loaded(tmp_path: Path, na
     (folder / name).touch()
     with pytest.raises(DamagedCheckpointError, match=f"holds {name}, which its manifest.json does not name"):
         checkpoints.read(folder)
+
+
+def test_a_folder_that_holds_something_else_is_neither_deleted_nor_counted(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        _write(tmp_path, step)
+    (tmp_path / "checkpoint-2" / "notes.txt").touch()
+    (tmp_path / "checkpoint-500").mkdir()  # another program's
+    (tmp_path / "checkpoint-500" / "rng_state.pth").touch()
+    (tmp_path / ".checkpoint-notes").mkdir()
+    shutil.copytree(tmp_path / "checkpoint-6", tmp_path / "checkpoint-7")  # put there by somebody
+    checkpoints.prune(tmp_path, 1, newest=6)
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == [".checkpoint-notes", "checkpoint-2", "checkpoint-500", "checkpoint-6", "checkpoint-7"]
+
+
+def test_a_folder_that_gives_way_keeps_what_else_it_holds(tmp_path: Path) -> None:
+    (_write(tmp_path, 5).folder / "notes.txt").write_text("mine", encoding="utf-8")
+    _write(tmp_path, 5)
+    checkpoints.prune(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-5", "checkpoint-5.kept-1"]
+    assert (tmp_path / "checkpoint-5.kept-1" / "notes.txt").read_text(encoding="utf-8") == "mine"
