@@ -9,7 +9,7 @@ Run as:
 First every mismatch is named. Other data or another base model end it; other code, packages or machine can change bits,
 and the losses are then held to a tolerance. A rerun that was stopped is gone on with by the same command.
 Exit codes: 0 the same came out, 1 it did not or cannot be tried, 2 wrong use, 130, 143 and 138 stopped by Ctrl-C,
-SIGTERM or SIGUSR1 after saving a checkpoint.
+SIGTERM (or SIGHUP) and SIGUSR1 after saving a checkpoint; Ctrl-C once more at a terminal stops at once.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ from kit.records.reproduction import PLACES, check
 from kit.records.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
 from kit.records.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
 from kit.run.rerun import claim, mark, train_again, write_config
+from kit.run.stop import EXIT_CODES, leave
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-
-_STOPPED = frozenset({130, 138, 143})
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
     mark(folder, run, verdict=None)
     threads = mapping(run.receipt.get("compute")).get("threads")
     code = train_again(write_config(folder, run, attempt.places), resume=resume, threads=threads)
-    if code in _STOPPED:
+    if code in EXIT_CODES:
         say("stopped; the same command goes on with the rerun", "yellow")
         return code
     if code:
@@ -198,6 +197,6 @@ def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
 
 if __name__ == "__main__":
     try:
-        raise SystemExit(main())
+        leave(main())
     except KeyboardInterrupt:
         raise SystemExit(130) from None

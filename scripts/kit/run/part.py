@@ -96,15 +96,24 @@ class Part:
                 self.save()
                 self._finish_part("interrupted", signal=self.stop.signal)
                 say(
-                    f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,};"
-                    f" the checkpoint is in {self.folder}/checkpoints. Go on: the same command with --resume auto"
+                    f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,}; {self._what_is_kept()}"
                 )
                 return self.stop.exit_code
             finally:
                 self.watch.close()
+            self.stop.answer = "the last step is done, and the run ends once its adapter is saved"
             with self.stalls.during("saving the adapter"):
                 self._save_adapter(model)
         return 0
+
+    def _what_is_kept(self) -> str:
+        """Say what a stopped run can go on from: not its last step where that could not be saved."""
+        way = "the same command with --resume auto"
+        if self.saved_step == self.trainer.state.global_step:
+            return f"the checkpoint is in {self.folder}/checkpoints. Go on: {way}"
+        if self.saved_step:
+            return f"the last checkpoint is of step {self.saved_step:,}. Go on from there: {way}"
+        return f"there is no checkpoint. Begin again: {way}"
 
     def _watch_for_stalls(self) -> StallWatch:
         training = self.settings.training

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from kit.config.yaml_writer import annotated_yaml
 from kit.findings import Finding, error
-from kit.foreground import wait_for
+from kit.foreground import CtrlC, wait_for
 from kit.interpreter import PROJECT_ROOT
 from kit.json_files import object_or_none, write_json
 from kit.model.files import is_local
 from kit.run.receipt import read_receipt
+from kit.run.stop import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 MARKER = "reproduction.json"  # in the rerun's folder: of which run it is, and in the end the verdict
 CONFIG = "config.yaml"
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | None]:
@@ -102,11 +102,14 @@ def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
         environment.pop("MKL_NUM_THREADS", None)  # it would win
         environment["OMP_NUM_THREADS"] = str(threads)
     sys.stdout.flush()
-    # A session of its own: Ctrl-C reaches a whole process group, and a second signal would end it at once. Its results
+    # A session of its own: Ctrl-C reaches a whole process group, and is told here from one pressed again. Its results
     # are talk here, so they go where its talk does: to file descriptor 2.
-    process = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
+    process, ctrl_c = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True), CtrlC()
 
     def pass_on(number: int, _frame: object) -> None:
-        process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+        if number == signal.SIGINT and ctrl_c.press() == "again":
+            process.kill()  # what was saved before is whole
+        else:
+            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    return wait_for(process, _FORWARDED, pass_on)
+    return wait_for(process, SIGNALS, pass_on)

@@ -146,8 +146,18 @@ def _automatic(
     return _checked(found, damaged, earlier, identity, allowed)
 
 
+def named(how: str) -> Path:
+    """Return the folder that ``--resume PATH`` names, in full: a relative path need not show its name or its parents."""
+    return Path(how).expanduser().resolve()
+
+
+def run_of(path: Path) -> Path:
+    """Return the run's folder for what ``named`` found: the run itself, or one of its checkpoints."""
+    return path if (path / "run.json").is_file() else path.parent.parent
+
+
 def _from_path(how: str, identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
-    path = Path(how).expanduser()
+    path = named(how)
     parent = path / "checkpoints"
     if parent.is_dir():
         found, damaged = checkpoints.newest(parent)
@@ -157,7 +167,7 @@ def _from_path(how: str, identity: Mapping[str, Any], allowed: Collection[str]) 
         return Start(findings=[*damaged, error("resume.none", "holds no complete checkpoint", fix, str(path))])
     try:
         found = checkpoints.read(path)
-        return _checked(found, [], read_receipt(found.folder.absolute().parent.parent), identity, allowed)
+        return _checked(found, [], read_receipt(run_of(path)), identity, allowed)
     except DamagedCheckpointError as exc:
         fix = "--resume auto takes the newest complete one"
         return Start(findings=[error("resume.damaged", f"{exc}; it is no complete checkpoint", fix, str(path))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kit.console import say
@@ -26,15 +27,20 @@ from kit.run.stop import StoppedError, StopRequest
 from kit.stack.attention import choose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from kit.run.job import Job
     from kit.run.resume import Start
 
 
-def run(job: Job, argv: Sequence[str]) -> int:
+def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: None) -> int:
     """Train a job to its end, to a signal or to a failure; return the exit code.
+
+    Args:
+        job: The run.
+        argv: Its command line, for the receipt.
+        afterwards: Called once the run is over, while signals are still taken: launchers send them again.
 
     Raises:
         BeginAgainError: Other settings were chosen; the same command is to begin again in a fresh process.
@@ -42,7 +48,7 @@ def run(job: Job, argv: Sequence[str]) -> int:
     stop = StopRequest()
     receipt: Receipt | None = None
     curves = Curves(job.resolved.settings)
-    with stop.listening():
+    with stop.listening(), _followed_by(afterwards):
         try:
             try:
                 stop.raise_from_now_on()
@@ -55,14 +61,30 @@ def run(job: Job, argv: Sequence[str]) -> int:
                 if stop.has_cut_in:
                     raise StoppedError from exc
                 return _fail(job, receipt, exc)
-        except StoppedError:
+        except (StoppedError, BeginAgainError) as exc:
+            if isinstance(exc, BeginAgainError) and stop.signal is None:
+                raise
             if receipt is not None:
                 finish(receipt, "interrupted", signal=stop.signal)
             say("stopped before a step was done; nothing is lost", "yellow")
             return stop.exit_code
         finally:
+            stop.answer = "the run is over, and this process ends"
             if receipt is not None:
                 curves.end(receipt, stop)
+
+
+@contextmanager
+def _followed_by(afterwards: Callable[[], None]) -> Iterator[None]:
+    """Do something once a run is over, however it ended; one that begins again is not."""
+    try:
+        yield
+    except BeginAgainError:
+        raise
+    except BaseException:
+        afterwards()
+        raise
+    afterwards()
 
 
 def _fail(job: Job, receipt: Receipt | None, exc: Exception) -> int:

@@ -19,6 +19,7 @@ import psutil
 from kit.config.resolve import resolve
 from kit.run.job import METRICS
 from kit.run.resume import decide
+from kit.run.stop import SIGNALS
 from kit.run.training import run
 from kit.torture.forked import end_threads, exit_code_of
 from kit.torture.judging import Report, Saved, outcome_of
@@ -150,8 +151,8 @@ class Torture:
         Args:
             kills: How often.
             how: ``time`` (SIGKILL at a random moment), ``file`` (SIGKILL at a random file operation in the run's
-                folder), ``term`` (SIGTERM at a random moment) or ``call`` (SIGTERM at a random call of Python's while
-                the run cannot save yet).
+                folder), ``term`` (SIGTERM at a random moment), ``burst`` (several signals of those that stop a run, from
+                a random moment on) or ``call`` (SIGTERM at a random call of Python's while the run cannot save yet).
             name: Of its folder.
         """
         output, code = self.folder / name, -1
@@ -191,7 +192,11 @@ class Torture:
             moment = self.random.uniform(0, self._loading)
         # The CPU's clock ticks in hundredths, and stands still while a file is flushed.
         pause = self.random.uniform(0, 0.02)
-        number = signal.SIGTERM if how == "term" else signal.SIGKILL
+        numbers = [signal.SIGTERM if how == "term" else signal.SIGKILL]
+        if how == "burst":
+            numbers = self.random.choices(SIGNALS, k=self.random.randint(2, 6))
+        # All at once, as a launcher and a batch system together; or one after the other, as a notice and then the end.
+        gap = self.random.choice((0.0, 0.02, 0.2))
 
         def later(child: int) -> None:
             process = psutil.Process(child)
@@ -200,9 +205,12 @@ class Torture:
                     return
                 time.sleep(_LOOK_EVERY_S)
             time.sleep(pause)
-            os.kill(child, number)
+            for number in numbers:
+                os.kill(child, number)
+                time.sleep(gap if how == "burst" else 0)
 
-        return self.attempt(name, later)
+        # Before a run listens Ctrl-C is no signal but an exception, which is not what is tried.
+        return self.attempt(name, later, lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
