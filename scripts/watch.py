@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from kit.command import command_parser, refuse
 from kit.console import say, wants_colour
 from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
-from kit.records.liveness import KILLED, UNDER_WAY, state_of
+from kit.records.liveness import GO_ON, KILLED, UNDER_WAY, state_of
 from kit.records.metrics_tail import MetricsTail
 from kit.records.terminal_view import Course, figures, plain_line, plot, plotted
 
@@ -39,6 +39,8 @@ _LOOK_EVERY_S = 0.5
 _JUDGE_EVERY_S = 2.0  # the receipt and the process change seldom
 _PLAIN_EVERY_S = 10.0
 _PLOT_LINES = 8
+# By SIGKILL, SIGXCPU, SIGUSR2 or itself: none of them lets a run say its end.
+_DIED = "its process was killed or broke down"
 
 
 class Watched:
@@ -113,16 +115,19 @@ def _once(watched: Watched) -> str:
     text = f"{watched.run.name} ({watched.state})  {plain_line(watched.course)}"
     losses, _ = plotted(watched.course.losses)
     sparks = plot(losses, 60, 1, unicode=_shows_blocks(sys.stdout.encoding))
-    return f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
+    text = f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
+    return f"{text}\n{_DIED}\nnext: {GO_ON}" if watched.state == KILLED else text
 
 
 def _end(watched: Watched) -> int:
     course, name = watched.course, watched.run.name
-    words = {KILLED: "is gone: its process was killed"}.get(watched.state, watched.state)
+    words = {KILLED: f"is gone: {_DIED}"}.get(watched.state, watched.state)
     validation = f", validation loss {course.evaluations[-1][1]:.4f}" if course.evaluations else ""
     loss = f": training loss {course.losses[-1]:.4f}{validation}" if course.losses else ""
     of = f" of {course.planned_steps:,}" if course.planned_steps else ""
     print(f"{name} {words} at step {course.step:,}{of}{loss}")
+    if watched.state in {KILLED, "interrupted"}:
+        print(f"next: {GO_ON}")
     print(f"next: make report RUN={watched.folder}")
     return 0 if watched.state == "finished" else 1
 

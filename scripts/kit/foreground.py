@@ -1,4 +1,4 @@
-"""The foreground: a process is waited for, with signals passed on to it; and Ctrl-C at a terminal is told from a signal.
+"""A process in the foreground: waited for, with signals passed on to it; and Ctrl-C at the terminal it is at.
 
 Standard library only, and for Python 3.9 on.
 """

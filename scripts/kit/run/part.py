@@ -13,6 +13,7 @@ from kit.data.dataset import file_sha256
 from kit.findings import render, warning
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
+from kit.run.compute_changes import note_changes
 from kit.run.job import METRICS
 from kit.run.receipt import loss_trace_sha256
 from kit.run.stall import StallWatch
@@ -83,10 +84,14 @@ class Part:
         self.trainer.check_stop = self._between_micro_batches
         self.trainer.save = self.save
         self.trainer.on_rehearsal = self._note_rehearsal
-        attention = self.job.identity["attention"]
-        self.receipt.update(state="training", attention=attention, compute=describe_compute(platform))
+        attention, before = self.job.identity["attention"], self.receipt.facts.get("compute")
+        compute = {**describe_compute(platform), "cpu_model": self.job.machine.cpu_model}
+        self.receipt.update(state="training", attention=attention, compute=compute)
         if checkpoint is None:
             self.receipt.update(adapter_init_sha256=adapter_sha256(model))
+        else:
+            then = checkpoint.facts.get("compute", before)
+            note_changes(self.receipt, then, compute, platform, checkpoint.step)
         with self.stalls:
             try:
                 self._train()
@@ -204,6 +209,7 @@ class Part:
             "identity": self.job.identity,
             "adapter_sha256": adapter_sha256(self.trainer.model),
             "adapter_init_sha256": self.receipt.facts.get("adapter_init_sha256"),
+            "compute": self.receipt.facts["compute"],
         }
         self._enter(checkpoints.write(self.folder / "checkpoints", step, fill, facts))
 
@@ -266,7 +272,8 @@ class Part:
         self.reported.add(found.kind)
         places = self._places(found.step)
         entry = {"kind": found.kind, "step": found.step, "message": found.message, "rows": places}
-        self.receipt.update(bad_losses=[*self.receipt.facts.get("bad_losses", []), entry])
+        before = [known for known in self.receipt.facts.get("bad_losses", []) if known != entry]  # of a step done again
+        self.receipt.update(bad_losses=[*before, entry])
         exc = BadLossError(found, f"{', '.join(places[:4])}{', …' if len(places) > 4 else ''}")  # noqa: PLR2004 - a line
         if self.settings.training.on_bad_loss == "stop":
             raise exc

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.config.schema import with_defaults
 from kit.findings import Finding, error, ok
 from kit.run import checkpoints
 from kit.run.checkpoints import Checkpoint, DamagedCheckpointError
@@ -86,7 +87,8 @@ def _digest(rows: Sequence[Any]) -> str:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return (then, now) of every key that differs."""
+    """Return (then, now) of every key that differs; one of the configuration that was not there had its default."""
+    then = {**{key: value for key, value in with_defaults({}).items() if key in now}, **then}
     keys = sorted({*then, *now})
     return {key: (then.get(key), now.get(key)) for key in keys if then.get(key) != now.get(key)}
 
@@ -147,7 +149,7 @@ def _automatic(
 
 
 def named(how: str) -> Path:
-    """Return the folder that ``--resume PATH`` names, in full: a relative path need not show its name or its parents."""
+    """Return the folder that ``--resume PATH`` names, in full: a relative one need not show its name or its parents."""
     return Path(how).expanduser().resolve()
 
 

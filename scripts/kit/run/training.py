@@ -16,12 +16,12 @@ from kit.model.hub import hub_left_alone
 from kit.redaction import redact
 from kit.run import checkpoints
 from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
-from kit.run.curves import Curves
+from kit.run.curves import Curves, new_id
 from kit.run.failures import RehearsalError, explain, way_on
 from kit.run.job import METRICS
 from kit.run.part import Part, finish
 from kit.run.provenance import describe_before, describe_data
-from kit.run.receipt import Receipt
+from kit.run.receipt import Receipt, carried_over
 from kit.run.stall_report import STALLED
 from kit.run.stop import StoppedError, StopRequest
 from kit.stack.attention import choose
@@ -53,7 +53,7 @@ def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: 
             try:
                 stop.raise_from_now_on()
                 receipt = _begin(job, argv)
-                curves.start()
+                curves.start(receipt.facts.get("wandb_id"))
                 with hub_left_alone():
                     return Part(job, receipt, stop, curves).run()
             except Exception as exc:
@@ -145,6 +145,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         steps_done=from_step,
         # A run that goes on did not see how its adapter began.
         **({"adapter_init_sha256": checkpoint.facts["adapter_init_sha256"]} if checkpoint else {}),
+        **_wandb_id(job, from_step),
     )
     say(
         f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
@@ -156,6 +157,12 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
     return receipt
 
 
+def _wandb_id(job: Job, step: int) -> dict[str, str]:
+    """Give a run that reports to wandb its run there; one that goes on has it."""
+    known = carried_over(job.start.earlier or {}, step)
+    return {} if "wandb_id" in known or job.resolved.settings.training.report_to != "wandb" else {"wandb_id": new_id()}
+
+
 def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
     """Return the earlier receipt's checkpoints that this run goes on from and after: their hashes hold for it too."""
     there = {number: path.name for number, path in checkpoints.folders(folder / "checkpoints") if number <= step}
@@ -164,8 +171,7 @@ def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
-    recorded = (start.earlier or {}).get("changes_allowed") if step else None
-    before = recorded if isinstance(recorded, list) else []
+    before = carried_over(start.earlier or {}, step).get("changes_allowed", [])
     now = [{"step": step, "key": key, "was": then, "is": now} for key, (then, now) in start.allowed.items()]
     return before + now
 

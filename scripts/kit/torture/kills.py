@@ -151,8 +151,8 @@ class Torture:
         Args:
             kills: How often.
             how: ``time`` (SIGKILL at a random moment), ``file`` (SIGKILL at a random file operation in the run's
-                folder), ``term`` (SIGTERM at a random moment), ``burst`` (several signals of those that stop a run, from
-                a random moment on) or ``call`` (SIGTERM at a random call of Python's while the run cannot save yet).
+                folder), ``term`` (SIGTERM at a random moment), ``burst`` (several of the signals that stop a run, from a
+                random moment on) or ``call`` (SIGTERM at a random call of Python's while the run cannot save yet).
             name: Of its folder.
         """
         output, code = self.folder / name, -1

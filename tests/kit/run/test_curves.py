@@ -59,13 +59,13 @@ def init(mode, dir, **given):
 class _Sent:
     """A run without training whose curves are sent."""
 
-    def __init__(self, folder: Path, **changes: str) -> None:
+    def __init__(self, folder: Path, id_: str | None = None, **changes: str) -> None:
         values = {"training.report_to": "wandb", "wandb.project": "p", "wandb.mode": "online", **changes}
         settings = resolve(CONFIG, {"training.output_dir": str(folder), **values}).settings
         self.folder, self.stop = folder, StopRequest()
         self.receipt = Receipt(folder)
         self.curves = Curves(settings)
-        self.curves.start()
+        self.curves.start(id_)
         self.write({"step": 1, "epoch": 0.5, "loss": 2.0, "grad_norm": None})
 
     def write(self, *lines: dict[str, Any]) -> None:
