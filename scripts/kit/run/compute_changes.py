@@ -1,4 +1,4 @@
-"""What computes a run, compared with what computed it before it was stopped: other sums, other bits. Imports no torch."""
+"""What computes a resumed run, compared with what computed it before: other sums, other bits. Imports no torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def note_changes(receipt: Receipt, then: Any, now: Mapping[str, Any], platform: 
         return
     told = "; ".join(f"{key.replace('_', ' ')} is {now[key]} and was {was[key]}" for key in changed)
     fix = f"for the same bits, resume with OMP_NUM_THREADS={was['threads']}" if changed == ["threads"] else ""
-    text = f"this computes otherwise than the run did until step {step:,} ({told}): the rest may differ in the last digits"
+    text = (
+        f"this computes otherwise than the run did until step {step:,} ({told}): the rest may differ in the last digits"
+    )
     render([warning("resume.compute", text, fix)], sys.stderr)
     entries = [{"step": step, "key": key, "was": was[key], "is": now[key]} for key in changed]
     receipt.update(compute_changes=[*receipt.facts.get("compute_changes", []), *entries])

@@ -171,7 +171,7 @@ def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
-    before = carried_over(start.earlier or {}, step).get("changes_allowed", [])
+    before: list[dict[str, Any]] = carried_over(start.earlier or {}, step).get("changes_allowed", [])
     now = [{"step": step, "key": key, "was": then, "is": now} for key, (then, now) in start.allowed.items()]
     return before + now
 

@@ -4,8 +4,8 @@ It reads ``metrics.jsonl`` as it grows, so the training never waits for what wan
 input says so or closes, which it does when the training dies; and then within ``Order.end_s``. Signals are for the
 training alone: batch systems send theirs to every process of a job.
 
-A run that is resumed goes on with its run in wandb. The number of a line in ``metrics.jsonl`` is its step there, and what
-an earlier session has handed on is not handed on again.
+A run that is resumed goes on with its run in wandb. The number of a line in ``metrics.jsonl`` is its step there, and
+what an earlier session has handed on is not handed on again.
 
 Where wandb cannot be reached it begins again as a fresh process that records offline: what a wandb that gave up has
 left in memory is not known.
@@ -168,10 +168,9 @@ class _Lines:
         self._kept = Path(order.log).with_name(HANDED_ON)
         self._begin = self._number = 0
         kept = object_or_none(self._kept) or {}
-        known = kept.get("lines") if kept.get("id") == order.id else 0
-        self._first = getattr(run, "starting_step", 0) if order.mode == "online" else known
-        if not isinstance(self._first, int):
-            self._first = 0
+        here = kept.get("lines") if kept.get("id") == order.id else 0
+        known = getattr(run, "starting_step", 0) if order.mode == "online" else here
+        self._first = known if isinstance(known, int) else 0
 
     def hand_on(self) -> None:
         """Log the whole lines that are new."""

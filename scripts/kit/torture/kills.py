@@ -98,6 +98,7 @@ class Torture:
             try:
                 # Where this went wrong is told as a child's every word is, in the log.
                 sys.stdout = sys.stderr = log = (self.folder / "log.txt").open("a", encoding="utf-8")
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # at a terminal a second Ctrl-C is a person's
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
                 if in_child is not None:
@@ -151,8 +152,8 @@ class Torture:
         Args:
             kills: How often.
             how: ``time`` (SIGKILL at a random moment), ``file`` (SIGKILL at a random file operation in the run's
-                folder), ``term`` (SIGTERM at a random moment), ``burst`` (several of the signals that stop a run, from a
-                random moment on) or ``call`` (SIGTERM at a random call of Python's while the run cannot save yet).
+                folder), ``term`` (SIGTERM at a random moment), ``burst`` (several of the signals that stop a run, from
+                a random moment on) or ``call`` (SIGTERM at a random call of Python's while the run cannot save yet).
             name: Of its folder.
         """
         output, code = self.folder / name, -1
@@ -209,8 +210,12 @@ class Torture:
                 os.kill(child, number)
                 time.sleep(gap if how == "burst" else 0)
 
-        # Before a run listens Ctrl-C is no signal but an exception, which is not what is tried.
-        return self.attempt(name, later, lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        return self.attempt(name, later, _end_by_ctrl_c)
+
+
+def _end_by_ctrl_c() -> None:
+    """Let SIGINT end a process that does not listen yet: as an exception it is not what is tried."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

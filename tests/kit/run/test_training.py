@@ -8,15 +8,17 @@ import signal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from kit.run import training
+from kit.run.auto_fit import BeginAgainError
+from kit.run.part import Part
 from kit.run.receipt import Receipt
 from kit.run.resume import Start
 from kit.run.stop import StoppedError, StopRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 
@@ -73,6 +75,45 @@ def test_a_stop_that_a_library_turned_into_a_failure_is_a_stop(
     assert (receipt["state"], receipt["signal"]) == ("interrupted", signal.SIGTERM)
     assert "error" not in receipt
     assert "nothing is lost" in "".join(capsys.readouterr())
+
+
+class BeginningAgain:
+    """A part whose rehearsal is refused while a signal comes: what would begin again had taken the wish with it."""
+
+    def __init__(self, _job: Any, _receipt: Any, stop: StopRequest, _curves: Any) -> None:
+        self.stop = stop
+
+    def run(self) -> int:
+        self.stop.keep_from_now_on()
+        signal.raise_signal(signal.SIGTERM)
+        raise BeginAgainError
+
+
+def test_a_run_that_is_to_begin_again_and_was_asked_to_stop_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_again(*_: Any) -> None:
+        raise BeginAgainError
+
+    monkeypatch.setattr(training, "_fail", begin_again)
+    assert _run(BeginningAgain, tmp_path, monkeypatch) == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        (7, "the checkpoint is in outputs/run/checkpoints"),
+        (4, "the last checkpoint is of step 4"),
+        (0, "there is no checkpoint"),
+    ],
+)
+def test_a_stopped_run_names_no_checkpoint_that_it_could_not_save(saved: int, told: str) -> None:
+    """An adapter that holds NaN is not saved, and was said to be."""
+    part: Any = Part.__new__(Part)
+    part.trainer, part.saved_step = SimpleNamespace(state=SimpleNamespace(global_step=7)), saved
+    part.folder = "outputs/run"
+    assert told in part._what_is_kept()
 
 
 class FailingWhileStopped:
