@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # SIGUSR1 is what batch systems send before they take a machine back, SIGHUP what a connection that is lost does.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+SAVING = "saving, then stopping"
 EXIT_CODES = frozenset(128 + number for number in SIGNALS)
 
 
@@ -59,7 +60,7 @@ class StopRequest:
         """Start without a wish."""
         self.signal: int | None = None
         self.has_cut_in = False
-        self.answer = "saving, then stopping"
+        self.answer = SAVING
         self._raises = False
         self._ctrl_c = CtrlC()
 

@@ -23,7 +23,7 @@ from kit.run.part import Part, finish
 from kit.run.provenance import describe_before, describe_data
 from kit.run.receipt import Receipt, carried_over
 from kit.run.stall_report import STALLED
-from kit.run.stop import StoppedError, StopRequest
+from kit.run.stop import SAVING, StoppedError, StopRequest
 from kit.stack.attention import choose
 
 if TYPE_CHECKING:
@@ -51,8 +51,12 @@ def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: 
     with stop.listening(), _followed_by(afterwards):
         try:
             try:
-                stop.raise_from_now_on()
+                stop.check()
+                # Kept until the receipt is known here: what cut in would leave one that nobody completes.
+                stop.answer = "stopping, with nothing trained yet"
                 receipt = _begin(job, argv)
+                stop.answer = SAVING
+                stop.raise_from_now_on()
                 curves.start(receipt.facts.get("wandb_id"))
                 with hub_left_alone():
                     return Part(job, receipt, stop, curves).run()

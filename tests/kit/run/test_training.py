@@ -33,9 +33,9 @@ class Failing:
         raise OSError(f"401 for https://me:{TOKEN}@host/model with {TOKEN}")
 
 
-def _run(part: type, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def _run(part: type, folder: Path, monkeypatch: pytest.MonkeyPatch, begin: Any = Receipt) -> int:
     """Run a job that is nothing but its part."""
-    monkeypatch.setattr(training, "_begin", lambda *_: Receipt(folder))
+    monkeypatch.setattr(training, "_begin", lambda *_: begin(folder))
     monkeypatch.setattr(training, "Part", part)
     wandb, logged = SimpleNamespace(mode="offline", project=None, entity=None), SimpleNamespace(report_to="none")
     settings = SimpleNamespace(run_directory=folder, wandb=wandb, training=logged)
@@ -75,6 +75,22 @@ def test_a_stop_that_a_library_turned_into_a_failure_is_a_stop(
     assert (receipt["state"], receipt["signal"]) == ("interrupted", signal.SIGTERM)
     assert "error" not in receipt
     assert "nothing is lost" in "".join(capsys.readouterr())
+
+
+def test_a_signal_that_comes_as_the_receipt_is_begun_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It cut in before the receipt was known to whoever completes it, which stayed at ``started``."""
+
+    def begin(folder: Path) -> Receipt:
+        receipt = Receipt(folder)
+        signal.raise_signal(signal.SIGHUP)
+        return receipt
+
+    assert _run(CutOff, tmp_path, monkeypatch, begin) == 128 + signal.SIGHUP
+    receipt = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (receipt["state"], receipt["signal"]) == ("interrupted", signal.SIGHUP)
+    assert "SIGHUP: stopping, with nothing trained yet" in capfd.readouterr().err
 
 
 class BeginningAgain:
