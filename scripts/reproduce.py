@@ -9,7 +9,7 @@ Run as:
 First every mismatch is named. Other data or another base model end it; other code, packages or machine can change bits,
 and the losses are then held to a tolerance. A rerun that was stopped is gone on with by the same command.
 Exit codes: 0 the same came out, 1 it did not or cannot be tried, 2 wrong use, 130, 143 and 138 stopped by Ctrl-C,
-SIGTERM or SIGUSR1 after saving a checkpoint.
+SIGTERM (or SIGHUP) and SIGUSR1 after saving a checkpoint; Ctrl-C once more at a terminal stops at once.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from kit.command import command_parser, refuse, run_main
 from kit.console import duration, fail, paint, say
 from kit.findings import Finding, as_json, has_errors, render, summary
+from kit.foreground import EXIT_CODES
 from kit.records.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
 from kit.records.numbers import finite, mapping
 from kit.records.reproduction import PLACES, check
@@ -40,8 +41,6 @@ from kit.stack import installed_stack
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-
-_STOPPED = frozenset({130, 138, 143})
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
     mark(folder, run, verdict=None)
     threads = mapping(run.receipt.get("compute")).get("threads")
     code = train_again(write_config(folder, run, attempt.places), resume=resume, threads=threads)
-    if code in _STOPPED:
+    if code in EXIT_CODES:
         say("stopped; the same command goes on with the rerun", "yellow")
         return code
     if code:

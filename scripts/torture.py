@@ -7,8 +7,9 @@ Run as:
     python scripts/torture.py --only configs --seed 7 --mutant 1234
     python scripts/torture.py --keep FOLDER              leave everything there to look at
 
-kills:   a small run is ended by SIGKILL and SIGTERM, at random moments and at random file operations, and resumed; each
-         must end bit-equal to one nobody touched, and lose nothing beyond its last save.
+kills:   a small run is ended by SIGKILL, by SIGTERM and by several signals in a burst, at random moments and at random
+         file operations, and resumed; each must end bit-equal to one nobody touched, and lose nothing beyond its last
+         save.
 writes:  a small run meets a full, failing or read-only disk at random writes, flushes and renames: it ends with one
          sentence, loses nothing that was saved, and ends bit-equal when it is gone on with. On Linux, with cc.
 configs: each mutant is refused with findings, or resolved to exactly what it says.
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from kit.torture.fuzzing import Fuzzer
 
 PARTS = ("kills", "writes", "configs", "rows", "bases", "texts", "files")
-_SHARES = {"file": 0.4, "time": 0.2, "term": 0.2, "call": 0.2}  # of the kills
+_SHARES = {"file": 0.35, "time": 0.15, "term": 0.1, "burst": 0.2, "call": 0.2}  # of the kills
 _PER_RUN = 12
 _FAULTS = Path("outputs/torture")
 

@@ -10,8 +10,8 @@ Run as:
 
 Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, checkpoints/ and, at the end, adapter/.
 A resumed run ends as one that was never stopped; docs/RELIABILITY.md says what that was tested with.
-Exit codes: 0 trained, 1 a check failed or the run did, 2 wrong use, 130, 143 and 138 stopped by Ctrl-C, SIGTERM or
-SIGUSR1 after saving a checkpoint; a second signal stops at once.
+Exit codes: 0 trained, 1 a check failed or the run did, 2 wrong use, 130, 143, 138 and 129 stopped by Ctrl-C, SIGTERM,
+SIGUSR1 or SIGHUP after saving a checkpoint; Ctrl-C once more at a terminal stops at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from kit.run.failures import explain
 from kit.run.job import Job
 from kit.run.plan import make_plan
 from kit.run.receipt import read_receipt
-from kit.run.resume import Start, decide, identity_of
+from kit.run.resume import Start, decide, identity_of, named, run_of
 from kit.run.run_lock import RunLock
 from kit.run.training import run
 from kit.stack import installed_stack
@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         if job.start.is_finished:
             say(f"{resolved.settings.run_directory}: this run is finished already; nothing to do", "green")
             return 0
-        return _run(job, list(argv if argv is not None else sys.argv[1:]))
+        folder = resolved.settings.run_directory
+        return run(job, list(argv if argv is not None else sys.argv[1:]), lambda: after_run(folder))
     except BeginAgainError:
         lock.release()
         return begin_again(argv)
@@ -106,18 +107,6 @@ def _forgotten_fit(job: Job) -> list[Finding]:
     if job.auto_fit or not (job.start.earlier or {}).get("auto_fit") or not has_errors(job.start.findings):
         return []
     return [warning("resume.auto_fit", "the run in this folder was begun with --auto-fit", "give --auto-fit again")]
-
-
-def _run(job: Job, argv: list[str]) -> int:
-    is_over = True
-    try:
-        return run(job, argv)
-    except BeginAgainError:
-        is_over = False
-        raise
-    finally:
-        if is_over:
-            after_run(job.resolved.settings.run_directory)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,8 +163,7 @@ def _recall(resolved: Resolved, options: argparse.Namespace) -> tuple[Resolved, 
         return resolved, []
     folder = resolved.settings.run_directory
     if _resumes(options) and options.resume != "auto":
-        given = Path(options.resume).expanduser()
-        folder = given if (given / "run.json").is_file() else given.parent.parent
+        folder = run_of(named(options.resume))
     receipt = read_receipt(folder) or {}
     fits = recorded(receipt, resolved) if _resumes(options) or is_pending(receipt) else []
     for fit in fits:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from kit.command import command_parser, refuse, run_main
 from kit.console import say, wants_colour
 from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
-from kit.records.liveness import KILLED, UNDER_WAY, state_of
+from kit.records.liveness import GO_ON, KILLED, UNDER_WAY, state_of
 from kit.records.metrics_tail import MetricsTail
 from kit.records.terminal_view import Course, figures, plain_line, plot, plotted
 from kit.redaction import redrawing
@@ -41,6 +41,8 @@ _LOOK_EVERY_S = 0.5
 _JUDGE_EVERY_S = 2.0  # the receipt and the process change seldom
 _PLAIN_EVERY_S = 10.0
 _PLOT_LINES = 8
+# By SIGKILL, SIGXCPU, SIGUSR2 or itself: none of them lets a run say its end.
+_DIED = "its process was killed or broke down"
 
 
 class Watched:
@@ -115,18 +117,21 @@ def _once(watched: Watched) -> str:
     text = f"{one_line(watched.run.name)} ({one_line(watched.state)})  {plain_line(watched.course)}"
     losses, _ = plotted(watched.course.losses)
     sparks = plot(losses, 60, 1, unicode=_shows_blocks(sys.stdout.encoding))
-    return f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
+    text = f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
+    return f"{text}\n{_DIED}\nnext: {GO_ON}" if watched.state == KILLED else text
 
 
 def _end(watched: Watched) -> int:
     course, name = watched.course, watched.run.name
-    words = {KILLED: "is gone: its process was killed"}.get(watched.state, watched.state)
+    words = {KILLED: f"is gone: {_DIED}"}.get(watched.state, watched.state)
     validation = f", validation loss {course.evaluations[-1][1]:.4f}" if course.evaluations else ""
     loss = f": training loss {course.losses[-1]:.4f}{validation}" if course.losses else ""
     of = f" of {course.planned_steps:,}" if course.planned_steps else ""
     print(f"{one_line(name)} {one_line(words)} at step {course.step:,}{of}{loss}")
     if watched.run.failure:
         print(one_line(f"it failed: {watched.run.failure}"))
+    if watched.state in {KILLED, "interrupted"}:
+        print(f"next: {GO_ON}")
     print(f"next: make report RUN={one_line(watched.folder)}")
     return 0 if watched.state == "finished" else 1
 

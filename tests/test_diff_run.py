@@ -44,6 +44,25 @@ def test_two_runs_are_compared_in_what_they_ran_with_and_what_came_of_it(
     )
 
 
+def test_a_key_that_one_of_them_is_older_than_had_its_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RESOLVED.settings.as_mapping()
+    older = {**config, "training": {key: value for key, value in config["training"].items() if key != "weight_decay"}}
+    change = {"step": 4, "key": "threads", "was": 1, "is": 2}
+    write_run(tmp_path / "a", config=older, loss=lambda _: 1.0)
+    write_run(tmp_path / "b", compute_changes=[change], loss=lambda _: 2.0)
+    assert diff_run.main(["a", "b", "--outputs", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (row,) = found["differences"]
+    assert (row["group"], row["name"], row["second"]) == (
+        "machine",
+        "computed otherwise before",
+        "threads 1 until step 4",
+    )
+    assert "computed otherwise before" in found["verdict"]
+
+
 def test_the_text_says_what_is_the_same_and_ends_in_the_verdict(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,60 @@ def test_what_changed_is_refused_by_name_and_recorded_where_it_is_allowed(
     assert rates[3] > 1e-4 > rates[4] > rates[5]
 
 
+def test_a_changed_schedule_has_its_rate_from_the_first_resumed_step(
+    whole: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    output = _as_killed_after(whole, tmp_path / "out", 4)
+    keys = ("training.lr_scheduler_type", "training.warmup_ratio")
+    allowed = [word for key in keys for word in ("--allow-changed", key)]
+    changes = {"training__lr_scheduler_type": "constant", "training__warmup_ratio": 0.0}
+    assert _train(tiny_base, output, "--resume", "auto", *allowed, **changes) == 0
+    rates = [line["learning_rate"] for line in read_metrics(output) if "loss" in line]
+    config = read_receipt(output)["config"]
+    assert rates[4:] == [config["training"]["learning_rate"]] * 2  # type: ignore[index]
+    assert rates[3] < rates[4]
+
+
+def test_another_number_of_threads_is_said_and_recorded_and_a_run_that_goes_on_keeps_it(
+    whole: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another number adds up in another order: it was a third adapter without a word, and no rerun came out equal."""
+    import torch
+
+    output, threads = _as_killed_after(whole, tmp_path / "out", 2), torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert _train(tiny_base, output, "--resume", "auto") == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert f"threads is {threads + 1} and was {threads}" in capsys.readouterr().err
+    change = {"step": 2, "key": "threads", "was": threads, "is": threads + 1}
+    assert read_receipt(output)["compute_changes"] == [change]
+    again = _as_killed_after(output, tmp_path / "again", 4)
+    assert _train(tiny_base, again, "--resume", "auto") == 0
+    back = {"step": 4, "key": "threads", "was": threads + 1, "is": threads}
+    assert read_receipt(again)["compute_changes"] == [change, back]
+
+
+def test_a_checkpoint_is_found_by_a_relative_path_as_by_a_whole_one(
+    whole: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From where it stands a checkpoint's path does not show its run, in which what --auto-fit took is written."""
+    output = _as_killed_after(whole, tmp_path / "out", 4)
+    receipt = read_receipt(output)
+    before, after = (
+        {"training.per_device_train_batch_size": rows, "training.gradient_accumulation_steps": 16 // rows}
+        for rows in (4, 2)
+    )
+    receipt["auto_fit"] = [{"from": before, "to": after, "reason": "it was so", "measured_bytes": None}]
+    (output / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
+    monkeypatch.chdir(output / "checkpoints")
+    given = ["--resume", "checkpoint-4", "--auto-fit", "--require", "h100"]  # refused before it trains
+    changes = {"training__per_device_train_batch_size": 4, "training__gradient_accumulation_steps": 4}
+    assert _train(tiny_base, output, *given, **changes) == 1
+    assert "because it was so" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_left_alone(whole: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert _train(tiny_base, whole, "--resume", "auto") == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -264,7 +265,63 @@ def test_a_stream_that_nobody_has_does_not_end_a_run(redirected: str, tiny_base:
     _check_finished(output)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_signals_that_a_batch_system_repeats_end_in_one_saved_checkpoint(tiny_base: Path, tmp_path: Path) -> None:
+    """Slurm signals every process of a job, torchrun hands on what it gets, and a notice comes before the end.
+
+    Until the process is gone, while it saves, writes its report and shuts down.
+    """
+    output = tmp_path / "out"
+    command = train_command(tiny_base, output, python=sys.executable, training__max_steps=3_000)
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
+        _wait_for_a_step(output, lambda: run.poll() is not None)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
+            run.send_signal(number)
+            time.sleep(0.02)
+        deadline = time.monotonic() + 120
+        while run.poll() is None and time.monotonic() < deadline:
+            run.send_signal(signal.SIGUSR1)
+            run.send_signal(signal.SIGHUP)
+            time.sleep(0.02)
+        assert run.returncode == 143
+        assert run.stderr is not None
+        said = run.stderr.read().decode()
+    _check_interrupted(output)
+    assert said.count("SIGTERM: saving, then stopping\n") == 1
+    assert "SIGUSR1" not in said
+    assert "report: " in said
+
+
+def test_a_launcher_that_hands_on_what_the_batch_system_sends_to_all_does_not_cost_the_checkpoint(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    """As torchrun does, in a session of its own for the run; seen under Slurm: the second one ended the run at once."""
+    output, launcher = tmp_path / "out", tmp_path / "launcher.py"
+    launcher.write_text(
+        "import signal, subprocess, sys\n"
+        "run = subprocess.Popen(sys.argv[1:], start_new_session=True)\n"
+        "for number in (signal.SIGTERM, signal.SIGUSR1):\n"
+        "    signal.signal(number, lambda number, _: run.send_signal(number))\n"
+        "print(run.pid, flush=True)\n"
+        "raise SystemExit(run.wait())\n",
+        encoding="utf-8",
+    )
+    command = train_command(tiny_base, output, python=sys.executable, training__max_steps=3_000)
+    with subprocess.Popen(
+        [sys.executable, str(launcher), *command], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        run = int(process.stdout.readline())
+        _wait_for_a_step(output, lambda: process.poll() is not None)
+        for number in (signal.SIGUSR1, signal.SIGTERM):  # a notice of the time limit, then the end
+            for each in (run, process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, number)
+            time.sleep(0.05)
+        assert process.wait(timeout=120) == 138
+    _check_interrupted(output)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)])
 def test_each_signal_ends_in_a_saved_checkpoint(
     finished: Path, tiny_base: Path, tmp_path: Path, number: int, code: int
 ) -> None:

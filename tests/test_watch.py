@@ -15,7 +15,7 @@ import pytest
 
 import watch
 from kit.interpreter import PROJECT_ROOT
-from kit.run.process import this_process
+from kit.run.process import describe_process, this_process
 from written_run import write_run
 
 if TYPE_CHECKING:
@@ -83,6 +83,21 @@ def test_a_run_whose_process_is_gone_is_not_waited_for(running: Path, capsys: py
     change(running, process={**this_process(), "created": 5.0, "start_ticks": 5})
     assert watch.main([str(running)]) == 1
     assert "is gone: its process was killed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGXCPU, signal.SIGUSR2])
+def test_a_run_that_could_not_say_its_end_is_said_to_have_died_with_the_way_on(
+    running: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    change(running, process=describe_process(child.pid))
+    child.send_signal(number)
+    child.wait()
+    for once, code in ((True, 0), (False, 1)):
+        assert watch.main([str(running), *(["--once"] if once else [])]) == code
+        shown = capsys.readouterr().out
+        assert "its process was killed" in shown
+        assert "--resume auto" in shown
 
 
 def test_a_run_before_its_first_step_can_be_watched(running: Path, capsys: pytest.CaptureFixture[str]) -> None:

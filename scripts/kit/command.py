@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from kit.console import fail, leave_quietly, outlive_readers, say
+from kit.foreground import EXIT_CODES, ignore_signals
 from kit.redaction import guard_output
 from kit.refusals import first_line, is_failure, refusal_in
 from kit.screen import one_line
@@ -94,6 +95,8 @@ def run_main(main: Callable[[], int], *, outlives_readers: bool = False) -> NoRe
         if not is_failure(exc):
             raise
         code = fail_of(exc)
+    if code in EXIT_CODES:
+        ignore_signals()
     raise SystemExit(code)
 
 

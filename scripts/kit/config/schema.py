@@ -12,7 +12,10 @@ Validation, overrides, the defaults and the reference page are made from ``SCHEM
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ALL_PLATFORMS = ("h100", "cuda", "m4", "cpu")
 _CUDA = ("h100", "cuda")
@@ -260,6 +263,11 @@ def keys() -> dict[str, dict[str, Any]]:
 def required_keys() -> list[str]:
     """Return the dotted paths without a default."""
     return [path for path, rule in keys().items() if rule.get("required")]
+
+
+def with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete values by dotted path that were written down before some keys were there: those had their defaults."""
+    return {**{path: rule["default"] for path, rule in keys().items() if "default" in rule}, **recorded}
 
 
 def defaults() -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from kit.foreground import wait_for
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# By what the container gets. A lost connection stops a run as SIGTERM does, with a checkpoint.
+# By what the container gets. SIGHUP is not for containers: what runs in one need not know it, and all know SIGTERM.
 PASSED_ON = {
     signal.SIGINT: "SIGINT",
     signal.SIGTERM: "SIGTERM",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.config.schema import with_defaults
 from kit.config.yaml_writer import scalar
 from kit.records.numbers import listed, mapping
 from kit.records.summary import summarise
@@ -59,6 +60,7 @@ def _config(run: Run) -> dict[str, str]:
         for section, body in mapping(run.receipt.get("config")).items()
         for key, value in mapping(body).items()
     }
+    values = with_defaults(values) if values else values
     return {key: _written(value) for key, value in values.items() if key not in _NO_DIFFERENCE}
 
 
@@ -102,6 +104,9 @@ def _machine(run: Run) -> dict[str, str]:
     found |= {"GPU": ", ".join(names)} if names else {}
     found |= {"NVIDIA driver": str(nvidia["driver_version"])} if nvidia.get("driver_version") else {}
     compute = mapping(run.receipt.get("compute"))
+    changed = [mapping(change) for change in listed(run.receipt.get("compute_changes"))]
+    told = [f"{each.get('key')} {each.get('was')} until step {each.get('step')}" for each in changed]
+    found |= {"computed otherwise before": "; ".join(told)} if told else {}
     return found | {str(name): _written(value) for name, value in compute.items() if value is not None}
 
 

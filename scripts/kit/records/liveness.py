@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 UNDER_WAY = ("started", "training")
 KILLED = "killed?"
+# What brings a run to its end that has not come to it; there need not be a checkpoint.
+GO_ON = "the same command with --resume auto (make: RESUME=auto) goes on from the last checkpoint, if there is one"
 # A process that cannot be seen from here, such as one in a container, is believed for this long after its last write:
 # loading a large model, or an evaluation, writes nothing for minutes.
 _SILENCE_S = 15 * 60.0

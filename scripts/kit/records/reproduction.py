@@ -62,6 +62,9 @@ def _run(run: Run) -> list[Finding]:
         told = f"{change['key']} was changed at step {change['step']} by --allow-changed"
         fix = "no one configuration makes it again; reproduce a run that was not changed on its way"
         found.append(error("reproduce.changed", told, fix, place))
+    for change in listed(then.get("compute_changes")):
+        told = f"from step {change['step']} on the run computed with {change['key']} {change['is']}, and before with"
+        found.append(warning("reproduce.compute", f"{told} {change['was']}: one rerun cannot do both", where=place))
     if then.get("resumed_inexactly"):
         told = "the run was resumed with an optimizer that was not what had been saved, bit for bit"
         found.append(warning("reproduce.inexact", told, where=place))

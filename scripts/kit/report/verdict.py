@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.findings import Finding, error, warning
-from kit.records.liveness import KILLED, UNDER_WAY
+from kit.records.liveness import GO_ON, KILLED, UNDER_WAY
 from kit.records.numbers import finite, listed, logged, mapping, number
 
 if TYPE_CHECKING:
@@ -145,9 +145,10 @@ def _state_findings(run: Run, summary: Summary) -> list[Finding]:
         ]
     if summary.state == KILLED:
         what = "the receipt says that it is training, and its process is no longer there: killed, or out of memory"
-        return [error("run.killed", what, "look at the machine's log (dmesg, journalctl) for an out-of-memory kill")]
+        fix = f"look at the machine's log (dmesg, journalctl) for an out-of-memory kill; then {GO_ON}"
+        return [error("run.killed", what, fix)]
     if summary.state == "interrupted":
-        what = "it was stopped before its end, by Ctrl-C or SIGTERM: there is a checkpoint and no final adapter"
+        what = "it was stopped before its end, by Ctrl-C or another signal: there is a checkpoint and no final adapter"
         return [warning("run.interrupted", what, f"the last checkpoint is in {run.folder}/checkpoints")]
     return []
 

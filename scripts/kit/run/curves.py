@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import select
 import subprocess
 import sys
@@ -35,6 +36,11 @@ STOPPED_S = 8.0
 LOG = "sender.log"
 
 
+def new_id() -> str:
+    """Make wandb's id of a run, which each session of the run has again."""
+    return secrets.token_hex(4)
+
+
 class Curves:
     """One run's curves on their way to wandb; does nothing where the run reports to nobody.
 
@@ -50,15 +56,21 @@ class Curves:
         self.process: subprocess.Popen[bytes] | None = None
         self._listener = -1
         self._heard = b""
+        self._id = ""
         self._is_sent: bool | None = None  # unknown until the process has told
         self.facts: dict[str, Any] = {}
 
-    def start(self) -> None:
-        """Start the process that sends; say so where it cannot be, and go on without."""
+    def start(self, id_: str | None = None) -> None:
+        """Start the process that sends; say so where it cannot be, and go on without.
+
+        Args:
+            id_: wandb's for this run, whose run there is gone on with; None for a run of its own.
+        """
         mode = _mode(self._settings)
         if self._settings.training.report_to != "wandb" or mode == "disabled":
             return
         self.facts = {"mode": mode, "url": None, "folder": None, "problem": ""}
+        self._id = id_ or new_id()
         try:
             self._start(mode)
         except OSError as exc:
@@ -77,6 +89,7 @@ class Curves:
             project=wandb.project,
             entity=wandb.entity,
             name=self._settings.training.run_name,
+            id=self._id,
             config=self._settings.as_mapping(),
             process=os.getpid(),
             listener=told,
@@ -137,7 +150,9 @@ class Curves:
         if self.process is not None:
             self._wait(state, stop)
         folder = self.facts["folder"]
-        self.facts["sync"] = None if self._is_sent or folder is None else f"wandb sync {folder}"
+        # With what earlier sessions recorded, which is not recorded again; what of it was sent wandb passes over.
+        recorded = sorted({folder, *map(str, self._folder.glob(f"*run-*-{self._id}"))}) if folder else []
+        self.facts["sync"] = None if self._is_sent or folder is None else f"wandb sync {' '.join(recorded)}"
         if self.facts["sync"]:
             say(f"wandb: not sent yet; with a network: {self.facts['sync']}", "yellow")
         receipt.facts["wandb"] = self.facts

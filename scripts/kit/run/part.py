@@ -13,6 +13,7 @@ from kit.findings import render, warning
 from kit.machine.one_device import use_judged_device
 from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
+from kit.run.compute_changes import note_changes
 from kit.run.plan import FILLER
 from kit.run.receipt import loss_trace_sha256
 from kit.run.run_folder import CHECKPOINTS, METRICS
@@ -85,10 +86,14 @@ class Part:
         self.trainer.check_stop = self._between_micro_batches
         self.trainer.save = self.save
         self.trainer.on_rehearsal = self._note_rehearsal
-        attention = self.job.identity["attention"]
-        self.receipt.update(state="training", attention=attention, compute=describe_compute(platform))
+        attention, before = self.job.identity["attention"], self.receipt.facts.get("compute")
+        compute = {**describe_compute(platform), "cpu_model": self.job.machine.cpu_model}
+        self.receipt.update(state="training", attention=attention, compute=compute)
         if checkpoint is None:
             self.receipt.update(adapter_init_sha256=adapter_sha256(model))
+        else:
+            then = checkpoint.facts.get("compute", before)
+            note_changes(self.receipt, then, compute, platform, checkpoint.step)
         with self.stalls:
             try:
                 self._train()
@@ -98,15 +103,24 @@ class Part:
                 self.save()
                 self._finish_part("interrupted", signal=self.stop.signal)
                 say(
-                    f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,};"
-                    f" the checkpoint is in {self.folder}/checkpoints. Go on: the same command with --resume auto"
+                    f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,}; {self._what_is_kept()}"
                 )
                 return self.stop.exit_code
             finally:
                 self.watch.close()
+            self.stop.answer = "the last step is done, and the run ends once its adapter is saved"
             with self.stalls.during("saving the adapter"):
                 self._save_adapter(model)
         return 0
+
+    def _what_is_kept(self) -> str:
+        """Say what a stopped run can go on from: not its last step where that could not be saved."""
+        way = "the same command with --resume auto"
+        if self.saved_step == self.trainer.state.global_step:
+            return f"the checkpoint is in {self.folder}/checkpoints. Go on: {way}"
+        if self.saved_step:
+            return f"the last checkpoint is of step {self.saved_step:,}. Go on from there: {way}"
+        return f"there is no checkpoint. Begin again: {way}"
 
     def _watch_for_stalls(self) -> StallWatch:
         training = self.settings.training
@@ -197,6 +211,7 @@ class Part:
             "identity": self.job.identity,
             "adapter_sha256": adapter_sha256(self.trainer.model),
             "adapter_init_sha256": self.receipt.facts.get("adapter_init_sha256"),
+            "compute": self.receipt.facts["compute"],
         }
         self._enter(checkpoints.write(self.folder / CHECKPOINTS, step, fill, facts))
 
@@ -259,7 +274,8 @@ class Part:
         self.reported.add(found.kind)
         places = self._places(found.step)
         entry = {"kind": found.kind, "step": found.step, "message": found.message, "rows": places}
-        self.receipt.update(bad_losses=[*self.receipt.facts.get("bad_losses", []), entry])
+        before = [known for known in self.receipt.facts.get("bad_losses", []) if known != entry]  # of a step done again
+        self.receipt.update(bad_losses=[*before, entry])
         exc = BadLossError(found, f"{', '.join(places[:4])}{', …' if len(places) > 4 else ''}")  # noqa: PLR2004 - a line
         if self.settings.training.on_bad_loss == "stop":
             raise exc

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kit.json_files import object_or_none, render, without_nan, write_json
+from kit.records.numbers import finite, listed
 from kit.regular_files import read_text
 from kit.run.run_folder import RECEIPT
 
@@ -24,6 +26,30 @@ if TYPE_CHECKING:
 
 
 SCHEMA_VERSION = 1
+
+# What a key tells of. What a session writes anew is its own and goes with it.
+OF_THE_SESSION = frozenset(
+    {
+        *("schema_version", "state", "ended_at", "run_name", "argv", "process", "signal", "error", "begins_again"),
+        *("config", "origins", "seed", "identity", "auto_fit", "steps", "predicted", "rehearsal", "steps_done"),
+        *("git_revision", "git_dirty", "git_diff_sha256", "stack", "python", "packages", "locks", "lock", "image"),
+        *("platform", "machine", "attention", "attention_choice", "data", "base_model", "peak_memory_bytes", "wandb"),
+        *("loss_trace_sha256", "metrics_sha256", "adapter_sha256", "adapter_files", "left_out_of_adapter_config"),
+    }
+)
+# A run has had them once it has: the next session begins with them and adds its own. `seconds` and `energy_joules` are
+# the sums over `sessions`; `checkpoints` are those that are still there.
+OF_THE_RUN = frozenset(
+    {
+        *("started_at", "sessions", "seconds", "energy_joules", "checkpoints", "adapter_init_sha256"),
+        *("changes_allowed", "compute_changes", "bad_losses", "stalls", "resumed_inexactly", "wandb_id"),
+    }
+)
+# Of the last step that is saved: they hold where the next session goes on from that very step.
+OF_THE_STEP = frozenset({"tokens", "train_loss", "eval_loss", "compute"})
+# Entries of a change say from which step on; one that was made after the step that is gone on from was never trained.
+_CHANGES = ("changes_allowed", "compute_changes")
+_WANDB_ID = re.compile(r"[0-9a-f]{8}\Z")
 
 
 class Receipt:
@@ -53,7 +79,7 @@ class Receipt:
         earlier = earlier or {}
         sessions = _sessions_of(earlier)
         self._seconds_before = sum(session["seconds"] for session in sessions)
-        self._joules_before = [session.get("energy_joules") for session in sessions]
+        self._joules_before = [finite(session.get("energy_joules")) for session in sessions]
         self._energy = energy
         now = _now()
         session = {"started_at": now, "argv": facts.get("argv"), "from_step": from_step, "state": "running"}
@@ -61,9 +87,12 @@ class Receipt:
             "schema_version": SCHEMA_VERSION,
             "state": "started",
             "started_at": sessions[0]["started_at"] if sessions else now,
+            **carried_over(earlier, from_step),
             **facts,
             "sessions": [*sessions, {**session, "seconds": 0.0, "energy_joules": None}],
         }
+        if sessions:
+            self._add_up()
         run_directory.mkdir(parents=True, exist_ok=True)
         self.write()
 
@@ -74,12 +103,16 @@ class Receipt:
             session = self.facts["sessions"][-1]
             session["seconds"] = round(time.monotonic() - self._started, 3)
             session["to_step"] = self.facts.get("steps_done", session["from_step"])
-            self.facts["seconds"] = round(self._seconds_before + session["seconds"], 3)
             session["energy_joules"] = self._energy()
-            known = [*self._joules_before, session["energy_joules"]]
-            # A part that nobody measured makes the whole unknown.
-            self.facts["energy_joules"] = None if None in known else round(sum(known), 3)
+            self._add_up()
             self.write()
+
+    def _add_up(self) -> None:
+        session = self.facts["sessions"][-1]
+        self.facts["seconds"] = round(self._seconds_before + session["seconds"], 3)
+        known = [*self._joules_before, session["energy_joules"]]
+        # A part that nobody measured makes the whole unknown.
+        self.facts["energy_joules"] = None if None in known else round(sum(known), 3)
 
     def finish(self, state: str, **facts: Any) -> None:
         """Complete the receipt.
@@ -97,6 +130,24 @@ class Receipt:
     def write(self) -> None:
         """Write aside, flush to the disk, rename; with a hash over all of it, so that a changed bit is found."""
         write_json(self.path, sealed(self.facts))
+
+
+def carried_over(earlier: Mapping[str, Any], from_step: int) -> dict[str, Any]:
+    """Return what an earlier receipt tells of a run that is gone on with from a step: see ``OF_THE_RUN``."""
+    kept: dict[str, Any] = {}
+    for key in ("bad_losses", "stalls", *_CHANGES):
+        entries = [entry for entry in listed(earlier.get(key)) if isinstance(entry, dict)]
+        if key in _CHANGES:
+            entries = [entry for entry in entries if isinstance(at := entry.get("step"), int) and at < from_step]
+        if entries:
+            kept[key] = entries
+    if _WANDB_ID.match(str(earlier.get("wandb_id"))):
+        kept["wandb_id"] = earlier["wandb_id"]
+    if from_step and earlier.get("resumed_inexactly") is True:
+        kept["resumed_inexactly"] = True
+    if from_step and earlier.get("steps_done") == from_step:
+        kept |= {key: earlier[key] for key in OF_THE_STEP if key in earlier}
+    return kept
 
 
 def _now() -> str:

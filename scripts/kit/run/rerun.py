@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.config.yaml_writer import annotated_yaml
 from kit.findings import Finding, error
-from kit.foreground import wait_for
+from kit.foreground import SIGNALS, CtrlC, wait_for
 from kit.interpreter import PROJECT_ROOT
 from kit.json_files import object_or_none, write_json
 from kit.model.files import is_local
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.records.history import Run
-
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | None]:
@@ -101,11 +99,14 @@ def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
         environment.pop("MKL_NUM_THREADS", None)  # it would win
         environment["OMP_NUM_THREADS"] = str(threads)
     sys.stdout.flush()
-    # A session of its own: Ctrl-C reaches a whole process group, and a second signal would end it at once. Its results
+    # A session of its own: Ctrl-C reaches a whole process group, and is told here from one pressed again. Its results
     # are talk here, so they go where its talk does: to file descriptor 2.
-    process = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
+    process, ctrl_c = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True), CtrlC()
 
     def pass_on(number: int, _frame: object) -> None:
-        process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+        if number == signal.SIGINT and ctrl_c.press() == "again":
+            process.kill()  # what was saved before is whole
+        else:
+            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    return wait_for(process, _FORWARDED, pass_on)
+    return wait_for(process, SIGNALS, pass_on)

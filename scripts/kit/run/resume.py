@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.config.schema import with_defaults
 from kit.findings import Finding, error, ok
 from kit.run import checkpoints
 from kit.run.checkpoints import Checkpoint, DamagedCheckpointError
@@ -97,7 +98,8 @@ def _digest_of_order(plan: TrainingPlan) -> str:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return (then, now) of every key that differs."""
+    """Return (then, now) of every key that differs; one of the configuration that was not there had its default."""
+    then = {**{key: value for key, value in with_defaults({}).items() if key in now}, **then}
     keys = sorted({*then, *now})
     return {key: (then.get(key), now.get(key)) for key in keys if then.get(key) != now.get(key)}
 
@@ -157,8 +159,18 @@ def _automatic(
     return _checked(found, damaged, earlier, identity, allowed)
 
 
+def named(how: str) -> Path:
+    """Return the folder that ``--resume PATH`` names, in full: a relative one need not show its name or its parents."""
+    return Path(how).expanduser().resolve()
+
+
+def run_of(path: Path) -> Path:
+    """Return the run's folder for what ``named`` found: the run itself, or one of its checkpoints."""
+    return path if (path / "run.json").is_file() else path.parent.parent
+
+
 def _from_path(how: str, identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
-    path = Path(how).expanduser()
+    path = named(how)
     parent = path / "checkpoints"
     if parent.is_dir():
         found, damaged = checkpoints.newest(parent)
@@ -168,7 +180,7 @@ def _from_path(how: str, identity: Mapping[str, Any], allowed: Collection[str]) 
         return Start(findings=[*damaged, error("resume.none", "holds no complete checkpoint", fix, str(path))])
     try:
         found = checkpoints.read(path)
-        return _checked(found, [], read_receipt(found.folder.absolute().parent.parent), identity, allowed)
+        return _checked(found, [], read_receipt(run_of(path)), identity, allowed)
     except DamagedCheckpointError as exc:
         fix = "--resume auto takes the newest complete one"
         return Start(findings=[error("resume.damaged", f"{exc}; it is no complete checkpoint", fix, str(path))])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RECEIPT, METRICS, STALLED = "run.json", "metrics.jsonl", "stalled.txt"
 ADAPTER, CHECKPOINTS, MERGED, CURVES = "adapter", "checkpoints", "merged", "wandb"
 REPORT_PAGE, REPORT_PICTURE, DEMO = "report.html", "report.png", "demo.json"
+HANDED_ON = "handed_on.json"  # beside wandb's log: of which run there, and how many lines
 # Of a rerun: of which run it is one, and in the end the verdict; and what it is trained with.
 RERUN, RERUN_CONFIG = "reproduction.json", "config.yaml"
 # In a merged model's folder, written last.
@@ -35,7 +36,7 @@ ADAPTER_FILES = frozenset({ADAPTER_WEIGHTS, ADAPTER_CONFIG, CARD, *OPTIONAL})
 _RERUN_FILES = (RERUN, RERUN_CONFIG)
 _FILES = (RECEIPT, METRICS, STALLED, REPORT_PAGE, REPORT_PICTURE, DEMO, ERROR_FILE, *_RERUN_FILES)
 _EVALUATION = re.compile(r"evaluation(-.+)?\.json")
-_CURVES = re.compile(r"((offline-)?run-\d{8}_\d{6}-\w+|latest-run|debug(-\w+)*\.log|sender\.log)")
+_CURVES = re.compile(rf"((offline-)?run-\d{{8}}_\d{{6}}-\w+|latest-run|debug(-\w+)*\.log|sender\.log|{HANDED_ON})")
 _LEFTOVER = re.compile(r"\.(.+)\.(\d+|partial)")
 
 

@@ -1,4 +1,4 @@
-"""The wish to stop: a signal asks for a clean end, a second one ends at once."""
+"""The wish to stop: a signal asks for a clean end, and only a person who asks again at a terminal gets one at once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import signal
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from kit.foreground import SIGNALS, CtrlC
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-# SIGUSR1 is what batch systems send before they take a machine back.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SAVING = "saving, then stopping"
 
 
 def _say(text: str) -> None:
@@ -26,28 +27,34 @@ class StoppedError(BaseException):
 
 
 class StopRequest:
-    """Takes SIGINT, SIGTERM and SIGUSR1 as the wish to stop.
+    """Takes SIGINT, SIGTERM, SIGUSR1 and SIGHUP as the wish to stop.
 
     The wish is kept, and the trainer ends between two micro-batches. While the model is loaded there is nothing to
-    save: then, between ``raise_from_now_on`` and ``keep_from_now_on``, it ends the run where it stands. A second signal
-    ends the process at once; what is saved is whole, because it is whole at any moment.
+    save: then, between ``raise_from_now_on`` and ``keep_from_now_on``, it ends the run where it stands. Batch systems,
+    launchers and container engines say it several times and by several signals: once it is known, that changes
+    nothing. Only a second Ctrl-C at a terminal ends the process at once; what is saved is whole at any moment.
 
     Attributes:
         signal: The first that came.
         has_cut_in: It was raised into whatever ran. A library that is cut off anywhere may leave its state by halves,
             or turn the end into a failure of its own: what fails afterwards is no failure of the run.
+        answer: What a signal that comes now is told.
     """
 
     def __init__(self) -> None:
         """Start without a wish."""
         self.signal: int | None = None
         self.has_cut_in = False
+        self.answer = SAVING
         self._raises = False
+        self._ctrl_c = CtrlC()
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Take the signals while the run is under way, and keep them at first."""
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        """Take the signals while the run is under way, and keep them at first. nohup's SIGHUP stays ignored."""
+        outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        taken = [number for number in SIGNALS if number != signal.SIGHUP or not outlives]
+        before = {number: signal.signal(number, self._receive) for number in taken}
         try:
             yield self
         finally:
@@ -68,15 +75,18 @@ class StopRequest:
         self._raises = False
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if self.signal is not None:
+        name, is_first = signal.Signals(number).name, self.signal is None
+        ctrl_c = self._ctrl_c.press() if number == signal.SIGINT else ""
+        if ctrl_c == "again":
             _say(f"{name}: stopping at once; what was saved before is whole")
             os._exit(128 + number)
-        self.signal = number
-        if self._raises:
-            self.has_cut_in = True
-            raise StoppedError
-        _say(f"{name}: saving, then stopping; once more stops at once")
+        if is_first:
+            self.signal = number
+            if self._raises:
+                self.has_cut_in = True
+                raise StoppedError
+        if is_first or ctrl_c == "first":
+            _say(f"{name}: {self.answer}{'; Ctrl-C once more stops at once' if ctrl_c else ''}")
 
     def check(self) -> None:
         """End here where a signal asked for it.
@@ -89,5 +99,5 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 0 without a wish."""
+        """130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 129 after SIGHUP, 0 without a wish."""
         return 0 if self.signal is None else 128 + self.signal

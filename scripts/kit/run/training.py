@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,27 +19,32 @@ from kit.redaction import redact
 from kit.refusals import is_failure
 from kit.run import checkpoints
 from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
-from kit.run.curves import Curves
+from kit.run.curves import Curves, new_id
 from kit.run.failures import RehearsalError, explain, way_on
 from kit.run.part import Part, finish
 from kit.run.provenance import describe_before, describe_data
-from kit.run.receipt import Receipt
+from kit.run.receipt import Receipt, carried_over
 from kit.run.run_folder import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG, clear
-from kit.run.stop import StoppedError, StopRequest
+from kit.run.stop import SAVING, StoppedError, StopRequest
 from kit.stack.attention import choose
 from kit.traceback_file import NAME as ERROR_FILE
 from kit.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from kit.run.job import Job
     from kit.run.resume import Start
 
 
-def run(job: Job, argv: Sequence[str]) -> int:
+def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: None) -> int:
     """Train a job to its end, to a signal or to a failure; return the exit code.
+
+    Args:
+        job: The run.
+        argv: Its command line, for the receipt.
+        afterwards: Called once the run is over, while signals are still taken: launchers send them again.
 
     Raises:
         BeginAgainError: Other settings were chosen; the same command is to begin again in a fresh process.
@@ -46,12 +52,16 @@ def run(job: Job, argv: Sequence[str]) -> int:
     stop = StopRequest()
     receipt: Receipt | None = None
     curves = Curves(job.resolved.settings)
-    with stop.listening():
+    with stop.listening(), _followed_by(afterwards):
         try:
             try:
-                stop.raise_from_now_on()
+                stop.check()
+                # Kept until the receipt is known here: what cut in would leave one that nobody completes.
+                stop.answer = "stopping, with nothing trained yet"
                 receipt = _begin(job, argv)
-                curves.start()
+                stop.answer = SAVING
+                stop.raise_from_now_on()
+                curves.start(receipt.facts.get("wandb_id"))
                 with hub_left_alone():
                     return Part(job, receipt, stop, curves).run()
             except BaseException as exc:
@@ -61,14 +71,30 @@ def run(job: Job, argv: Sequence[str]) -> int:
                 if stop.has_cut_in:
                     raise StoppedError from exc
                 return _fail(job, receipt, exc)
-        except StoppedError:
+        except (StoppedError, BeginAgainError) as exc:
+            if isinstance(exc, BeginAgainError) and stop.signal is None:
+                raise
             if receipt is not None:
                 finish(receipt, "interrupted", signal=stop.signal)
             say("stopped before a step was done; nothing is lost", "yellow")
             return stop.exit_code
         finally:
+            stop.answer = "the run is over, and this process ends"
             if receipt is not None:
                 curves.end(receipt, stop)
+
+
+@contextmanager
+def _followed_by(afterwards: Callable[[], None]) -> Iterator[None]:
+    """Do something once a run is over, however it ended; one that begins again is not."""
+    try:
+        yield
+    except BeginAgainError:
+        raise
+    except BaseException:
+        afterwards()
+        raise
+    afterwards()
 
 
 def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
@@ -132,6 +158,7 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         steps_done=from_step,
         # A run that goes on did not see how its adapter began.
         **({"adapter_init_sha256": checkpoint.facts.get("adapter_init_sha256")} if checkpoint else {}),
+        **_wandb_id(job, from_step),
     )
     say(
         f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
@@ -147,6 +174,12 @@ def _is_rerun(job: Job) -> bool:
     return job.resolved.path.resolve() == (job.resolved.settings.run_directory / RERUN_CONFIG).resolve()
 
 
+def _wandb_id(job: Job, step: int) -> dict[str, str]:
+    """Give a run that reports to wandb its run there; one that goes on has it."""
+    known = carried_over(job.start.earlier or {}, step)
+    return {} if "wandb_id" in known or job.resolved.settings.training.report_to != "wandb" else {"wandb_id": new_id()}
+
+
 def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
     """Return the earlier receipt's checkpoints that this run goes on from and after: their hashes hold for it too."""
     there = {number: path.name for number, path in checkpoints.folders(folder / CHECKPOINTS) if number <= step}
@@ -155,8 +188,7 @@ def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
-    recorded = (start.earlier or {}).get("changes_allowed") if step else None
-    before = recorded if isinstance(recorded, list) else []
+    before: list[dict[str, Any]] = carried_over(start.earlier or {}, step).get("changes_allowed", [])
     now = [{"step": step, "key": key, "was": then, "is": now} for key, (then, now) in start.allowed.items()]
     return before + now
 

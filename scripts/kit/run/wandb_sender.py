@@ -1,7 +1,11 @@
 """The process that hands a run's metrics to wandb. ``kit.run.curves`` starts it beside the training; not run by hand.
 
 It reads ``metrics.jsonl`` as it grows, so the training never waits for what wandb waits for. It ends when its standard
-input says so or closes, which it does when the training dies; and then within ``Order.end_s``.
+input says so or closes, which it does when the training dies; and then within ``Order.end_s``. Signals are for the
+training alone: batch systems send theirs to every process of a job.
+
+A run that is resumed goes on with its run in wandb. The number of a line in ``metrics.jsonl`` is its step there, and
+what an earlier session has handed on is not handed on again.
 
 Where wandb cannot be reached it begins again as a fresh process that records offline: what a wandb that gave up has
 left in memory is not known.
@@ -20,7 +24,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kit.foreground import SIGNALS
 from kit.interpreter import python_path
+from kit.json_files import object_or_none, write_json
+from kit.run.run_folder import HANDED_ON
 
 ORDER = "KIT_WANDB_ORDER"
 _LOOK_S = 0.5
@@ -48,6 +55,7 @@ class Order:
         project: wandb's project.
         entity: wandb's team or user; None for the one logged in.
         name: The run's name.
+        id: wandb's for this run, the same in each session of it.
         config: The run's configuration.
         process: The training's process, whose CPU and memory wandb shows.
         listener: The descriptor on which the training listens.
@@ -65,6 +73,7 @@ class Order:
     project: str | None
     entity: str | None
     name: str
+    id: str
     config: dict[str, Any]
     process: int
     listener: int
@@ -85,6 +94,8 @@ class Order:
 def main() -> int:
     """Carry the order out."""
     order = Order(**json.loads(os.environ[ORDER]))
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     try:
         run = _begin(order)
         _tell(
@@ -94,7 +105,7 @@ def main() -> int:
             folder=Path(run.dir).parent.name,
             problem=order.problem,
         )
-        ended = _follow(run, Path(order.metrics))
+        ended = _follow(_Lines(run, order))
         signal.alarm(max(1, round(order.end_s)))  # whatever hangs from here on
         run.finish(exit_code=0 if ended == "finished" else 1)
         _tell(order, is_sent=order.mode == "online" and not _asks_for_wandb_sync(order))
@@ -135,6 +146,8 @@ def _init(order: Order) -> Any:
         project=order.project,
         entity=order.entity,
         name=order.name,
+        id=order.id,
+        resume="allow",
         config=order.config,
         dir=order.folder,
         mode=order.mode,  # type: ignore[arg-type]
@@ -158,29 +171,48 @@ def _begin_offline(order: Order, problem: str) -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], again.environment())  # noqa: S606 - this program
 
 
-def _follow(run: Any, metrics: Path) -> str:
+class _Lines:
+    """The lines of ``metrics.jsonl`` on their way, each once."""
+
+    def __init__(self, run: Any, order: Order) -> None:
+        """Begin after what earlier sessions handed on: wandb's own count where it is asked, else what is kept here."""
+        self._run, self._metrics, self._id = run, Path(order.metrics), order.id
+        self._kept = Path(order.log).with_name(HANDED_ON)
+        self._begin = self._number = 0
+        kept = object_or_none(self._kept) or {}
+        here = kept.get("lines") if kept.get("id") == order.id else 0
+        known = getattr(run, "starting_step", 0) if order.mode == "online" else here
+        self._first = known if isinstance(known, int) else 0
+
+    def hand_on(self) -> None:
+        """Log the whole lines that are new."""
+        try:
+            with self._metrics.open("rb") as file:
+                file.seek(self._begin)
+                content = file.read()
+        except FileNotFoundError:
+            return
+        whole = content[: content.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            if self._number >= self._first:
+                # wandb counts by itself, but for what it does not know of: lines that are elsewhere still.
+                step = {"step": self._number} if self._first else {}
+                self._run.log(as_logged(json.loads(line)), **step)
+            self._number += 1
+        self._begin += len(whole)
+        if whole and self._number > self._first:
+            write_json(self._kept, {"id": self._id, "lines": self._number})
+
+
+def _follow(lines: _Lines) -> str:
     """Hand on each line as it is written, until the training has ended; return how it did."""
-    begin, word = 0, ""
+    word = ""
     while not word:
         if select.select([0], [], [], _LOOK_S)[0]:
             # Nothing more is said than how it ended; nothing at all where the training died.
             word = os.read(0, 100).decode().strip() or "died"
-        begin = _hand_on(run, metrics, begin)
+        lines.hand_on()
     return word
-
-
-def _hand_on(run: Any, metrics: Path, begin: int) -> int:
-    """Log the whole lines from a place in the file on; return where they end."""
-    try:
-        with metrics.open("rb") as file:
-            file.seek(begin)
-            content = file.read()
-    except FileNotFoundError:
-        return begin
-    whole = content[: content.rfind(b"\n") + 1]
-    for line in whole.splitlines():
-        run.log(as_logged(json.loads(line)))
-    return begin + len(whole)
 
 
 def as_logged(line: dict[str, Any]) -> dict[str, Any]:

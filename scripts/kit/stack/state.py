@@ -215,16 +215,21 @@ class SavedState:
 
 
 def _apply_changed_rates(trainer: Any, fresh: list[dict[str, Any]], rates: list[float]) -> None:
-    """Let this run's configuration decide where it was allowed to change the learning rate or the weight decay."""
+    """Let this run's configuration decide where it was allowed to change the schedule or the weight decay.
+
+    A schedule's saved state holds the rate it gave for the next step, and nothing of its shape: whatever of it was
+    changed (rate, kind, warmup, length), that rate would be the old one's.
+    """
     schedule = trainer.lr_scheduler
-    for group, before in zip(trainer.optimizer.param_groups, fresh, strict=True):
+    schedule.base_lrs = rates
+    for group, before, rate, shape in zip(
+        trainer.optimizer.param_groups, fresh, rates, schedule.lr_lambdas, strict=True
+    ):
         if "weight_decay" in before:
             group["weight_decay"] = before["weight_decay"]
-    if schedule.base_lrs != rates:
-        schedule.base_lrs = rates
-        for group, rate, shape in zip(trainer.optimizer.param_groups, rates, schedule.lr_lambdas, strict=True):
-            group["initial_lr"] = rate
-            group["lr"] = rate * shape(schedule.last_epoch)
+        group["initial_lr"] = rate
+        group["lr"] = rate * shape(schedule.last_epoch)
+    schedule._last_lr = [group["lr"] for group in trainer.optimizer.param_groups]  # noqa: SLF001 - what it was loaded with
 
 
 def is_finite(model: Any) -> bool:

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kit.foreground import SIGNALS
 from kit.run import checkpoints
 from kit.run.receipt import read_receipt
 from kit.run.run_folder import METRICS
@@ -15,7 +16,7 @@ from kit.run.run_folder import METRICS
 if TYPE_CHECKING:
     from pathlib import Path
 
-_STOPPED_BY_SIGTERM = 143
+_STOPS = frozenset({"term", "burst", "call"})
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,14 @@ class Report:
             faults.append(f"step {before.newest} was saved and the newest is {newest}")
         if (output / "run.json").exists() and read_receipt(output) is None:
             faults.append("run.json cannot be read")
-        if how in {"term", "call"}:
-            if code not in {_STOPPED_BY_SIGTERM, -signal.SIGTERM}:
-                faults.append(f"SIGTERM ended in exit code {code}")
-            if code == _STOPPED_BY_SIGTERM and done != newest:
-                faults.append(f"SIGTERM at step {done} left checkpoint {newest}")
+        if how in _STOPS:
+            signals = SIGNALS if how == "burst" else (signal.SIGTERM,)
+            if code not in {end for number in signals for end in (128 + number, -number)}:
+                faults.append(f"a signal that stops ended in exit code {code}")
+            if code > 0 and done != newest:
+                faults.append(f"a signal at step {done} left checkpoint {newest}")
+            if (state := (read_receipt(output) or {}).get("state")) not in {None, "interrupted"}:
+                faults.append(f"a signal left a receipt that says {state}")
         elif code != -signal.SIGKILL:
             faults.append(f"an attempt ended by itself with exit code {code}")
         self.most_steps_lost = max(self.most_steps_lost, done - newest)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from kit.config.resolve import resolve
+from kit.foreground import SIGNALS
 from kit.run.resume import decide
 from kit.run.run_folder import METRICS
 from kit.run.training import run
@@ -97,6 +98,7 @@ class Torture:
             try:
                 # Where this went wrong is told as a child's every word is, in the log.
                 sys.stdout = sys.stderr = log = (self.folder / "log.txt").open("a", encoding="utf-8")
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # at a terminal a second Ctrl-C is a person's
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
                 if in_child is not None:
@@ -150,8 +152,8 @@ class Torture:
         Args:
             kills: How often.
             how: ``time`` (SIGKILL at a random moment), ``file`` (SIGKILL at a random file operation in the run's
-                folder), ``term`` (SIGTERM at a random moment) or ``call`` (SIGTERM at a random call of Python's while
-                the run cannot save yet).
+                folder), ``term`` (SIGTERM at a random moment), ``burst`` (several of the signals that stop a run, from
+                a random moment on) or ``call`` (SIGTERM at a random call of Python's while the run cannot save yet).
             name: Of its folder.
         """
         output, code = self.folder / name, -1
@@ -191,7 +193,11 @@ class Torture:
             moment = self.random.uniform(0, self._loading)
         # The CPU's clock ticks in hundredths, and stands still while a file is flushed.
         pause = self.random.uniform(0, 0.02)
-        number = signal.SIGTERM if how == "term" else signal.SIGKILL
+        numbers = [signal.SIGTERM if how == "term" else signal.SIGKILL]
+        if how == "burst":
+            numbers = self.random.choices(SIGNALS, k=self.random.randint(2, 6))
+        # All at once, as a launcher and a batch system together; or one after the other, as a notice and then the end.
+        gap = self.random.choice((0.0, 0.02, 0.2))
 
         def later(child: int) -> None:
             process = psutil.Process(child)
@@ -200,9 +206,16 @@ class Torture:
                     return
                 time.sleep(_LOOK_EVERY_S)
             time.sleep(pause)
-            os.kill(child, number)
+            for number in numbers:
+                os.kill(child, number)
+                time.sleep(gap if how == "burst" else 0)
 
-        return self.attempt(name, later)
+        return self.attempt(name, later, _end_by_ctrl_c)
+
+
+def _end_by_ctrl_c() -> None:
+    """Let SIGINT end a process that does not listen yet: as an exception it is not what is tried."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

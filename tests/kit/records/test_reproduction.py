@@ -131,6 +131,12 @@ def test_a_run_that_was_resumed_inexactly_is_not_held_to_bits(run: Path, here: d
     assert len(_found(run, here)["warning"]) == 1
 
 
+def test_a_run_that_was_resumed_with_another_number_of_threads_is_not_either(run: Path, here: dict[str, Any]) -> None:
+    _change(run, compute_changes=[{"step": 4, "key": "threads", "was": 1, "is": 2}])
+    (told,) = _found(run, here)["warning"]
+    assert "from step 4 on the run computed with threads 2, and before with 1" in told
+
+
 def test_a_base_of_the_hub_that_is_not_here_yet_is_downloaded_by_its_commit(
     run: Path, here: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,15 +35,15 @@ class Settings:
 class Run:
     def __init__(self, mode, folder):
         self.url, self.place = "https://example.invalid/run", pathlib.Path(folder) / "wandb" / f"{mode}-run-1"
-        (self.place / "files").mkdir(parents=True)
+        (self.place / "files").mkdir(parents=True, exist_ok=True)
         self.dir = str(self.place / "files")
     def define_metric(self, *args, **kwargs): pass
     def note(self, what):
         with (self.place / "calls.jsonl").open("a") as file: file.write(json.dumps(what) + "\\n")
-    def log(self, line):
+    def log(self, line, step=None):
         if HOW == "log raises": raise RuntimeError("log raised")
         if HOW == "log hangs": time.sleep(600)
-        self.note(line)
+        self.note(line if step is None else {**line, "step": step})
     def finish(self, exit_code):
         if HOW == "finish hangs": time.sleep(600)
         if HOW == "finish raises": raise TimeoutError("Timed out finishing run.")
@@ -54,6 +54,7 @@ def init(mode, dir, **given):
     if mode == "online" and HOW == "init raises": raise RuntimeError("no way to the server\\nand more")
     if mode == "online" and HOW == "init hangs": time.sleep(600)
     if HOW == "nothing works": raise RuntimeError(f"not {mode}")
+    with (pathlib.Path(dir) / "wandb" / "begun.txt").open("a") as file: file.write(f"{given['id']} {given['resume']} ")
     return Run(mode, dir)
 """
 
@@ -61,13 +62,13 @@ def init(mode, dir, **given):
 class _Sent:
     """A run without training whose curves are sent."""
 
-    def __init__(self, folder: Path, **changes: str) -> None:
+    def __init__(self, folder: Path, id_: str | None = None, **changes: str) -> None:
         values = {"training.report_to": "wandb", "wandb.project": "p", "wandb.mode": "online", **changes}
         settings = resolve(CONFIG, {"training.output_dir": str(folder), **values}).settings
         self.folder, self.stop = folder, StopRequest()
         self.receipt = Receipt(folder)
         self.curves = Curves(settings)
-        self.curves.start()
+        self.curves.start(id_)
         self.write({"step": 1, "epoch": 0.5, "loss": 2.0, "grad_norm": None})
 
     def write(self, *lines: dict[str, Any]) -> None:
@@ -116,6 +117,32 @@ def test_every_line_is_handed_on_and_how_it_ended(
     assert _calls(run, "online") == [*EVERYTHING, {"exit_code": code}]
     assert (facts["mode"], facts["url"], facts["sync"]) == ("online", "https://example.invalid/run", None)
     assert "wandb: https://example.invalid/run" in capsys.readouterr().err
+
+
+def test_a_resumed_run_goes_on_with_its_run_and_hands_no_line_on_again(run: Path, stand_in: pytest.MonkeyPatch) -> None:
+    """Each session was a run of its own in wandb, with the whole curve again."""
+    stand_in.setenv("HOW", "works")
+    offline = {"wandb.mode": "offline"}
+    _Sent(run, "0123abcd", **offline).end("interrupted")
+    _Sent(run, "0123abcd", **offline).end()  # three lines more
+    new = [{**line, "step": number} for number, line in enumerate(EVERYTHING, len(EVERYTHING))]
+    assert _calls(run, "offline") == [*EVERYTHING, {"exit_code": 1}, *new, {"exit_code": 0}]
+    assert (run / "wandb/begun.txt").read_text() == "0123abcd allow 0123abcd allow "
+    (run / "metrics.jsonl").unlink()
+    _Sent(run, "ffff0000", **offline).end()  # begun anew
+    assert _calls(run, "offline")[-4:] == [*EVERYTHING, {"exit_code": 0}]
+
+
+def test_signals_are_for_the_training_alone(run: Path, stand_in: pytest.MonkeyPatch) -> None:
+    """A batch system sends them to every process of a job: the last lines were lost."""
+    stand_in.setenv("HOW", "works")
+    sent = _Sent(run)
+    _wait_for((run / "wandb/online-run-1/calls.jsonl").exists)
+    assert sent.curves.process is not None
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        sent.curves.process.send_signal(number)
+    sent.end("interrupted")
+    assert _calls(run, "online") == [*EVERYTHING, {"exit_code": 1}]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +294,17 @@ def test_what_is_sent_names_no_machine_no_repository_and_no_package(run: Path) -
     machine, program = socket.gethostname().encode(), sys.executable.encode()
     named = [machine, program, commit, b"requirements.txt", b"wandb-metadata.json"]
     assert [name for name in named if name and name in held] == []
+
+
+def test_the_real_wandb_goes_on_where_its_server_says(run: Path, real: pytest.MonkeyPatch) -> None:
+    with serving("answers") as (address, server):
+        real.setenv("WANDB_BASE_URL", address)
+        _Sent(run, "0123abcd").end("interrupted")
+        again = _Sent(run, "0123abcd")
+        (run / "wandb/handed_on.json").unlink()  # the server knows better
+        facts = again.end()
+    assert facts["sync"] is None
+    assert [line["_step"] for line in server.history] == list(range(6))
 
 
 @pytest.mark.slow

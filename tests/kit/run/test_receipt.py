@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,70 @@ def test_a_resumed_run_has_one_receipt_that_tells_every_session(tmp_path: Path) 
     assert told == [("killed", 0, 4, ["a"]), ("interrupted", 3, 6, ["b"]), ("finished", 6, 9, ["c"])]
     assert content["started_at"] == killed["started_at"]
     assert 100.0 <= content["seconds"] < 110.0
+
+
+HAPPENED: dict[str, Any] = {
+    "bad_losses": [{"kind": "zero", "step": 3, "message": "m", "rows": []}],
+    "stalls": [{"what": "step 2", "rows": [], "seconds": 9.0, "went_on": True}],
+    "resumed_inexactly": True,
+    "changes_allowed": [{"step": 2, "key": "k", "was": 1, "is": 2}],
+    "compute_changes": [{"step": 2, "key": "threads", "was": 1, "is": 2}],
+    "wandb_id": "0123abcd",
+}
+OF_STEP_4: dict[str, Any] = {"tokens": 900, "train_loss": 1.5, "eval_loss": 1.75, "compute": {"threads": 2}}
+
+
+def test_what_happened_to_a_run_stays_in_its_receipt_however_often_it_is_resumed(tmp_path: Path) -> None:
+    first = Receipt(tmp_path, attention="sdpa", steps_done=0)
+    first.update(**HAPPENED, **OF_STEP_4, steps_done=4)
+    for _ in range(2):
+        again = Receipt(tmp_path, earlier=_read(first.path), from_step=4, steps_done=4)
+        content = _read(first.path)
+        assert {key: content[key] for key in (*HAPPENED, *OF_STEP_4)} == {**HAPPENED, **OF_STEP_4}
+        assert content["seconds"] == round(sum(each["seconds"] for each in content["sessions"]), 3)
+        assert "attention" not in content  # the session's, known once its model is built
+        again.finish("interrupted", signal=15)
+
+
+def test_what_was_not_gone_on_with_is_not_the_runs(tmp_path: Path) -> None:
+    first = Receipt(tmp_path)
+    first.update(**HAPPENED, **OF_STEP_4, steps_done=4)
+    Receipt(tmp_path, earlier=_read(first.path), from_step=2, steps_done=2)
+    content = _read(first.path)
+    assert not {"changes_allowed", "compute_changes", *OF_STEP_4} & content.keys()
+    assert content["bad_losses"] == HAPPENED["bad_losses"]
+
+
+@pytest.mark.parametrize("damage", [5, "text", [5, "text"], {"a": 1}, None])
+def test_what_is_not_what_a_receipt_holds_is_not_carried_over(tmp_path: Path, damage: object) -> None:
+    receipt = Receipt(tmp_path, earlier=dict.fromkeys(receipts.OF_THE_RUN, damage), from_step=3)
+    receipt.finish("finished")
+    assert not {"bad_losses", "stalls", "changes_allowed", "compute_changes", "resumed_inexactly", "wandb_id"} & set(
+        _read(receipt.path)
+    )
+
+
+def test_every_key_that_is_written_is_declared_as_the_runs_the_sessions_or_the_steps() -> None:
+    """In the documentation, which a test holds to real receipts, and in each call that writes one."""
+    kinds = (receipts.OF_THE_RUN, receipts.OF_THE_SESSION, receipts.OF_THE_STEP)
+    declared = {key for kind in kinds for key in kind}
+    assert len(declared) == sum(map(len, kinds))
+    text = (PROJECT_ROOT / "docs/RECEIPT.md").read_text(encoding="utf-8").split("## `metrics.jsonl`")[0]
+    documented = {re.split(r"[.\[]", key)[0] for key in re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)}
+    assert documented - {"sha256"} == declared
+    written = set()
+    for path in (PROJECT_ROOT / "scripts/kit/run").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in {"Receipt", "update", "finish", "_update", "_finish_part"}:
+                    written |= {keyword.arg for keyword in node.keywords if keyword.arg}
+            elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+                of = node.value.attr if isinstance(node.value, ast.Attribute) else ""
+                if of == "facts" and isinstance(node.slice, ast.Constant):
+                    written.add(node.slice.value)
+    assert len(written) > 20
+    assert written - {"earlier", "from_step", "energy", "exit_code", "sync"} <= declared  # arguments, and of wandb
 
 
 def test_energy_is_added_up_over_the_sessions_and_unknown_where_one_of_them_is(tmp_path: Path) -> None:

@@ -70,6 +70,32 @@ def test_rows_and_order_have_the_hashes_that_older_checkpoints_hold(
     assert identity["data.rows"] == digest.hexdigest()
 
 
+def test_a_key_that_is_younger_than_a_run_had_its_default_then(tmp_path: Path) -> None:
+    """Each new key stranded every run that had been begun before."""
+    older = {key: value for key, value in IDENTITY.items() if key != "training.weight_decay"}
+    _save(tmp_path, 2, older)
+    assert _errors(decide("auto", tmp_path, IDENTITY, ())) == []
+    (refused,) = _errors(decide("auto", tmp_path, _identity(training__weight_decay=0.25), ()))
+    assert "training.weight_decay is 0.25 and was 0.01 when" in refused
+    (tmp_path / "adapter").mkdir()
+    receipt = {"state": "finished", "identity": older}
+    (tmp_path / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
+    assert decide("auto", tmp_path, IDENTITY, ()).is_finished
+    assert not decide("auto", tmp_path, _identity(training__weight_decay=0.25), ()).is_finished
+
+
+@pytest.mark.parametrize("given", [".", "../checkpoint-2"])
+def test_a_relative_path_does_not_hide_that_a_checkpoint_is_not_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    folder = _save(tmp_path, 2)
+    receipt = {"checkpoints": [{"name": folder.name, "manifest_sha256": "0" * 64}]}
+    (tmp_path / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
+    monkeypatch.chdir(folder)
+    (refused,) = _errors(decide(given, tmp_path / "other", IDENTITY, ()))
+    assert "not the one that run.json names" in refused
+
+
 def test_with_nothing_there_auto_begins(tmp_path: Path) -> None:
     start = decide("auto", tmp_path / "run", IDENTITY, ())
     assert (start.checkpoint, start.findings, start.is_finished) == (None, [], False)

@@ -1,19 +1,23 @@
-"""A signal asks for a clean end; a second one ends at once."""
+"""A signal asks for a clean end, however often it is sent; Ctrl-C a second time at a terminal ends at once."""
 
 from __future__ import annotations
 
 import io
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
 
 import pytest
 
+from kit.foreground import CtrlC
+from kit.interpreter import PROJECT_ROOT
 from kit.run.stop import StoppedError, StopRequest
+from terminal import INTERRUPT, Terminal
 
-CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)
@@ -81,15 +85,82 @@ def test_no_failure_handler_takes_the_stop_for_a_failure() -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)
-def test_a_second_signal_ends_the_process_at_once(number: signal.Signals, code: int) -> None:
-    child = os.fork()
-    if child == 0:
-        with StopRequest().listening():
+def test_signals_that_are_repeated_in_any_mix_change_nothing(
+    number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with StopRequest().listening() as stop:
+        for _ in range(3):
+            for each in (number, *(other for other, _ in CODES)):
+                signal.raise_signal(each)
+        assert stop.exit_code == code
+    said = capfd.readouterr().err
+    assert said == f"{number.name}: saving, then stopping\n"  # and nothing of Ctrl-C, where nobody sits at a terminal
+
+
+def test_one_that_follows_a_stop_that_has_cut_in_does_not_cut_in_again() -> None:
+    with StopRequest().listening() as stop:
+        stop.raise_from_now_on()
+        with pytest.raises(StoppedError):
             signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(number)
-            time.sleep(60)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.exit_code == 143
+
+
+def test_nohups_ignored_sighup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest().listening() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.exit_code == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+AT_A_TERMINAL = f"""
+import sys, time
+sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
+from kit.run.stop import StopRequest
+with StopRequest().listening() as stop:
+    print("listens", flush=True)
+    while stop.signal is None:
+        time.sleep(0.01)
+    time.sleep(60)
+"""
+
+
+def test_ctrl_c_pressed_again_at_a_terminal_ends_the_process_at_once() -> None:
+    with Terminal([sys.executable, "-c", AT_A_TERMINAL]) as terminal:
+        terminal.wait_for("listens")
+        terminal.type(INTERRUPT)
+        terminal.wait_for("SIGINT: saving, then stopping; Ctrl-C once more stops at once")
+        time.sleep(CtrlC.HANDED_ON_S + 0.2)
+        terminal.type(INTERRUPT)
+        terminal.wait_for("SIGINT: stopping at once; what was saved before is whole")
+        assert terminal.exit_code() == 130
+
+
+def test_a_ctrl_c_that_a_launcher_hands_on_is_not_pressed_again() -> None:
+    with Terminal([sys.executable, "-c", AT_A_TERMINAL]) as terminal:
+        terminal.wait_for("listens")
+        terminal.type(INTERRUPT)
+        terminal.wait_for("SIGINT: saving")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(terminal.pid, number)
+        time.sleep(0.3)
+        assert os.waitpid(terminal.pid, os.WNOHANG) == (0, 0)
+
+
+def test_a_process_that_was_asked_to_end_hears_no_further_signal_on_its_way_out() -> None:
+    """Python takes its own handlers back while it shuts down: a launcher's next signal was the exit code then."""
+    script = f"""
+import atexit, os, signal, sys
+sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
+from kit.command import run_main
+atexit.register(lambda: [os.kill(os.getpid(), number) for number in (1, 2, 15, 10)])
+run_main(lambda: 143)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 143
 
 
 def test_a_signal_may_come_in_the_middle_of_a_line_that_is_written(

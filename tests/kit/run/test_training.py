@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.run import training
+from kit.run.auto_fit import BeginAgainError
 from kit.run.checkpoints import Checkpoint
+from kit.run.part import Part
 from kit.run.receipt import Receipt
 from kit.run.resume import Start
 from kit.run.stop import StoppedError, StopRequest
@@ -32,9 +34,9 @@ class Failing:
         raise OSError(f"401 for https://me:{TOKEN}@host/model with {TOKEN}")
 
 
-def _run(part: type, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def _run(part: type, folder: Path, monkeypatch: pytest.MonkeyPatch, begin: Any = Receipt) -> int:
     """Run a job that is nothing but its part."""
-    monkeypatch.setattr(training, "_begin", lambda *_: Receipt(folder))
+    monkeypatch.setattr(training, "_begin", lambda *_: begin(folder))
     monkeypatch.setattr(training, "Part", part)
     wandb, logged = SimpleNamespace(mode="offline", project=None, entity=None), SimpleNamespace(report_to="none")
     settings = SimpleNamespace(run_directory=folder, wandb=wandb, training=logged)
@@ -113,6 +115,61 @@ def test_a_stop_that_a_library_turned_into_a_failure_is_a_stop(
     assert (receipt["state"], receipt["signal"]) == ("interrupted", signal.SIGTERM)
     assert "error" not in receipt
     assert "nothing is lost" in "".join(capsys.readouterr())
+
+
+def test_a_signal_that_comes_as_the_receipt_is_begun_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It cut in before the receipt was known to whoever completes it, which stayed at ``started``."""
+
+    def begin(folder: Path) -> Receipt:
+        receipt = Receipt(folder)
+        signal.raise_signal(signal.SIGHUP)
+        return receipt
+
+    assert _run(CutOff, tmp_path, monkeypatch, begin) == 128 + signal.SIGHUP
+    receipt = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (receipt["state"], receipt["signal"]) == ("interrupted", signal.SIGHUP)
+    assert "SIGHUP: stopping, with nothing trained yet" in capfd.readouterr().err
+
+
+class BeginningAgain:
+    """A part whose rehearsal is refused while a signal comes: what would begin again had taken the wish with it."""
+
+    def __init__(self, _job: Any, _receipt: Any, stop: StopRequest, _curves: Any) -> None:
+        self.stop = stop
+
+    def run(self) -> int:
+        self.stop.keep_from_now_on()
+        signal.raise_signal(signal.SIGTERM)
+        raise BeginAgainError
+
+
+def test_a_run_that_is_to_begin_again_and_was_asked_to_stop_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_again(*_: Any) -> None:
+        raise BeginAgainError
+
+    monkeypatch.setattr(training, "_fail", begin_again)
+    assert _run(BeginningAgain, tmp_path, monkeypatch) == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        (7, "the checkpoint is in outputs/run/checkpoints"),
+        (4, "the last checkpoint is of step 4"),
+        (0, "there is no checkpoint"),
+    ],
+)
+def test_a_stopped_run_names_no_checkpoint_that_it_could_not_save(saved: int, told: str) -> None:
+    """An adapter that holds NaN is not saved, and was said to be."""
+    part: Any = Part.__new__(Part)
+    part.trainer, part.saved_step = SimpleNamespace(state=SimpleNamespace(global_step=7)), saved
+    part.folder = "outputs/run"
+    assert told in part._what_is_kept()
 
 
 class FailingWhileStopped:

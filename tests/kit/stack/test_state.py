@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,6 +61,60 @@ def test_nested_state_comes_back_as_it_was() -> None:
     assert isinstance(again["param_groups"][0]["betas"], tuple)
     assert torch.equal(again["state"][1]["exp_avg"], shared)
     assert again["state"][0]["step"].dtype == torch.float32
+
+
+RATE, STEPS, DONE = 2e-4, 40, 12
+
+
+def _schedule(kind: str, *, rate: float = RATE, warmup: int = 4, steps: int = STEPS) -> tuple[Any, Any]:
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))], lr=rate)
+    return optimizer, get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+
+
+def _rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("cosine", {}),
+        ("cosine", {"rate": 1e-5}),
+        ("constant", {}),
+        ("linear", {}),
+        ("constant_with_warmup", {"warmup": 30}),
+        ("cosine_with_restarts", {"steps": 100}),
+        ("linear", {"rate": 7e-5, "warmup": 0, "steps": 200}),
+    ],
+)
+def test_whatever_of_the_schedule_was_changed_the_first_resumed_step_has_its_rate(
+    tmp_path: Path, kind: str, changes: dict[str, Any]
+) -> None:
+    """It had the old schedule's where anything but the rate itself was changed."""
+    from kit.stack.state import OPTIMIZER, STATE, RandomState, SavedState, _pack, save_file
+
+    optimizer, schedule = _schedule("cosine")
+    _rates(optimizer, schedule, DONE)
+    tensors: dict[str, Any] = {}
+    saved = {
+        "optimizer": _pack(optimizer.state_dict(), "optimizer", tensors),
+        "scheduler": _pack(schedule.state_dict(), "scheduler", tensors),
+        "scaler": None,
+    }
+    save_file({**tensors, "any": torch.ones(1)}, tmp_path / OPTIMIZER)
+    (tmp_path / STATE).write_text(json.dumps(saved), encoding="utf-8")
+    optimizer, schedule = _schedule(kind, **changes)
+    trainer = SimpleNamespace(optimizer=optimizer, lr_scheduler=schedule, accelerator=SimpleNamespace())
+    SavedState(tmp_path, DONE, False, RandomState.capture("cpu")).restore_training(trainer)
+    assert schedule.get_last_lr() == [optimizer.param_groups[0]["lr"]]
+    assert _rates(optimizer, schedule, 5) == _rates(*_schedule(kind, **changes), DONE + 5)[DONE:]
 
 
 def test_what_cannot_be_saved_is_refused_by_name() -> None:

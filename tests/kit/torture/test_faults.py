@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -410,15 +411,51 @@ def test_the_newest_checkpoint_is_the_one_of_the_latest_step_whatever_its_date(t
     assert found.step == 7
 
 
-def test_a_second_signal_during_a_save_ends_at_once_and_harms_nothing(torture: Torture) -> None:
-    def twice(_folder: Path) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
+def _burst(*_: object) -> None:
+    """Send what a batch system, a launcher and a lost connection send, in any mix."""
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        os.kill(os.getpid(), number)
 
-    assert torture.attempt("twice", in_child=_at_save(2, twice)) == 143
-    found, damaged = checkpoints.newest(torture.folder / "twice/checkpoints")
-    assert found is not None
-    assert (found.step, damaged) == (3, [])
-    assert torture.attempt("twice") == 0
-    assert torture.is_as_expected("twice")
+
+def _around(place: str, name: str) -> Callable[[], None]:
+    """Arrange for bursts of signals before and after each call of something."""
+
+    def arrange() -> None:
+        owner = pkgutil.resolve_name(place)
+        call = getattr(owner, name)
+
+        def struck(*args: Any, **kwargs: Any) -> Any:
+            _burst()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                _burst()
+
+        setattr(owner, name, struck)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("moment", "arrange", "code", "newest"),
+    [
+        ("loading", _around("kit.stack.model", "load_base_model"), 143, 0),
+        ("save", _at_save(2, _burst), 143, 6),
+        ("evaluation", _around("kit.stack.trainer:_PlanTrainer", "evaluate"), 143, 4),
+        ("adapter", _around("kit.stack.session", "save_run"), 0, 7),
+        ("receipt", _around("kit.run.receipt:Receipt", "finish"), 0, 7),
+    ],
+)
+def test_signals_that_are_repeated_end_in_one_clean_save_at_every_moment(
+    torture: Torture, moment: str, arrange: Callable[[], None], code: int, newest: int
+) -> None:
+    """A second one ended the process at once: no checkpoint, and a receipt that said that the run trains."""
+    name = f"repeated-{moment}"
+    assert torture.attempt(name, in_child=arrange) == code
+    receipt = read_receipt(torture.folder / name)
+    assert receipt is not None
+    assert receipt["state"] == ("interrupted" if code else "finished")
+    found, damaged = checkpoints.newest(torture.folder / name / "checkpoints")
+    assert (found.step if found else 0, damaged) == (newest, [])
+    assert torture.attempt(name) == 0
+    assert torture.is_as_expected(name)
