@@ -9,7 +9,6 @@ from kit.budget.job import Job, device_of
 from kit.budget.limits import MemoryLimit, memory_limit
 from kit.budget.memory import Peak, Term, plan_peak, step_bytes
 from kit.budget.time import Duration, duration_of, speed_of
-from kit.budget.workload import workload_of
 from kit.model.shape import shape_of
 
 if TYPE_CHECKING:
@@ -140,6 +139,8 @@ def plan_training(
         stack: The installed stack.
         training: The rows and their order.
     """
+    from kit.budget.workload import workload_of  # numpy
+
     shape = shape_of(settings.model)
     if shape is None or stack.name == "none":
         return None

@@ -6,15 +6,14 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.budget.workload import Workload, full_length, workload_of
 from kit.machine.platforms import EXAMPLES
 from kit.model.files import ModelFileError
 from kit.regular_files import open_regular
-from kit.run.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kit.budget.workload import Workload
     from kit.config.settings import Settings
     from kit.data.token_rows import TokenRows
 
@@ -31,6 +30,9 @@ def workloads_for(
         rows: The encoded rows; None where they could not be read.
         number: How many rows to take, all full length, instead of the file's.
     """
+    # Imported here: what only checks a configuration does not need numpy.
+    from kit.budget.workload import full_length
+
     if rows and number is None:
         return _remembered(rows), f"{len(rows):,} rows of {settings.data.train_file}"
     if number is not None:
@@ -46,7 +48,6 @@ def workloads_for(
 
 def read_rows(settings: Settings) -> TokenRows | None:
     """Encode the training rows with the base's tokenizer, where both are on this machine; None where they are not."""
-    # Imported here: a plan without rows does not need numpy.
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.dataset import load_file
 
@@ -72,6 +73,9 @@ def count_lines(path: Path) -> int:
 
 def _remembered(rows: TokenRows) -> Callable[[Settings], Workload]:
     """Count each cut of the rows into micro-batches once, however many configurations are compared."""
+    from kit.budget.workload import workload_of
+    from kit.run.plan import make_plan
+
     counted: dict[tuple[int, ...], Workload] = {}
 
     def workload(settings: Settings) -> Workload:

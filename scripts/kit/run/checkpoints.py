@@ -167,7 +167,7 @@ def _check_files(folder: Path, files: dict[str, Any]) -> None:
     for name, entry in files.items():
         path = folder / name
         try:
-            is_same = path.is_file() and path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
+            is_same = path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
         except OSError as exc:
             raise DamagedCheckpointError(f"{name} cannot be read ({exc.strerror})") from exc
         if not is_same:

@@ -65,7 +65,7 @@ def test_a_question_longer_than_the_model_is_refused_with_both_lengths(byte_chat
 
 def test_a_template_that_refuses_is_a_sentence(byte_chat: ChatTokenizer) -> None:
     talk = Conversation(byte_chat, 100)
-    talk.turns = talk.turns + [type("T", (), {"role": "tool", "content": "x"})()]  # noqa: RUF005 - one odd turn
+    talk.turns = [*talk.turns, Message("tool", "x")]
     with pytest.raises(TalkError, match="the conversation is refused by the base model's chat template"):
         talk.prepare("a", 10)
 

@@ -38,7 +38,7 @@ def test_all_variants_of_a_workload_train_on_the_same_tokens(workload: str) -> N
     plans = {
         make_plan(
             resolve(H100, overrides(variant, workload, small, on_cuda=False)).settings, rows_of(workload, small)
-        ).tokens
+        ).tokens.tobytes()
         for variant in VARIANTS
         if workload in variant.workloads
     }
