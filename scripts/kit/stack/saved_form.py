@@ -44,8 +44,13 @@ def reading(folder: Path) -> Iterator[None]:
         raise ResumeError(f"{folder}: what it holds is nothing that this run could have saved ({detail})") from exc
 
 
-def check_optimizer(state: Any, optimizer: Any) -> None:
+def check_optimizer(state: Any, optimizer: Any, *, is_scaled: bool) -> None:
     """Hold an optimizer's saved state to the optimizer it is for.
+
+    Args:
+        state: The saved one.
+        optimizer: What it is for.
+        is_scaled: Losses are scaled, as for float16: the first steps may all be left out, and nothing is kept then.
 
     Raises:
         ValueError: It has another form, or a value that no training leaves.
@@ -61,8 +66,9 @@ def check_optimizer(state: Any, optimizer: Any) -> None:
         if group["params"] != other["params"]:
             raise ValueError("the optimizer's groups hold other weights")
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    # An optimizer without momentum keeps nothing.
-    if set(state["state"]) != set(range(len(weights))) and (state["state"] or _is_adamw(optimizer)):
+    # Nor does an optimizer without momentum keep anything.
+    may_be_empty = is_scaled or not _is_adamw(optimizer)
+    if set(state["state"]) != set(range(len(weights))) and (state["state"] or not may_be_empty):
         raise ValueError(f"the optimizer's state is of {len(state['state'])} weights, for {len(weights)}")
     for number, kept in state["state"].items():
         # bitsandbytes keeps a part of it one level deeper.
@@ -88,8 +94,14 @@ def _check_moments(kept: dict[str, Any], weight: Any, is_adamw: bool) -> None:
             raise ValueError(f"{name} holds NaN")
 
 
-def check_schedule(state: Any, schedule: Any, step: int) -> None:
+def check_schedule(state: Any, schedule: Any, step: int, *, is_scaled: bool) -> None:
     """Hold a schedule's saved state to the schedule it is for.
+
+    Args:
+        state: The saved one.
+        schedule: What it is for.
+        step: The step it was saved after.
+        is_scaled: Losses are scaled, as for float16: a step that is left out is none of the schedule's.
 
     Raises:
         ValueError: It has another form, or stands at another step.
@@ -97,8 +109,9 @@ def check_schedule(state: Any, schedule: Any, step: int) -> None:
     # Its shape may be another one by now, where that was allowed.
     fresh = {name: value for name, value in schedule.state_dict().items() if name in _OF_EVERY_SCHEDULE}
     _check_values(state, fresh, "schedule")
-    if state["last_epoch"] != step:
-        raise ValueError(f"the schedule stands at step {state['last_epoch']}")
+    stands = state["last_epoch"]
+    if stands != step and not (is_scaled and 0 <= stands < step):
+        raise ValueError(f"the schedule stands at step {stands}")
 
 
 def _check_values(saved: Any, fresh: Any, place: str) -> None:

@@ -199,8 +199,9 @@ class SavedState:
         fresh = [dict(group) for group in trainer.optimizer.param_groups]
         rates = list(trainer.lr_scheduler.base_lrs)
         optimizer, schedule = _unpack(state["optimizer"], tensors), _unpack(state["scheduler"], tensors)
-        check_optimizer(optimizer, trainer.optimizer)
-        check_schedule(schedule, trainer.lr_scheduler, self.step)
+        is_scaled = state["scaler"] is not None
+        check_optimizer(optimizer, trainer.optimizer, is_scaled=is_scaled)
+        check_schedule(schedule, trainer.lr_scheduler, self.step, is_scaled=is_scaled)
         trainer.optimizer.load_state_dict(optimizer)
         trainer.lr_scheduler.load_state_dict(schedule)
         scaler = getattr(trainer.accelerator, "scaler", None)

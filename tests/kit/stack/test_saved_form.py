@@ -73,6 +73,32 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
     return found + [place for _, inner in pairs if isinstance(inner, (dict, list)) for place in _places(inner)]
 
 
+class _Scaler:
+    """Of losses, for float16: transformers leaves out optimizer and schedule where a gradient overflows."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scale": 16384.0}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert state == self.state_dict()
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_steps_that_were_left_out_for_float16_do_not_keep_a_run_from_going_on(saved: Path, done: int) -> None:
+    from kit.stack import state
+
+    trainer = _trainer()
+    trainer.accelerator.scaler = _Scaler()
+    _train(trainer, done)
+    trainer.state.global_step = STEP
+    state.save_state(saved, trainer, state.RandomState.capture("cpu"), evaluation_is_due=False)
+    again = _trainer()
+    again.accelerator.scaler = _Scaler()
+    assert state.SavedState.read(saved, STEP).restore_training(again)
+    assert again.lr_scheduler.last_epoch == done
+    assert len(again.optimizer.state) == (4 if done else 0)
+
+
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, _adafactor])
 def test_it_comes_back_and_is_trained_on(saved: Path, kind: Any) -> None:
     from kit.stack.state import SavedState

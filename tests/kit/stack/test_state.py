@@ -77,6 +77,8 @@ def _rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
+        for weight in optimizer.param_groups[0]["params"]:
+            weight.grad = torch.ones_like(weight)
         optimizer.step()
         schedule.step()
     return rates
