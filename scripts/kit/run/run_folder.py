@@ -1,20 +1,11 @@
-"""What a run's folder holds, by name: each writer takes its name from here.
-
-So a new run in an old one's place leaves nothing of that one behind, and removes nothing that the kit did not write.
-Imports no machine-learning library.
-"""
+"""What a run's folder holds, by name: each writer takes its name from here. Imports no machine-learning library."""
 
 from __future__ import annotations
 
-import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from kit.json_files import object_or_none
 from kit.model.base import CONFIG, INDEX, OPTIONAL, WHOLE
-from kit.own_files import put_back, remove_own
-from kit.run.run_lock import NAME as LOCK
-from kit.traceback_file import NAME as ERROR_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,12 +24,6 @@ ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.j
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"  # beside them in a checkpoint
 ADAPTER_FILES = frozenset({ADAPTER_WEIGHTS, ADAPTER_CONFIG, CARD, *OPTIONAL})
 
-_RERUN_FILES = (RERUN, RERUN_CONFIG)
-_FILES = (RECEIPT, METRICS, STALLED, REPORT_PAGE, REPORT_PICTURE, DEMO, ERROR_FILE, *_RERUN_FILES)
-_EVALUATION = re.compile(r"evaluation(-.+)?\.json")
-_CURVES = re.compile(rf"((offline-)?run-\d{{8}}_\d{{6}}-\w+|latest-run|debug(-\w+)*\.log|sender\.log|{HANDED_ON})")
-_LEFTOVER = re.compile(r"\.(.+)\.(\d+|partial)")
-
 
 def evaluation_name(*about: str) -> str:
     """Name the file of an evaluation: the run's own, or one about other rows or another adapter."""
@@ -48,73 +33,6 @@ def evaluation_name(*about: str) -> str:
 def earlier_run(folder: Path) -> list[str]:
     """Name what a run has left there that would be lost."""
     return [name for name in (RECEIPT, METRICS, CHECKPOINTS, ADAPTER) if (folder / name).exists()]
-
-
-def clear(folder: Path, *, is_rerun: bool = False) -> list[Path]:
-    """Remove all that the kit wrote about an earlier run.
-
-    Args:
-        folder: The run's folder.
-        is_rerun: What says of which run this is a rerun stays.
-
-    Returns:
-        What stays, since the kit did not write it.
-
-    Raises:
-        OSError: Something cannot be removed.
-    """
-    from kit.run import checkpoints
-
-    if not folder.is_dir():
-        return []
-    checkpoints.clear(folder / CHECKPOINTS)
-    put_back(folder / ADAPTER, lambda _: ADAPTER_FILES)
-    put_back(folder / MERGED, merged_files)
-    remove_own(folder / ADAPTER, ADAPTER_FILES)
-    if (folder / MERGED / MERGE_STAMP).is_file():
-        remove_own(folder / MERGED, merged_files(folder / MERGED))
-    _remove_curves(folder / CURVES)
-    kept = _RERUN_FILES if is_rerun or not (folder / RERUN).is_file() else ()
-    for entry in folder.iterdir():
-        if entry.name not in kept and _is_own(entry):
-            entry.unlink()
-        elif entry.name in {f".{ADAPTER}.partial", f".{MERGED}.partial"} and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-    return [path for path in _what_stays(folder) if not (is_rerun and path.name in _RERUN_FILES)]
-
-
-def _is_own(entry: Path) -> bool:
-    if entry.is_dir() and not entry.is_symlink():
-        return False
-    name = entry.name
-    if leftover := _LEFTOVER.fullmatch(name):  # of a process that was killed while it wrote
-        name = leftover[1]
-    if _EVALUATION.fullmatch(name) and not leftover and name != evaluation_name():
-        return "evaluated_at" in (object_or_none(entry) or {})  # people name files like this too
-    return name in _FILES or bool(_EVALUATION.fullmatch(name))
-
-
-def _remove_curves(folder: Path) -> None:
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    for entry in folder.iterdir():
-        if not _CURVES.fullmatch(entry.name):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink()
-    remove_own(folder, ())
-
-
-def _what_stays(folder: Path) -> list[Path]:
-    stays = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name in {LOCK, f".{MERGED}.writing"}:
-            continue
-        is_ours = entry.name in {ADAPTER, CHECKPOINTS, MERGED, CURVES} and entry.is_dir() and not entry.is_symlink()
-        stays += sorted(entry.iterdir()) if is_ours else [entry]
-    return stays
 
 
 def merged_files(folder: Path) -> Collection[str]:

@@ -19,12 +19,13 @@ from kit.redaction import redact
 from kit.refusals import is_failure
 from kit.run import checkpoints
 from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
+from kit.run.clearing import clear
 from kit.run.curves import Curves, new_id
 from kit.run.failures import RehearsalError, explain, way_on
 from kit.run.part import Part, finish
 from kit.run.provenance import describe_before, describe_data
 from kit.run.receipt import Receipt, carried_over
-from kit.run.run_folder import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG, clear
+from kit.run.run_folder import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG
 from kit.run.stop import SAVING, StoppedError, StopRequest
 from kit.stack.attention import choose
 from kit.traceback_file import NAME as ERROR_FILE

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from kit.run import checkpoints, run_folder, training
+from kit.run.clearing import clear
 from kit.run.resume import Start
-from kit.run.run_folder import clear
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,16 @@ def _files(folder: Path) -> list[str]:
 
 def test_everything_that_is_written_about_a_run_goes_with_it(tmp_path: Path) -> None:
     _checkpoint(tmp_path, 5)
-    own = ["run.json", "metrics.jsonl", "stalled.txt", "report.html", "report.png", "demo.json", "evaluation.json"]
+    own = [
+        "run.json",
+        "metrics.jsonl",
+        "stalled.txt",
+        "report.html",
+        "report.png",
+        "demo.json",
+        "evaluation.json",
+        "error.txt",
+    ]
     own += [".run.json.123", ".report.html.9", ".evaluation-val.json.7", ".metrics.jsonl.partial"]
     own += [
         ".adapter.partial/x",
@@ -41,7 +50,12 @@ def test_everything_that_is_written_about_a_run_goes_with_it(tmp_path: Path) -> 
         "checkpoints/checkpoint-7/state.json",
     ]
     own += [f"adapter/{name}" for name in run_folder.ADAPTER_FILES]
-    own += ["wandb/sender.log", "wandb/debug-internal.log", "wandb/offline-run-20240501_142926-abcd1234/files/a"]
+    own += [
+        "wandb/sender.log",
+        "wandb/debug-internal.log",
+        "wandb/handed_on.json",
+        "wandb/offline-run-20240501_142926-abcd1234/files/a",
+    ]
     own += [".adapter.replaced/README.md", ".merged.replaced/config.json"]
     own += ["merged/merge.json", "merged/config.json", "merged/model-1.safetensors"]
     _write(tmp_path, *own, "reproduction.json", "config.yaml")
