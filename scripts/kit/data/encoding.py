@@ -107,15 +107,6 @@ def encode_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list
     return found.ids
 
 
-def labelled(ids: list[int], spans: Sequence[tuple[int, int]], line: int, full_length: int) -> EncodedRow:
-    """Make a row of its ids, already cut, and of the tokens its answers are, cut or not."""
-    labels = [IGNORE_INDEX] * len(ids)
-    for begin, end in spans:
-        answer = ids[begin:end]
-        labels[begin : begin + len(answer)] = answer
-    return EncodedRow(ids, labels, line, full_length)
-
-
 def trained_tokens(spans: Sequence[tuple[int, int]], length: int) -> int:
     """Count the tokens the loss is taken on in a row cut at ``length``: see ``EncodedRow.trainable_tokens``."""
     trained: set[int] = set()

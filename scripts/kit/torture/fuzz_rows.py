@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import RowProblem, read_lines, read_row
 from kit.data.dataset import EncodedFile, load_file
-from kit.data.encoding import IGNORE_INDEX, EncodedRow, encode_rows, labelled
+from kit.data.encoding import IGNORE_INDEX, EncodedRow, encode_rows
+from kit.data.token_rows import RowPacker, TokenBlock
 from kit.demo.tokenizer import BOS_ID, CHAT_TEMPLATE, EOS_ID, byte_tokenizer, save_tokenizer
 from kit.intake.formats import Stream
 from kit.intake.sources import Source
@@ -98,21 +99,20 @@ def _fed(content: bytes) -> dict[int, bytes]:
 
 
 def _as_trained(path: Path) -> tuple[dict[int, tuple[Conversation, EncodedRow]], dict[int, RowProblem]]:
-    taken: dict[int, tuple[Conversation, EncodedRow]] = {}
-    tokenizer = _tokenizer()
     with path.open("rb") as file:
-        rows = encode_rows([read_row(item) for item in read_lines(file)], tokenizer)
+        rows = encode_rows([read_row(item) for item in read_lines(file)], _tokenizer())
     refused = {row.line: row for row in rows if isinstance(row, RowProblem)}
+    packer, block, conversations = RowPacker(), TokenBlock(), []
     for row in rows:
         if isinstance(row, RowProblem):
             continue
         line = row.conversation.line
-        encoded = labelled(row.ids[:_LONGEST], row.answers, line, len(row.ids))
-        if encoded.trainable_tokens:
-            taken[line] = row.conversation, encoded
+        if block.add(row.ids, row.answers, line, _LONGEST):
+            conversations.append(row.conversation)
         else:
             refused[line] = RowProblem(line, "would carry no loss", "shorten it")
-    return taken, refused
+    packer.extend(block)
+    return {row.line: (said, row) for said, row in zip(conversations, packer.rows(), strict=True)}, refused
 
 
 def _check_taken(raw: bytes, conversation: Conversation, row: EncodedRow, line: int) -> None:

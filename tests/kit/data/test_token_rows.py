@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from encoded_rows import labelled
 from kit.data import token_rows
-from kit.data.encoding import EncodedRow, labelled, trained_tokens
+from kit.data.encoding import EncodedRow, trained_tokens
 from kit.data.token_rows import NO_ROWS, RowPacker, TokenBlock, TokenRows
 
 SPANS = st.lists(st.integers(0, 20), min_size=2, max_size=6).map(
