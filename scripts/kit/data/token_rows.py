@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from array import array
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 _IN_MEMORY_BYTES = 64 << 20
+_ID = np.dtype(np.int32)
 
 
 @dataclass
@@ -64,7 +67,6 @@ class RowPacker:
         """Begin with none."""
         self._block = TokenBlock()
         self._file: BinaryIO | None = None
-        self._on_disk = 0
 
     def extend(self, block: TokenBlock) -> None:
         """Add a block's rows."""
@@ -77,12 +79,12 @@ class RowPacker:
     def rows(self) -> TokenRows:
         """Return all of them; nothing can be added afterwards."""
         own, self._block = self._block, TokenBlock()
-        ids = np.asarray(own.ids)
+        ids: Any = np.asarray(own.ids)
         if self._file is not None:
             self._block.ids = own.ids
             self._spill()
             self._file.flush()
-            ids = np.memmap(self._file, np.int32, "r", shape=(self._on_disk,))
+            ids = _OnDisk(self._file)
         lengths = np.asarray(own.lengths)
         return TokenRows(
             ids,
@@ -99,8 +101,23 @@ class RowPacker:
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - the rows are looked at for as long as they live
         self._block.ids.tofile(self._file)
-        self._on_disk += len(self._block.ids)
         self._block.ids = array("i")
+
+
+class _OnDisk:
+    """Ids in a file, read when they are asked for; pages of a map would count as memory of this process."""
+
+    nbytes = 0
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __getitem__(self, piece: slice) -> Any:
+        size = (piece.stop - piece.start) * _ID.itemsize
+        raw = os.pread(self._file.fileno(), size, piece.start * _ID.itemsize)
+        if len(raw) != size:
+            raise OSError(errno.EIO, "the temporary file of the rows' tokens has become shorter")
+        return np.frombuffer(raw, _ID)
 
 
 def _starts(counts: Any) -> Any:
@@ -113,7 +130,7 @@ class TokenRows(Sequence[EncodedRow]):
     """Rows as a sequence of ``EncodedRow``, each made when it is asked for; their sizes as arrays, for all at once.
 
     Attributes:
-        ids: Token ids of all rows, one row behind the other, int32.
+        ids: Token ids of all rows, one row behind the other, int32; an array, or a file that is cut like one.
         starts: Where each row's ids begin.
         lengths: Tokens of each row, after the cut.
         trained: Those of each that the loss is taken on.
@@ -193,8 +210,7 @@ class TokenRows(Sequence[EncodedRow]):
     def size_bytes(self) -> int:
         """Memory they take; ids that went to a file take none."""
         arrays = [self.starts, self.lengths, self.trained, self.full_lengths, self.lines, self.spans, self.span_starts]
-        in_memory = 0 if isinstance(self.ids, np.memmap) else self.ids.nbytes
-        return int(in_memory + sum(each.nbytes for each in arrays))
+        return int(self.ids.nbytes + sum(each.nbytes for each in arrays))
 
     @property
     def tokens(self) -> int:

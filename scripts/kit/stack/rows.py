@@ -60,6 +60,6 @@ def rows_for_trl(rows: TokenRows, order: Sequence[int]) -> Any:
 
 
 def _columns(rows: TokenRows, numbers: Sequence[int]) -> dict[str, list[list[int]]]:
-    filler = [int(rows.ids[0])], [IGNORE_INDEX]
+    filler = rows.tokens_of(0)[0][:1].tolist(), [IGNORE_INDEX]
     pairs = [filler if at == FILLER else [each.tolist() for each in rows.tokens_of(at)] for at in numbers]
     return {"input_ids": [ids for ids, _ in pairs], "labels": [labels for _, labels in pairs]}

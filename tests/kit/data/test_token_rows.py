@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +41,15 @@ def test_rows_come_back_as_they_went_in(
     assert packed[1:3] == expected[1:3]
     assert packed.tokens == sum(len(row.input_ids) for row in expected)
     assert list(packed.lines) == [row.line for row in expected]
+
+
+def test_a_temporary_file_that_was_cut_is_an_error_and_no_shorter_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_rows, "_IN_MEMORY_BYTES", 8)
+    rows = TokenRows.of([EncodedRow([1, 2, 3], [-100, 2, 3], 1, 3), EncodedRow([4, 5, 6], [-100, 5, 6], 2, 3)])
+    os.truncate(rows.ids._file.fileno(), 16)
+    assert rows[0].input_ids == [1, 2, 3]
+    with pytest.raises(OSError, match="has become shorter"):
+        rows[1]
 
 
 @settings(deadline=None)
