@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import tempfile
 import traceback
@@ -15,11 +14,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from kit.redaction import redact, redact_argv
+from kit.screen import visible
 
 NAME = "error.txt"
 DEBUG = "KIT_DEBUG"
-# A file that somebody may `cat`: nothing in it commands a terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def keep_traceback(exc: BaseException, folder: Path | None = None) -> str:
@@ -42,8 +40,8 @@ def keep_traceback(exc: BaseException, folder: Path | None = None) -> str:
 def _text(exc: BaseException) -> str:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     lines = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
-    text = redact(f"{now}  {' '.join(redact_argv(sys.argv))}\n\n{lines}")
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    # A file that somebody may `cat`: nothing in it commands a terminal.
+    return visible(redact(f"{now}  {' '.join(redact_argv(sys.argv))}\n\n{lines}"))
 
 
 def _write_into(folder: Path | None, text: str) -> Path:

@@ -40,7 +40,7 @@ def test_no_secret_and_no_command_for_a_terminal_is_in_it(tmp_path: Path) -> Non
     keep_traceback(_failure(f"\x1b]0;mine\x07 \x9b2J {TOKEN} \ud800"), tmp_path)
     text = (tmp_path / NAME).read_text(encoding="utf-8")
     assert TOKEN not in text
-    assert "\\x1b]0;mine\\x07 \\x9b2J [redacted] \\ud800" in text
+    assert "\\u001b]0;mine\\u0007 \\u009b2J [redacted] \\ud800" in text
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
