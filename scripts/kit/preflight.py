@@ -150,11 +150,8 @@ def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tupl
     def load() -> list[Finding]:
         path = Path(name).expanduser()
         try:
-            if not path.exists() or path.is_dir() or (path.is_file() and not path.stat().st_size):
+            if not path.is_file() or not path.stat().st_size:
                 return []  # a finding of the rules already
-            if not path.is_file():
-                fix = "write the rows into a file"
-                return [error("data.not_a_file", "is a pipe or a device, and the rows are read twice", fix, str(path))]
             loaded.append(load_file(path, tokenizer, settings.training.max_seq_length))
         except OSError as exc:
             return [error("data.unreadable", f"cannot be read ({exc.strerror})", f"{key}=PATH", str(path))]

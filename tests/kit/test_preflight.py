@@ -122,7 +122,7 @@ def test_a_pipe_is_refused_and_not_waited_for(chat_folder: ChatFolder, tmp_path:
     os.mkfifo(tmp_path / "train.jsonl")
     result, found = _check(_resolved(chat_folder(), tmp_path / "train.jsonl", None))
     assert result.train is None
-    assert found["data.not_a_file"][0].severity == "error"
+    assert found["config.data.special"][0].severity == "error"
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty"])
