@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, run_main
+from kit.command import command_parser, refuse, run_main
 from kit.console import fail, say
 from kit.findings import as_json, exit_code, render, summary
 from kit.interpreter import PROJECT_ROOT
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.summary:
             args.summary.write_text(as_markdown(found), encoding="utf-8")
     except OSError as exc:
-        return fail(f"{exc.filename}: cannot be written ({exc.strerror})", "name another place, or make it yours")
+        return refuse(exc)
     except SetupError as exc:
         return fail(exc.message, exc.fix)
     print("\n".join(as_lines(found)))

@@ -54,10 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("torch and transformers are not installed", "make setup")
     try:
         return _record() if options.record else _agree(options)
-    except ParityError as exc:
+    except (ParityError, OSError) as exc:
         return refuse(exc)
-    except OSError as exc:
-        return fail(f"{exc.filename}: cannot be written ({exc.strerror})", "make room, or the folder yours")
 
 
 def _agree(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ if __name__ == "__main__":
 from typing import TYPE_CHECKING
 
 from kit.command import command_parser, refuse, run_main
-from kit.console import fail, say
+from kit.console import say
 from kit.findings import as_json, render
 from kit.records.history import NEWEST, RunError, find_run
 from kit.screen import one_line
@@ -38,12 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from kit.report.write import write_report
 
         written = write_report(folder)
-    except RunError as exc:
+    except (RunError, OSError) as exc:
         return refuse(exc)
-    except OSError as exc:
-        return fail(
-            f"{exc.filename or options.run}: cannot be written ({exc.strerror})", "make room, or the folder yours"
-        )
     verdict = written.verdict
     if options.json:
         files = {"page": str(written.page), "picture": str(written.picture)}

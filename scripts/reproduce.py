@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.command import command_parser, refuse, run_main
-from kit.console import duration, fail, paint, say
+from kit.console import duration, paint, say
 from kit.findings import Finding, as_json, has_errors, render, summary
 from kit.foreground import EXIT_CODES
 from kit.records.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _train(attempt, folder, resume=resume)
         return code or _compare(attempt, folder, as_one_object=options.json)
     except OSError as exc:
-        return fail(f"{exc.filename or folder}: cannot be written ({exc.strerror})", "make room, or --out NAME")
+        return refuse(exc)
 
 
 def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:

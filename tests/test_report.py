@@ -46,7 +46,16 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path, caps
     folder = write_run(tmp_path / "run")
     folder.chmod(0o500)
     assert report.main([str(folder)]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "not allowed (permission denied)" in capsys.readouterr().err
+
+
+def test_a_path_that_cannot_be_is_named_as_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "report.png").mkdir()
+    assert report.main([str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "is a folder where a file is needed" in said
+    assert "make room" not in said
 
 
 def test_neither_training_nor_the_list_of_runs_waits_for_the_drawing_library() -> None:

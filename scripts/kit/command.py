@@ -63,8 +63,9 @@ def found_and_fix(mistake: Exception) -> tuple[str, str]:
 
 
 def refuse(mistake: Exception) -> int:
-    """Say a mistake and its fix on stderr; return 2, the exit code of a command used wrongly."""
-    return fail(*found_and_fix(mistake))
+    """Say a mistake, or what the system refused, and its fix on stderr; return 2, the code of wrong use."""
+    refusal = refusal_in(mistake) if isinstance(mistake, OSError) else None
+    return fail(refusal.message, refusal.fix) if refusal else fail(*found_and_fix(mistake))
 
 
 def run_main(main: Callable[[], int], *, outlives_readers: bool = False) -> NoReturn:
