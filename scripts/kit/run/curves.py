@@ -57,6 +57,7 @@ class Curves:
         self._listener = -1
         self._heard = b""
         self._id = ""
+        self._earlier: list[str] = []  # folders that earlier sessions recorded this run in
         self._is_sent: bool | None = None  # unknown until the process has told
         self.facts: dict[str, Any] = {}
 
@@ -71,6 +72,7 @@ class Curves:
             return
         self.facts = {"mode": mode, "url": None, "folder": None, "problem": ""}
         self._id = id_ or new_id()
+        self._earlier = list(map(str, self._folder.glob(f"*run-*-{self._id}")))
         try:
             self._start(mode)
         except OSError as exc:
@@ -150,8 +152,9 @@ class Curves:
         if self.process is not None:
             self._wait(state, stop)
         folder = self.facts["folder"]
-        # With what earlier sessions recorded, which is not recorded again; what of it was sent wandb passes over.
-        recorded = sorted({folder, *map(str, self._folder.glob(f"*run-*-{self._id}"))}) if folder else []
+        # With what earlier sessions recorded, which is not recorded again; what of it was sent wandb passes over. Not
+        # what an attempt to begin online left, before this session was recorded offline.
+        recorded = sorted({folder, *self._earlier}) if folder else []
         self.facts["sync"] = None if self._is_sent or folder is None else f"wandb sync {' '.join(recorded)}"
         if self.facts["sync"]:
             say(f"wandb: not sent yet; with a network: {self.facts['sync']}", "yellow")
