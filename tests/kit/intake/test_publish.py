@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import signal
+import functools
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from killed import killed_at
 from kit.intake import publish
 from kit.intake.publish import Draft, OccupiedError, check_free
 
@@ -179,7 +178,7 @@ def test_killed_before_any_file_operation_a_draft_leaves_the_old_files_or_the_ne
     while was_killed:
         folder = tmp_path / str(operations) / "b"
         _write(folder, "old")
-        was_killed = _killed_at(operations, folder)
+        was_killed = killed_at(operations, functools.partial(_write, folder, "new", meanwhile="notes.txt"))
         if can_exchange or folder.exists():  # without an exchange it is away between two renames
             assert _texts(folder) in ({"old"}, {"new"}), operations
         with contextlib.suppress(OccupiedError, KeyboardInterrupt):  # of the notes beside them, or as it is told to
@@ -193,29 +192,3 @@ def test_killed_before_any_file_operation_a_draft_leaves_the_old_files_or_the_ne
 
 def _texts(folder: Path) -> set[str]:
     return {text for name, text in _content(folder).items() if name != "notes.txt"}
-
-
-def _killed_at(countdown: int, folder: Path) -> bool:
-    """Replace a folder in a child that dies at a file operation; tell whether it did."""
-    child = os.fork()
-    if child == 0:
-        left = countdown
-
-        def mortal(original: Any) -> Any:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                nonlocal left
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-                return original(*args, **kwargs)
-
-            return call
-
-        for name in ("open", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "close", "scandir", "listdir"):
-            setattr(os, name, mortal(getattr(os, name)))
-        try:
-            _write(folder, "new", meanwhile="notes.txt")
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from killed import killed_at
 from kit.run import checkpoints
 from kit.run.checkpoints import DamagedCheckpointError
 
@@ -136,7 +135,12 @@ def test_killed_before_any_file_operation_a_save_leaves_a_complete_checkpoint(tm
         parent = tmp_path / str(operations)
         parent.mkdir()
         _write(parent, 5)
-        if not _killed_at(operations, parent):
+
+        def save(parent: Path = parent) -> None:
+            _write(parent, 6)
+            checkpoints.prune(parent, 1)
+
+        if not killed_at(operations, save):
             break
         found, damaged = checkpoints.newest(parent)
         assert found is not None, f"the only complete checkpoint was lost at file operation {operations}"
@@ -145,33 +149,6 @@ def test_killed_before_any_file_operation_a_save_leaves_a_complete_checkpoint(tm
         shutil.rmtree(parent)
     assert operations > 20
     assert [path.name for path in parent.iterdir()] == ["checkpoint-6"]
-
-
-def _killed_at(countdown: int, parent: Path) -> bool:
-    """Save step 6 and let go of step 5 in a child that dies at a file operation; tell whether it did."""
-    child = os.fork()
-    if child == 0:
-        left = countdown
-
-        def mortal(original: object) -> object:
-            def call(*args: object, **kwargs: object) -> object:
-                nonlocal left
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-                return original(*args, **kwargs)  # type: ignore[operator]
-
-            return call
-
-        for name in ("open", "mkdir", "rename", "unlink", "rmdir", "fsync", "close", "scandir"):
-            setattr(os, name, mortal(getattr(os, name)))
-        try:
-            _write(parent, 6)
-            checkpoints.prune(parent, 1)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
 def test_a_manifest_is_json_for_anybody(tmp_path: Path) -> None:
