@@ -30,7 +30,6 @@ from tqdm import tqdm
 from kit.adapter.endings import carry_out
 from kit.adapter.loading import Choice, add_run_arguments, choose
 from kit.adapter.merged_card import render_merged_card
-from kit.adapter.tensor_file import WEIGHTS
 from kit.command import command_parser, run_main
 from kit.console import paint, say
 from kit.data.dataset import file_sha256, load_file
@@ -39,7 +38,7 @@ from kit.json_files import write_json
 from kit.own_files import Claim, put_back, take_place
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
-from kit.run.run_folder import CARD, MERGE_STAMP, MERGED, merged_files
+from kit.run.run_folder import ADAPTER_WEIGHTS, CARD, MERGE_STAMP, MERGED, merged_files
 from kit.screen import one_line
 from kit.stack import installed_stack
 
@@ -177,7 +176,7 @@ def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, checked: Checked
         "merged_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "base_model": model.model_name_or_path,
         "base_revision": model.revision,
-        "adapter": {"folder": str(choice.adapter), "sha256": file_sha256(choice.adapter / WEIGHTS)},
+        "adapter": {"folder": str(choice.adapter), "sha256": file_sha256(choice.adapter / ADAPTER_WEIGHTS)},
         "merged_matrices": len(adapter.pairs),
         "replaced_tensors": sorted(adapter.replaced),
         "dtype": dtype,

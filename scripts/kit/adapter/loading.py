@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.adapter.portable import read_portable
-from kit.adapter.tensor_file import WEIGHTS
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
@@ -19,6 +18,7 @@ from kit.model.judge import require_whole
 from kit.model.shape import shape_in
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import NEWEST, Run, RunError, find_run, read_run
+from kit.run.run_folder import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     import argparse
@@ -122,10 +122,10 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
     """
     run = read_run(find_run(options.run))
     adapter = _adapter_folder(options.adapter) if options.adapter else run.adapter
-    if not (adapter / WEIGHTS).is_file():
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
         raise RunError(
-            f"{adapter}: holds no {WEIGHTS}, and other formats, which can run code when they are loaded, are not read; "
-            "copy the adapter's complete folder, or save it as safetensors where it was made"
+            f"{adapter}: holds no {ADAPTER_WEIGHTS}, and other formats, which can run code when they are loaded, are not "
+            "read; copy the adapter's complete folder, or save it as safetensors where it was made"
         )
     portable = read_portable(adapter)
     platform = "cpu" if options.cpu else judge(probe()).platform

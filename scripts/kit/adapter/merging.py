@@ -19,13 +19,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kit.adapter.portable import read_portable
-from kit.adapter.tensor_file import WEIGHTS, split_name
+from kit.adapter.tensor_file import split_name
 from kit.model import base as model_base
 from kit.model.files import ModelFileError, read_json
 from kit.model.safetensors_header import read_header
 from kit.model.tokenizer_files import make_readable
 from kit.model.tokenizer_form import FormError
 from kit.records.history import RunError
+from kit.run.run_folder import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +109,7 @@ def read_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
     config = read_portable(folder).config
     halves: dict[str, dict[str, torch.Tensor]] = {}
     replaced: dict[str, torch.Tensor] = {}
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - no mapping
             module, half = split_name(name)
             if half:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.adapter.config_values import check_values, ends_in, plain_names
-from kit.adapter.tensor_file import CONFIG, WEIGHTS, adapted_ranks, adapter_file, read_header
+from kit.adapter.tensor_file import adapted_ranks, adapter_file, read_header
 from kit.json_files import read_object
 from kit.records.history import RunError
+from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -190,7 +191,7 @@ def read_portable(folder: Path) -> Portable:
     Raises:
         RunError: It cannot be read, or cannot be said.
     """
-    path, weights = adapter_file(folder, CONFIG), adapter_file(folder, WEIGHTS)
+    path, weights = adapter_file(folder, ADAPTER_CONFIG), adapter_file(folder, ADAPTER_WEIGHTS)
     try:
         config = read_object(path)
     except OSError as exc:
@@ -209,8 +210,8 @@ def make_portable(folder: Path, copy: Path) -> Portable:
     """
     portable = read_portable(folder)
     copy.mkdir(parents=True)
-    shutil.copyfile(folder / WEIGHTS, copy / WEIGHTS)
-    (copy / CONFIG).write_text(json.dumps(portable.config, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(folder / ADAPTER_WEIGHTS, copy / ADAPTER_WEIGHTS)
+    (copy / ADAPTER_CONFIG).write_text(json.dumps(portable.config, indent=2) + "\n", encoding="utf-8")
     return portable
 
 

@@ -15,13 +15,12 @@ from kit.model import safetensors_header
 from kit.model.files import ModelFileError, leads_out
 from kit.model.safetensors_header import FLOATS
 from kit.records.history import RunError
-from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from kit.run.run_folder import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-CONFIG, WEIGHTS = ADAPTER_CONFIG, ADAPTER_WEIGHTS
 _AGAIN = "copy the adapter's complete folder"
 _LARGEST_CONFIG = 8 * 1024**2  # bytes; one that names every module of a large model has some 50 kB
 _PREFIX = "base_model.model."  # peft's, before the base's own name
@@ -52,7 +51,7 @@ def adapter_file(folder: Path, name: str) -> Path:
         raise RunError(f"{path}: is a link out of its folder, to {target}; put the file itself there")
     if not stat.S_ISREG(kind):
         raise RunError(f"{path}: is no file; {_AGAIN}")
-    if name == CONFIG and size > _LARGEST_CONFIG:
+    if name == ADAPTER_CONFIG and size > _LARGEST_CONFIG:
         raise RunError(f"{path}: has {size:,} bytes, and a configuration has a few thousand; {_AGAIN}")
     return path
 

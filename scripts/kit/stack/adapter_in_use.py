@@ -14,10 +14,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from kit.adapter.portable import private_copy
-from kit.adapter.tensor_file import WEIGHTS
 from kit.records.history import RunError
 from kit.refusals import is_out_of_memory
 from kit.run.failures import SavedAdapterError
+from kit.run.run_folder import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
         RunError: It cannot be used safely, or does not fit this base.
     """
     with private_copy(folder) as copy:
-        weights = load_file(copy / WEIGHTS)
+        weights = load_file(copy / ADAPTER_WEIGHTS)
         _check_copied(model, weights, folder)
         try:
             # From the CPU: peft would take them to a GPU that the model is not on.
@@ -66,7 +66,7 @@ def check_loads_back(model: Any, folder: Path) -> None:
     trained = {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
     try:
         with private_copy(folder) as copy:
-            given = load_file(copy / WEIGHTS)
+            given = load_file(copy / ADAPTER_WEIGHTS)
             model.load_adapter(str(copy), _SAVED, torch_device="cpu")
         _restore_type(model, given, _SAVED)
         saved = {name: weight for name, weight in model.named_parameters() if _SAVED in name.split(".")}
