@@ -30,18 +30,8 @@ SCHEMA_VERSION = 1
 # What a key tells of. What a session writes anew is its own and goes with it.
 OF_THE_SESSION = frozenset(
     {
-        *(
-            "schema_version",
-            "state",
-            "ended_at",
-            "run_name",
-            "argv",
-            "process",
-            "signal",
-            "error",
-            "error_file",
-            "begins_again",
-        ),
+        *("schema_version", "state", "ended_at", "run_name", "argv", "process", "signal", "begins_again"),
+        *("error", "error_file"),
         *("config", "origins", "seed", "identity", "auto_fit", "steps", "predicted", "rehearsal", "steps_done"),
         *("git_revision", "git_dirty", "git_diff_sha256", "stack", "python", "packages", "locks", "lock", "image"),
         *("platform", "machine", "attention", "attention_choice", "data", "base_model", "peak_memory_bytes", "wandb"),
