@@ -124,8 +124,8 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
     adapter = _adapter_folder(options.adapter) if options.adapter else run.adapter
     if not (adapter / ADAPTER_WEIGHTS).is_file():
         raise RunError(
-            f"{adapter}: holds no {ADAPTER_WEIGHTS}, and other formats, which can run code when they are loaded, are not "
-            "read; copy the adapter's complete folder, or save it as safetensors where it was made"
+            f"{adapter}: holds no {ADAPTER_WEIGHTS}, and other formats, which can run code when they are loaded, are "
+            "not read; copy the adapter's complete folder, or save it as safetensors where it was made"
         )
     portable = read_portable(adapter)
     platform = "cpu" if options.cpu else judge(probe()).platform
