@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem, too_long
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pyarrow import Array, RecordBatch
 
 _DELIMITERS = ",;\t|"
+# A column may hold one text for all rows, packed to nothing: some growth is usual, and a gigabyte is read in seconds.
+_MOST_GROWTH, _GROWTH_COUNTS_FROM = 200, 1 << 30
 _PARQUET_ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
 
 
@@ -101,19 +104,25 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
     """Yield each row of a Parquet file with its number, a batch in memory at a time.
 
     Raises:
-        FileError: The file is no Parquet file, names two columns alike, or is broken from some row on.
+        FileError: The file is no Parquet file, names two columns alike, repeats itself without measure, or is broken
+            from some row on.
         OSError: It cannot be read.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
-    number = 1
+    number, unpacked = 1, 0
+    most = max(_GROWTH_COUNTS_FROM, _MOST_GROWTH * Path(path).stat().st_size)
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as table:
             names = table.schema_arrow.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
             for batch in table.iter_batches(batch_size=_PARQUET_ROWS_AT_ONCE, use_threads=False):
+                unpacked += sum(batch.slice(offset, 1).nbytes for offset in range(batch.num_rows))
+                if unpacked > most:
+                    message = f"unpacks to more than {_MOST_GROWTH} times its size, which no rows do"
+                    raise FileError(number, message, "if it is meant to, leave out the column that repeats itself")
                 yield from rows_of(batch, number)
                 number += batch.num_rows
     except pa.ArrowException as exc:

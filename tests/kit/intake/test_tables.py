@@ -105,6 +105,18 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         list(read_parquet(str(tmp_path / "a.parquet")))
 
 
+def test_a_column_that_repeats_one_text_for_ever_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_GROWTH_COUNTS_FROM", 1 << 20)
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000, pa.int32()), pa.array(["x" * 10_000]))
+    parquet.write_table(pa.table({"prompt": ["a"] * 5_000, "big": text}), tmp_path / "a.parquet")
+    read: list[Any] = []
+    with pytest.raises(FileError, match="unpacks to more than 200 times its size"):
+        read.extend(read_parquet(str(tmp_path / "a.parquet")))
+    assert 0 < len(read) < 1_000
+
+
 def test_a_value_that_every_row_uses_is_not_held_for_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "LONGEST_ROW_BYTES", 1000)
     rows = ["x" * 2000] * 500 + ["y"]
