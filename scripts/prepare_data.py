@@ -31,6 +31,7 @@ from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
 from kit.console import fail, paint, say
 from kit.data.pool import WorkerDiedError
 from kit.findings import Finding, as_json, exit_code, has_errors, render, summary
+from kit.foreground import ignore_signals, taking
 from kit.intake.card import chart
 from kit.intake.card import summary as card_summary
 from kit.intake.options import UsageError, check, meter_of, parser_of, wanted_of
@@ -53,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare or audit, report, return the exit code."""
     parser = parser_of(__doc__ or "")
     options = parser.parse_args(argv)
-    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run(options)
+        with taking((signal.SIGTERM,), _terminate):
+            return _run(options)
     except KeyboardInterrupt:
         say("\nstopped: nothing was written")
         return 130
@@ -64,8 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return TERMINATED
     except (UsageError, OccupiedError, WorkerDiedError, sqlite3.Error, OSError) as exc:
         return fail(*_explained(exc, options.out))
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _explained(exc: Exception, out: Path) -> tuple[str, str]:
@@ -84,7 +83,8 @@ class _TerminatedError(BaseException):
     """SIGTERM: not to be caught by anything but the way out."""
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    ignore_signals((number,))  # the next one must not end the tidying up
     raise _TerminatedError
 
 

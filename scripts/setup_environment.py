@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.command import command_parser, run_main
 from kit.console import fail, say
+from kit.foreground import ignore_signals
 from kit.interpreter import PROJECT_ROOT
 from kit.setup.locks import DEV, Lock, digest, packages
 from kit.setup.rules import (
@@ -42,6 +43,7 @@ from kit.setup.uv import STAMP, SetupError, base_python, ensure_uv, run_uv
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
 ENVIRONMENT_PYTHON = (3, 11)
 _FOLDERS = {"current": ".venv", "reference": ".venv-reference", "m4": ".venv-m4", "dev": ".venv-dev"}
@@ -232,7 +234,8 @@ def plan_for(args: argparse.Namespace, lock: Lock) -> Plan:
     )
 
 
-def _terminate(*_: object) -> None:
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    ignore_signals((number,))
     raise SystemExit(143)
 
 

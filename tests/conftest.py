@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kit.foreground import SIGNALS
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # The test models are tiny: several threads would wait for each other, for minutes on a busy machine.
@@ -17,6 +20,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts what it runs in the background with Ctrl-C ignored, which processes hand down; tests send it to theirs.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Put the signals' handlers back: a run that was asked to stop takes none any more, for its process ends."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
 
 
 # What asks a program to end: SIGUSR1 is what batch systems send before they take a machine back, SIGHUP what a
@@ -21,16 +23,40 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 EXIT_CODES = frozenset(128 + number for number in SIGNALS)
 
 
-def ignore_signals() -> None:
+def ignore_signals(numbers: Iterable[int] = SIGNALS) -> None:
     """Take no further signal: launchers send them again until a process is gone, and its exit code is decided."""
-    for number in SIGNALS:
+    for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 
+@contextmanager
+def taking(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Hand signals to a handler for a while.
+
+    Where one came, the process is about to end, and none is taken any more afterwards: between this and the end, the
+    next one of a launcher's would be the exit code.
+    """
+    came = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        handler(number, frame)
+
+    before = {number: signal.signal(number, hear) for number in numbers}
+    try:
+        yield
+    finally:
+        if came:
+            ignore_signals(before)
+        else:
+            for number, earlier in before.items():
+                signal.signal(number, earlier)
+
+
 def wait_for(
-    process: subprocess.Popen[bytes], signals: Iterable[signal.Signals], pass_on: Callable[[int, object], None]
+    process: subprocess.Popen[bytes], signals: Iterable[int], pass_on: Callable[[int, FrameType | None], None]
 ) -> int:
-    """Wait for a process to end.
+    """Wait for a process to end, as the last thing this one does where it was asked to.
 
     Args:
         process: It should have a session of its own: Ctrl-C reaches a whole process group.
@@ -40,13 +66,8 @@ def wait_for(
     Returns:
         Its exit code; 128 and the signal's number where one ended it.
     """
-    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in heard}
-    try:
+    with taking([number for number in signals if signal.getsignal(number) is not signal.SIG_IGN], pass_on):
         code = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return 128 - code if code < 0 else code
 
 

@@ -7,7 +7,7 @@ import signal
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from kit.foreground import SIGNALS, CtrlC
+from kit.foreground import SIGNALS, CtrlC, taking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +53,8 @@ class StopRequest:
     def listening(self) -> Iterator[StopRequest]:
         """Take the signals while the run is under way, and keep them at first. nohup's SIGHUP stays ignored."""
         outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        taken = [number for number in SIGNALS if number != signal.SIGHUP or not outlives]
-        before = {number: signal.signal(number, self._receive) for number in taken}
-        try:
+        with taking([number for number in SIGNALS if number != signal.SIGHUP or not outlives], self._receive):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def raise_from_now_on(self) -> None:
         """End where the run stands, at a signal from here on or one that came before. Call it where that is caught.

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kit.foreground import SIGNALS
+from kit.foreground import ignore_signals
 from kit.interpreter import python_path
 from kit.json_files import object_or_none, write_json
 from kit.run.run_folder import HANDED_ON
@@ -94,8 +94,7 @@ class Order:
 def main() -> int:
     """Carry the order out."""
     order = Order(**json.loads(os.environ[ORDER]))
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     try:
         run = _begin(order)
         _tell(

@@ -80,6 +80,45 @@ def test_the_handlers_before_are_put_back() -> None:
     assert [signal.getsignal(number) for number, _ in CODES] == before
 
 
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_between_the_run_and_the_end_of_its_process_no_signal_is_taken(number: signal.Signals, code: int) -> None:
+    """The handlers before were put back, and what a launcher sends until a process is gone ended it by a signal."""
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
+from kit.command import run_main
+from kit.foreground import SIGNALS
+from kit.run.stop import StopRequest
+def main():
+    with StopRequest().listening() as stop:
+        os.kill(os.getpid(), {number:d})
+    for again in SIGNALS:
+        os.kill(os.getpid(), again)
+    return stop.exit_code
+run_main(main)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == code
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_nor_is_one_taken_behind_a_process_that_was_waited_for(number: signal.Signals, code: int) -> None:
+    script = f"""
+import os, subprocess, sys
+sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
+from kit.command import run_main
+from kit.foreground import SIGNALS, wait_for
+def main():
+    child = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getppid(), {number:d}); input()"],
+                             stdin=subprocess.PIPE, start_new_session=True)
+    code = wait_for(child, SIGNALS, lambda number, frame: child.send_signal(number))
+    for again in SIGNALS:
+        os.kill(os.getpid(), again)
+    return code
+run_main(main)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, stderr=subprocess.DEVNULL).returncode == code
+
+
 def test_no_failure_handler_takes_the_stop_for_a_failure() -> None:
     assert not issubclass(StoppedError, Exception)
 
