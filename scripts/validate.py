@@ -113,6 +113,7 @@ def check_environment(settings: Settings | None, target: Target, *, work: bool) 
     if target.is_recorded:
         what = "the environment was not checked: the machine is a recorded one, and this is another"
         return [skipped("environment.elsewhere", what, "run make validate on that machine")]
+    work = work and settings is not None  # a slip in the configuration is said in a second
     say("environment, and a few steps of real work on the device …" if work else "environment …", "dim")
     environment = probe_environment(settings, work=work)
     # A broken configuration does not say which model and which folder; the default ones are not the question.

@@ -11,6 +11,7 @@ import validate
 from chat_folders import write_chat_folder
 from kit.budget import plan as planning
 from kit.budget.limits import MemoryLimit
+from kit.environment import probe
 from kit.findings import error
 from kit.interpreter import PROJECT_ROOT
 from kit.preflight import Preflight
@@ -96,14 +97,19 @@ def _copy(path: Path, folder: Path) -> Path:
     return (folder / "copy.jsonl") if (folder / "copy.jsonl").write_bytes(path.read_bytes()) else path
 
 
-def test_a_wrong_configuration_still_shows_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_configuration_still_shows_the_machine_and_works_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It imported the libraries and trained a step, for half a minute, before it named the wrong key."""
+    monkeypatch.setattr(probe, "work_device", lambda *_, **__: pytest.fail("the device was worked"))
     config = tmp_path / "config.yaml"
     config.write_text("lora:\n  rank: 16\n", encoding="utf-8")
-    assert validate.main([str(config), "--no-probe", "--json"]) == 1
+    assert validate.main([str(config), "--json"]) == 1
     found = _findings(capsys)
     assert found["config.unknown_key"][0]["where"] == f"{config}:2"
     assert "machine.memory" in found
     assert found["environment.access"][0]["severity"] == "skipped"
+    assert found["environment.device_probe"][0]["severity"] == "skipped"
     said = json.dumps(found)
     assert "mistralai" not in said, "the default model is not what a broken configuration asks for"
     assert "disk for" not in said
