@@ -14,11 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 SPOKEN = ("role", "from", "content", "value")
-THOUGHTS = (
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-)  # what the model thinks before it answers: some templates' own
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # before an answer: keys that some templates write
 FLAGS = ("weight", "loss_weight", "train", "training", "trainable", "loss")  # 0 or 1: whether a turn is learnt
 _MASK = "loss_mask"  # as a row's list, a flag for each turn
 _UNCLEAR = (_MASK, "loss_scale", "mask", "masked")  # 1 is "learnt" to some programs and "not learnt" to others
