@@ -124,6 +124,9 @@ def _packed(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)  # of no time, so that the test's name is the same each time
 
 
+_FRAMES = zstandard.ZstdCompressor(write_checksum=True).compress(b"{}\n" * 99)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "line", "message"),
     [
@@ -143,6 +146,9 @@ def _packed(data: bytes) -> bytes:
         ("a.parquet", b"no table", 1, "is no Parquet file"),
         ("a.parquet", _packed(b"PAR1"), 1, "is Parquet inside something else"),
         ("a.jsonl", _packed(b"{}\n" * 9999)[:-9], 9999, "ends in the middle of its gzip data"),
+        ("a.jsonl", zstandard.compress(b"{}\n" * 99) + _FRAMES[:-1], 198, "ends in the middle of its zstd data"),
+        ("a.jsonl", _FRAMES + _FRAMES[:9], 99, "ends in the middle of its zstd data"),
+        ("a.jsonl", _FRAMES + b"more", 99, "holds broken zstd data"),
         ("a.jsonl", b"\x1f\x8b garbage", 1, "holds broken gzip data"),
         ("a.jsonl", zstandard.compress(b"{}\n" * 999)[:9] + b"\xff" * 30, 1, "holds broken zstd data"),
         ("a.jsonl", b"PK\x03\x04" + b"\0" * 30, 1, "is a zip archive"),
