@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem, too_long
 from kit.data.row_values import shown
@@ -49,17 +49,20 @@ def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict
     if "\0" in head:
         raise FileError(1, "holds NUL bytes, as UTF-16 does", "save it as CSV UTF-8")
     delimiter = "\t" if tabs else max(_DELIMITERS, key=head.count)
-    reader = csv.reader(_chain(head, text), delimiter=delimiter, strict=True)
+    lines = _Lines(head, text)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names = _header(reader)
     while True:
         line = reader.line_num + 1
+        lines.left = LONGEST_ROW_BYTES
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as exc:
-            if "end of data" in str(exc) or "field larger" in str(exc):
-                what = "has a quote that is never closed, so where its rows end is not known"
+            if "end of data" in str(exc) or "larger than" in str(exc):
+                row = "" if "end of data" in str(exc) else f"a row longer than {LONGEST_ROW_BYTES >> 20} MB, or "
+                what = f"has {row}a quote that is never closed, so where its rows end is not known"
                 raise FileError(line, what, "close the quote; write a quote inside a cell twice") from exc
             yield RowProblem(line, f"is not valid CSV ({exc})", "quote the cell; write a quote inside it twice")
             continue
@@ -67,10 +70,28 @@ def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict
             yield _row(names, cells, line)
 
 
-def _chain(head: str, rest: io.TextIOWrapper) -> Iterator[str]:
-    yield head
-    for line in rest:  # noqa: UP028 - `yield from` would close the file with the generator
-        yield line
+class _Lines:
+    """Lines for a csv reader, which would take in any number of any length for one row.
+
+    Attributes:
+        left: Characters that the row may have still.
+    """
+
+    def __init__(self, head: str, rest: io.TextIOWrapper) -> None:
+        self.left = LONGEST_ROW_BYTES
+        self._head, self._rest = head, rest
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line, self._head = self._head or self._rest.readline(LONGEST_ROW_BYTES), ""
+        if not line:
+            raise StopIteration
+        self.left -= len(line)
+        if self.left <= 0:
+            raise csv.Error("row larger than any may be")
+        return line
 
 
 def _header(reader: Any) -> list[str]:

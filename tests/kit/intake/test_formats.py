@@ -194,6 +194,15 @@ def test_a_row_too_long_for_memory_is_a_problem_and_the_next_is_read(
     assert all(isinstance(items[at], RowProblem) for at in (1, 3))
 
 
+def test_a_line_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "LONGEST_ROW_BYTES", 100)
+    monkeypatch.setattr(conversations, "_LONGEST_LINE_BYTES", 1 << 10)
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.truncate(1 << 40)  # a terabyte of zeros, none of which is on the disk
+    with pytest.raises(OSError, match="line 1 is longer than"):
+        list(_stream(tmp_path / "a.jsonl"))
+
+
 def test_a_list_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_values, "_READ_BYTES", 64)
     monkeypatch.setattr(json_values, "LONGEST_ROW_BYTES", 256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -134,3 +135,12 @@ def test_a_value_that_every_row_uses_is_not_held_for_every_row(tmp_path: Path, m
     assert {problem.message for problem in long if isinstance(problem, RowProblem)} == {"is longer than 32 MB"}
     assert last == (501, {"prompt": "y", "completion": "y"})
     assert max(sizes) < 100_000
+
+
+@pytest.mark.parametrize("text", ["a,b\n" + "x" * 1_000_000, 'a,b\n"1' + '","\n' * 250_000])
+def test_a_row_of_csv_is_not_read_beyond_what_a_row_may_be(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LONGEST_ROW_BYTES", 1000)
+    file = io.BytesIO(text.encode())
+    with pytest.raises(FileError):
+        list(tables.read_csv(file))
+    assert file.tell() < 50_000
