@@ -91,7 +91,7 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:
                 raw = file.readline(LONGEST_ROW_BYTES)
                 length += len(raw)
                 if length > _LONGEST_LINE_BYTES:  # a file of nothing but zeros can be as large as a disk is not
-                    raise OSError(errno.EFBIG, f"line {number} is longer than {_LONGEST_LINE_BYTES >> 30} GB")
+                    raise OSError(errno.EOVERFLOW, f"line {number} is longer than {_LONGEST_LINE_BYTES >> 30} GB")
             yield too_long(number)
         elif raw.strip():
             yield number, raw
