@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.data.token_rows import TokenRows
 
+
 def workloads_for(
     settings: Settings, rows: TokenRows | None, number: int | None = None
 ) -> tuple[Callable[[Settings], Workload], str]:

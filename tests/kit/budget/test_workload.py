@@ -121,6 +121,9 @@ def test_rows_that_cannot_be_encoded_are_counted_as_they_are_read(
 ) -> None:
     monkeypatch.setattr(conversations, "LONGEST_ROW_BYTES", 100)
     monkeypatch.setattr(conversations, "_LONGEST_LINE_BYTES", 1000)
-    for text, words in (("{}\n\n{}", "2 lines of "), ("{}\n" + "x" * 2000, "15,000 rows, each taken to be full length")):
+    for text, words in (
+        ("{}\n\n{}", "2 lines of "),
+        ("{}\n" + "x" * 2000, "15,000 rows, each taken to be full length"),
+    ):
         (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
         assert words in workloads_for(_settings(data__train_file=str(tmp_path / "a.jsonl")), None)[1]
