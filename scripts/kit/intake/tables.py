@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem, too_long
 from kit.data.row_values import shown
 from kit.intake.json_values import FileError
+from kit.intake.unpack import GROWTH_COUNTS_FROM, MOST_GROWTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
     from pyarrow import Array, RecordBatch
+    from pyarrow.parquet import FileMetaData
 
 _DELIMITERS = ",;\t|"
-# A column may hold one text for all rows, packed to nothing: some growth is usual, and a gigabyte is read in seconds.
+# As it is decoded a column may hold one text for all rows, packed to nothing: some growth is usual, and a gigabyte is read in seconds.
 _MOST_GROWTH, _GROWTH_COUNTS_FROM = 200, 1 << 30
 _PARQUET_ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
 
@@ -132,18 +134,19 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    number, unpacked = 1, 0
-    most = max(_GROWTH_COUNTS_FROM, _MOST_GROWTH * Path(path).stat().st_size)
+    number, unpacked, size = 1, 0, Path(path).stat().st_size
+    most = max(_GROWTH_COUNTS_FROM, _MOST_GROWTH * size)
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as table:
             names = table.schema_arrow.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
+            if _most_of_a_column(table.metadata) > max(GROWTH_COUNTS_FROM, MOST_GROWTH * size):
+                raise _grows(1, MOST_GROWTH)
             for batch in table.iter_batches(batch_size=_PARQUET_ROWS_AT_ONCE, use_threads=False):
                 unpacked += sum(batch.slice(offset, 1).nbytes for offset in range(batch.num_rows))
                 if unpacked > most:
-                    message = f"unpacks to more than {_MOST_GROWTH} times its size, which no rows do"
-                    raise FileError(number, message, "if it is meant to, leave out the column that repeats itself")
+                    raise _grows(number, _MOST_GROWTH)
                 yield from rows_of(batch, number)
                 number += batch.num_rows
     except pa.ArrowException as exc:
@@ -152,6 +155,19 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
         if exc.errno is not None:  # the disk's own; pyarrow raises the same type for broken data, without a number
             raise
         raise FileError(number, f"is broken from row {number} on ({_reason(exc)})", "write the file again") from exc
+
+
+def _most_of_a_column(metadata: FileMetaData) -> int:
+    """Return the bytes, or the values where they are more, that the largest column unpacks to before it is decoded."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = ([group.column(at) for group in groups] for at in range(metadata.num_columns))
+    return max((max(sum(part.total_uncompressed_size for part in parts), sum(part.num_values for part in parts))
+                for parts in columns), default=0)  # fmt: skip
+
+
+def _grows(number: int, times: int) -> FileError:
+    message = f"unpacks to more than {times} times its size, which no rows do"
+    return FileError(number, message, "if it is meant to, leave out the column that repeats itself")
 
 
 class OutOfRange:

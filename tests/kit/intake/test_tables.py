@@ -144,3 +144,19 @@ def test_a_row_of_csv_is_not_read_beyond_what_a_row_may_be(text: str, monkeypatc
     with pytest.raises(FileError):
         list(tables.read_csv(file))
     assert file.tell() < 50_000
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["x" * (20 << 20)]),
+        pa.ListArray.from_arrays(pa.array([0, 20 << 20], pa.int32()), pa.nulls(20 << 20, pa.int8()).fill_null(0)),
+    ],
+    ids=["text", "numbers"],
+)
+def test_one_value_that_is_packed_to_nothing_is_not_unpacked(column: Any, tmp_path: Path) -> None:
+    parquet.write_table(pa.table([["a"], column], ["prompt", "big"]), tmp_path / "a.parquet", compression="zstd")
+    before = pa.total_allocated_bytes()
+    with pytest.raises(FileError, match="unpacks to more than 60 times its size"):
+        next(read_parquet(str(tmp_path / "a.parquet")))
+    assert pa.total_allocated_bytes() - before < 1 << 20
