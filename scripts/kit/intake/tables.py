@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData
 
 _DELIMITERS = ",;\t|"
-# As it is decoded a column may hold one text for all rows, packed to nothing: some growth is usual, and a gigabyte is read in seconds.
+# Decoded, a column may be one text for all rows, packed to nothing: some growth is usual, a gigabyte is read in seconds.
 _MOST_GROWTH, _GROWTH_COUNTS_FROM = 200, 1 << 30
-_PARQUET_ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
+ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
 
 
 def read_csv(file: BinaryIO, *, tabs: bool = False) -> Iterator[tuple[int, dict[str, Any]] | RowProblem]:
@@ -143,7 +143,7 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
                 raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
             if _most_of_a_column(table.metadata) > max(GROWTH_COUNTS_FROM, MOST_GROWTH * size):
                 raise _grows(1, MOST_GROWTH)
-            for batch in table.iter_batches(batch_size=_PARQUET_ROWS_AT_ONCE, use_threads=False):
+            for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
                 unpacked += sum(batch.slice(offset, 1).nbytes for offset in range(batch.num_rows))
                 if unpacked > most:
                     raise _grows(number, _MOST_GROWTH)
@@ -174,6 +174,10 @@ class OutOfRange:
     """A value that Python has no form for, such as a time 292 billion years ahead: refused only where it is used."""
 
     kind = "a value that cannot be read"
+
+    def __repr__(self) -> str:
+        """Say the same of each."""
+        return self.kind
 
 
 def rows_of(batch: RecordBatch, number: int) -> Iterator[tuple[int, Any] | RowProblem]:
