@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData
 
 _DELIMITERS = ",;\t|"
-# Decoded, a column may be one text for all rows, packed to nothing: some growth is usual, a gigabyte is read in seconds.
+# Decoded, a column may be one text for all rows, packed to nothing: some growth is usual, a gigabyte takes seconds.
 _MOST_GROWTH, _GROWTH_COUNTS_FROM = 200, 1 << 30
 ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
 
