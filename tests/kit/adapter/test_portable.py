@@ -343,4 +343,4 @@ def test_names_are_looked_up_and_not_tried_one_after_the_other(monkeypatch: pyte
     config = {**PLAIN, "alpha_pattern": {**many, "q_proj": 3, f"^{QUERY}": 4}, "target_modules": [*many, "q_proj"]}
     found = portable_config(config, WEIGHTS)
     assert found.config["alpha_pattern"] == {QUERY: 3}
-    assert len(asked) == 3  # noqa: PLR2004 - for its ranks, its alphas, its targets
+    assert len(asked) == 3  # of its ranks, its alphas, its targets
