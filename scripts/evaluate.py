@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ from kit.command import command_parser, run_main
 from kit.console import paint, say
 from kit.data.dataset import EncodedFile, load_file
 from kit.findings import has_errors, render
-from kit.json_files import write_json
+from kit.json_files import object_or_none, write_json
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import RunError
 from kit.report import after_run
@@ -64,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.tasks:
             require_harness(sys.executable)
         choice = choose(options, installed_stack())
-        return _evaluate(options, choice, _data_file(options, choice))
+        path = _data_file(options, choice)
+        out = options.out or _default_out(options, choice, path)
+        if os.path.lexists(out) and "evaluated_at" not in (object_or_none(out) or {}):
+            raise RunError(f"{out}: is there already and is no evaluation; name another file: --out FILE")
+        return _evaluate(options, choice, path, out)
 
     fix = "--batch-size 1, or fewer --max-new-tokens, or close what else uses the memory"
     return carry_out(work, stopped="stopped; nothing was written", when_memory_runs_out=fix)
@@ -122,7 +127,7 @@ def _data_file(options: argparse.Namespace, choice: Choice) -> Path:
     return path
 
 
-def _evaluate(options: argparse.Namespace, choice: Choice, path: Path) -> int:
+def _evaluate(options: argparse.Namespace, choice: Choice, path: Path, out: Path) -> int:
     say(f"{choice.run.name}: {choice.adapter} on {choice.base_name} in {choice.how}, {choice.platform}", "bold")
     for remark in choice.remarks:
         say(f"note: {remark}", "yellow")
@@ -137,7 +142,6 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path) -> int:
     asked, max_new_tokens = _questions(options, choice, path, sample)
     loaded = load(choice)
     evaluation = _measure(options, loaded, file, asked, max_new_tokens)
-    out = options.out or _default_out(options, choice, path)
     write_json(out, evaluation.as_mapping())
     if out == choice.run.folder / evaluation_name():
         after_run(choice.run.folder)  # its samples belong into the run's report

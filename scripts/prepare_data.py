@@ -36,7 +36,7 @@ from kit.intake.card import chart
 from kit.intake.card import summary as card_summary
 from kit.intake.options import UsageError, check, meter_of, parser_of, wanted_of
 from kit.intake.prepare import Outcome, audit, prepare
-from kit.intake.publish import OccupiedError, check_free
+from kit.intake.publish import OccupiedError, check_free, check_written
 from kit.intake.sources import find_sources
 from kit.screen import one_line
 
@@ -94,6 +94,7 @@ def _run(options: argparse.Namespace) -> int:
     check(options)
     if not options.audit:
         check_free(options.out, overwrite=options.overwrite)
+        check_written(options.out)
     sources, findings = find_sources(options.input, exclude=None if options.audit else options.out)
     if any(source.kind == "stdin" for source in sources) and sys.stdin.isatty():
         say("reading rows from the terminal; Ctrl-D ends them", "dim")

@@ -82,6 +82,10 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_loaded(
         (["no-such-run"], "no-such-run: no run there"),
         (["{run}", "--data", "no-such-file"], "no-such-file: there is no such file\n  fix: name one: --data FILE"),
         (["{run}", "--adapter", "{run}/nothing"], "holds no adapter_config.json"),
+        (
+            ["{run}", "--cpu", "--out", "{run}/val.jsonl"],
+            "val.jsonl: is there already and is no evaluation\n  fix: name",
+        ),
     ],
 )
 def test_a_mistake_is_a_sentence(

@@ -219,6 +219,23 @@ def test_an_earlier_result_is_replaced_only_when_asked(model: str, capsys: pytes
     assert _card()["steps"]["read"] == 9
 
 
+def test_rows_of_a_persons_own_are_never_replaced(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    own = Path(_jsonl("data/processed/train.jsonl", _rows(5)))
+    before = own.read_bytes()
+    assert _run(model, _jsonl("a.jsonl", _rows(9)), "--overwrite") == 2
+    assert "it was not this command that wrote it" in capsys.readouterr().err
+    assert own.read_bytes() == before
+
+
+def test_what_is_to_be_replaced_is_not_read(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(model, _jsonl("a.jsonl", _rows(40)))
+    before = _files()
+    assert _run(model, "data/processed/train.jsonl", "--overwrite") == 1
+    assert "lies in the folder that is to be written" in capsys.readouterr().out
+    assert _run(model, "data/processed/*.jsonl", "--overwrite") == 1
+    assert _files() == before
+
+
 def test_a_second_command_into_one_folder_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Draft(Path("data/processed")):
         assert _run(model, _jsonl("a.jsonl", _rows(5))) == 2

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from io import BufferedReader, FileIO
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from io import BufferedReader
     from pathlib import Path
 
 # What is read whole. The largest tokenizers take 35 MB, a receipt or an index some kilobytes.
 MOST_BYTES = 256 << 20
+_BUFFER_BYTES = 1 << 17
 
+T = TypeVar("T")
 
 NOT_REGULAR = "a pipe, a socket or a device, not a regular file"
 
@@ -35,7 +37,27 @@ def open_regular(path: Path) -> BufferedReader:
     except OSError:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "rb")
+    return BufferedReader(_File(descriptor, path), _BUFFER_BYTES)
+
+
+class _File(FileIO):
+    """A file that gives something or ends; some of the kernel's, such as /proc/kmsg, do neither for hours."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor)
+        self._path = path
+
+    def readinto(self, buffer: Any) -> int:
+        size: int | None = super().readinto(buffer)
+        return self._given(size)
+
+    def readall(self) -> bytes:
+        return self._given(super().readall())
+
+    def _given(self, read: T | None) -> T:
+        if read is None:
+            raise NotRegularError(errno.EINVAL, "it gives nothing and does not end", str(self._path))
+        return read
 
 
 def _check(path: Path, mode: int) -> None:

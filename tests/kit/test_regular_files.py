@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit import regular_files
 from kit.config.error import ConfigError
 from kit.config.file import read_text as read_config
 from kit.data.conversations import read_conversations
@@ -106,3 +108,11 @@ def test_what_is_held_whole_has_a_limit(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"a": "b" * 100}), encoding="utf-8")
     with pytest.raises(OSError, match="it is larger than 0 MB"):
         read_regular(tmp_path / "a.json", most=50)
+
+
+@pytest.mark.parametrize("read", [lambda file: file.read(), lambda file: file.readline()], ids=["whole", "a line"])
+def test_a_file_that_gives_nothing_and_does_not_end_is_refused(read: Callable[[Any], object]) -> None:
+    there, _end = os.pipe()
+    os.set_blocking(there, False)  # as /proc/kmsg is, which looks like a file
+    with pytest.raises(NotRegularError, match="gives nothing and does not end"):
+        read(io.BufferedReader(regular_files._File(there, Path("kmsg"))))

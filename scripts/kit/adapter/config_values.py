@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from kit.records.history import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _AGAIN = "copy the adapter's complete folder"
-_LARGEST_RANK, _LARGEST_ALPHA, _LONGEST_PATH = 65_536, 1e9, 4096
+_LARGEST_RANK, _LARGEST_ALPHA, _LONGEST_PATH, _LONGEST_NAME = 65_536, 1e9, 4096, 1000
 # A module's name, or its last parts. Of what a regular expression gives a meaning to, it has the dot alone.
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
@@ -80,9 +80,11 @@ def _short(value: Any) -> str:
 
 def is_plain(name: str) -> bool:
     """Tell a module's name, or the end of one, from a pattern."""
-    return _PLAIN.fullmatch(name) is not None
+    return len(name) <= _LONGEST_NAME and _PLAIN.fullmatch(name) is not None
 
 
-def ends_in(module: str, name: str) -> bool:
-    """Tell whether a name means a module: all of it, or its last parts."""
-    return module == name or module.endswith(f".{name}")
+def endings(module: str) -> Iterator[str]:
+    """Yield the names that mean a module: all of its own, and its last parts."""
+    while module:
+        yield module
+        module = module.partition(".")[2]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.adapter.config_values import check_values, ends_in, plain_names
+from kit.adapter.config_values import check_values, endings, plain_names
 from kit.adapter.tensor_file import adapted_ranks, adapter_file, read_header
 from kit.json_files import read_object
 from kit.records.history import RunError
@@ -145,8 +145,8 @@ def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], p
         left_out = [key for key in left_out if key != "exclude_modules"]
         rewritten.append(f"target_modules as the names of the {len(ranks)} modules that have weights")
     else:
-        names = plain_names(config, "target_modules", place)
-        stray = next((module for module in sorted(ranks) if not any(ends_in(module, name) for name in names)), None)
+        names = set(plain_names(config, "target_modules", place))
+        stray = next((module for module in sorted(ranks) if names.isdisjoint(endings(module))), None)
         if stray:
             raise RunError(f"{place}: holds weights for {stray}, which its target_modules do not name; {_AGAIN}")
         kept["target_modules"] = sorted(names)
@@ -158,11 +158,12 @@ def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> d
     found: dict[str, dict[str, Any]] = {}
     for key, value in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
         own = {}
+        order = {name: at for at, name in enumerate(config.get(key) or {})}
         for module in sorted(ranks):
-            # peft takes the first that fits.
-            name = next((name for name in config.get(key) or {} if _means(name, module)), None)
-            if name is not None:
-                own[module] = config[key][name]
+            # peft takes the first that fits; with ^ a pattern is the whole name.
+            means = [name for name in (f"^{module}", *endings(module)) if name in order]
+            if means:
+                own[module] = config[key][min(means, key=order.__getitem__)]
         if key == "rank_pattern":
             wrong = next((module for module, rank in ranks.items() if rank != own.get(module, config[value])), None)
             if wrong:
@@ -170,11 +171,6 @@ def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> d
                 raise RunError(f"{place}: names rank {named} for {wrong}, whose weights have {ranks[wrong]}; {_AGAIN}")
         found[key] = own
     return {key: own for key, own in found.items() if key in config}
-
-
-def _means(name: str, module: str) -> bool:
-    # With ^ a pattern is the whole name.
-    return module == name[1:] if name.startswith("^") else ends_in(module, name)
 
 
 def _refuse_what_changes_the_result(config: dict[str, Any], place: str) -> None:

@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.adapter.config_values import ends_in, is_plain
+from kit.adapter.config_values import endings, is_plain
 from kit.model import safetensors_header
 from kit.model.files import ModelFileError, leads_out
 from kit.model.safetensors_header import FLOATS
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _AGAIN = "copy the adapter's complete folder"
-_LARGEST_CONFIG = 8 * 1024**2  # bytes; one that names every module of a large model has some 50 kB
+_LARGEST_CONFIG = (
+    2 * 1024**2
+)  # bytes; one that names every module of a large model has some 50 kB, of many experts 1 MB
 _PREFIX = "base_model.model."  # peft's, before the base's own name
 
 
@@ -105,9 +107,10 @@ def adapted_ranks(weights: Mapping[str, TensorInfo], saved_whole: list[str], pla
             raise RunError(f"{place}: {module} has half of its weights; {_AGAIN}")
         if pair["A"][0] != pair["B"][1]:
             raise RunError(f"{place}: the halves of {module}, {pair['A']} and {pair['B']}, do not fit; {_AGAIN}")
+    saved = set(saved_whole)
     for name in others:
         module = name.rpartition(".")[0]
-        if not any(ends_in(module, saved) for saved in saved_whole) and not _is_copied(module, halves):
+        if saved.isdisjoint(endings(module)) and not _is_copied(module, halves):
             raise RunError(f"{place}: holds {name}, which nothing in its configuration asks for; {_AGAIN}")
     if not halves and not others:
         raise RunError(f"{place}: holds no weights; {_AGAIN}")

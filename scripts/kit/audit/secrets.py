@@ -49,7 +49,9 @@ _THIRTEEN_DIGITS = re.compile(r"\d(?:[ -]?\d){12}")
 _CARD = re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d-])")
 # First digits the large issuers use; without them every long number would have a chance of one in ten.
 _ISSUER = re.compile(r"4|5[1-5]|2[2-7]|3[47]|36|38|30[0-5]|6011|65|64[4-9]|35|62")
-_LONGEST_LINE = 20_000  # characters looked at together: some patterns take the square of a line's length
+# Characters looked at together, and those of them that the next ones begin with: some patterns take the square of a
+# line's length, and more. A token has some hundreds.
+_LONGEST_LINE, _OVERLAP = 1_000, 500
 _SHOWN = 4
 _SHORTEST_SHOWN = 12  # characters: of a shorter find even the first ones would tell too much
 
@@ -71,7 +73,7 @@ def find_secrets(text: str) -> list[Secret]:
     if _is_worth_a_look(text):
         for line in text.splitlines():
             for start in range(0, len(line), _LONGEST_LINE):
-                found |= dict.fromkeys(_in_line(line[start : start + _LONGEST_LINE + 200]))
+                found |= dict.fromkeys(_in_line(line[start : start + _LONGEST_LINE + _OVERLAP]))
     return [Secret(kind, mask(value)) for kind, value in found]
 
 

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.data.conversations import read_lines
 from kit.machine.platforms import EXAMPLES
 from kit.model.files import ModelFileError
 from kit.regular_files import open_regular
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from kit.budget.workload import Workload
     from kit.config.settings import Settings
     from kit.data.token_rows import TokenRows
-
-_CHUNK_BYTES = 1 << 20
 
 
 def workloads_for(
@@ -38,11 +37,11 @@ def workloads_for(
     if number is not None:
         return functools.partial(full_length, rows=number), f"{number:,} rows, each taken to be full length"
     path = Path(settings.data.train_file).expanduser()
-    lines = count_lines(path) if path.is_file() else 0
+    lines = _count_rows(path)
     if lines:
         what = f"{lines:,} lines of {path}, which could not be encoded here: each taken to be full length"
         return functools.partial(full_length, rows=lines), what
-    what = f"{EXAMPLES:,} rows, each taken to be full length: {path} is not there"
+    what = f"{EXAMPLES:,} rows, each taken to be full length: {path} is not there or cannot be read"
     return functools.partial(full_length, rows=EXAMPLES), what
 
 
@@ -61,14 +60,12 @@ def read_rows(settings: Settings) -> TokenRows | None:
         return None
 
 
-def count_lines(path: Path) -> int:
-    """Count line ends; a last line without one counts too."""
-    lines, last = 0, b"\n"
-    with open_regular(path) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            lines += chunk.count(b"\n")
-            last = chunk[-1:]
-    return lines + (last != b"\n")
+def _count_rows(path: Path) -> int:
+    try:
+        with open_regular(path) as file:
+            return sum(1 for _ in read_lines(file))
+    except OSError:
+        return 0
 
 
 def _remembered(rows: TokenRows) -> Callable[[Settings], Workload]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "Conversation", "Message", "Places", "RowProblem", "collapse", "read_conversations", "rows_at"]
 
 LONGEST_ROW_BYTES = 32 << 20  # what one row may take: it is held in memory several times over
+_LONGEST_LINE_BYTES = 1 << 30  # what is passed over to find the next line
 _LINES_SHOWN = 8
 _KINDS_SHOWN = 12
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -73,15 +75,23 @@ def read_row(item: tuple[int, bytes] | RowProblem) -> Conversation | RowProblem:
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:
-    """Number a file's lines from 1, passing over blank ones; a line too long for memory is a problem, not a crash."""
+    """Number a file's lines from 1, passing over blank ones; a line too long for memory is a problem, not a crash.
+
+    Raises:
+        OSError: The file cannot be read, or a line comes to no end.
+    """
     number = 0
     while raw := file.readline(LONGEST_ROW_BYTES + 1):
         number += 1
         if number == 1:
             raw = raw.removeprefix(_BYTE_ORDER_MARK)  # it says nothing about the row
         if len(raw) > LONGEST_ROW_BYTES and not raw.endswith(b"\n"):
+            length = len(raw)
             while raw and not raw.endswith(b"\n"):
                 raw = file.readline(LONGEST_ROW_BYTES)
+                length += len(raw)
+                if length > _LONGEST_LINE_BYTES:  # a file of nothing but zeros can be as large as a disk is not
+                    raise OSError(errno.EOVERFLOW, f"line {number} is longer than {_LONGEST_LINE_BYTES >> 30} GB")
             yield too_long(number)
         elif raw.strip():
             yield number, raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from io import BufferedReader
     from pathlib import Path
 
     from kit.data.chat_tokenizer import ChatTokenizer
@@ -96,6 +98,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
     unused: Counter[str] = Counter()
     whole = ended = 0
     with open_regular(path) as file:
+        before = os.fstat(file.fileno()).st_mtime_ns
         chunks = in_chunks(read_lines(file))
         for chunk in in_order(_Encoder(tokenizer, max_seq_length), chunks, processes_for(processes)):
             packer.extend(chunk.block)
@@ -106,8 +109,12 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
                 places.extend(chunk.marked[mark])
             add_names(unused, chunk.unused)
             whole, ended = whole + chunk.whole, ended + chunk.ended
+        digest, is_other = _sha256(file), os.fstat(file.fileno()).st_mtime_ns != before
 
     rows, findings = packer.rows(), problems.findings(path)
+    if is_other:
+        message = "was changed while it was read"
+        findings.append(error("data.changed", message, "let what writes it end, then run this again", str(path)))
     if lossless:
         findings.append(
             error(
@@ -129,7 +136,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         findings += end_findings(tokenizer, some_end=ended > 0, where=str(path))
     if not rows and not findings:
         findings.append(error("data.empty", "the file has no rows", "write one JSON object per line", str(path)))
-    return EncodedFile(path, rows, tuple(findings), file_sha256(path))
+    return EncodedFile(path, rows, tuple(findings), digest)
 
 
 def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines]:
@@ -149,7 +156,12 @@ def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines
 def file_sha256(path: Path) -> str:
     """Hash a file's bytes, in bounded memory."""
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(file)
+
+
+def _sha256(file: BufferedReader) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remarks_on_tokens(path: Path, rows: TokenRows, max_seq_length: int) -> list[Finding]:

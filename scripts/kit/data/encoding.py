@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 from kit.data.conversations import Conversation, RowProblem
 from kit.data.remarks import Mark
 from kit.data.rendering import Rendered, render_prompt, render_row
-from kit.data.template import TemplateError
+from kit.data.template import CHANGE_THE_TURNS, TemplateError
 from kit.data.tokenising import Tokens, tokenise
+from kit.data.turns import MOST_CHARACTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.turns import Message
 
 IGNORE_INDEX = -100  # torch's cross entropy skips this label
+_CHARACTERS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,34 @@ def encode_rows(items: Sequence[Conversation | RowProblem], tokenizer: ChatToken
     Where a token would hold the last character of a prompt and the first of its answer, the two are tokenised apart.
     """
     rendered = [_rendered(item, tokenizer) for item in items]
-    tokens = iter(tokenise([one[1] for one in rendered if not isinstance(one, RowProblem)], tokenizer))
+    texts = [one[1] for one in rendered if not isinstance(one, RowProblem)]
+    tokens = (each for some in _pieces(texts) for each in tokenise(some, tokenizer))
     return [one if isinstance(one, RowProblem) else _encoded(*one, next(tokens), tokenizer) for one in rendered]
+
+
+def _pieces(texts: list[Rendered]) -> Iterator[list[Rendered]]:
+    """Cut texts into what is tokenised together: it takes 200 bytes of memory a character meanwhile."""
+    piece, size = [], 0
+    for text in texts:
+        piece.append(text)
+        size += len(text.text)
+        if size > _CHARACTERS_AT_ONCE:
+            yield piece
+            piece, size = [], 0
+    yield piece
 
 
 def _rendered(item: Conversation | RowProblem, tokenizer: ChatTokenizer) -> tuple[Conversation, Rendered] | RowProblem:
     if isinstance(item, RowProblem):
         return item
     try:
-        return item, render_row(item.messages, tokenizer)
+        rendered = render_row(item.messages, tokenizer)
     except TemplateError as exc:
         return RowProblem(item.line, str(exc), exc.fix)
+    if len(rendered.text) > 2 * MOST_CHARACTERS:  # the turns have fewer
+        what = f"is {len(rendered.text):,} characters long as the base model's chat template writes it"
+        return RowProblem(item.line, what, CHANGE_THE_TURNS)
+    return item, rendered
 
 
 def _encoded(

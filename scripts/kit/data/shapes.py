@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.data.row_values import NOTHING, RowError, near, shown, shown_key, text_of
-from kit.data.turn_keys import THOUGHTS, lost, masks_of
+from kit.data.turn_keys import THOUGHTS, like_a_mask, lost, masks_of
 from kit.data.turns import Message, chat, check_turns
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ _LISTS = ("messages", "conversations", "conversation")
 _SHAPES = (*_LISTS, "prompt", "completion", "instruction", "output", "question", "answer", "text")
 # What belongs to a question or to an answer, and would be left behind beside it.
 _ASKED = {"question/answer": ("context", "choices", "options"), "instruction/output": ("context",)}
+_SHOWN = ("image", "images", "video", "videos", "audio", "audios")  # what the model would have to see or hear
 _MEANT_FOR = dict.fromkeys(("system_prompt", "system_message", "system_instruction", "sys_prompt"), "system")
+_UNWANTED = {"prompt/completion": "label"}  # TRL's key for a bad answer; LLaMA-Factory's is kto_tag
 _ALMOST = 0.85  # likeness of names: `inputs` and `input`, not `items` and `system`
 _ON_PURPOSE = {
     **{name: f"messages={name}" for name in _LISTS},
@@ -133,8 +135,13 @@ def _refuse_beside(row: dict[str, Any], shape: str, used: set[str]) -> None:
     for key, value in row.items():
         if key in used or value in NOTHING:
             continue
-        meant = _MEANT_FOR.get(key) or near(str(key), absent, _ALMOST)
-        if meant or key in THOUGHTS or key in _ASKED.get(shape, ()):
+        if value is False and key == _UNWANTED.get(shape, "kto_tag"):
+            raise RowError(
+                f"has {key} that says its answer is a bad one, and this kit trains on answers",
+                f"take the row out, or leave {key} out on purpose: make data … --map {_ON_PURPOSE[shape]}",
+            )
+        meant = _MEANT_FOR.get(key) or like_a_mask(key) or near(key, absent, _ALMOST)
+        if meant or key in THOUGHTS or key in _SHOWN or key in _ASKED.get(shape, ()):
             beside = "its question" if key in _ASKED.get(shape, ()) else "its turns"
             into = f"did you mean {meant}? If not" if meant else f"write {key} into the text"
             raise RowError(

@@ -6,6 +6,7 @@ Programs mark the turns that are learnt in many ways: ``weight`` (OpenAI's forma
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kit.data.row_values import NOTHING, RowError, is_blank, near, shown_key, text_of
@@ -17,7 +18,8 @@ SPOKEN = ("role", "from", "content", "value")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # before an answer: keys that some templates write
 FLAGS = ("weight", "loss_weight", "train", "training", "trainable", "loss")  # 0 or 1: whether a turn is learnt
 _MASK = "loss_mask"  # as a row's list, a flag for each turn
-_UNCLEAR = (_MASK, "loss_scale", "mask", "masked")  # 1 is "learnt" to some programs and "not learnt" to others
+# 1 is "learnt" to some programs and "not learnt" to others; or it is a mask of tokens, which are another model's.
+_UNCLEAR = (_MASK, "loss_scale", "mask", "masked", "assistant_mask", "assistant_masks", "completion_mask")
 _MASKS = dict.fromkeys((*FLAGS, *_UNCLEAR)).keys()
 # What only tells turns apart: no template is given it, and nothing said depends on it.
 _BOOKKEEPING = frozenset(
@@ -70,6 +72,18 @@ def beside_of(turn: dict[str, Any]) -> Beside:
         else:
             raise lost(key, "turn", _KNOWN)
     return Beside(tuple(flags), tuple(thoughts), tuple(left))
+
+
+def like_a_mask(key: str) -> str:
+    """Return the key of a mask that another is but for its form, such as ``Weights``; empty for none."""
+    return _MASK_FORMS.get(_plain(key), "") if key not in _MASKS else ""
+
+
+def _plain(key: str) -> str:
+    return re.sub("[-_ ]", "", key.casefold()).removesuffix("s")
+
+
+_MASK_FORMS = {_plain(key): key for key in _MASKS}
 
 
 def masks_of(row: dict[str, Any], used: Collection[str]) -> list[tuple[str, list[bool]]]:

@@ -21,6 +21,9 @@ _SPEAKERS = {
 }
 _TOOL_ROLES = frozenset({"tool", "function", "function_call", "function_response", "observation", "ipython"})
 _PART = ("type", "text")
+# A row is rendered up to each of its answers, and a character costs 200 bytes while it is tokenised. No model reads as
+# much: beyond either a row would take a machine's memory, or a day, to be cut at some thousand tokens.
+_MOST_TURNS, MOST_CHARACTERS = 1_000, 8_000_000
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,13 @@ def check_turns(messages: tuple[Message, ...]) -> None:
     Raises:
         RowError: With what is wrong.
     """
+    characters = sum(len(text) for message in messages for text in message.texts)
+    for found, most, what in (
+        (len(messages), _MOST_TURNS, "turns"),
+        (characters, MOST_CHARACTERS, "characters in its turns"),
+    ):
+        if found > most:
+            raise RowError(f"has more than {most:,} {what}", "part it into several rows, or take it out")
     dialogue = [message for message in messages if message.role != "system"]
     if any(message.role == "system" for message in messages[1:]):
         raise RowError(

@@ -114,11 +114,12 @@ class Stream:
 
     def _dataset(self) -> Iterator[Raw]:
         digest = hashlib.sha256()
-        for number, row in read_hub(self.source.path or "", self.split, self.revision):
+        for item in read_hub(self.source.path or "", self.split, self.revision):
+            row = repr(item) if isinstance(item, RowProblem) else item[1]
             digest.update(json.dumps(row, sort_keys=True, ensure_ascii=True, default=repr).encode())
             if self.progress:
                 self.progress(1)
-            yield number, row
+            yield item
         self.sha256 = digest.hexdigest()
 
     def _guess(self, head: bytes) -> str:

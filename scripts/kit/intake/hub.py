@@ -11,7 +11,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.data.conversations import RowProblem
 from kit.intake.json_values import FileError
+from kit.intake.tables import ROWS_AT_ONCE, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 _REASON_SHOWN = 160
 
 
-def read_hub(name: str, split: str, revision: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_hub(name: str, split: str, revision: str | None) -> Iterator[tuple[int, Any] | RowProblem]:
     """Yield each row of one split with its number.
 
     Raises:
@@ -27,13 +29,22 @@ def read_hub(name: str, split: str, revision: str | None) -> Iterator[tuple[int,
     """
     number = 0
     try:
-        for number, row in enumerate(_open(name, split, revision), start=1):
-            yield number, row
+        dataset = _open(name, split, revision)
+        # As Arrow's own types: the library's way to Python's ends the reading where a column holds a time beyond them.
+        for table in dataset.with_format("arrow").iter(ROWS_AT_ONCE):
+            for batch in table.combine_chunks().to_batches():
+                for item in rows_of(batch, number + 1):
+                    number += 1
+                    yield item if isinstance(item, RowProblem) else (number, _decoded(dataset.features, item[1]))
     except FileError:
         raise
     except Exception as exc:  # datasets raises what its dozens of readers raise
         what = "cannot be loaded" if number == 0 else f"cannot be read behind row {number}"
         raise FileError(number + 1, f"{what} ({_reason(exc)})", _advice(exc, revision)) from exc
+
+
+def _decoded(features: Any, row: dict[str, Any]) -> dict[str, Any]:
+    return dict(features.decode_example(row)) if features else row
 
 
 def _open(name: str, split: str, revision: str | None) -> Any:

@@ -58,6 +58,18 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     _check_own(folder, overwrite=overwrite)
 
 
+def check_written(folder: Path) -> None:
+    """See to it that data under the kit's names is the kit's: rows that a person put there are nowhere else.
+
+    Raises:
+        OccupiedError: It has no card, which the kit writes beside all it writes.
+    """
+    own = sorted(name for name in OWN_FILES if (folder / name).is_file())
+    if own and "data_card.json" not in own:
+        what = f"holds {', '.join(own)} and no data_card.json, so it was not this command that wrote it"
+        raise OccupiedError(what, "move it away, or --out another folder")
+
+
 def _check_own(folder: Path, *, overwrite: bool) -> None:
     own = sorted(entry.name for entry in folder.iterdir() if is_own(entry, OWN_FILES))
     if own and not overwrite:

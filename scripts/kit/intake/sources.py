@@ -105,6 +105,10 @@ class _Search:
             fix = f"save it to a file, or pipe it in: … | make data INPUT={STDIN}"
             self._error("data.unreadable", f"is {NOT_REGULAR}", fix, name)
             return
+        if self._exclude and path.resolve().parent == self._exclude:
+            fix = "--out another folder, or move it away first"
+            self._error("data.own_output", "lies in the folder that is to be written, and would be replaced", fix, name)
+            return
         identity = (status.st_dev, status.st_ino)
         if identity in self._seen:
             what = f"is the same file as {self._seen[identity]}, and is read once"

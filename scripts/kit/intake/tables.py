@@ -5,22 +5,24 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem, too_long
 from kit.data.row_values import shown
 from kit.intake.json_values import FileError
+from kit.intake.unpack import GROWTH_COUNTS_FROM, MOST_GROWTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
     from pyarrow import Array, RecordBatch
+    from pyarrow.parquet import FileMetaData
 
 _DELIMITERS = ",;\t|"
-# A column may hold one text for all rows, packed to nothing: some growth is usual, and a gigabyte is read in seconds.
+# Decoded, a column may be one text for all rows, packed to nothing: some growth is usual, a gigabyte takes seconds.
 _MOST_GROWTH, _GROWTH_COUNTS_FROM = 200, 1 << 30
-_PARQUET_ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
+ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
 
 
 def read_csv(file: BinaryIO, *, tabs: bool = False) -> Iterator[tuple[int, dict[str, Any]] | RowProblem]:
@@ -49,17 +51,20 @@ def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict
     if "\0" in head:
         raise FileError(1, "holds NUL bytes, as UTF-16 does", "save it as CSV UTF-8")
     delimiter = "\t" if tabs else max(_DELIMITERS, key=head.count)
-    reader = csv.reader(_chain(head, text), delimiter=delimiter, strict=True)
+    lines = _Lines(head, text)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names = _header(reader)
     while True:
         line = reader.line_num + 1
+        lines.left = LONGEST_ROW_BYTES
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as exc:
-            if "end of data" in str(exc) or "field larger" in str(exc):
-                what = "has a quote that is never closed, so where its rows end is not known"
+            if "end of data" in str(exc) or "larger than" in str(exc):
+                row = "" if "end of data" in str(exc) else f"a row longer than {LONGEST_ROW_BYTES >> 20} MB, or "
+                what = f"has {row}a quote that is never closed, so where its rows end is not known"
                 raise FileError(line, what, "close the quote; write a quote inside a cell twice") from exc
             yield RowProblem(line, f"is not valid CSV ({exc})", "quote the cell; write a quote inside it twice")
             continue
@@ -67,10 +72,28 @@ def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict
             yield _row(names, cells, line)
 
 
-def _chain(head: str, rest: io.TextIOWrapper) -> Iterator[str]:
-    yield head
-    for line in rest:  # noqa: UP028 - `yield from` would close the file with the generator
-        yield line
+class _Lines:
+    """Lines for a csv reader, which would take in any number of any length for one row.
+
+    Attributes:
+        left: Characters that the row may have still.
+    """
+
+    def __init__(self, head: str, rest: io.TextIOWrapper) -> None:
+        self.left = LONGEST_ROW_BYTES
+        self._head, self._rest = head, rest
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line, self._head = self._head or self._rest.readline(LONGEST_ROW_BYTES), ""
+        if not line:
+            raise StopIteration
+        self.left -= len(line)
+        if self.left <= 0:
+            raise csv.Error("row larger than any may be")
+        return line
 
 
 def _header(reader: Any) -> list[str]:
@@ -111,18 +134,19 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    number, unpacked = 1, 0
-    most = max(_GROWTH_COUNTS_FROM, _MOST_GROWTH * Path(path).stat().st_size)
+    number, unpacked, size = 1, 0, Path(path).stat().st_size
+    most = max(_GROWTH_COUNTS_FROM, _MOST_GROWTH * size)
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as table:
             names = table.schema_arrow.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
-            for batch in table.iter_batches(batch_size=_PARQUET_ROWS_AT_ONCE, use_threads=False):
+            if _most_of_a_column(table.metadata) > max(GROWTH_COUNTS_FROM, MOST_GROWTH * size):
+                raise _grows(1, MOST_GROWTH)
+            for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
                 unpacked += sum(batch.slice(offset, 1).nbytes for offset in range(batch.num_rows))
                 if unpacked > most:
-                    message = f"unpacks to more than {_MOST_GROWTH} times its size, which no rows do"
-                    raise FileError(number, message, "if it is meant to, leave out the column that repeats itself")
+                    raise _grows(number, _MOST_GROWTH)
                 yield from rows_of(batch, number)
                 number += batch.num_rows
     except pa.ArrowException as exc:
@@ -133,10 +157,27 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
         raise FileError(number, f"is broken from row {number} on ({_reason(exc)})", "write the file again") from exc
 
 
+def _most_of_a_column(metadata: FileMetaData) -> int:
+    """Return the bytes, or the values where they are more, that the largest column unpacks to before it is decoded."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = ([group.column(at) for group in groups] for at in range(metadata.num_columns))
+    return max((max(sum(part.total_uncompressed_size for part in parts), sum(part.num_values for part in parts))
+                for parts in columns), default=0)  # fmt: skip
+
+
+def _grows(number: int, times: int) -> FileError:
+    message = f"unpacks to more than {times} times its size, which no rows do"
+    return FileError(number, message, "if it is meant to, leave out the column that repeats itself")
+
+
 class OutOfRange:
     """A value that Python has no form for, such as a time 292 billion years ahead: refused only where it is used."""
 
     kind = "a value that cannot be read"
+
+    def __repr__(self) -> str:
+        """Say the same of each."""
+        return self.kind
 
 
 def rows_of(batch: RecordBatch, number: int) -> Iterator[tuple[int, Any] | RowProblem]:

@@ -30,6 +30,7 @@ FOREIGN = {
 # its rows costs as much as any other.
 MOST_GROWTH = 60
 GROWTH_COUNTS_FROM = 1 << 24  # bytes; below it, unpacking anything is harmless
+_ZSTD_PIECE_BYTES = 1 << 10  # four bytes say 128 kB at most, so that these are 32 MB and never the whole of a bomb
 _ZSTD_WINDOW_BYTES = 1 << 27  # 128 MB: what `zstd --long` asks for, and the most memory a file may ask for
 
 
@@ -83,6 +84,29 @@ class CountedFile(io.RawIOBase):
             pass
 
 
+class _ZstdFrames:
+    """Zstd's frames, one behind the other. The library's own reader takes one that breaks off for one that ends."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+        self._frame = self._decompressor.decompressobj()
+        self._left = memoryview(b"")
+
+    def read1(self, size: int) -> bytes:
+        while not self._left:
+            packed = (self._frame.unused_data if self._frame.eof else b"") or self._file.read(_ZSTD_PIECE_BYTES)
+            if not packed:
+                if self._frame.eof:
+                    return b""
+                raise EOFError
+            if self._frame.eof:
+                self._frame = self._decompressor.decompressobj()
+            self._left = memoryview(self._frame.decompress(packed))
+        data, self._left = self._left[:size], self._left[size:]
+        return bytes(data)
+
+
 class _Unpacked(io.RawIOBase):
     """Unpacked bytes, with the library's own errors in the kit's words."""
 
@@ -94,8 +118,7 @@ class _Unpacked(io.RawIOBase):
         if kind == "gzip":
             self._file: Any = gzip.GzipFile(fileobj=file)
         else:
-            reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-            self._file = reader.stream_reader(file, read_across_frames=True)
+            self._file = _ZstdFrames(file)
 
     def readable(self) -> bool:
         return True

@@ -333,3 +333,14 @@ def test_a_header_that_is_not_whole_is_refused(tmp_path: Path, content: bytes, m
 def test_half_floats_are_weights_too(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(safetensors({"x": (3,)}, dtype="BF16", item_bytes=2))
     assert read_header(tmp_path / "a") == {"x": TensorInfo("BF16", (3,))}
+
+
+def test_names_are_looked_up_and_not_tried_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = portable.endings
+    monkeypatch.setattr(portable, "endings", lambda module: asked.append(module) or real(module))
+    many = {f"name_{number}": 8 for number in range(5_000)}
+    config = {**PLAIN, "alpha_pattern": {**many, "q_proj": 3, f"^{QUERY}": 4}, "target_modules": [*many, "q_proj"]}
+    found = portable_config(config, WEIGHTS)
+    assert found.config["alpha_pattern"] == {QUERY: 3}
+    assert len(asked) == 3  # of its ranks, its alphas, its targets

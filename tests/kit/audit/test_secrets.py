@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.audit import secrets
 from kit.audit.secrets import find_secrets, luhn, mask
 
 # Put together here, so that no scanner takes this file for a leak.
@@ -77,3 +78,15 @@ def test_a_mask_shows_at_most_a_third(text: str) -> None:
 def test_a_long_line_of_letters_takes_no_time() -> None:
     source = random.Random(0)  # noqa: S311 - any letters will do
     find_secrets("".join(source.choices(string.ascii_letters + string.digits, k=300_000)))
+
+
+def test_no_pattern_is_given_more_than_a_few_characters_and_no_token_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[int] = []
+    in_line = secrets._in_line
+    monkeypatch.setattr(secrets, "_in_line", lambda line: looked.append(len(line)) or in_line(line))
+    token = f"ghp_{'a1' * 18}"
+    for at in range(900, 2_100, 50):
+        assert [found.kind for found in find_secrets(f"{'x' * at} {token} {'x' * 4000}")] == ["GitHub Token"]
+    assert max(looked) <= 1_500

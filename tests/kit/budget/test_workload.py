@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -9,10 +9,14 @@ from kit.budget.job import MicroBatch
 from kit.budget.rows import workloads_for
 from kit.budget.workload import Workload, count, full_length, workload_of
 from kit.config.resolve import resolve
+from kit.data import conversations
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import FILLER, make_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 
@@ -110,3 +114,16 @@ def test_a_plan_says_what_it_took_for_the_rows(number: int | None, words: str) -
     workloads, said = workloads_for(settings, None, number)
     assert words in said
     assert workloads(settings).tokens == (number or 15_000) * 3 * 4096
+
+
+def test_rows_that_cannot_be_encoded_are_counted_as_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "LONGEST_ROW_BYTES", 100)
+    monkeypatch.setattr(conversations, "_LONGEST_LINE_BYTES", 1000)
+    for text, words in (
+        ("{}\n\n{}", "2 lines of "),
+        ("{}\n" + "x" * 2000, "15,000 rows, each taken to be full length"),
+    ):
+        (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
+        assert words in workloads_for(_settings(data__train_file=str(tmp_path / "a.jsonl")), None)[1]

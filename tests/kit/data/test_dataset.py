@@ -183,3 +183,24 @@ def test_what_is_left_behind_is_named_in_bounded_memory(tmp_path: Path, byte_cha
     assert (len(names), names["others"]) == (1001, 1000)
     assert max(map(len, names)) < 200
     assert names_of(names).endswith("(1) and 989 more")
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_hash_is_that_of_the_rows_that_were_read(
+    tmp_path: Path, byte_chat: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    real = dataset.read_lines
+
+    def meanwhile(file: Any) -> Any:
+        yield from real(file)
+        other = path if in_place else tmp_path / "other.jsonl"
+        other.write_text(json.dumps(_row("another")) + "\n", encoding="utf-8")
+        other.replace(path)
+
+    monkeypatch.setattr(dataset, "read_lines", meanwhile)
+    file = _load(tmp_path, [_row()], byte_chat)
+    if in_place:
+        assert _finding(file, "data.changed").severity == "error"
+    else:
+        assert file.sha256 == hashlib.sha256(json.dumps(_row()).encode() + b"\n").hexdigest()

@@ -59,6 +59,8 @@ def test_each_shape_is_recognised(row: dict[str, Any], messages: tuple[Message, 
         ({"system": "be", "messages": [{"role": "system", "content": "b"}]}, "has a system message of its own beside"),
         ({"messages": "[not json"}, "has messages that is text, and not valid JSON"),
         ({"prompt": "a", "completion": b"\xff"}, "has completion that is binary, not text"),
+        ({"prompt": "a", "completion": "b" * 8_000_000}, "has more than 8,000,000 characters in its turns"),
+        ({"conversations": [HUMAN, GPT] * 501}, "has more than 1,000 turns"),
     ],
 )
 def test_each_way_to_lose_something_is_refused(row: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from chat_folders import CHATML, MISTRAL, PLAIN, TIGHT
 from encoded_rows import RefusedError, encoded_row
+from kit.data import encoding
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message, RowProblem
 from kit.data.encoding import IGNORE_INDEX, Encoded, encode_prompt, encode_rows
@@ -216,3 +217,26 @@ def test_an_end_beyond_the_embedding_is_refused_at_once(chat_folder: ChatFolder)
     (folder / "config.json").write_text(json.dumps({"model_type": "mistral", "vocab_size": 2}), encoding="utf-8")
     with pytest.raises(ModelFileError, match=r"its eos_token is token 2, and the model's embedding has 2; use the"):
         ChatTokenizer.load(str(folder))
+
+
+def test_no_more_is_tokenised_at_once_than_memory_bears(
+    byte_chat: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [Conversation(talk("a" * 400, "b"), line) for line in range(1, 8)]
+    whole = encode_rows(rows, byte_chat)
+    asked: list[int] = []
+    monkeypatch.setattr(encoding, "_CHARACTERS_AT_ONCE", 1000)
+    real = encoding.tokenise
+    monkeypatch.setattr(encoding, "tokenise", lambda texts, chat: asked.append(len(texts)) or real(texts, chat))
+    assert encode_rows(rows, byte_chat) == whole
+    assert asked == [3, 3, 1]
+
+
+def test_a_row_that_a_template_makes_too_long_is_a_problem(
+    byte_chat: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "MOST_CHARACTERS", 50)
+    good, bad = encode_rows([Conversation(talk("a" * size, "b"), 1) for size in (5, 100)], byte_chat)
+    assert isinstance(good, Encoded)
+    assert isinstance(bad, RowProblem)
+    assert "characters long as the base model's chat template writes it" in bad.message

@@ -124,6 +124,9 @@ def _packed(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)  # of no time, so that the test's name is the same each time
 
 
+_FRAMES = zstandard.ZstdCompressor(write_checksum=True).compress(b"{}\n" * 99)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "line", "message"),
     [
@@ -143,6 +146,9 @@ def _packed(data: bytes) -> bytes:
         ("a.parquet", b"no table", 1, "is no Parquet file"),
         ("a.parquet", _packed(b"PAR1"), 1, "is Parquet inside something else"),
         ("a.jsonl", _packed(b"{}\n" * 9999)[:-9], 9999, "ends in the middle of its gzip data"),
+        ("a.jsonl", zstandard.compress(b"{}\n" * 99) + _FRAMES[:-1], 198, "ends in the middle of its zstd data"),
+        ("a.jsonl", _FRAMES + _FRAMES[:9], 99, "ends in the middle of its zstd data"),
+        ("a.jsonl", _FRAMES + b"more", 99, "holds broken zstd data"),
         ("a.jsonl", b"\x1f\x8b garbage", 1, "holds broken gzip data"),
         ("a.jsonl", zstandard.compress(b"{}\n" * 999)[:9] + b"\xff" * 30, 1, "holds broken zstd data"),
         ("a.jsonl", b"PK\x03\x04" + b"\0" * 30, 1, "is a zip archive"),
@@ -186,6 +192,15 @@ def test_a_row_too_long_for_memory_is_a_problem_and_the_next_is_read(
     items = list(_stream(tmp_path / "a.jsonl"))
     assert [item.line if isinstance(item, RowProblem) else item[0] for item in items] == [1, 2, 3, 4]
     assert all(isinstance(items[at], RowProblem) for at in (1, 3))
+
+
+def test_a_line_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "LONGEST_ROW_BYTES", 100)
+    monkeypatch.setattr(conversations, "_LONGEST_LINE_BYTES", 1 << 10)
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.truncate(1 << 40)  # a terabyte of zeros, none of which is on the disk
+    with pytest.raises(OSError, match="line 1 is longer than"):
+        list(_stream(tmp_path / "a.jsonl"))
 
 
 def test_a_list_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from kit.intake.formats import Stream
 from kit.intake.sources import find_sources
@@ -53,6 +55,26 @@ def test_what_save_to_disk_wrote_is_read_by_its_folder() -> None:
     assert _read("one")[0] == ROWS
     assert _read("both")[0] == ROWS
     assert _read("hf:both", split="test")[0] == ROWS[:3]
+
+
+def test_a_column_that_python_cannot_hold_is_left_out_and_mixed_types_are_read_as_written() -> None:
+    Path("times").mkdir()
+    times = pa.array([2**62, 1]).cast(pa.timestamp("us"))
+    table = pa.table({"question": ["a", "b"], "answer": ["c", "d"], "time": times})
+    parquet.write_table(table, "times/train.parquet")
+    datasets.Dataset(table).save_to_disk("saved")
+    for name in ("hf:./times", "saved"):
+        rows, stream = _read(name)
+        assert stream.broken is None
+        assert [(row["question"], row["answer"]) for row in rows] == [("a", "c"), ("b", "d")]
+    mixed = [{"question": "a", "answer": "b", "more": more} for more in ("c", [1], {"d": None})]
+    _repository("mixed", train=mixed)
+    features = datasets.Features(
+        question=datasets.Value("string"), answer=datasets.Value("string"), more=datasets.Json()
+    )
+    datasets.Dataset.from_list(mixed, features=features).save_to_disk("mixed-saved")
+    assert _read("mixed-saved")[0] == mixed
+    assert [row["answer"] for row in _read("hf:./mixed")[0]] == ["b", "b", "b"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -134,3 +135,28 @@ def test_a_value_that_every_row_uses_is_not_held_for_every_row(tmp_path: Path, m
     assert {problem.message for problem in long if isinstance(problem, RowProblem)} == {"is longer than 32 MB"}
     assert last == (501, {"prompt": "y", "completion": "y"})
     assert max(sizes) < 100_000
+
+
+@pytest.mark.parametrize("text", ["a,b\n" + "x" * 1_000_000, 'a,b\n"1' + '","\n' * 250_000])
+def test_a_row_of_csv_is_not_read_beyond_what_a_row_may_be(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LONGEST_ROW_BYTES", 1000)
+    file = io.BytesIO(text.encode())
+    with pytest.raises(FileError):
+        list(tables.read_csv(file))
+    assert file.tell() < 50_000
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["x" * (20 << 20)]),
+        pa.ListArray.from_arrays(pa.array([0, 20 << 20], pa.int32()), pa.nulls(20 << 20, pa.int8()).fill_null(0)),
+    ],
+    ids=["text", "numbers"],
+)
+def test_one_value_that_is_packed_to_nothing_is_not_unpacked(column: Any, tmp_path: Path) -> None:
+    parquet.write_table(pa.table([["a"], column], ["prompt", "big"]), tmp_path / "a.parquet", compression="zstd")
+    before = pa.total_allocated_bytes()
+    with pytest.raises(FileError, match="unpacks to more than 60 times its size"):
+        next(read_parquet(str(tmp_path / "a.parquet")))
+    assert pa.total_allocated_bytes() - before < 1 << 20
