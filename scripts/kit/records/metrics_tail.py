@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from kit.json_files import parse
 from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class MetricsTail:
 def parse_line(text: str | bytes) -> dict[str, Any] | None:
     """Parse one line of metrics; None where it is none."""
     try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
+        line = parse(text)
+    except ValueError:
         return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
