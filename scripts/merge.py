@@ -8,7 +8,7 @@ Run as:
 Writes into RUN/merged unless told otherwise: the weights shard by shard in bfloat16, the base's own tokenizer files, a
 model card, merge.json. Then each value is compared with the base's and what peft adds, and the logits with those of
 base + adapter on rows of the validation set; a model that fails is not kept.
-Exit codes: 0 merged, 1 no room, or the comparison failed, 2 wrong use, 130 stopped (143 by SIGTERM); nothing is left half-written.
+Exit codes: 0 merged, 1 no room, or the comparison failed, 2 wrong use, 130 stopped; nothing is left half-written.
 """
 
 from __future__ import annotations
