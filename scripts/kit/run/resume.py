@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.config.schema import with_defaults
-from kit.findings import Finding, error, ok
+from kit.findings import Finding, error, ok, warning
 from kit.records.numbers import mapping
 from kit.run import checkpoints
 from kit.run.checkpoints import Checkpoint, DamagedCheckpointError
 from kit.run.receipt import read_receipt
-from kit.run.run_folder import CHECKPOINTS, RECEIPT, earlier_run
+from kit.run.run_folder import ADAPTER, CHECKPOINTS, RECEIPT, earlier_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -134,7 +134,18 @@ def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collect
         identity: What this run is: see ``identity_of``.
         allowed: Keys that may differ this once.
     """
-    there = read_receipt(folder) or {}
+    there = read_receipt(folder)
+    if there is None and (folder / RECEIPT).is_file():
+        text = "cannot be read: what it told of earlier parts of this run is not kept"
+        lost = [warning("resume.receipt", text, where=str(folder / RECEIPT))]
+        start = _decide(how, folder, {}, identity, allowed)
+        return replace(start, findings=[*lost, *start.findings])
+    return _decide(how, folder, there or {}, identity, allowed)
+
+
+def _decide(
+    how: str, folder: Path, there: dict[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
+) -> Start:
     if how != "auto":
         return _from_path(named(how), folder, there, identity, allowed)
     start = _automatic(folder, there, identity, allowed)
@@ -163,6 +174,10 @@ def _automatic(
             str(folder / "checkpoints"),
         )
         return Start(findings=[*damaged, refused])
+    if found is None and (folder / ADAPTER).is_dir():  # its run is finished, or was, whatever the receipt says
+        fix = "name this one: training.run_name=…, or replace what is there: --overwrite"
+        message = "holds an adapter, and no checkpoint to go on from"
+        return Start(findings=[error("resume.adapter", message, fix, str(folder))])
     if found is None:
         return Start()
     return _checked(found, damaged, earlier, identity, allowed)

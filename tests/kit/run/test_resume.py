@@ -137,6 +137,24 @@ def test_no_other_run_gives_way_to_one_that_is_gone_on_with(tmp_path: Path, fact
     assert (_errors(start), start.earlier) == ([], receipt)
 
 
+def test_an_adapter_without_a_checkpoint_does_not_give_way_to_a_run_that_begins(tmp_path: Path) -> None:
+    """With its receipt lost and its checkpoints deleted a finished run was trained again in its place."""
+    (tmp_path / "adapter").mkdir()
+    for content in (None, "{", json.dumps({"state": "interrupted", "identity": IDENTITY})):
+        if content:
+            (tmp_path / "run.json").write_text(content, encoding="utf-8")
+        (refused,) = _errors(decide("auto", tmp_path, IDENTITY, ()))
+        assert refused.startswith("holds an adapter, and no checkpoint to go on from | name this one")
+
+
+def test_a_receipt_that_cannot_be_read_is_told_before_it_is_replaced(tmp_path: Path) -> None:
+    _save(tmp_path, 2)
+    (tmp_path / "run.json").write_text('{"sessions": [', encoding="utf-8")
+    start = decide("auto", tmp_path, IDENTITY, ())
+    assert (start.checkpoint is not None, start.earlier) == (True, {})
+    assert [finding.id for finding in start.findings] == ["resume.receipt", "resume.checkpoint"]
+
+
 def test_the_newest_complete_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
     for step in (2, 4):
         _save(tmp_path, step)
