@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _AT_ONCE_BYTES = 1 << 20
+_MOST_STEPS = 1 << 53  # what is drawn and divided becomes a float
 
 
 class MetricsTail:
@@ -59,4 +60,5 @@ def parse_line(text: str | bytes) -> dict[str, Any] | None:
         line = parse(text)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+    step = line.get("step") if isinstance(line, dict) else None
+    return line if isinstance(step, int) and abs(step) < _MOST_STEPS else None
