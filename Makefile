@@ -54,6 +54,8 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
   $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") \
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
+# bash gives a recipe's one command its own place, so that a SIGTERM to make reaches it; dash would end and leave it behind.
+SHELL := $(firstword $(wildcard /bin/bash /usr/local/bin/bash) /bin/sh)
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-m4 detect demo data validate plan config train train-m4 train-h100 report watch runs evaluate chat merge verify reproduce diff-run parity torture audit image image-check image-sbom shell-h100 demo-image bench-data bench-cli bench-gpu bench-memory test test-image check format docs lock clean
 

@@ -22,7 +22,6 @@ if __name__ == "__main__":
 
 import os
 import shlex
-import signal
 import sqlite3
 import sys
 from typing import TYPE_CHECKING
@@ -31,7 +30,7 @@ from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
 from kit.console import fail, paint, say
 from kit.data.pool import WorkerDiedError
 from kit.findings import Finding, as_json, exit_code, has_errors, render, summary
-from kit.foreground import ignore_signals, taking
+from kit.foreground import EndedError
 from kit.intake.card import chart
 from kit.intake.card import summary as card_summary
 from kit.intake.options import UsageError, check, meter_of, parser_of, wanted_of
@@ -44,10 +43,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
     from pathlib import Path
-    from types import FrameType
 
 UNREADABLE = frozenset({"data.missing", "data.unreadable", "data.input"})
-TERMINATED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,14 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__ or "")
     options = parser.parse_args(argv)
     try:
-        with taking((signal.SIGTERM,), _terminate):
-            return _run(options)
+        return _run(options)
     except KeyboardInterrupt:
         say("\nstopped: nothing was written")
         return 130
-    except _TerminatedError:
+    except EndedError:
         say("\nended from outside: nothing was written")
-        return TERMINATED
+        raise
     except (UsageError, OccupiedError, WorkerDiedError, sqlite3.Error, OSError) as exc:
         return fail(*_explained(exc, options.out))
 
@@ -77,15 +73,6 @@ def _explained(exc: Exception, out: Path) -> tuple[str, str]:
         return f"{exc}: nothing was written", "--processes 1, or free some memory"
     reason = exc.strerror or exc if isinstance(exc, OSError) else exc
     return f"{out}: cannot be written ({reason})", "free some space, or --out another folder"
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM: not to be caught by anything but the way out."""
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    ignore_signals((number,))  # the next one must not end the tidying up
-    raise _TerminatedError
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_MOST_THREADS = 4096  # a receipt may say anything
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One run, held against this machine.
@@ -105,7 +108,8 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
     say(f"{how}, in {folder}{beside}; {_expected(attempt.reasons)}", "bold")
     mark(folder, run, verdict=None)
     threads = mapping(run.receipt.get("compute")).get("threads")
-    code = train_again(write_config(folder, run, attempt.places), resume=resume, threads=threads)
+    usable = threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
+    code = train_again(write_config(folder, run, attempt.places), resume=resume, threads=usable)
     if code in EXIT_CODES:
         say("stopped; the same command goes on with the rerun", "yellow")
         return code

@@ -12,7 +12,6 @@ Standard library only, and for Python 3.9 on: it is what a new machine runs firs
 from __future__ import annotations
 
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from kit.command import command_parser, run_main
 from kit.console import fail, say
-from kit.foreground import ignore_signals
 from kit.interpreter import PROJECT_ROOT
 from kit.setup.locks import DEV, Lock, digest, packages
 from kit.setup.rules import (
@@ -43,7 +41,6 @@ from kit.setup.uv import STAMP, SetupError, base_python, ensure_uv, run_uv
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
-    from types import FrameType
 
 ENVIRONMENT_PYTHON = (3, 11)
 _FOLDERS = {"current": ".venv", "reference": ".venv-reference", "m4": ".venv-m4", "dev": ".venv-dev"}
@@ -234,15 +231,9 @@ def plan_for(args: argparse.Namespace, lock: Lock) -> Plan:
     )
 
 
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    ignore_signals((number,))
-    raise SystemExit(143)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 where the environment is there, 2 where it cannot be made, 130 on Ctrl-C, 143 on SIGTERM."""
     args = parse(argv)
-    signal.signal(signal.SIGTERM, _terminate)
     host = probe_host()
     lock = DEV if args.stack == "dev" else lock_for(host, args.stack)
     try:

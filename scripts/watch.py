@@ -154,11 +154,18 @@ def _live(watched: Watched) -> None:
     from rich.live import Live
 
     console = Console(no_color=not wants_colour(sys.stdout), highlight=False)
-    with redrawing(sys.stdout), Live(_frame(watched, console), console=console, auto_refresh=False) as live:
-        while not watched.is_over:
-            time.sleep(_LOOK_EVERY_S)
-            watched.look()
-            live.update(_frame(watched, console), refresh=True)
+    view = Live(
+        _frame(watched, console), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+    )
+    with redrawing(sys.stdout):
+        try:
+            with view as live:
+                while not watched.is_over:
+                    time.sleep(_LOOK_EVERY_S)
+                    watched.look()
+                    live.update(_frame(watched, console), refresh=True)
+        finally:
+            console.show_cursor()  # what cuts into the first frame leaves it hidden
 
 
 def _frame(watched: Watched, console: Console) -> RenderableType:

@@ -2,6 +2,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,6 +220,26 @@ def test_the_demo_in_the_image_is_the_current_stacks(fresh: Path) -> None:
 def test_commands_can_run_inside_the_image(fresh: Path, target: str, arguments: str) -> None:
     given = ["CONFIG=c.yaml", "SET=lora.r=8"] if target == "validate" else []
     assert recipe(fresh, target, "IN=docker", *given) == [f"python3 scripts/image.py --stack reference {arguments}"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize("target", [["train", "RESUME=auto"], ["train-m4"], ["reproduce", "RUN=a b"]])
+def test_a_sigterm_to_make_alone_reaches_what_it_runs(installed: Path, target: list[str]) -> None:
+    """Where a value was quoted a shell stood between: it ended, and the run went on by itself."""
+    python = installed / ".venv/bin/python"
+    python.write_text(
+        '#!/bin/sh\ntrap "touch heard; exit 143" TERM\ntouch started\nfor _ in $(seq 200); do sleep 0.05; done\n'
+    )
+    python.chmod(0o755)
+    with subprocess.Popen(["make", *target], cwd=installed, stderr=subprocess.DEVNULL) as process:
+        while not (installed / "started").exists():
+            time.sleep(0.01)
+        process.terminate()
+        process.wait(timeout=30)
+    deadline = time.monotonic() + 5
+    while not (installed / "heard").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (installed / "heard").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.live import Live
 
 import watch
 from kit.interpreter import PROJECT_ROOT
 from kit.run.process import describe_process, this_process
+from terminal import Terminal
 from written_run import write_run
 
 if TYPE_CHECKING:
@@ -148,3 +151,20 @@ def test_in_a_terminal_it_is_drawn_live_and_ctrl_c_ends_it(running: Path) -> Non
     assert "step 40 of 40" in shown
     assert shown.count("█") > 3
     assert "#" not in shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_whatever_ends_the_view_the_cursor_is_shown_again_and_it_is_said(
+    running: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    refresh = Live.refresh
+
+    def drawn_and_ended(self: Live) -> None:
+        refresh(self)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Live, "refresh", drawn_and_ended)  # the first frame, before the view counts as begun
+    with Terminal(lambda: watch.main([str(running)])) as terminal:
+        assert terminal.exit_code() == code
+    assert "\x1b[?25h" in terminal.text
+    assert re.search(r"left; the run goes on|SIG\w+: stopped", terminal.text.splitlines()[-1])

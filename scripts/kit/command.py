@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from kit.console import fail, leave_quietly, outlive_readers, say
-from kit.foreground import EXIT_CODES, ignore_signals
+from kit.foreground import EXIT_CODES, SIGNALS, EndedError, end_in_order, ignore_signals
 from kit.redaction import guard_output
 from kit.refusals import first_line, is_failure, refusal_in
 from kit.screen import one_line
@@ -79,6 +79,7 @@ def run_main(main: Callable[[], int], *, outlives_readers: bool = False) -> NoRe
         SystemExit: Always, with the exit code.
     """
     guard_output()
+    end_in_order()
     leave_quietly()
     if outlives_readers:
         outlive_readers()
@@ -90,14 +91,17 @@ def run_main(main: Callable[[], int], *, outlives_readers: bool = False) -> NoRe
             sys.stdout.flush()
     except KeyboardInterrupt:
         code = _INTERRUPTED
+    except EndedError as exc:
+        say(f"{signal.Signals(exc.number).name}: stopped", "yellow")
+        code = 128 + exc.number
     except BrokenPipeError:  # whoever read the output has seen enough
         code = _FAILED
     except BaseException as exc:
         if not is_failure(exc):
             raise
         code = fail_of(exc)
-    if code in EXIT_CODES:
-        ignore_signals()
+    # What comes from here on would be the exit code instead. Ctrl-C is left to who waits for an end that hangs.
+    ignore_signals(number for number in SIGNALS if number != signal.SIGINT or code in EXIT_CODES)
     raise SystemExit(code)
 
 

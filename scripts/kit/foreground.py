@@ -23,6 +23,27 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 EXIT_CODES = frozenset(128 + number for number in SIGNALS)
 
 
+class EndedError(SystemExit):
+    """A signal ends this process: what it holds is let go of on the way out, as at Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        """Say which."""
+        super().__init__(128 + number)
+        self.number = number
+
+
+def end_in_order() -> None:
+    """Have signals end this process as Ctrl-C does, from here on; one that is ignored stays so, under nohup."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    ignore_signals()  # the next one must not end the tidying up
+    raise EndedError(number)
+
+
 def ignore_signals(numbers: Iterable[int] = SIGNALS) -> None:
     """Take no further signal: launchers send them again until a process is gone, and its exit code is decided."""
     for number in numbers:
@@ -54,19 +75,33 @@ def taking(numbers: Iterable[int], handler: Callable[[int, FrameType | None], No
 
 
 def wait_for(
-    process: subprocess.Popen[bytes], signals: Iterable[int], pass_on: Callable[[int, FrameType | None], None]
+    start: Callable[[], subprocess.Popen[bytes]],
+    signals: Iterable[int],
+    pass_on: Callable[[subprocess.Popen[bytes], int], None],
 ) -> int:
-    """Wait for a process to end, as the last thing this one does where it was asked to.
+    """Start a process and wait for it to end, as the last thing this one does where it was asked to.
 
     Args:
-        process: It should have a session of its own: Ctrl-C reaches a whole process group.
+        start: Starts it; in a session of its own, since Ctrl-C reaches a whole process group.
         signals: Which are taken meanwhile. One that is ignored stays so: nohup, and a shell's background jobs.
-        pass_on: Called with the number of one that came.
+        pass_on: Called with the process and the number of one that came.
 
     Returns:
         Its exit code; 128 and the signal's number where one ended it.
     """
-    with taking([number for number in signals if signal.getsignal(number) is not signal.SIG_IGN], pass_on):
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        if process is None:
+            early.append(number)
+        else:
+            pass_on(process, number)
+
+    with taking([number for number in signals if signal.getsignal(number) is not signal.SIG_IGN], hear):
+        process = start()
+        for number in early:
+            pass_on(process, number)
         code = process.wait()
     return 128 - code if code < 0 else code
 

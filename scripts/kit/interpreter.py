@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.foreground import end_in_order
 from kit.redaction import guard_output
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ def use_project_python() -> None:
     """Start again under ``.venv/bin/python`` where this Python lacks the kit's packages.
 
     Changes nothing where they are there, so a container, a conda environment or ``.venv-reference`` is used as it is.
-    From here on the process prints no secret, and what fails before the command itself begins is a sentence too.
+    From here on the process prints no secret, a signal ends it in order, and what fails before the command itself
+    begins is a sentence too.
 
     Raises:
         SystemExit: 2, with the command that sets the project up, where there is no environment to go to.
     """
     guard_output()
+    end_in_order()
     sys.excepthook = _end_in_words
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if not missing:

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from kit.regular_files import read_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+# Levels. What shows, compares and writes such content calls itself for each; the kit's own files have about ten.
+_DEEPEST = 100
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -22,12 +26,35 @@ def read_object(path: Path) -> dict[str, Any]:
         ValueError: It holds something else; the message goes on after the file's name: "is not JSON (…)".
     """
     try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as exc:
+        content = parse(read_text(path))
+    except ValueError as exc:
         raise ValueError(f"is not JSON ({exc})") from exc
     if not isinstance(content, dict):
         raise ValueError("is no JSON object")  # noqa: TRY004 - the file is at fault
     return content
+
+
+def parse(text: str | bytes) -> Any:
+    """Parse JSON that may be anybody's.
+
+    Raises:
+        ValueError: It is none, or nested deeper than anything that is meant.
+    """
+    too_deep = f"nested more than {_DEEPEST} levels deep"
+    try:
+        content = json.loads(text)
+    except RecursionError as exc:
+        raise ValueError(too_deep) from exc
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level if isinstance(each, (dict, list)) for inner in _inside(each)]
+        if not level:
+            return content
+    raise ValueError(too_deep)
+
+
+def _inside(content: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return content.values() if isinstance(content, dict) else content
 
 
 def object_or_none(path: Path) -> dict[str, Any] | None:

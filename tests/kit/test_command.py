@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,48 @@ def test_every_command_ends_in_the_one_way(path: Path) -> None:
 def test_ctrl_c_is_no_failure() -> None:
     done = _run("raise KeyboardInterrupt")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+STOP = """
+import os, signal, sys
+{before}
+from kit.command import run_main
+from kit.foreground import SIGNALS
+def main():
+    try:
+        os.kill(os.getpid(), {number:d})
+    finally:
+        for again in SIGNALS:
+            os.kill(os.getpid(), again)
+        print("let go")
+run_main(main)
+"""
+CODES = [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
+
+
+def _stopped(number: int, before: str = "") -> tuple[int, str, str]:
+    script, environment = STOP.format(before=before, number=number), {"PYTHONPATH": str(PROJECT_ROOT / "scripts")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_a_signal_ends_a_command_in_order_and_those_after_it_change_nothing(number: signal.Signals, code: int) -> None:
+    """While a run was checked, a merge written or a view redrawn it ended the process where it stood, by the signal."""
+    assert _stopped(number) == (code, "let go\n", f"{number.name}: stopped\n")
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_so_does_one_that_comes_before_the_command_begins(number: signal.Signals, code: int) -> None:
+    """As the first process of a container it was not even ended: there a signal that nobody takes is nothing."""
+    before = f"from kit.interpreter import use_project_python\nuse_project_python()\nos.kill(os.getpid(), {number:d})"
+    assert _stopped(number, before) == (code, "", "")
+
+
+def test_a_signal_that_is_ignored_at_the_start_stays_so() -> None:
+    code, said, talk = _stopped(signal.SIGHUP, "signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    assert (code, said, talk) == (130, "", "")  # by the Ctrl-C after it
 
 
 def test_what_a_command_returns_is_its_exit_code() -> None:

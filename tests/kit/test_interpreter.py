@@ -41,7 +41,15 @@ def project(tmp_path: Path) -> Path:
     """Return a project of which nothing is there but the modules every command begins with."""
     folder = tmp_path / "scripts" / "kit"
     folder.mkdir(parents=True)
-    for name in ("__init__.py", "console.py", "interpreter.py", "redaction.py", "regular_files.py", "screen.py"):
+    for name in (
+        "__init__.py",
+        "console.py",
+        "foreground.py",
+        "interpreter.py",
+        "redaction.py",
+        "regular_files.py",
+        "screen.py",
+    ):
         shutil.copy(PROJECT_ROOT / "scripts/kit" / name, folder / name)
     (tmp_path / "scripts/command.py").write_text(
         "from kit.interpreter import use_project_python\nuse_project_python()\nprint('here')\n", encoding="utf-8"

@@ -22,7 +22,8 @@ def test_an_object_comes_back_as_it_was_written(tmp_path: Path) -> None:
         (b"", "is not JSON"),
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
+        (b"[" * 100_000, r"is not JSON \(nested"),
+        (b'{"a":' * 300 + b"0" + b"}" * 300, r"is not JSON \(nested"),
         (b"[1]", "is no JSON object"),
         (b"null", "is no JSON object"),
     ],
@@ -33,6 +34,17 @@ def test_whatever_is_no_object_is_one_kind_of_error(tmp_path: Path, content: byt
     with pytest.raises(ValueError, match=f"^{words}"):
         read_object(path)
     assert object_or_none(path) is None
+
+
+def test_what_is_as_deep_as_a_file_may_be_is_written_again(tmp_path: Path) -> None:
+    """Parsing bears more levels than all that is done with the content afterwards, which ended in a RecursionError."""
+    content: dict[str, object] = {}
+    for _ in range(99):
+        content = {"a": content}
+    write_json(tmp_path / "a.json", content)
+    assert read_object(tmp_path / "a.json") == content
+    write_json(tmp_path / "a.json", {"a": content})
+    assert object_or_none(tmp_path / "a.json") is None
 
 
 def test_what_is_not_there_is_the_systems_error(tmp_path: Path) -> None:

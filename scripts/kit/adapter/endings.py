@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from kit.command import refuse
 from kit.console import say
+from kit.foreground import EndedError
 from kit.records.history import RunError
 from kit.run.failures import explain
 from kit.traceback_file import keep_traceback
@@ -19,19 +21,20 @@ def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: st
 
     Args:
         work: Returns the exit code.
-        stopped: What is said after Ctrl-C.
+        stopped: What is said after Ctrl-C, or another signal that asks for the end.
         when_memory_runs_out: The fix that is named then.
 
     Returns:
-        The work's exit code; 2 for a run that cannot be used, 130 after Ctrl-C, 1 for a failure that has a name.
+        The work's exit code; 2 for a run that cannot be used, 128 and its number after a signal, 1 for a failure that
+        has a name.
     """
     try:
         return work()
     except RunError as exc:
         return refuse(exc)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EndedError) as exc:
         say(stopped, "yellow")
-        return 130
+        return 128 + (exc.number if isinstance(exc, EndedError) else signal.SIGINT)
     except Exception as exc:
         finding = explain(exc)
         if finding.id == "run.bug":

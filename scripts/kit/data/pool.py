@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kit.foreground import SIGNALS
 from kit.machine.probe import usable_cores
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ R = TypeVar("R")
 
 _CHUNKS_HERE = 16
 _CHUNKS_AHEAD = 2  # for each process: enough to keep it busy, few enough to keep memory flat
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _MOST_PROCESSES = 16  # beyond, the one that reads and writes sets the pace
 
 _work: Callable[[Any], Any] | None = None
@@ -85,7 +85,7 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Ite
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let signals wait: a process that is being started when this one ends would end in a traceback."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
@@ -96,7 +96,7 @@ def _start(work: Callable[[Any], Any]) -> None:
     global _work  # noqa: PLW0603 - a worker process has one job
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one in order
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

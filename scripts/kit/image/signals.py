@@ -26,13 +26,15 @@ PASSED_ON = {
 
 def run_passing_signals(command: Sequence[str], environment: Mapping[str, str], client: str, container: str) -> int:
     """Run compose's command for a container; return its exit code, 128 and the signal's number where one ended it."""
-    # A session of its own: Ctrl-C reaches a whole process group, and compose is not to hear of it.
-    process = subprocess.Popen(command, env=dict(environment), start_new_session=True)
 
-    def pass_on(number: int, _frame: object) -> None:
+    # A session of its own: Ctrl-C reaches a whole process group, and compose is not to hear of it.
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=dict(environment), start_new_session=True)
+
+    def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
         order = [client, "kill", f"--signal={PASSED_ON[signal.Signals(number)]}", container]
         told = subprocess.run(order, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if told.returncode:
             process.send_signal(number)  # there is no container yet, or no longer
 
-    return wait_for(process, PASSED_ON, pass_on)
+    return wait_for(start, PASSED_ON, pass_on)

@@ -79,18 +79,19 @@ def usable_cores() -> int:
 
 def usable_memory() -> tuple[int | None, int | None]:
     """Return total and available bytes; a container's limit counts where it is lower than the machine's."""
-    total, available = _machine_memory(platform.system())
+    machine, available = _machine_memory(platform.system())
+    total = machine
     for folder in _cgroup_folders("memory"):
         text = _read(folder / "memory.max").strip() or _read(folder / "memory.limit_in_bytes").strip()
         # Version 1 writes "no limit" as a number larger than any machine.
-        if total is None or not text.isdecimal() or int(text) >= total:
+        if machine is None or total is None or not text.isdecimal() or int(text) >= machine:
             continue
-        total = int(text)
+        total = min(total, int(text))
         used = (_read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")).strip()
         if used.isdecimal():
             # Pages of files count as used, and are given back as soon as a program asks.
             cached = re.search(r"^(?:total_)?inactive_file (\d+)$", _read(folder / "memory.stat"), re.MULTILINE)
-            room = max(0, total - int(used) + (int(cached[1]) if cached else 0))
+            room = max(0, int(text) - int(used) + (int(cached[1]) if cached else 0))
             available = room if available is None else min(available, room)
     return total, available
 

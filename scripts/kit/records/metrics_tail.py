@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from kit.json_files import parse
 from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _AT_ONCE_BYTES = 1 << 20
+_MOST_STEPS = 1 << 53  # what is drawn and divided becomes a float
 
 
 class MetricsTail:
@@ -56,7 +57,8 @@ class MetricsTail:
 def parse_line(text: str | bytes) -> dict[str, Any] | None:
     """Parse one line of metrics; None where it is none."""
     try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
+        line = parse(text)
+    except ValueError:
         return None
-    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+    step = line.get("step") if isinstance(line, dict) else None
+    return line if isinstance(step, int) and abs(step) < _MOST_STEPS else None

@@ -15,7 +15,7 @@ from kit.findings import Finding, error, ok, run_check, skipped, warning
 from kit.model.files import ModelFileError, find, is_local
 from kit.records.numbers import listed, mapping
 from kit.records.surroundings import checkout, compare_surroundings, short
-from kit.records.verify import verify_metrics, verify_receipt
+from kit.records.verify import readable, verify_metrics, verify_receipt
 from kit.run.receipt import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -35,21 +35,21 @@ def check(run: Run, here: Mapping[str, Any], places: Mapping[str, str]) -> list[
         here: See ``surroundings``.
         places: For keys of ``PLACES``: where the file or the folder is now.
     """
-    then = run.receipt
+    then = readable(run.receipt)
     checks = {
         "receipt": lambda: [verify_receipt(run.folder)],
         "metrics": lambda: verify_metrics(run.folder, then),
-        "run": lambda: _run(run),
+        "run": lambda: _run(run, then),
         "config": lambda: _config(run),
         "surroundings": lambda: compare_surroundings(then, here),
-        "data": lambda: _data(run, places),
+        "data": lambda: _data(run, then["data"], places),
         "base_model": lambda: _base(then, places),
     }
     return [finding for name, each in checks.items() for finding in run_check(each, f"reproduce.{name}")]
 
 
-def _run(run: Run) -> list[Finding]:
-    place, then = str(run.folder / "run.json"), run.receipt
+def _run(run: Run, then: Mapping[str, Any]) -> list[Finding]:
+    place = str(run.folder / "run.json")
     version = then.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         told = f"has schema_version {version}, and this kit reads up to {SCHEMA_VERSION}"
@@ -58,13 +58,14 @@ def _run(run: Run) -> list[Finding]:
     if run.state != "finished":
         fix = "finish it first, with the command it was started with and --resume auto (make: RESUME=auto)"
         found.append(error("reproduce.state", f"the run is {run.state}: there is no end to compare with", fix, place))
-    for change in listed(then.get("changes_allowed")):
-        told = f"{change['key']} was changed at step {change['step']} by --allow-changed"
+    for change in map(mapping, listed(then.get("changes_allowed"))):
+        told = f"{change.get('key')} was changed at step {change.get('step')} by --allow-changed"
         fix = "no one configuration makes it again; reproduce a run that was not changed on its way"
         found.append(error("reproduce.changed", told, fix, place))
-    for change in listed(then.get("compute_changes")):
-        told = f"from step {change['step']} on the run computed with {change['key']} {change['is']}, and before with"
-        found.append(warning("reproduce.compute", f"{told} {change['was']}: one rerun cannot do both", where=place))
+    for change in map(mapping, listed(then.get("compute_changes"))):
+        step, key, was, now = map(change.get, ("step", "key", "was", "is"))
+        told = f"from step {step} on the run computed with {key} {now}, and before with {was}: one rerun cannot do both"
+        found.append(warning("reproduce.compute", told, where=place))
     if then.get("resumed_inexactly"):
         told = "the run was resumed with an optimizer that was not what had been saved, bit for bit"
         found.append(warning("reproduce.inexact", told, where=place))
@@ -74,7 +75,7 @@ def _run(run: Run) -> list[Finding]:
 def _config(run: Run) -> list[Finding]:
     place = str(run.folder / "run.json")
     _ = run.settings  # raises where there is no configuration
-    recorded = {f"{section}.{key}" for section, body in run.receipt["config"].items() for key in body}
+    recorded = {f"{section}.{key}" for section, body in run.receipt["config"].items() for key in mapping(body)}
     known = set(schema.keys())
     named = [f"names {key}, which this code does not know" for key in sorted(recorded - known)]
     named += [f"does not name {key}, which is younger and left at its default" for key in sorted(known - recorded)]
@@ -83,9 +84,8 @@ def _config(run: Run) -> list[Finding]:
     return [warning("reproduce.config", f"its configuration {text}", checkout(run.receipt), place) for text in named]
 
 
-def _data(run: Run, places: Mapping[str, str]) -> list[Finding]:
-    recorded = listed(run.receipt.get("data"))
-    if not recorded:
+def _data(run: Run, recorded: list[Any], places: Mapping[str, str]) -> list[Finding]:
+    if not recorded or len(recorded) < len(listed(run.receipt.get("data"))):
         return [error("reproduce.data", "the receipt names no data", "train it again", str(run.folder / "run.json"))]
     return [
         _file("reproduce.data", Path(places.get(key, entry["path"])).expanduser(), entry["sha256"], key)

@@ -61,7 +61,7 @@ def reasons_for_other_bits(findings: list[Finding], *platforms: Any) -> list[str
         platforms: Those of the run and of this machine.
     """
     reasons = [finding.message for finding in findings if finding.severity == "warning" and finding.id not in _HARMLESS]
-    if set(platforms) != {"cpu"}:
+    if set(map(str, platforms)) != {"cpu"}:
         reasons.append(GPU_ORDER)
     return reasons
 
@@ -79,7 +79,7 @@ def short(digest: str) -> str:
 
 def _code(then: Facts, here: Facts) -> Finding:
     name, was, now = "reproduce.code", then.get("git_revision"), here.get("git_revision")
-    if was is None or now is None:
+    if not isinstance(was, str) or now is None:
         unknown = "it is not known which code this is" if now is None else "the receipt does not say which code it was"
         return warning(name, unknown, "use a git clone of the kit" if now is None else "")
     is_dirty = any(f"{side}".endswith("-dirty") for side in (was, now))  # an image's: it does not say with what
@@ -142,7 +142,7 @@ def _machine(then: Facts, here: Facts) -> list[Finding]:
     was, now = mapping(then.get("machine")), mapping(here.get("machine"))
     found = [_compared("platform", then, here, "run it on such a machine")]
     found += [_compared(key, was, now) for key in ("system", "arch", "cpu_model")]
-    if then.get("platform") in {"h100", "cuda"}:
+    if str(then.get("platform")) in {"h100", "cuda"}:
         found.append(_compared("GPU", {"GPU": gpu_of(was)}, {"GPU": gpu_of(now)}))
         found.append(_compared("driver_version", mapping(was.get("nvidia")), mapping(now.get("nvidia"))))
     if then.get("image") or here.get("image"):

@@ -32,7 +32,7 @@ def verify(folder: Path) -> list[Finding]:
         fix = "name a run's folder, such as outputs/NAME"
         return [error("verify.receipt", "holds no run.json that can be read", fix, str(folder))]
     findings = [verify_receipt(folder)]
-    receipt = _readable(receipt)
+    receipt = readable(receipt)
     findings += run_check(lambda: verify_metrics(folder, receipt), "verify.metrics")
     findings += run_check(lambda: _adapter(folder, receipt), "verify.adapter")
     findings += run_check(lambda: _checkpoints(folder, receipt), "verify.checkpoints")
@@ -40,12 +40,12 @@ def verify(folder: Path) -> list[Finding]:
     return findings + run_check(lambda: _base(receipt), "verify.base_model")
 
 
-def _readable(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a receipt says about files, without what is no name and no hash: one that was changed may say so."""
+def readable(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a receipt without what it says of files that is no name and no hash: one that was changed may say so."""
     base = mapping(receipt.get("base_model"))
     checkpoint_keys, data_keys = ("name", "manifest_sha256"), ("path", "sha256")
     return {
-        "state": receipt.get("state"),
+        **receipt,
         "metrics_sha256": receipt.get("metrics_sha256") if _is_text(receipt.get("metrics_sha256")) else None,
         "adapter_files": _names(receipt.get("adapter_files")),
         "checkpoints": [entry for entry in listed(receipt.get("checkpoints")) if _has_texts(entry, checkpoint_keys)],

@@ -23,7 +23,7 @@ from kit.console import say
 from kit.data.dataset import file_sha256
 from kit.durable import fsync_file, fsync_folder
 from kit.findings import Finding, warning
-from kit.json_files import object_or_none
+from kit.json_files import object_or_none, parse
 from kit.own_files import is_own, remove_own
 from kit.regular_files import read_regular
 from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, METRICS, OPTIMIZER, STATE
@@ -137,9 +137,9 @@ def read(folder: Path) -> Checkpoint:
     except OSError as exc:
         raise DamagedCheckpointError(f"has no readable {MANIFEST} ({exc.strerror})") from exc
     try:
-        content = json.loads(manifest)
+        content = parse(manifest)
         is_sealed = seal({key: value for key, value in content.items() if key != "sha256"}) == manifest
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except (ValueError, AttributeError, TypeError):
         is_sealed = False
     if not is_sealed:
         raise DamagedCheckpointError(f"has a {MANIFEST} that was changed after it was written")

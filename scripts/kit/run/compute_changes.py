@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kit.run.receipt import Receipt
 
 # On a GPU the CPU adds up nothing that is learnt.
-_ON_A_GPU = frozenset({"device", "cuda", "cudnn"})
+_ON_A_GPU = frozenset({"device", "variables", "cuda", "cudnn"})
 
 
 def note_changes(receipt: Receipt, then: Any, now: Mapping[str, Any], platform: str, step: int) -> None:

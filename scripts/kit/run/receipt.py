@@ -15,7 +15,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.json_files import object_or_none, render, without_nan, write_json
+from kit.json_files import object_or_none, parse, render, without_nan, write_json
 from kit.records.numbers import finite, listed
 from kit.regular_files import read_text
 from kit.run.run_folder import RECEIPT
@@ -187,10 +187,10 @@ def _digest(facts: Mapping[str, Any]) -> str:
 def is_untouched(content: bytes) -> bool:
     """Tell whether a ``run.json`` is, byte for byte, what the kit wrote."""
     try:
-        facts = json.loads(content)
+        facts = parse(content)
         seal = facts.pop("sha256")
         return bool(seal == _digest(facts) and render({**facts, "sha256": seal}) == content)
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return False
 
 

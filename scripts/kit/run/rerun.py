@@ -99,14 +99,18 @@ def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
         environment.pop("MKL_NUM_THREADS", None)  # it would win
         environment["OMP_NUM_THREADS"] = str(threads)
     sys.stdout.flush()
+
     # A session of its own: Ctrl-C reaches a whole process group, and is told here from one pressed again. Its results
     # are talk here, so they go where its talk does: to file descriptor 2.
-    process, ctrl_c = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True), CtrlC()
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
 
-    def pass_on(number: int, _frame: object) -> None:
+    ctrl_c = CtrlC()
+
+    def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
         if number == signal.SIGINT and ctrl_c.press() == "again":
             process.kill()  # what was saved before is whole
         else:
             process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    return wait_for(process, SIGNALS, pass_on)
+    return wait_for(start, SIGNALS, pass_on)

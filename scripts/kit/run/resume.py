@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.config.schema import with_defaults
-from kit.findings import Finding, error, ok
+from kit.findings import Finding, error, ok, warning
+from kit.records.numbers import mapping
 from kit.run import checkpoints
 from kit.run.checkpoints import Checkpoint, DamagedCheckpointError
 from kit.run.receipt import read_receipt
+from kit.run.run_folder import ADAPTER, CHECKPOINTS, RECEIPT, earlier_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -113,7 +115,7 @@ class Start:
         findings: What was noticed on the way; errors mean that it must not begin.
         is_finished: There is nothing left to do.
         allowed: (then, now) of what differs and was allowed to.
-        earlier: The receipt that is in the run's folder already and is gone on with.
+        earlier: The receipt of the run that is gone on with; empty where there was none.
     """
 
     checkpoint: Checkpoint | None = None
@@ -132,17 +134,35 @@ def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collect
         identity: What this run is: see ``identity_of``.
         allowed: Keys that may differ this once.
     """
-    earlier = read_receipt(folder) or {}
-    start = _automatic(folder, earlier, identity, allowed) if how == "auto" else _from_path(how, identity, allowed)
-    return replace(start, earlier=earlier)
+    there = read_receipt(folder)
+    if there is None and (folder / RECEIPT).is_file():
+        text = "cannot be read: what it told of earlier parts of this run is not kept"
+        lost = [warning("resume.receipt", text, where=str(folder / RECEIPT))]
+        start = _decide(how, folder, {}, identity, allowed)
+        return replace(start, findings=[*lost, *start.findings])
+    return _decide(how, folder, there or {}, identity, allowed)
+
+
+def _decide(
+    how: str, folder: Path, there: dict[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
+) -> Start:
+    if how != "auto":
+        return _from_path(named(how), folder, there, identity, allowed)
+    start = _automatic(folder, there, identity, allowed)
+    # Where it begins, what was there is another run's, or this one's that had come to no checkpoint.
+    return start if start == Start() and _differs(there, identity, allowed) else replace(start, earlier=there)
+
+
+def _differs(receipt: Mapping[str, Any], identity: Mapping[str, Any], allowed: Collection[str]) -> bool:
+    """Tell whether a receipt is another run's."""
+    return bool(differences(mapping(receipt.get("identity")), identity).keys() - set(allowed))
 
 
 def _automatic(
     folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
 ) -> Start:
     if earlier.get("state") == "finished" and (folder / "adapter").is_dir():
-        recorded = earlier.get("identity")
-        changed = differences(recorded if isinstance(recorded, dict) else {}, identity)
+        changed = differences(mapping(earlier.get("identity")), identity)
         # What differs now was allowed to then, or this is another run.
         return Start(is_finished=True) if not changed else Start(findings=[_finished_otherwise(folder, changed)])
     found, damaged = checkpoints.newest(folder / "checkpoints")
@@ -154,6 +174,10 @@ def _automatic(
             str(folder / "checkpoints"),
         )
         return Start(findings=[*damaged, refused])
+    if found is None and (folder / ADAPTER).is_dir():  # its run is finished, or was, whatever the receipt says
+        fix = "name this one: training.run_name=…, or replace what is there: --overwrite"
+        message = "holds an adapter, and no checkpoint to go on from"
+        return Start(findings=[error("resume.adapter", message, fix, str(folder))])
     if found is None:
         return Start()
     return _checked(found, damaged, earlier, identity, allowed)
@@ -166,24 +190,34 @@ def named(how: str) -> Path:
 
 def run_of(path: Path) -> Path:
     """Return the run's folder for what ``named`` found: the run itself, or one of its checkpoints."""
-    return path if (path / "run.json").is_file() else path.parent.parent
+    return path.parent.parent if path.parent.name == CHECKPOINTS and not (path / RECEIPT).is_file() else path
 
 
-def _from_path(how: str, identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
-    path = named(how)
-    parent = path / "checkpoints"
-    if parent.is_dir():
-        found, damaged = checkpoints.newest(parent)
-        if found is not None:
-            return _checked(found, damaged, read_receipt(path), identity, allowed)
-        fix = "name another run or checkpoint: --resume PATH"
-        return Start(findings=[*damaged, error("resume.none", "holds no complete checkpoint", fix, str(path))])
-    try:
-        found = checkpoints.read(path)
-        return _checked(found, [], read_receipt(run_of(path)), identity, allowed)
-    except DamagedCheckpointError as exc:
-        fix = "--resume auto takes the newest complete one"
-        return Start(findings=[error("resume.damaged", f"{exc}; it is no complete checkpoint", fix, str(path))])
+def _from_path(
+    path: Path, folder: Path, there: dict[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
+) -> Start:
+    run = run_of(path)
+    receipt = read_receipt(run) or {}
+    if (path / CHECKPOINTS).is_dir():
+        found, damaged = checkpoints.newest(path / CHECKPOINTS)
+        if found is None:
+            fix = "name another run or checkpoint: --resume PATH"
+            return Start(findings=[*damaged, error("resume.none", "holds no complete checkpoint", fix, str(path))])
+    else:
+        try:
+            found, damaged = checkpoints.read(path), []
+        except DamagedCheckpointError as exc:
+            fix = "--resume auto takes the newest complete one"
+            return Start(findings=[error("resume.damaged", f"{exc}; it is no complete checkpoint", fix, str(path))])
+    start = _checked(found, damaged, receipt, identity, allowed)
+    if run == folder.resolve():
+        return replace(start, earlier=receipt)
+    if not earlier_run(folder):  # a run of its own there, whose beginning is the other's; not so at wandb
+        return replace(start, earlier={key: value for key, value in receipt.items() if key != "wandb_id"})
+    if there.get("state") == "finished" or _differs(there, identity, allowed):
+        fix = "name this one: training.run_name=…, or go on with that one: --resume auto"
+        return replace(start, findings=[*start.findings, error("run.exists", "holds another run", fix, str(folder))])
+    return replace(start, earlier=there)
 
 
 def _checked(

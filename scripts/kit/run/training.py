@@ -15,6 +15,7 @@ from kit.machine.energy import EnergyMeter
 from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
 from kit.records.metrics_tail import parse_line
+from kit.records.numbers import finite
 from kit.redaction import redact
 from kit.refusals import is_failure
 from kit.run import checkpoints
@@ -204,9 +205,24 @@ def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
         raise checkpoints.ResumeError(
             f"{checkpoint.folder}: is of step {checkpoint.step:,}, and this run has {steps:,}"
         )
-    for number, line in enumerate((checkpoint.folder / METRICS).read_bytes().splitlines(), 1):
-        if parse_line(line) is None:
-            raise checkpoints.ResumeError(f"{checkpoint.folder / METRICS}:{number}: is no line of a run's curves")
+    path, last = checkpoint.folder / METRICS, 0
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+        line = parse_line(text)
+        if line is None or not _is_of_the_course(line, checkpoint.step):
+            raise checkpoints.ResumeError(
+                f"{path}:{number}: is no line of a run's curves until step {checkpoint.step:,}"
+            )
+        last = last if "eval_loss" in line else line["step"]
+    if last != checkpoint.step:
+        raise checkpoints.ResumeError(
+            f"{path}: ends at step {last:,}, and the checkpoint is of step {checkpoint.step:,}"
+        )
+
+
+def _is_of_the_course(line: dict[str, Any], steps: int) -> bool:
+    """Tell whether a line could be one that a run wrote until a step; a key that is missing is younger than it."""
+    values = [line.get(key) for key in ("eval_loss", "loss", "grad_norm", "seconds")]
+    return 0 < line["step"] <= steps and all(value is None or finite(value) is not None for value in values)
 
 
 def _prepare_folder(folder: Path, start: Start, *, is_rerun: bool = False) -> None:

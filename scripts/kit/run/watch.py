@@ -70,8 +70,9 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
             if "eval_loss" in line:
                 self.eval_losses.append((line["step"], line["eval_loss"]))
             else:
-                self.last_loss, self._seconds_before, self._began_at = line["loss"], line["seconds"], line["step"]
-                self.watchdog.judge(line["step"], _number(line["loss"]), line["grad_norm"])
+                self.last_loss, self._began_at = line.get("loss"), line["step"]
+                self._seconds_before = line.get("seconds") or 0.0
+                self.watchdog.judge(line["step"], _number(self.last_loss), line.get("grad_norm"))
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started

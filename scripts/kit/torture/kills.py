@@ -101,6 +101,8 @@ class Torture:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # at a terminal a second Ctrl-C is a person's
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
+                for number in SIGNALS:  # what does not listen yet is ended by them: as an exception they are not tried
+                    signal.signal(number, signal.SIG_DFL)
                 if in_child is not None:
                     in_child()
                 code = self._train(name, changes or {})
@@ -210,12 +212,7 @@ class Torture:
                 os.kill(child, number)
                 time.sleep(gap if how == "burst" else 0)
 
-        return self.attempt(name, later, _end_by_ctrl_c)
-
-
-def _end_by_ctrl_c() -> None:
-    """Let SIGINT end a process that does not listen yet: as an exception it is not what is tried."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return self.attempt(name, later)
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

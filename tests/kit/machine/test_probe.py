@@ -485,6 +485,15 @@ def test_limits_of_cgroups_2_count_at_every_level(linux: Path) -> None:
     assert (machine.memory_total_bytes, machine.memory_available_bytes) == (8 * 10**9, 3 * 10**9)
 
 
+def test_a_wider_limit_that_others_have_filled_leaves_no_more_than_its_rest(linux: Path) -> None:
+    for folder, limit, used in ((linux / "cgroup" / "job", 8, 1), (linux / "cgroup", 16, 14)):
+        folder.mkdir(exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}000000000\n", encoding="ascii")
+        (folder / "memory.current").write_text(f"{used}000000000\n", encoding="ascii")
+    machine = machine_probe.probe()
+    assert (machine.memory_total_bytes, machine.memory_available_bytes) == (8 * 10**9, 2 * 10**9)
+
+
 def test_whoever_counts_cores_counts_the_containers_quota_in(linux: Path) -> None:
     (linux / "cgroup" / "cpu.max").write_text("200000 100000\n", encoding="ascii")
     assert (machine_probe.usable_cores(), processes_for(), workers()) == (2, 2, 2)

@@ -11,7 +11,7 @@ from kit.data.dataset import file_sha256
 from kit.json_files import write_json
 from kit.records.history import read_run
 from kit.records.reproduction import check
-from kit.records.surroundings import surroundings
+from kit.records.surroundings import reasons_for_other_bits, surroundings
 from kit.run.receipt import Receipt, sealed
 from written_run import RESOLVED
 
@@ -109,6 +109,21 @@ def test_what_leaves_nothing_to_rerun_is_an_error(
     _change(run, **facts)
     (found,) = _found(run, here)["error"]
     assert told in found
+
+
+@pytest.mark.parametrize(
+    "value", [7, -1.5, "x\0", [[]], [1, None, {}], {"files": 3}, {"a": [1]}, {"name": 5, "files": []}]
+)
+@pytest.mark.parametrize(
+    "key",
+    ["platform", "git_revision", "data", "base_model", "metrics_sha256", "changes_allowed", "compute_changes", "lock"],
+)
+def test_a_receipt_that_says_anything_breaks_no_check(run: Path, here: dict[str, Any], key: str, value: Any) -> None:
+    """What somebody put into a file was called a bug of the kit."""
+    _change(run, **{key: value})
+    findings = check(read_run(run), here, {})
+    assert [finding.message for finding in findings if finding.id.endswith(".crashed")] == []
+    reasons_for_other_bits(findings, value, "cpu")
 
 
 def test_another_version_of_a_package_is_a_warning(run: Path, here: dict[str, Any]) -> None:

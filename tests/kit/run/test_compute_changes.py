@@ -12,7 +12,7 @@ from kit.run.receipt import Receipt
 if TYPE_CHECKING:
     from pathlib import Path
 
-CPU = {"device": "cpu", "threads": 2, "cpu_capability": "AVX2", "cuda": None}
+CPU = {"device": "cpu", "threads": 2, "cpu_capability": "AVX2", "variables": "none", "cuda": None}
 GPU = {**CPU, "device": "NVIDIA H100 80GB HBM3", "cuda": "12.8"}
 
 
@@ -21,6 +21,8 @@ GPU = {**CPU, "device": "NVIDIA H100 80GB HBM3", "cuda": "12.8"}
     [
         ("cpu", CPU, {"threads": 4}, ["threads is 4 and was 2", "OMP_NUM_THREADS=2"]),
         ("cpu", CPU, {"cpu_capability": "AVX512"}, ["cpu capability is AVX512 and was AVX2"]),
+        ("cpu", CPU, {"variables": "MKL_CBWR=COMPATIBLE"}, ["variables is MKL_CBWR=COMPATIBLE and was none"]),
+        ("h100", GPU, {"variables": "NVIDIA_TF32_OVERRIDE=1"}, ["variables is NVIDIA_TF32_OVERRIDE=1 and was none"]),
         ("h100", GPU, {"cuda": "13.0", "threads": 4}, ["cuda is 13.0 and was 12.8"]),
         ("h100", GPU, {"threads": 4, "cpu_capability": "AVX512"}, []),
         ("cpu", CPU, {}, []),

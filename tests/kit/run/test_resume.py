@@ -101,6 +101,60 @@ def test_with_nothing_there_auto_begins(tmp_path: Path) -> None:
     assert (start.checkpoint, start.findings, start.is_finished) == (None, [], False)
 
 
+def _receipt(folder: Path, **facts: Any) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    receipt = {"state": "interrupted", "identity": IDENTITY, "bad_losses": [{"step": 1}], "wandb_id": "0" * 8, **facts}
+    (folder / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
+    return receipt
+
+
+def test_a_run_that_begins_goes_on_with_the_receipt_of_its_own_earlier_attempt_alone(tmp_path: Path) -> None:
+    """Another configuration's bad losses, sessions and run at wandb were taken for this one's."""
+    receipt = _receipt(tmp_path)
+    assert decide("auto", tmp_path, IDENTITY, ()) == Start(earlier=receipt)
+    assert decide("auto", tmp_path, _identity(training__seed=1), ()) == Start()
+
+
+def test_a_run_that_begins_elsewhere_has_what_the_other_ones_receipt_tells_of_its_steps(tmp_path: Path) -> None:
+    folder, receipt = _save(tmp_path / "one", 2), _receipt(tmp_path / "one")
+    for given in (folder, tmp_path / "one"):
+        start = decide(str(given), tmp_path / "two", IDENTITY, ())
+        assert start.earlier == {key: value for key, value in receipt.items() if key != "wandb_id"}
+        assert decide(str(given), tmp_path / "one", IDENTITY, ()).earlier == receipt
+
+
+@pytest.mark.parametrize(
+    "facts", [{"state": "finished"}, {"identity": _identity(training__seed=1)}, {"identity": None}]
+)
+def test_no_other_run_gives_way_to_one_that_is_gone_on_with(tmp_path: Path, facts: dict[str, Any]) -> None:
+    """It was replaced without --overwrite, and its sessions and checkpoints were taken for the other's."""
+    folder = _save(tmp_path / "one", 2)
+    _receipt(tmp_path / "two", **facts)
+    (refused,) = _errors(decide(str(folder), tmp_path / "two", IDENTITY, ()))
+    assert refused.startswith("holds another run | name this one")
+    receipt = _receipt(tmp_path / "two")
+    start = decide(str(folder), tmp_path / "two", IDENTITY, ())
+    assert (_errors(start), start.earlier) == ([], receipt)
+
+
+def test_an_adapter_without_a_checkpoint_does_not_give_way_to_a_run_that_begins(tmp_path: Path) -> None:
+    """With its receipt lost and its checkpoints deleted a finished run was trained again in its place."""
+    (tmp_path / "adapter").mkdir()
+    for content in (None, "{", json.dumps({"state": "interrupted", "identity": IDENTITY})):
+        if content:
+            (tmp_path / "run.json").write_text(content, encoding="utf-8")
+        (refused,) = _errors(decide("auto", tmp_path, IDENTITY, ()))
+        assert refused.startswith("holds an adapter, and no checkpoint to go on from | name this one")
+
+
+def test_a_receipt_that_cannot_be_read_is_told_before_it_is_replaced(tmp_path: Path) -> None:
+    _save(tmp_path, 2)
+    (tmp_path / "run.json").write_text('{"sessions": [', encoding="utf-8")
+    start = decide("auto", tmp_path, IDENTITY, ())
+    assert (start.checkpoint is not None, start.earlier) == (True, {})
+    assert [finding.id for finding in start.findings] == ["resume.receipt", "resume.checkpoint"]
+
+
 def test_the_newest_complete_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
     for step in (2, 4):
         _save(tmp_path, step)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kit.foreground import CtrlC
+from kit.foreground import SIGNALS, CtrlC, wait_for
 from kit.interpreter import PROJECT_ROOT
 from kit.run.stop import StoppedError, StopRequest
 from terminal import INTERRUPT, Terminal
@@ -108,15 +108,29 @@ sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
 from kit.command import run_main
 from kit.foreground import SIGNALS, wait_for
 def main():
-    child = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getppid(), {number:d}); input()"],
-                             stdin=subprocess.PIPE, start_new_session=True)
-    code = wait_for(child, SIGNALS, lambda number, frame: child.send_signal(number))
+    def start():
+        return subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getppid(), {number:d}); input()"],
+                                stdin=subprocess.PIPE, start_new_session=True)
+    code = wait_for(start, SIGNALS, lambda child, number: child.send_signal(number))
     for again in SIGNALS:
         os.kill(os.getpid(), again)
     return code
 run_main(main)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False, stderr=subprocess.DEVNULL).returncode == code
+
+
+def test_a_process_that_is_being_started_hears_of_a_signal_once_it_runs() -> None:
+    """Between its start and the handlers the signal ended the one that waits, and the other went on by itself."""
+    children = []
+
+    def start() -> subprocess.Popen[bytes]:
+        children.append(subprocess.Popen(["sleep", "60"]))
+        signal.raise_signal(signal.SIGTERM)
+        return children[0]
+
+    code = wait_for(start, SIGNALS, lambda child, number: child.send_signal(number))
+    assert (code, children[0].returncode) == (143, -signal.SIGTERM)
 
 
 def test_no_failure_handler_takes_the_stop_for_a_failure() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from kit.run import training
 from kit.run.auto_fit import BeginAgainError
-from kit.run.checkpoints import Checkpoint
+from kit.run.checkpoints import Checkpoint, ResumeError
 from kit.run.part import Part
 from kit.run.receipt import Receipt
 from kit.run.resume import Start
@@ -90,6 +91,31 @@ def test_a_run_that_begins_or_goes_on_leaves_no_traceback_of_an_earlier_session(
         start = Start(checkpoint=Checkpoint(folder, checkpoint, {}, {}, 0, ""))
     training._prepare_folder(tmp_path, start)
     assert not (tmp_path / "error.txt").exists()
+
+
+LINES = [
+    {"step": 1, "loss": 2.5, "grad_norm": 1.0, "seconds": 0.5},
+    {"step": 2, "loss": 2.0},
+    {"step": 2, "eval_loss": 2.25},
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (LINES, ""),
+        (LINES[:1], "ends at step 1, and the checkpoint is of step 2"),
+        *(([*LINES[:2], {"step": 2, key: value}], ":3: is no line of a run's curves until step 2")
+          for key in ("loss", "grad_norm", "seconds", "eval_loss") for value in ("2.5", [1], 10**400, True)),
+        *(([{"step": step, "loss": 1.0}, *LINES], ":1: is no line of a run's curves") for step in (-1, 0, 3, 1.5)),
+    ],
+)  # fmt: skip
+def test_curves_that_a_checkpoint_brings_are_those_of_its_steps(tmp_path: Path, lines: list[Any], told: str) -> None:
+    """Anything else that parses ended the run in an exception, once all was loaded, or was a gap in the curves."""
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    checkpoint = Checkpoint(tmp_path, 2, {}, {}, 0, "")
+    with pytest.raises(ResumeError, match=told) if told else nullcontext():
+        training._check_course(checkpoint, 2)
 
 
 class CutOff:
