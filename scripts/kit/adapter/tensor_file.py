@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _AGAIN = "copy the adapter's complete folder"
-_LARGEST_CONFIG = (
-    2 * 1024**2
-)  # bytes; one that names every module of a large model has some 50 kB, of many experts 1 MB
+# Bytes; one that names every module of a large model has some 50 kB, of one with many experts 1 MB.
+_LARGEST_CONFIG = 2 * 1024**2
 _PREFIX = "base_model.model."  # peft's, before the base's own name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -159,10 +160,12 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
 
 def _most_of_a_column(metadata: FileMetaData) -> int:
     """Return the bytes, or the values where they are more, that the largest column unpacks to before it is decoded."""
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    columns = ([group.column(at) for group in groups] for at in range(metadata.num_columns))
-    return max((max(sum(part.total_uncompressed_size for part in parts), sum(part.num_values for part in parts))
-                for parts in columns), default=0)  # fmt: skip
+    sizes, values = Counter[int](), Counter[int]()
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for at in range(metadata.num_columns):
+            sizes[at] += group.column(at).total_uncompressed_size
+            values[at] += group.column(at).num_values
+    return max((*sizes.values(), *values.values()), default=0)
 
 
 def _grows(number: int, times: int) -> FileError:
