@@ -338,6 +338,7 @@ def test_a_file_that_cannot_be_read_is_wrong_use(
         (("a.jsonl", "--map", "user"), "not ROLE=COLUMN"),
         (("a.jsonl", "--map", "user=a"), "--map needs user and assistant"),
         (("a.jsonl", "--map", "user=a", "assistant=b", "messages=c"), "not both"),
+        (("a.jsonl", "--map", "user=a", "assistant=b", "user=c"), "--map names user twice: a and c"),
         (("a.jsonl", "--val-share", "1"), "a share is from 0"),
         (("a.jsonl", "--near-threshold", "0"), "--near-threshold 0.0"),
         (("a.jsonl", "--processes", "0"), "at least 1"),
