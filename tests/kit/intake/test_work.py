@@ -153,3 +153,13 @@ def test_a_row_of_many_long_columns_is_a_problem(monkeypatch: pytest.MonkeyPatch
     ((_, (long, short)),) = work.in_chunks(0, [(1, {str(number): "x" * 900 for number in range(9)}), (2, {"a": "b"})])
     assert isinstance(long, RowProblem)
     assert short == (2, {"a": "b"})
+
+
+def test_a_row_too_deep_to_be_sent_to_another_process_is_a_problem() -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    ((_, (problem, row)),) = work.in_chunks(0, [(1, {"a": deep}), (2, {"a": [[1]]})])
+    assert isinstance(problem, RowProblem)
+    assert problem.message == "is nested deeper than 100 levels"
+    assert row == (2, {"a": [[1]]})
