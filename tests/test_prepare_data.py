@@ -195,6 +195,13 @@ def test_groups_stay_together_and_labels_keep_their_share(model: str) -> None:
     assert _run(model, "a.jsonl", "--group", "page", "--out", "none") == 1
 
 
+def test_of_many_labels_some_are_shown(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(model, _jsonl("a.jsonl", [{**row, "id": number} for number, row in enumerate(_rows(50))]), "--stratify", "id")
+    out = capsys.readouterr().out
+    assert out.count("to train on, ") == 20
+    assert "and 30 more labels, which data_card.json counts" in out
+
+
 def test_turns_that_are_not_learnt_stay_so(model: str) -> None:
     turns = [{"role": role, "content": content} for role, content in (("user", "a"), ("assistant", "b"), ("user", "c"))]
     rows = [{"prompt": turns, "completion": [{"role": "assistant", "content": "d"}]}, GOOD]
