@@ -94,8 +94,8 @@ class ChatTokenizer:
         special = sum(token.special for token in tokenizer.get_added_tokens_decoder().values())
         if special > _MOST_SPECIAL:
             raise ModelFileError(
-                f"{path}: has {special:,} special tokens, each of which is looked for in all text, and no model has more "
-                f"than {_MOST_SPECIAL:,}; download the model again, or use another model"
+                f"{path}: has {special:,} special tokens, each of which is looked for in all text, and no model has "
+                f"more than {_MOST_SPECIAL:,}; download the model again, or use another model"
             )
         parts = _parts(name_or_path, template, _special(tokenizer, template))
         declared = declared_ends(name_or_path, revision, functools.partial(_is_token, tokenizer), download=download)
