@@ -141,8 +141,7 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
             names = table.schema_arrow.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
-            if _most_of_a_column(table.metadata) > max(GROWTH_COUNTS_FROM, MOST_GROWTH * size):
-                raise _grows(1, MOST_GROWTH)
+            check_growth(table.metadata, size)
             for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
                 unpacked += sum(batch.slice(offset, 1).nbytes for offset in range(batch.num_rows))
                 if unpacked > most:
@@ -157,12 +156,18 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
         raise FileError(number, f"is broken from row {number} on ({_reason(exc)})", "write the file again") from exc
 
 
-def _most_of_a_column(metadata: FileMetaData) -> int:
-    """Return the bytes, or the values where they are more, that the largest column unpacks to before it is decoded."""
+def check_growth(metadata: FileMetaData, size: int) -> None:
+    """Hold a Parquet file's size in bytes against what it says its columns unpack to, before they are decoded.
+
+    Raises:
+        FileError: One has more bytes, or more values, than such a file could.
+    """
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    columns = ([group.column(at) for group in groups] for at in range(metadata.num_columns))
-    return max((max(sum(part.total_uncompressed_size for part in parts), sum(part.num_values for part in parts))
-                for parts in columns), default=0)  # fmt: skip
+    for at in range(metadata.num_columns):
+        parts = [group.column(at) for group in groups]
+        most = max(sum(part.total_uncompressed_size for part in parts), sum(part.num_values for part in parts))
+        if most > max(GROWTH_COUNTS_FROM, MOST_GROWTH * size):
+            raise _grows(1, MOST_GROWTH)
 
 
 def _grows(number: int, times: int) -> FileError:
