@@ -89,7 +89,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if not options.input:
+    if not options.input or not all(options.input):  # "" is a variable that is not set, not the folder one is in
         raise UsageError("there is nothing to read", "make data INPUT=rows.jsonl")
     check(options)
     if not options.audit:

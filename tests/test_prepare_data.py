@@ -341,6 +341,7 @@ def test_a_file_that_cannot_be_read_is_wrong_use(
     ("arguments", "message"),
     [
         ((), "there is nothing to read"),
+        (("a.jsonl", ""), "there is nothing to read"),
         (("none.jsonl",), "there is no such file or folder"),
         (("a.jsonl", "--map", "user"), "not ROLE=COLUMN"),
         (("a.jsonl", "--map", "user=a"), "--map needs user and assistant"),
