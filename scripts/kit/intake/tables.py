@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -101,13 +102,17 @@ def _header(reader: Any) -> list[str]:
         names = [name.strip() for name in next(reader)]
     except csv.Error as exc:
         raise FileError(1, f"has a header that is not valid CSV ({exc})", "write the column names there") from exc
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = _twice(names)
     if "" in names and len(names) > 1 and names[-1] == "" and names.count("") == 1:
         return names  # a delimiter at the end of the header line
     if twice or "" in names:
         found = f"{twice[0]!r} twice" if twice and twice[0] else "a column without a name"
         raise FileError(1, f"has {found} in its header", "give each column a name of its own")
     return names
+
+
+def _twice(names: list[str]) -> list[str]:
+    return sorted(name for name, times in Counter(names).items() if times > 1)
 
 
 def _row(names: list[str], cells: list[str], line: int) -> tuple[int, dict[str, Any]] | RowProblem:
@@ -139,7 +144,7 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as table:
             names = table.schema_arrow.names
-            if twice := sorted({name for name in names if names.count(name) > 1}):
+            if twice := _twice(names):
                 raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
             check_growth(table.metadata, size)
             for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
