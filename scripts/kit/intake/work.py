@@ -209,10 +209,10 @@ class Worker:
                 row = parse_row(raw) if isinstance(raw, bytes) else checked_object(raw)
                 shaped = shape_row(row, job.reading)
                 _key(row, job.group), _key(row, job.label)
+                parts = one_answer_each(shaped.messages) if job.split_turns else [shaped.messages]
             except RowError as exc:
                 batch.problems.append(RowProblem(line, str(exc), exc.fix))
                 continue
-            parts = one_answer_each(shaped.messages) if job.split_turns else [shaped.messages]
             batch.added += len(parts) - 1
             whole = _Whole(shaped, row)
             good += [(Conversation(messages, line), whole) for messages in parts]

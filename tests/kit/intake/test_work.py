@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kit.data.conversations import RowProblem
 from kit.data.shapes import Reading, shape_row
-from kit.intake import work
+from kit.intake import turns, work
 from kit.intake.turns import normalised
 from kit.intake.work import Job, Worker, in_chunks
 
@@ -105,6 +105,16 @@ def test_thoughts_are_written_where_no_template_is_known_and_make_other_rows() -
     rows[1]["messages"][1]["reasoning_content"] = "hm"
     assert _written(*rows) == rows
     assert len({row.loose for row in Worker(Job())((0, list(enumerate(rows, start=1)))).rows}) == 2
+
+
+@pytest.mark.parametrize(("name", "most"), [("_MOST_CHARACTERS", 100), ("_MOST_ANSWERS", 3)])
+def test_a_row_that_would_become_too_many_is_a_problem(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, name, most)
+    talk = [{"role": role, "content": "a" * 10} for role in ("user", "assistant")]
+    rows = [(line, {"messages": talk * times}) for line, times in ((1, 2), (2, 5))]
+    batch = Worker(Job(split_turns=True))((0, rows))
+    assert len(batch.rows) == 2
+    assert [problem.message for problem in batch.problems] == ["would become 5 rows of 300 characters in all"]
 
 
 def test_a_group_of_the_persons_own_is_kept_and_a_secret_counted_once_when_turns_are_split() -> None:
