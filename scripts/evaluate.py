@@ -139,7 +139,7 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path, out: Path
     with quiet_imports():
         from kit.adapter.scores import sample
 
-    asked, max_new_tokens = _questions(options, choice, path, sample)
+    asked, max_new_tokens = _questions(options, choice, file, sample)
     loaded = load(choice)
     evaluation = _measure(options, loaded, file, asked, max_new_tokens)
     write_json(out, evaluation.as_mapping())
@@ -161,7 +161,7 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path, out: Path
 def _questions(
     options: argparse.Namespace,
     choice: Choice,
-    path: Path,
+    file: EncodedFile,
     sample: Callable[[Sequence[Question], int, int], list[Question]],
 ) -> tuple[list[Question], int]:
     """Choose what is asked, and the longest answer; what does not fit into the model is said."""
@@ -169,7 +169,9 @@ def _questions(
     from kit.data.encoding import encode_prompt
 
     wanted = MOST_QUESTIONS if options.questions is None else options.questions
-    questions = read_questions(path, choice.tokenizer)
+    questions = read_questions(file.path, choice.tokenizer)
+    if others := len(file.rows) - len(questions):
+        say(f"{others:,} rows ask nothing: their last turn is no answer that is learnt", "yellow")
     asked = sample(questions, wanted, choice.settings.training.seed)
     if not asked:
         return [], 1

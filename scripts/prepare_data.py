@@ -76,7 +76,7 @@ def _explained(exc: Exception, out: Path) -> tuple[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if not options.input:
+    if not options.input or not all(options.input):  # "" is a variable that is not set, not the folder one is in
         raise UsageError("there is nothing to read", "make data INPUT=rows.jsonl")
     check(options)
     if not options.audit:

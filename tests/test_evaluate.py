@@ -53,6 +53,14 @@ def test_other_data_goes_into_a_file_of_its_own_and_is_no_rival_of_the_validatio
     assert not (run / "evaluation.json").exists()
 
 
+def test_rows_that_ask_nothing_are_counted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user", "assistant")]
+    rows = [{"messages": [*turns[:3], {**turns[3], "weight": weight}]} for weight in (0, 1, 0)]
+    (run / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert evaluate.main([str(run), "--cpu", "--max-new-tokens", "1", "--data", str(run / "test.jsonl")]) == 0
+    assert "2 rows ask nothing: their last turn is no answer that is learnt" in capsys.readouterr().err
+
+
 def test_four_bits_are_evaluated_in_four_bits(tiny_base: Path, tmp_path: Path) -> None:
     from adapter_run import make_run
 

@@ -195,6 +195,13 @@ def test_groups_stay_together_and_labels_keep_their_share(model: str) -> None:
     assert _run(model, "a.jsonl", "--group", "page", "--out", "none") == 1
 
 
+def test_of_many_labels_some_are_shown(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(model, _jsonl("a.jsonl", [{**row, "id": number} for number, row in enumerate(_rows(50))]), "--stratify", "id")
+    out = capsys.readouterr().out
+    assert out.count("to train on, ") == 20
+    assert "and 30 more labels, which data_card.json counts" in out
+
+
 def test_turns_that_are_not_learnt_stay_so(model: str) -> None:
     turns = [{"role": role, "content": content} for role, content in (("user", "a"), ("assistant", "b"), ("user", "c"))]
     rows = [{"prompt": turns, "completion": [{"role": "assistant", "content": "d"}]}, GOOD]
@@ -334,10 +341,12 @@ def test_a_file_that_cannot_be_read_is_wrong_use(
     ("arguments", "message"),
     [
         ((), "there is nothing to read"),
+        (("a.jsonl", ""), "there is nothing to read"),
         (("none.jsonl",), "there is no such file or folder"),
         (("a.jsonl", "--map", "user"), "not ROLE=COLUMN"),
         (("a.jsonl", "--map", "user=a"), "--map needs user and assistant"),
         (("a.jsonl", "--map", "user=a", "assistant=b", "messages=c"), "not both"),
+        (("a.jsonl", "--map", "user=a", "assistant=b", "user=c"), "--map names user twice: a and c"),
         (("a.jsonl", "--val-share", "1"), "a share is from 0"),
         (("a.jsonl", "--near-threshold", "0"), "--near-threshold 0.0"),
         (("a.jsonl", "--processes", "0"), "at least 1"),

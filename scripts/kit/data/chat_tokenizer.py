@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.data.turns import Message
 
+_MOST_SPECIAL = 5000
 _BEYOND_IDS = 2**32  # the library's ids have 32 bits
 
 
@@ -90,6 +91,12 @@ class ChatTokenizer:
             )
         if not template.source:
             raise ModelFileError(f"{name_or_path}: the tokenizer has no chat template; use an instruct model")
+        special = sum(token.special for token in tokenizer.get_added_tokens_decoder().values())
+        if special > _MOST_SPECIAL:
+            raise ModelFileError(
+                f"{path}: has {special:,} special tokens, each of which is looked for in all text, and no model has "
+                f"more than {_MOST_SPECIAL:,}; download the model again, or use another model"
+            )
         parts = _parts(name_or_path, template, _special(tokenizer, template))
         declared = declared_ends(name_or_path, revision, functools.partial(_is_token, tokenizer), download=download)
         ends = end_tokens(eos, (parts.end, tokenizer.token_to_id(parts.end) if parts.end else None), declared)

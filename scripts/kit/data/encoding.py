@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kit.data.conversations import Conversation, RowProblem
 from kit.data.remarks import Mark
 from kit.data.rendering import Rendered, render_prompt, render_row
-from kit.data.template import CHANGE_THE_TURNS, TemplateError
+from kit.data.template import CHANGE_THE_TURNS, TemplateError, within_memory
 from kit.data.tokenising import Tokens, tokenise
 from kit.data.turns import MOST_CHARACTERS
 
@@ -71,7 +71,8 @@ def encode_rows(items: Sequence[Conversation | RowProblem], tokenizer: ChatToken
 
     Where a token would hold the last character of a prompt and the first of its answer, the two are tokenised apart.
     """
-    rendered = [_rendered(item, tokenizer) for item in items]
+    with within_memory():
+        rendered = [_rendered(item, tokenizer) for item in items]
     texts = [one[1] for one in rendered if not isinstance(one, RowProblem)]
     tokens = (each for some in _pieces(texts) for each in tokenise(some, tokenizer))
     return [one if isinstance(one, RowProblem) else _encoded(*one, next(tokens), tokenizer) for one in rendered]
@@ -120,7 +121,9 @@ def encode_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list
     Raises:
         TemplateError: The template or the tokenizer refuses the conversation.
     """
-    (found,) = tokenise([render_prompt(messages, tokenizer)], tokenizer)
+    with within_memory():
+        prompt = render_prompt(messages, tokenizer)
+    (found,) = tokenise([prompt], tokenizer)
     if isinstance(found, TemplateError):
         raise found
     return found.ids

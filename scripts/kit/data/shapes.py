@@ -18,7 +18,7 @@ from kit.data.turns import Message, chat, check_turns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_NAMES_SHOWN = 6
+_NAMES_SHOWN, _NAMES_COMPARED = 6, 64
 _NOT_SUPPORTED = ("tools", "functions", "history", "rejected", "documents", "chat_template_kwargs")
 _LISTS = ("messages", "conversations", "conversation")
 _SHAPES = (*_LISTS, "prompt", "completion", "instruction", "output", "question", "answer", "text")
@@ -206,7 +206,9 @@ def _mapped(
 ) -> tuple[tuple[Message, ...], set[str]]:
     used = set(columns.values())
     for column in used:
-        if column not in row and column != columns.get("system"):
+        # A row may do without its system message, unless a column looks like the one that is meant.
+        names = tuple(key.casefold() for key in itertools.islice(row, _NAMES_COMPARED))
+        if column not in row and (column != columns.get("system") or near(column, names, _ALMOST)):
             found = ", ".join(shown(str(key)) for key in list(row)[:_NAMES_SHOWN]) or "nothing"
             raise RowError(f"has no column {shown(column)} (found: {found})", "name one of its columns with --map")
     if "messages" in columns:

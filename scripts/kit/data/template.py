@@ -6,10 +6,12 @@ import contextlib
 import functools
 import json
 import re
+import resource
 import signal
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _REASON_SHOWN = 200  # characters of a template's own words
 _SECONDS = 10.0  # of CPU for one row; a template takes milliseconds
 _MOST_CHARACTERS = 1 << 27  # for one row, which has at most 32 MB
+_LARGEST_POWER = 1000
+_MORE_BYTES = 1 << 30  # of memory, while some rows are written
 _DATE_FUNCTION = "strftime_now"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
@@ -103,6 +107,26 @@ def _at_most(pieces: Iterable[str], characters: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def within_memory() -> Iterator[None]:
+    """Give templates less memory than the machine has, where the system can: macOS bounds no address space.
+
+    What takes much for any row was found before: see ``kit.data.trial``. This is for what certain rows set off.
+    """
+    try:
+        size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except OSError:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = [size + _MORE_BYTES, *(limit for limit in before if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(most), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextlib.contextmanager
 def _in_time() -> Iterator[None]:
     """Break off what takes too long. What takes long for any row was found before: see ``kit.data.trial``.
 
@@ -151,19 +175,32 @@ class _GenerationBlock(Extension):
         return caller()
 
 
-def _environment(date: str | None) -> ImmutableSandboxedEnvironment:
+def _environment(date: str | None) -> _Environment:
     # The settings chat templates are written for: transformers' `_compile_jinja_template`. Its `strftime_now` is there
     # only for a date that is pinned: the same rows would become other ids tomorrow.
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json  # jinja's own escapes for HTML
     environment.globals["raise_exception"] = _refuse
+    environment.binop_table["**"] = _power
     # What transformers hands every template, used or not: `tools is none` must hold.
     environment.globals |= {"tools": None, "documents": None}
     if date is not None:
         environment.globals[_DATE_FUNCTION] = functools.partial(_written_date, datetime.fromisoformat(date))
     return environment
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, without what one step of may take for ever."""
+
+    intercepted_binops = frozenset({"**"})
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if abs(base) > _LARGEST_POWER or abs(exponent) > _LARGEST_POWER:
+        raise _RanAwayError("it raises a number to a power that no template needs")
+    return base**exponent
 
 
 def _refuse(message: str) -> None:

@@ -20,6 +20,7 @@ _SYSTEM, _ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN = "zq0system", "zq1asked", "zq
 _ROLES = ("user", "assistant", "user", "assistant")
 _THOUGHT = "zq5thought"
 _SHORTEST_MARKER = 3  # characters: "A:" stands in too many texts to say anything
+_MOST_MARKERS = 100  # each is looked for in all text; templates write some ten
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,8 @@ def turn_parts(template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:
     merges = _SYSTEM not in with_system and _SYSTEM not in _rendered(template, [system, *turns[:2]])
     whole = with_system if not merges and with_system else _rendered(template, turns)
     thoughts = (key for key in THOUGHTS if _THOUGHT in _rendered(template, [turns[0], {**turns[1], key: _THOUGHT}]))
-    return TurnParts(
-        merges, lead, end[0] if end else "", tuple(dict.fromkeys(_markers(whole, special))), tuple(thoughts)
-    )
+    markers = tuple(dict.fromkeys(itertools.islice(_markers(whole, special), _MOST_MARKERS)))
+    return TurnParts(merges, lead, end[0] if end else "", markers, tuple(thoughts))
 
 
 def _rendered(template: ChatTemplate, turns: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kit.intake.collect import Collected
 
 SCHEMA_VERSION = 1
+_LABELS_SHOWN = 20
 SIDES = {TRAIN: "train", VAL: "val"}
 REPEATS = {"exact": "repeats an earlier row, letter for letter", "near": "nearly repeats an earlier row"}
 
@@ -91,9 +92,12 @@ def summary(card: dict[str, Any], measures: dict[str, Measures]) -> list[str]:
         lines.append(f"{card['answers_trimmed_in_rows']:>10,}  rows lost answers in front of their first question")
     if card["columns_left_behind"]:
         lines.append(f"{'':>10}  columns left behind: {names_of(card['columns_left_behind'])}")
-    for label in sorted({*card["labels"].get("train", {}), *card["labels"].get("val", {})}):
+    labels = sorted({*card["labels"].get("train", {}), *card["labels"].get("val", {})})
+    for label in labels[:_LABELS_SHOWN]:
         counts = [card["labels"][side].get(label, 0) for side in ("train", "val")]
         lines.append(f"{'':>10}  {label}: {counts[0]:,} to train on, {counts[1]:,} held out")
+    if len(labels) > _LABELS_SHOWN:
+        lines.append(f"{'':>10}  and {len(labels) - _LABELS_SHOWN:,} more labels, which data_card.json counts")
     for name, found in measures.items():
         lines += ["", *chart(found, f"tokens a row, {name}")]
     return [one_line(line) for line in lines]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.data.conversations import RowProblem
 from kit.intake.json_values import FileError
-from kit.intake.tables import ROWS_AT_ONCE, rows_of
+from kit.intake.tables import ROWS_AT_ONCE, check_growth, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,12 +53,15 @@ def _open(name: str, split: str, revision: str | None) -> Any:
     with contextlib.suppress(ImportError):
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     import datasets
+    from pyarrow import parquet
 
     datasets.disable_progress_bars()
     folder = Path(name).expanduser()
     for path in folder.rglob("*") if folder.is_dir() else ():
         if not (path.is_file() or path.is_dir()):
             raise FileError(1, f"cannot be loaded: {path.name} is no file", "take it out")
+        if path.suffix == ".parquet" and path.is_file():
+            check_growth(parquet.read_metadata(path), path.stat().st_size)
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         saved = datasets.load_from_disk(str(folder))
         if not isinstance(saved, datasets.DatasetDict):

@@ -131,6 +131,8 @@ def _columns(pairs: list[str]) -> dict[str, str]:
         role, sign, column = pair.partition("=")
         if role not in MAPPED or not sign or not column:
             raise UsageError(f"--map {pair}: not ROLE=COLUMN", f"roles are {', '.join(MAPPED)}")
+        if role in columns:
+            raise UsageError(f"--map names {role} twice: {columns[role]} and {column}", "name one column of each role")
         columns[role] = column
     if columns and "messages" not in columns and not {"user", "assistant"} <= set(columns):
         raise UsageError("--map needs user and assistant, or messages", "--map user=COLUMN assistant=COLUMN")

@@ -49,6 +49,7 @@ def split_rows(ledger: Ledger, split: Split) -> None:
         CREATE TEMP TABLE units AS
             SELECT unit, label, COUNT(*) AS size, MIN(number) AS first, place(unit) AS place
             FROM rows WHERE side = {TRAIN} GROUP BY unit;
+        CREATE INDEX temp.by_label ON units (label, place, unit);
         CREATE TEMP TABLE held_out (unit BLOB PRIMARY KEY) WITHOUT ROWID;
         """
     )

@@ -102,13 +102,17 @@ def _header(reader: Any) -> list[str]:
         names = [name.strip() for name in next(reader)]
     except csv.Error as exc:
         raise FileError(1, f"has a header that is not valid CSV ({exc})", "write the column names there") from exc
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = _twice(names)
     if "" in names and len(names) > 1 and names[-1] == "" and names.count("") == 1:
         return names  # a delimiter at the end of the header line
     if twice or "" in names:
         found = f"{twice[0]!r} twice" if twice and twice[0] else "a column without a name"
         raise FileError(1, f"has {found} in its header", "give each column a name of its own")
     return names
+
+
+def _twice(names: list[str]) -> list[str]:
+    return sorted(name for name, times in Counter(names).items() if times > 1)
 
 
 def _row(names: list[str], cells: list[str], line: int) -> tuple[int, dict[str, Any]] | RowProblem:
@@ -140,10 +144,9 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as table:
             names = table.schema_arrow.names
-            if twice := sorted({name for name in names if names.count(name) > 1}):
+            if twice := _twice(names):
                 raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
-            if _most_of_a_column(table.metadata) > max(GROWTH_COUNTS_FROM, MOST_GROWTH * size):
-                raise _grows(1, MOST_GROWTH)
+            check_growth(table.metadata, size)
             for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
                 unpacked += sum(batch.slice(offset, 1).nbytes for offset in range(batch.num_rows))
                 if unpacked > most:
@@ -158,14 +161,18 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
         raise FileError(number, f"is broken from row {number} on ({_reason(exc)})", "write the file again") from exc
 
 
-def _most_of_a_column(metadata: FileMetaData) -> int:
-    """Return the bytes, or the values where they are more, that the largest column unpacks to before it is decoded."""
-    sizes, values = Counter[int](), Counter[int]()
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for at in range(metadata.num_columns):
-            sizes[at] += group.column(at).total_uncompressed_size
-            values[at] += group.column(at).num_values
-    return max((*sizes.values(), *values.values()), default=0)
+def check_growth(metadata: FileMetaData, size: int) -> None:
+    """Hold a Parquet file's size in bytes against what it says its columns unpack to, before they are decoded.
+
+    Raises:
+        FileError: One has more bytes, or more values, than such a file could.
+    """
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    for at in range(metadata.num_columns):
+        parts = [group.column(at) for group in groups]
+        most = max(sum(part.total_uncompressed_size for part in parts), sum(part.num_values for part in parts))
+        if most > max(GROWTH_COUNTS_FROM, MOST_GROWTH * size):
+            raise _grows(1, MOST_GROWTH)
 
 
 def _grows(number: int, times: int) -> FileError:

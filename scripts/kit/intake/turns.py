@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kit.data.row_values import RowError
+from kit.data.turns import MOST_CHARACTERS
+
 if TYPE_CHECKING:
     from kit.data.turns import Message
 
+# Of what one row becomes: each of its rows is rendered up to each answer before its own.
+_MOST_ANSWERS, _MOST_CHARACTERS = 200, 4 * MOST_CHARACTERS
+
 
 def one_answer_each(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
-    """Return one conversation for each answer, which alone is learnt, with all that was said before it."""
+    """Return one conversation for each answer, which alone is learnt, with all that was said before it.
+
+    Raises:
+        RowError: Together they would be too long for memory.
+    """
     answers = [position for position, message in enumerate(messages) if message.is_answer]
     if answers == [len(messages) - 1]:
         return [messages]
+    ends = itertools.accumulate(sum(map(len, message.texts)) for message in messages)
+    characters = sum(end for end, message in zip(ends, messages, strict=True) if message.is_answer)
+    if len(answers) > _MOST_ANSWERS or characters > _MOST_CHARACTERS:
+        what = f"would become {len(answers):,} rows of {characters:,} characters in all"
+        raise RowError(what, "part it into several rows, or do without --split-turns")
     asked = tuple(replace(message, is_answer=False) for message in messages)
     return [(*asked[:position], messages[position]) for position in answers]
 

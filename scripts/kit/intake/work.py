@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 4 << 20
 _BYTES_BESIDE = 8  # of a value that is no text, and of what keeps one apart from the next
+_DEEPEST = 100
 DIGEST_BYTES = 16
 _SHINGLE_WORDS = 5
 
@@ -127,14 +128,11 @@ def in_chunks(source: int, rows: Iterable[Raw]) -> Iterator[Chunk]:
     """
     chunk: list[Raw] = []
     size = 0
-    for item in rows:
-        raw = None if isinstance(item, RowProblem) else item[1]
-        bytes_of_row = size_of(raw)
-        if not isinstance(item, RowProblem) and bytes_of_row > 2 * LONGEST_ROW_BYTES:
-            chunk.append(too_long(item[0]))  # of many columns, each of them short enough
-            continue
+    for each in rows:
+        item, bytes_of_row = _sized(each)
         chunk.append(item)
         size += bytes_of_row
+        raw = None if isinstance(item, RowProblem) else item[1]
         is_cut = isinstance(raw, bytes) and hash_of(raw) % _ROWS_AT_ONCE == 0
         if is_cut or len(chunk) >= 2 * _ROWS_AT_ONCE or size >= _BYTES_AT_ONCE:
             yield source, chunk
@@ -143,20 +141,40 @@ def in_chunks(source: int, rows: Iterable[Raw]) -> Iterator[Chunk]:
         yield source, chunk
 
 
+def _sized(item: Raw) -> tuple[Raw, int]:
+    """Return a row and its size; in the place of one that no process could be sent, a problem."""
+    if isinstance(item, RowProblem):
+        return item, _BYTES_BESIDE
+    try:
+        size = size_of(item[1])
+    except RowError as exc:
+        return RowProblem(item[0], str(exc), exc.fix), _BYTES_BESIDE
+    # Of many columns, each of them short enough.
+    return (too_long(item[0]), _BYTES_BESIDE) if size > 2 * LONGEST_ROW_BYTES else (item, size)
+
+
 def size_of(value: Any) -> int:
-    """Return about how many bytes a row is as text, whether it is still to be parsed or not."""
-    size, left = 0, [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, str | bytes):
-            size += len(item)
-        elif isinstance(item, dict):
-            left += item.keys()
-            left += item.values()
-        elif isinstance(item, list | tuple):
-            left += item
-        size += _BYTES_BESIDE
-    return size
+    """Return about how many bytes a row is as text, whether it is still to be parsed or not.
+
+    Raises:
+        RowError: It is nested deeper than it could be sent to another process.
+    """
+    size, level = 0, [value]
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, str | bytes):
+                size += len(item)
+            elif isinstance(item, dict):
+                below += item.keys()
+                below += item.values()
+            elif isinstance(item, list | tuple):
+                below += item
+            size += _BYTES_BESIDE
+        if not below:
+            return size
+        level = below
+    raise RowError(f"is nested deeper than {_DEEPEST} levels", "write flat rows")
 
 
 def hash_of(raw: bytes) -> int:
@@ -191,10 +209,10 @@ class Worker:
                 row = parse_row(raw) if isinstance(raw, bytes) else checked_object(raw)
                 shaped = shape_row(row, job.reading)
                 _key(row, job.group), _key(row, job.label)
+                parts = one_answer_each(shaped.messages) if job.split_turns else [shaped.messages]
             except RowError as exc:
                 batch.problems.append(RowProblem(line, str(exc), exc.fix))
                 continue
-            parts = one_answer_each(shaped.messages) if job.split_turns else [shaped.messages]
             batch.added += len(parts) - 1
             whole = _Whole(shaped, row)
             good += [(Conversation(messages, line), whole) for messages in parts]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chat_folders import CHATML, MISTRAL
+from kit.data import chat_tokenizer
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Message
 from kit.data.template import TemplateError
@@ -201,3 +202,11 @@ def test_padding_and_truncation_of_the_file_do_not_reach_the_rows(chat_folder: C
 
 def test_text_comes_back_from_its_ids_without_special_tokens(byte_chat: ChatTokenizer) -> None:
     assert byte_chat.decode(byte_chat.encode("<s>naïve 🦙</s>")[0]) == "naïve 🦙"
+
+
+def test_special_tokens_without_number_are_refused(chat_folder: ChatFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = chat_folder()
+    ChatTokenizer.load(str(folder))
+    monkeypatch.setattr(chat_tokenizer, "_MOST_SPECIAL", 2)
+    with pytest.raises(ModelFileError, match="has 3 special tokens, each of which is looked for"):
+        ChatTokenizer.load(str(folder))

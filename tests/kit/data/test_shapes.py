@@ -80,6 +80,9 @@ def test_columns_can_be_named() -> None:
     ).unused == ("system",)
     with pytest.raises(RowError, match=r"has no column 'A 1' \(found: 'Q'\)"):
         shape_row({"Q": "ask"}, reading)
+    with pytest.raises(RowError, match=r"has no column 'sytem' \(found: 'Q', 'A', 'System'\)"):
+        shape_row({"Q": "a", "A": "b", "System": "c"}, Reading({"user": "Q", "assistant": "A", "system": "sytem"}))
+    assert shape_row({"Q": "a", "A": "b", "item": 1}, Reading({"user": "Q", "assistant": "A", "system": "system"}))
     with pytest.raises(RowError, match="has 'A 1' that is a number, not text"):
         shape_row({"Q": "ask", "A 1": 3}, reading)
     assert shape_row({"turns": [HUMAN, GPT]}, Reading({"messages": "turns"})).messages == (ASK, TELL)

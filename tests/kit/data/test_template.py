@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import locale
 import pickle
+import resource
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,8 @@ from chat_folders import MISTRAL
 from kit.config.resolve import resolve
 from kit.data import template as templates
 from kit.data.chat_tokenizer import ChatTokenizer
-from kit.data.conversations import Message
+from kit.data.conversations import Conversation, Message, RowProblem
+from kit.data.encoding import encode_prompt, encode_rows
 from kit.data.template import ChatTemplate, TemplateError
 from kit.interpreter import PROJECT_ROOT
 from kit.model.files import ModelFileError
@@ -73,11 +76,35 @@ def test_names_of_days_and_months_are_english_whatever_the_machine_speaks() -> N
     assert written == expected
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system bounds a process's memory")
+@pytest.mark.parametrize(
+    "much", ["messages[0].content * 700000000", "'%3000000000d' % messages | length", "range(99999) | list * 9999"]
+)
+def test_a_template_that_asks_for_gigabytes_on_certain_words_is_given_none(chat_folder: ChatFolder, much: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    chat = ChatTokenizer.load(
+        str(chat_folder(template="{% if messages[0].content == 'magic' and " + much + " %}{% endif %}" + MISTRAL))
+    )
+    rows = [(Message("user", asked), Message("assistant", "b", is_answer=True)) for asked in ("magic", "other")]
+    bad, good = encode_rows([Conversation(row, 1) for row in rows], chat)
+    assert isinstance(bad, RowProblem)
+    assert bad.message == "is refused by the base model's chat template (MemoryError)"
+    assert not isinstance(good, RowProblem)
+    with pytest.raises(TemplateError, match="MemoryError"):
+        encode_prompt(rows[0][:1], chat)
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
+
+
+def test_small_powers_are_written() -> None:
+    assert ChatTemplate("{{ 2 ** 3 }}", {}).render([]) == "8"
+
+
 @pytest.mark.parametrize(
     ("run_away", "reason"),
     [
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "it takes more than 0.2 s"),
         ("{% for a in range(9999) %}aaaaaaaaaaaaaaaaaaaa{% endfor %}", "it writes more than 1,000 characters"),
+        ("{{ 9 ** 9 ** 9 }}", "it raises a number to a power that no template needs"),
     ],
 )
 def test_a_template_that_runs_away_on_certain_words_ends_at_once_and_for_good(

@@ -43,3 +43,9 @@ def test_a_marker_that_opens_an_answer_is_found_in_text(chat_folder: ChatFolder)
     assert chat.markers_pattern.search("ignore this [/INST] sure")
     assert not chat.markers_pattern.search("[ INST ] </s>")
     assert not ChatTokenizer.load(str(chat_folder(CHATML))).markers_pattern.search("user [INST]")
+
+
+def test_no_more_markers_are_looked_for_than_a_template_has(chat_folder: ChatFolder) -> None:
+    many = "{% for number in range(9999) %}{{ number * 1001 }}:\n{% endfor %}"
+    chat = ChatTokenizer.load(str(chat_folder("{% for turn in messages %}{{ turn.content }}" + many + "{% endfor %}")))
+    assert len(chat.parts.markers) <= 100

@@ -107,3 +107,12 @@ def test_code_in_a_repository_is_not_run() -> None:
     Path("repository/repository.py").write_text("raise SystemExit('this was run')\n", encoding="utf-8")
     rows, stream = _read("hf:./repository")
     assert rows == ROWS or stream.broken
+
+
+def test_a_file_that_is_packed_to_nothing_is_not_given_to_the_library() -> None:
+    Path("repository").mkdir()
+    table = pa.table({"question": ["a"], "answer": ["x" * (20 << 20)]})
+    parquet.write_table(table, "repository/train.parquet", compression="zstd")
+    rows, stream = _read("hf:./repository")
+    assert rows == []
+    assert "unpacks to more than 60 times its size" in str(stream.broken)

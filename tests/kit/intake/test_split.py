@@ -86,6 +86,15 @@ def test_each_label_has_its_share(tmp_path: Path) -> None:
     assert sum(sides[row.line] == VAL for row in rows if row.label == "usual") == 180
 
 
+def test_each_of_many_labels_is_looked_up_and_not_searched_for(tmp_path: Path) -> None:
+    steps: list[int] = []
+    with contextlib.closing(Ledger(tmp_path)) as ledger:
+        ledger.add(0, [_row(line, f"c{line}", label=f"l{line}") for line in range(2000)], keep_text=False)
+        ledger.database.set_progress_handler(lambda: steps.append(1), 1000)
+        split_rows(ledger, Split(0.2))
+    assert len(steps) < 2000  # thousands of the database's steps; each row for each label were 12,000
+
+
 def test_a_large_group_is_not_held_out_for_a_small_share(tmp_path: Path) -> None:
     rows = [_row(line, f"c{line}", "large" if line <= 900 else f"g{line}") for line in range(1, 1001)]
     for seed in range(5):

@@ -160,3 +160,18 @@ def test_one_value_that_is_packed_to_nothing_is_not_unpacked(column: Any, tmp_pa
     with pytest.raises(FileError, match="unpacks to more than 60 times its size"):
         next(read_parquet(str(tmp_path / "a.parquet")))
     assert pa.total_allocated_bytes() - before < 1 << 20
+
+
+def test_each_column_is_not_compared_with_each_other() -> None:
+    compared: list[str] = []
+
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(self)
+            return str.__eq__(self, other)  # type: ignore[arg-type]
+
+    assert tables._twice([Name(number % 2990) for number in range(3000)]) == sorted(map(str, range(10)))
+    assert len(compared) < 30_000

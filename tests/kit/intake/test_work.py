@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kit.data.conversations import RowProblem
 from kit.data.shapes import Reading, shape_row
-from kit.intake import work
+from kit.intake import turns, work
 from kit.intake.turns import normalised
 from kit.intake.work import Job, Worker, in_chunks
 
@@ -107,6 +107,16 @@ def test_thoughts_are_written_where_no_template_is_known_and_make_other_rows() -
     assert len({row.loose for row in Worker(Job())((0, list(enumerate(rows, start=1)))).rows}) == 2
 
 
+@pytest.mark.parametrize(("name", "most"), [("_MOST_CHARACTERS", 100), ("_MOST_ANSWERS", 3)])
+def test_a_row_that_would_become_too_many_is_a_problem(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, name, most)
+    talk = [{"role": role, "content": "a" * 10} for role in ("user", "assistant")]
+    rows = [(line, {"messages": talk * times}) for line, times in ((1, 2), (2, 5))]
+    batch = Worker(Job(split_turns=True))((0, rows))
+    assert len(batch.rows) == 2
+    assert [problem.message for problem in batch.problems] == ["would become 5 rows of 300 characters in all"]
+
+
 def test_a_group_of_the_persons_own_is_kept_and_a_secret_counted_once_when_turns_are_split() -> None:
     key = "AKIAIOSFODNN7EXAMPLE"  # of a public example
     row = _talk(f"is {key} a key", "b", "c", "d", doc="one")
@@ -153,3 +163,13 @@ def test_a_row_of_many_long_columns_is_a_problem(monkeypatch: pytest.MonkeyPatch
     ((_, (long, short)),) = work.in_chunks(0, [(1, {str(number): "x" * 900 for number in range(9)}), (2, {"a": "b"})])
     assert isinstance(long, RowProblem)
     assert short == (2, {"a": "b"})
+
+
+def test_a_row_too_deep_to_be_sent_to_another_process_is_a_problem() -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    ((_, (problem, row)),) = work.in_chunks(0, [(1, {"a": deep}), (2, {"a": [[1]]})])
+    assert isinstance(problem, RowProblem)
+    assert problem.message == "is nested deeper than 100 levels"
+    assert row == (2, {"a": [[1]]})
