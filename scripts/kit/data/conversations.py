@@ -25,7 +25,7 @@ LONGEST_ROW_BYTES = 32 << 20  # what one row may take: it is held in memory seve
 _LONGEST_LINE_BYTES = 1 << 30  # what is passed over to find the next line
 _LINES_SHOWN = 8
 _KINDS_SHOWN = 12
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:
     while raw := file.readline(LONGEST_ROW_BYTES + 1):
         number += 1
         if number == 1:
-            raw = raw.removeprefix(_BYTE_ORDER_MARK)  # it says nothing about the row
+            raw = raw.removeprefix(BYTE_ORDER_MARK)  # it says nothing about the row
         if len(raw) > LONGEST_ROW_BYTES and not raw.endswith(b"\n"):
             length = len(raw)
             while raw and not raw.endswith(b"\n"):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kit.data.conversations import Places, Problems, RowProblem, read_lines, read_row
+from kit.data.conversations import BYTE_ORDER_MARK, Places, Problems, RowProblem, read_lines, read_row
 from kit.data.encoding import encode_rows
 from kit.data.pool import in_order, processes_for
 from kit.data.remarks import REMARKS, Mark, add_names, columns_finding, end_findings
@@ -98,7 +99,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
     unused: Counter[str] = Counter()
     whole = ended = 0
     with open_regular(path) as file:
-        before = os.fstat(file.fileno()).st_mtime_ns
+        before, is_other_format = os.fstat(file.fileno()).st_mtime_ns, not _begins_with_an_object(file)
         chunks = in_chunks(read_lines(file))
         for chunk in in_order(_Encoder(tokenizer, max_seq_length), chunks, processes_for(processes)):
             packer.extend(chunk.block)
@@ -112,6 +113,9 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         digest, is_other = _sha256(file), os.fstat(file.fileno()).st_mtime_ns != before
 
     rows, findings = packer.rows(), problems.findings(path)
+    if findings and is_other_format:
+        fix = f"make data INPUT={shlex.quote(str(path))}: it reads lists, tables and what is packed, and writes JSON Lines"
+        findings.insert(0, error("data.format", "begins with no JSON object, as JSON Lines do", fix, str(path)))
     if is_other:
         message = "was changed while it was read"
         findings.append(error("data.changed", message, "let what writes it end, then run this again", str(path)))
@@ -137,6 +141,10 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
     if not rows and not findings:
         findings.append(error("data.empty", "the file has no rows", "write one JSON object per line", str(path)))
     return EncodedFile(path, rows, tuple(findings), digest)
+
+
+def _begins_with_an_object(file: BufferedReader) -> bool:
+    return file.peek(1).removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"{"
 
 
 def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines]:

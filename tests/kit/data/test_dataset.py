@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections import Counter
@@ -154,6 +155,27 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, byte_chat: ChatTokenize
     path.write_text(content, encoding="utf-8")
     (finding,) = load_file(path, byte_chat, 64).findings
     assert (finding.id, finding.severity) == ("data.empty", "error")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'[\n{"prompt": "a", "completion": "b"}\n]\n', b"question,answer\na,b\n", gzip.compress(b"{}\n"), b"PAR1\x15"],
+    ids=["a list", "a table", "packed", "Parquet"],
+)
+def test_another_format_is_named_with_the_command_that_reads_it(
+    content: bytes, tmp_path: Path, byte_chat: ChatTokenizer
+) -> None:
+    path = tmp_path / "my rows"
+    path.write_bytes(content)
+    found = load_file(path, byte_chat, 1000, processes=1).findings[0]
+    assert (found.id, found.severity) == ("data.format", "error")
+    assert found.fix.startswith(f"make data INPUT='{path}'")
+
+
+def test_a_mark_in_front_of_the_first_row_is_no_other_format(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a", "completion": "b"}\nbroken\n')
+    assert "data.format" not in {finding.id for finding in load_file(path, byte_chat, 1000, processes=1).findings}
 
 
 def test_a_row_of_many_tokens_is_read(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
