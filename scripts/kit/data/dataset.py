@@ -114,7 +114,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
 
     rows, findings = packer.rows(), problems.findings(path)
     if findings and is_other_format:
-        fix = f"make data INPUT={shlex.quote(str(path))}: it reads lists, tables and what is packed, and writes JSON Lines"
+        fix = f"make data INPUT={shlex.quote(str(path))}: it reads lists, tables and packed files and writes JSONL"
         findings.insert(0, error("data.format", "begins with no JSON object, as JSON Lines do", fix, str(path)))
     if is_other:
         message = "was changed while it was read"
