@@ -174,7 +174,8 @@ def _guard(stream: Any, *, is_read: bool) -> None:
         stream.redacts = True
     except AttributeError:  # a stream that somebody put there, which takes no attributes
         return
-    if getattr(stream, "errors", None) == "strict":  # what its encoding lacks is written out
+    # What its encoding lacks is written out, as JSON does; in a C locale a name's bytes would come out as they are.
+    if getattr(stream, "errors", None) in {"strict", "surrogateescape"}:
         stream.reconfigure(errors="backslashreplace")
 
 

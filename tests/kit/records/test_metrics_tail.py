@@ -40,7 +40,13 @@ def test_a_run_that_is_started_again_is_read_from_its_beginning(tmp_path: Path) 
 
 def test_what_is_no_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'\xff\xfe\nnull\n[1]\n{"step": "1"}\n{"loss": 2}\n' + b"[" * 100_000 + b'\n{"step": 1' + b"0" * 400 + b'}\n{"step": 3}\n')
+    path.write_bytes(
+        b'\xff\xfe\nnull\n[1]\n{"step": "1"}\n{"loss": 2}\n'
+        + b"[" * 100_000
+        + b'\n{"step": 1'
+        + b"0" * 400
+        + b'}\n{"step": 3}\n'
+    )
     assert MetricsTail(path).read() == ([{"step": 3}], False)
 
 
