@@ -135,9 +135,8 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
         ) as bar:
             write_merged(base, adapter, aside, options.dtype, bar.update)
         checked = check_merged(choice, base, aside, options.dtype, rows) if rows else None
-        if checked:
-            say_checked(checked, choice, options.dtype)
         if checked and not checked.is_right:
+            say_checked(checked, choice, options.dtype)
             say("error: the merged model is not base + adapter, and was not kept", "red", "bold")
             say("  fix: try --dtype float32; where that fails too, please report it: it is a bug")
             return 1
@@ -147,6 +146,8 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
         take_place(aside, out, merged_files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    if checked:  # said once the model stands, which whoever reads this need not see
+        say_checked(checked, choice, options.dtype)
     files = "1 file" if len(base.shards) == 1 else f"{len(base.shards)} files"
     print(
         f"{paint('merged', 'green', 'bold', stream=sys.stdout)}: {one_line(out)} ({_size(size)} in {files})"

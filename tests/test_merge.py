@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +18,7 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 from safetensors.torch import load_file, save_file
 
 import merge
+from kit.foreground import EndedError
 from kit.interpreter import PROJECT_ROOT
 from kit.own_files import Claim
 
@@ -195,14 +199,30 @@ def test_a_folder_of_other_things_is_never_replaced(run: Path, capsys: pytest.Ca
     assert run.exists()
 
 
-def test_ctrl_c_leaves_nothing_behind(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_stops_reading_stops_no_merge(run: Path) -> None:
+    """The comparison was printed before the model stood, and with its reader the model was gone."""
+
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    with redirect_stdout(Gone()), pytest.raises(BrokenPipeError):  # which ends the command without a word
+        merge.main([str(run), "--cpu"])
+    assert (run / "merged/merge.json").is_file()
+
+
+@pytest.mark.parametrize(("how", "code"), [(KeyboardInterrupt(), 130), (EndedError(signal.SIGTERM), 143)])
+def test_a_signal_leaves_nothing_behind(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: BaseException, code: int
+) -> None:
     from kit.adapter import merging
 
     def interrupt(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
+        raise how
 
     monkeypatch.setattr(merging, "save_file", interrupt)
-    assert merge.main([str(run), "--cpu"]) == 130
+    assert merge.main([str(run), "--cpu"]) == code
+    assert "stopped; nothing was written" in capsys.readouterr().err
     assert sorted(path.name for path in run.iterdir()) == ["adapter", "run.json", "val.jsonl"]
 
 

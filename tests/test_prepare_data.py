@@ -457,7 +457,7 @@ def _command(model: str, *arguments: str, **more: Any) -> subprocess.Popen[bytes
     return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 
 
-@pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
+@pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143), (1, 129)])
 def test_a_stop_in_the_middle_leaves_nothing(model: str, tmp_path: Path, number: int, code: int) -> None:
     process = _command(model, "-")
     assert process.stdin

@@ -66,6 +66,14 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(whole: Path, tiny_base: Pa
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in whole.iterdir())
 
 
+def test_when_it_is_evaluated_changes_nothing_of_what_is_learnt(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
+    """Each evaluation drew a number: a run that was resumed with others was another adapter, without a word."""
+    output = _as_killed_after(whole, tmp_path / "out", 2)
+    assert _train(tiny_base, output, "--resume", "auto", training__eval_steps=1) == 0
+    assert len([line for line in read_metrics(output) if "eval_loss" in line]) > 3
+    assert read_receipt(output)["adapter_sha256"] == read_receipt(whole)["adapter_sha256"]
+
+
 def test_a_checkpoint_of_another_folder_can_be_gone_on_from(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
     path = str(whole / "checkpoints/checkpoint-4")
     assert _train(tiny_base, tmp_path / "out", "--resume", path) == 0

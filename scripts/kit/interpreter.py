@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ def use_project_python() -> None:
     """
     guard_output()
     end_in_order()
+    _name_this_user()
     sys.excepthook = _end_in_words
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if not missing:
@@ -54,6 +56,14 @@ def use_project_python() -> None:
         file=sys.stderr,
     )
     raise SystemExit(2)
+
+
+def _name_this_user() -> None:
+    """Give a user a name for whom the system has none, as for a container's ``-u 12345``: torch asks at its import."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("USER", str(os.getuid()))
 
 
 def _end_in_words(_kind: type[BaseException], exc: BaseException, _traceback: TracebackType | None) -> None:

@@ -174,7 +174,8 @@ def _guard(stream: Any, *, is_read: bool) -> None:
         stream.redacts = True
     except AttributeError:  # a stream that somebody put there, which takes no attributes
         return
-    if getattr(stream, "errors", None) == "strict":  # what its encoding lacks is written out
+    # What its encoding lacks is written out, as JSON does; in a C locale a name's bytes would come out as they are.
+    if getattr(stream, "errors", None) in {"strict", "surrogateescape"}:
         stream.reconfigure(errors="backslashreplace")
 
 
@@ -208,7 +209,7 @@ def _known_values() -> list[str]:
 def _can_be_secret(value: str) -> bool:
     if len(value) < _SHORTEST_VALUE or (value.isalpha() and len(value) < _SHORTEST_WORD):
         return False
-    return not (value.startswith(("/", "~", ".")) and Path(value).expanduser().exists())  # a file that holds it
+    return not (value.startswith(("/", "~", ".")) and os.path.exists(os.path.expanduser(value)))  # noqa: PTH110, PTH111 - a file that holds it; there may be no home
 
 
 def _forms(values: set[str]) -> set[str]:

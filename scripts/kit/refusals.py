@@ -83,6 +83,7 @@ _NUMBER = re.compile(r"(?i)(?:\bos error |\bos \{ code: |\[errno |\berrno[ :=]{1
 _OF_A_NETWORK = {"requests", "urllib3", "httpx", "httpcore", "http", "ssl", "aiohttp"}
 _NETWORK_NUMBERS = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.ETIMEDOUT}
 _LIBRARY = re.compile(r"cannot open shared object file|undefined symbol|dlopen\(|image not found|GLIBC(?:XX)?_\S+' not")
+_HOMELESS = "Could not determine home directory"  # pathlib's words for ~ without one
 # torch's words for a write that failed do not say of what.
 _FAILED_WRITE = re.compile(r"failed writing file|inline_container|basic_ios::clear|iostream error|unexpected pos \d")
 
@@ -102,7 +103,7 @@ def is_out_of_memory(exc: BaseException) -> bool:
     return isinstance(exc, MemoryError) or any(words in str(exc).lower() for words in _OUT_OF_MEMORY)
 
 
-def refusal_in(exc: BaseException) -> Refusal | None:  # noqa: PLR0911 - one for each kind
+def refusal_in(exc: BaseException) -> Refusal | None:
     """Find the system's refusal in an exception; None where there is none, and the exception is a bug's."""
     text = first_line(exc)
     if _LIBRARY.search(text):
@@ -123,8 +124,14 @@ def refusal_in(exc: BaseException) -> Refusal | None:  # noqa: PLR0911 - one for
         return Refusal(
             "disk", f"a file could not be written: {text}", f"{_LOOK_AT_IT}; is it full, or a quota used up?"
         )
+    return _by_type(exc, text)
+
+
+def _by_type(exc: BaseException, text: str) -> Refusal | None:
     if type(exc).__name__ in {"SafetensorError", "UnpicklingError"}:
         return Refusal("weights", f"a file of weights is damaged: {text}", "fetch or copy it anew")
+    if _HOMELESS in text:
+        return Refusal("file", "a path begins with ~, and there is no such home folder here", "write it in full")
     if isinstance(exc, OSError):
         kind = "refused" if exc.errno else "file"
         return Refusal(kind, text or type(exc).__name__, "look at what the message names")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import pwd
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from kit import interpreter
+from kit.environment.access_probe import hub_cache, probe_wandb, without_home
 from kit.interpreter import PROJECT_ROOT, python_path
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from kit.refusals import refusal_in
 
 SCRIPTS = str(PROJECT_ROOT / "scripts")
 
@@ -70,6 +72,26 @@ def test_a_python_without_the_packages_hands_over_to_the_project_s(project: Path
     python.chmod(0o755)
     done = _run_without_packages(project)
     assert done.stdout == f"handed over: {project}/scripts/command.py --flag\n"
+
+
+def test_a_user_whom_the_system_has_no_name_for_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with -u 12345, where torch did not import and a command without a home ended as a bug."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    interpreter._name_this_user()
+    assert getpass.getuser() == str(os.getuid())
+    assert (hub_cache(), without_home(Path("/a"))) == (Path("~/.cache/huggingface/hub"), "/a")
+    assert probe_wandb().login in {"none", "environment"}
+    with pytest.raises(RuntimeError) as caught:
+        Path("~/runs").expanduser()
+    refusal = refusal_in(caught.value)
+    assert refusal is not None
+    assert refusal.message == "a path begins with ~, and there is no such home folder here"
 
 
 def test_without_an_environment_the_command_that_makes_one_is_named(project: Path) -> None:

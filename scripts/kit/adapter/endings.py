@@ -37,7 +37,7 @@ def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: st
         return 128 + (exc.number if isinstance(exc, EndedError) else signal.SIGINT)
     except Exception as exc:
         finding = explain(exc)
-        if finding.id == "run.bug":
+        if finding.id == "run.bug" or isinstance(exc, BrokenPipeError):  # whoever read the output has seen enough
             raise
         say(f"error: {finding.message}", "red")
         fix = when_memory_runs_out if finding.id == "run.out_of_memory" else finding.fix

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 _LAYERS_APART = (1, 2, 3, 4, 6, 8)
 _SHORTEST_ROW = 128  # tokens
+# What may be another where the updates stay the same.
+SAME_UPDATE = frozenset(
+    f"training.{name}"
+    for name in (
+        *("per_device_train_batch_size", "gradient_accumulation_steps"),
+        *("gradient_checkpointing", "gradient_checkpointing_every_n_layers", "padding_free"),
+    )
+)
 
 
 @dataclass(frozen=True)

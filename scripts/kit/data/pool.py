@@ -66,7 +66,8 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Ite
     # a fork would break.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([type(work).__module__, __name__])
-    pool = ProcessPoolExecutor(processes, context, _start, (work,))
+    with _undisturbed():  # what multiprocessing starts beside the workers keeps that, and outlives a closed window
+        pool = ProcessPoolExecutor(processes, context, _start, (work,))
     waiting: deque[Future[R]] = deque()
     try:
         for chunk in itertools.chain(following, remaining):

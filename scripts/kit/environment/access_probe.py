@@ -21,12 +21,12 @@ _TRUE = {"1", "ON", "YES", "TRUE"}  # huggingface_hub's own list
 
 
 def _hub_home(environ: Mapping[str, str]) -> Path:
-    default = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    return _expanded(environ.get("HF_HOME") or str(default))
+    return _expanded(environ.get("HF_HOME") or f"{environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface")
 
 
 def _expanded(path: str) -> Path:
-    return Path(os.path.expandvars(path)).expanduser()
+    # As the libraries do: where there is no home folder, ~ stays as it is. pathlib's would raise.
+    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111
 
 
 def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
@@ -109,7 +109,7 @@ def probe_model(name: str, revision: str | None = None, *, ask: bool = True) -> 
 
 def without_home(path: Path) -> str:
     """Write a path with ``~`` for the home folder: a record may be shown to others."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RuntimeError):  # elsewhere; or there is no home folder
         return str(Path("~") / path.relative_to(Path.home()))
     return str(path)
 
@@ -125,6 +125,6 @@ def probe_wandb(environ: Mapping[str, str] = os.environ) -> WandbAccess:
     paths = [environ["NETRC"]] if environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for path in paths:
         with contextlib.suppress(OSError, netrc.NetrcParseError):
-            if netrc.netrc(str(Path(path).expanduser())).authenticators(host):
+            if netrc.netrc(str(_expanded(path))).authenticators(host):
                 return WandbAccess("netrc", mode)
     return WandbAccess("none", mode)

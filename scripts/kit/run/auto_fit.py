@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.budget.alternatives import Question, changed, mildest_that_fits
+from kit.budget.alternatives import SAME_UPDATE, Question, changed, mildest_that_fits
 from kit.budget.plan import device_for
 from kit.budget.refit import nearest_that_fits
 from kit.budget.rows import workloads_for
+from kit.config.validator import violations
 from kit.config.yaml_writer import scalar
 from kit.findings import warning
 from kit.interpreter import PROJECT_ROOT
@@ -138,16 +139,24 @@ def set_line(resolved: Resolved, fit: Fit) -> str:
 
 
 def recorded(receipt: Mapping[str, Any], resolved: Resolved) -> list[Fit]:
-    """Return the fits a receipt tells of, in order; none where this configuration is not the one they were made for."""
+    """Return the fits a receipt tells of, in order; none where this configuration is not the one they were made for.
+
+    Nor any where one would change more than how an update is cut: the receipt may be anybody's.
+    """
+    rows = resolved.settings.effective_batch_size
     try:
         fits = [
             Fit(dict(entry["from"]), dict(entry["to"]), str(entry["reason"]), entry["measured_bytes"])
             for entry in receipt.get("auto_fit", ())
         ]
         for fit in fits:
+            if not fit.before.keys() == fit.after.keys() <= SAME_UPDATE:
+                return []
             if any(_value(resolved, key) != value for key, value in fit.before.items()):
                 return []
             resolved = applied(resolved, fit)
+            if violations(resolved.values) or resolved.settings.effective_batch_size != rows:
+                return []
     except (KeyError, TypeError, ValueError):  # edited by hand
         return []
     return fits

@@ -170,9 +170,8 @@ def refuse_spaces(environment: Path, stack: str) -> Refusal | None:
 
 def package_cache() -> Path:
     """Return the folder uv keeps packages in, as uv finds it."""
-    if os.environ.get("UV_CACHE_DIR"):
-        return Path(os.environ["UV_CACHE_DIR"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"
+    folder = os.environ.get("UV_CACHE_DIR") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/uv"
+    return Path(os.path.expanduser(folder))  # noqa: PTH111 - pathlib's raises where there is no home folder
 
 
 def _nearest_existing(path: Path) -> Path:

@@ -133,6 +133,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
                 count = int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum())
                 total += float(self.compute_loss(self.model, inputs)) * count
                 tokens += count
+        self.randomness.restore(self.platform)  # the loader drew a number: no evaluation is to change what is learnt
         metrics = {"eval_loss": total / tokens}
         self.evaluation_is_due = False
         self.log(metrics)

@@ -77,6 +77,24 @@ def test_a_receipt_edited_by_hand_is_no_fit(damaged: dict[str, Any], resolved: R
     assert recorded(damaged, resolved) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"training.output_dir": "/elsewhere"}),
+        ({"training.learning_rate": 2e-4}, {"training.learning_rate": 9.0}),
+        ({ROWS: 4}, {ROWS: 2}),  # half an update
+        ({ROWS: 4, UPDATES: 4}, {ROWS: "2", UPDATES: 8}),
+        ({ROWS: 4, UPDATES: 4}, {ROWS: -2, UPDATES: -8}),
+    ],
+)
+def test_a_receipt_changes_nothing_but_how_an_update_is_cut(
+    before: dict[str, Any], after: dict[str, Any], resolved: Resolved
+) -> None:
+    """Any key could be set by a receipt, and counted then as allowed to differ from the checkpoint."""
+    known = {key: auto_fit._value(resolved, key) for key in before}
+    assert recorded(_receipt(Fit(known, after, "it was so")), resolved) == []
+
+
 def test_only_the_process_that_began_again_finds_its_own_attempt() -> None:
     mine = _receipt(HALVED, begins_again=True, process=this_process())
     assert is_pending(mine)
