@@ -15,17 +15,19 @@ from kit.data.conversations import Problems, RowProblem
 from kit.data.pool import in_order, processes_for
 from kit.data.remarks import add_names
 from kit.findings import Finding, error, warning
+from kit.intake.chunks import in_chunks
 from kit.intake.formats import Stream
 from kit.intake.ledger import TRAIN, VAL, Ledger
-from kit.intake.work import Worker, in_chunks
+from kit.intake.work import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
+    from kit.intake.chunks import Chunk
     from kit.intake.near import NearIndex
     from kit.intake.sources import Source
-    from kit.intake.work import Batch, Chunk, Job
+    from kit.intake.work import Batch, Job
 
 _HELD_OUT_NAMES = frozenset({"val", "valid", "validation", "dev", "eval", "test"})
 

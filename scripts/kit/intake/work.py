@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kit.audit.lengths import Ruler
 from kit.audit.secrets import find_secrets
-from kit.data.conversations import LONGEST_ROW_BYTES, Conversation, RowProblem, checked_object, parse_row, too_long
+from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
 from kit.data.row_values import RowError, kind_of, shown
 from kit.data.shapes import PLAIN, Reading, Shaped, shape_row
 from kit.intake.turns import loosely, one_answer_each, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from kit.audit.length_cache import Length
     from kit.data.chat_tokenizer import ChatTokenizer
-    from kit.intake.formats import Raw
+    from kit.intake.chunks import Chunk
 
-_ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 4 << 20
-_BYTES_BESIDE = 8  # of a value that is no text, and of what keeps one apart from the next
-_DEEPEST = 100
 DIGEST_BYTES = 16
 _SHINGLE_WORDS = 5
 
@@ -115,71 +110,6 @@ class _Whole:
     shaped: Shaped
     columns: dict[str, Any]
     kept: int = 0
-
-
-Chunk = tuple[int, list["Raw"]]
-
-
-def in_chunks(source: int, rows: Iterable[Raw]) -> Iterator[Chunk]:
-    """Cut a source's rows into pieces of work.
-
-    The cuts follow the content where it is bytes: a line put into a file moves only the piece it falls into, so the
-    lengths of all others are still known.
-    """
-    chunk: list[Raw] = []
-    size = 0
-    for each in rows:
-        item, bytes_of_row = _sized(each)
-        chunk.append(item)
-        size += bytes_of_row
-        raw = None if isinstance(item, RowProblem) else item[1]
-        is_cut = isinstance(raw, bytes) and hash_of(raw) % _ROWS_AT_ONCE == 0
-        if is_cut or len(chunk) >= 2 * _ROWS_AT_ONCE or size >= _BYTES_AT_ONCE:
-            yield source, chunk
-            chunk, size = [], 0
-    if chunk:
-        yield source, chunk
-
-
-def _sized(item: Raw) -> tuple[Raw, int]:
-    """Return a row and its size; in the place of one that no process could be sent, a problem."""
-    if isinstance(item, RowProblem):
-        return item, _BYTES_BESIDE
-    try:
-        size = size_of(item[1])
-    except RowError as exc:
-        return RowProblem(item[0], str(exc), exc.fix), _BYTES_BESIDE
-    # Of many columns, each of them short enough.
-    return (too_long(item[0]), _BYTES_BESIDE) if size > 2 * LONGEST_ROW_BYTES else (item, size)
-
-
-def size_of(value: Any) -> int:
-    """Return about how many bytes a row is as text, whether it is still to be parsed or not.
-
-    Raises:
-        RowError: It is nested deeper than it could be sent to another process.
-    """
-    size, level = 0, [value]
-    for _ in range(_DEEPEST):
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, str | bytes):
-                size += len(item)
-            elif isinstance(item, dict):
-                below += item.keys()
-                below += item.values()
-            elif isinstance(item, list | tuple):
-                below += item
-            size += _BYTES_BESIDE
-        if not below:
-            return size
-        level = below
-    raise RowError(f"is nested deeper than {_DEEPEST} levels", "write flat rows")
-
-
-def hash_of(raw: bytes) -> int:
-    """Hash a line quickly; the same in every process, unlike Python's own."""
-    return zlib.crc32(raw)
 
 
 class Worker:

@@ -1,4 +1,4 @@
-"""What is done with each row on its own, and where the pieces of work are cut."""
+"""What is done with each row on its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from kit.data.conversations import RowProblem
 from kit.data.shapes import Reading, shape_row
-from kit.intake import turns, work
+from kit.intake import turns
 from kit.intake.turns import normalised
-from kit.intake.work import Job, Worker, in_chunks
+from kit.intake.work import Job, Worker
 
 if TYPE_CHECKING:
     from kit.data.chat_tokenizer import ChatTokenizer
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 
 def _line(number: int, **more: Any) -> tuple[int, bytes]:
     return number, json.dumps({"prompt": f"ask {number}", "completion": "tell", **more}).encode()
-
-
-def test_a_line_put_in_moves_only_the_piece_it_falls_into() -> None:
-    lines = [_line(number) for number in range(5000)]
-    before = [tuple(raw for _, raw in chunk) for _, chunk in in_chunks(0, lines)]  # type: ignore[misc]
-    lines.insert(2000, _line(9999))
-    after = [tuple(raw for _, raw in chunk) for _, chunk in in_chunks(0, lines)]  # type: ignore[misc]
-    assert len(before) > 10
-    assert len(set(after) - set(before)) <= 2
-    assert sum(map(len, after)) == 5001
 
 
 def test_a_worker_travels_and_does_the_same(byte_chat: ChatTokenizer) -> None:
@@ -146,30 +136,3 @@ def test_normal_forms_are_final(text: str) -> None:
     once = normalised(text)
     assert normalised(once) == normalised(normalised(once))
     assert "  " not in once
-
-
-@pytest.mark.parametrize(
-    "row", [b"x" * 1000, {"a": "x" * 1000}, {"messages": [{"content": "x" * 500}, {"y" * 500: 1}]}]
-)
-def test_a_piece_of_work_is_as_small_in_memory_whatever_it_was_written_as(
-    row: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(work, "_BYTES_AT_ONCE", 4000)
-    assert {len(chunk) for _, chunk in work.in_chunks(0, [(number, row) for number in range(40)])} == {4}
-
-
-def test_a_row_of_many_long_columns_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "LONGEST_ROW_BYTES", 1000)
-    ((_, (long, short)),) = work.in_chunks(0, [(1, {str(number): "x" * 900 for number in range(9)}), (2, {"a": "b"})])
-    assert isinstance(long, RowProblem)
-    assert short == (2, {"a": "b"})
-
-
-def test_a_row_too_deep_to_be_sent_to_another_process_is_a_problem() -> None:
-    deep: Any = []
-    for _ in range(900):
-        deep = [deep]
-    ((_, (problem, row)),) = work.in_chunks(0, [(1, {"a": deep}), (2, {"a": [[1]]})])
-    assert isinstance(problem, RowProblem)
-    assert problem.message == "is nested deeper than 100 levels"
-    assert row == (2, {"a": [[1]]})
