@@ -209,7 +209,8 @@ def _known_values() -> list[str]:
 def _can_be_secret(value: str) -> bool:
     if len(value) < _SHORTEST_VALUE or (value.isalpha() and len(value) < _SHORTEST_WORD):
         return False
-    return not (value.startswith(("/", "~", ".")) and os.path.exists(os.path.expanduser(value)))  # noqa: PTH110, PTH111 - a file that holds it; there may be no home
+    # A file that holds one is none. Not pathlib's way, which raises where there is no home folder.
+    return not (value.startswith(("/", "~", ".")) and os.path.exists(os.path.expanduser(value)))  # noqa: PTH110, PTH111
 
 
 def _forms(values: set[str]) -> set[str]:

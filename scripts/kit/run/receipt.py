@@ -2,7 +2,7 @@
 
 Written before the first step, updated at every checkpoint and completed at the end, each time aside and then renamed,
 so that a reader never meets half of one. A run that was stopped and resumed has one receipt, whose ``sessions`` tell
-each start, resume and end. Environment variables are never written: they carry secrets.
+each start, resume and end. Environment variables carry secrets: none is written but the few that choose kernels.
 """
 
 from __future__ import annotations
