@@ -85,9 +85,10 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     train, train_findings = _load(resolved, "data.train_file", tokenizer)
     val, val_findings = _load(resolved, "data.val_file", tokenizer)
     findings += train_findings + val_findings
-    if train and val:
-        findings += run_check(lambda: leakage(train, val), "data.leakage")
-    for file in filter(None, (train, val)):
+    taken = [file for file in (train, val) if file and file.rows]
+    if len(taken) > 1:
+        findings += run_check(lambda: leakage(*taken), "data.leakage")
+    for file in taken:
         length = resolved.settings.training.max_seq_length
         findings += run_check(functools.partial(audit_training_file, file, length), "data.audit")
     if train and train.rows:

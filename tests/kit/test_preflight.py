@@ -157,6 +157,7 @@ def test_problems_of_both_files_are_shown_at_once(chat_folder: ChatFolder, tmp_p
         f"{tmp_path}/train.jsonl:1",
         f"{tmp_path}/val.jsonl:1",
     ]
+    assert not {"data.leakage", "data.duplicates"} & set(found), "nothing good is said of rows that there are not"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import shlex
@@ -99,7 +100,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
     unused: Counter[str] = Counter()
     whole = ended = 0
     with open_regular(path) as file:
-        before, is_other_format = os.fstat(file.fileno()).st_mtime_ns, not _begins_with_an_object(file)
+        before, begin = os.fstat(file.fileno()).st_mtime_ns, file.peek(1)[:512]
         chunks = in_chunks(read_lines(file))
         for chunk in in_order(_Encoder(tokenizer, max_seq_length), chunks, processes_for(processes)):
             packer.extend(chunk.block)
@@ -113,9 +114,11 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         digest, is_other = _sha256(file), os.fstat(file.fileno()).st_mtime_ns != before
 
     rows, findings = packer.rows(), problems.findings(path)
-    if findings and is_other_format and len(rows) <= 1:  # of a list, the last row stands on a line without a comma
+    # Of a list, the last row stands on a line without a comma.
+    if findings and len(rows) <= 1 and _is_of_another_format(begin):
         fix = f"make data INPUT={shlex.quote(str(path))}: it reads lists, tables and packed files and writes JSONL"
-        findings.insert(0, error("data.format", "begins with no JSON object, as JSON Lines do", fix, str(path)))
+        found = error("data.format", "begins with no JSON object, as JSON Lines do", fix, str(path))
+        findings = [found, *findings] if _is_text(begin) else [found]
     if is_other:
         message = "was changed while it was read"
         findings.append(error("data.changed", message, "let what writes it end, then run this again", str(path)))
@@ -143,8 +146,17 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
     return EncodedFile(path, rows, tuple(findings), digest)
 
 
-def _begins_with_an_object(file: BufferedReader) -> bool:
-    return file.peek(1).removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"{"
+def _is_of_another_format(begin: bytes) -> bool:
+    is_utf16 = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return not is_utf16 and begin.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] != b"{"
+
+
+def _is_text(begin: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(begin)  # whose end may lie within a character
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in begin
 
 
 def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines]:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.console import say
+from kit.run.run_folder import RECEIPT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def after_run(folder: Path) -> None:
-    """Write a run's report and say where it is. Never raises: a run is not worth less for a report that failed."""
+    """Write a run's report and say where it is; a run that never began has none.
+
+    Never raises: a run is not worth less for a report that failed.
+    """
+    if not (folder / RECEIPT).exists():
+        return
     try:
         from kit.report.write import write_report
 

@@ -159,7 +159,12 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, byte_chat: ChatTokenize
 
 @pytest.mark.parametrize(
     "content",
-    [b'[\n{"prompt": "a", "completion": "b"}\n]\n', b"question,answer\na,b\n", gzip.compress(b"{}\n"), b"PAR1\x15"],
+    [
+        b'[\n{"prompt": "a", "completion": "b"}\n]\n',
+        "question,answer\nwho,über".encode(),
+        gzip.compress(bytes(range(256))),
+        b"PAR1\x15\x00\n\n\xff\n",
+    ],
     ids=["a list", "a table", "packed", "Parquet"],
 )
 def test_another_format_is_named_with_the_command_that_reads_it(
@@ -167,9 +172,17 @@ def test_another_format_is_named_with_the_command_that_reads_it(
 ) -> None:
     path = tmp_path / "my rows"
     path.write_bytes(content)
-    found = load_file(path, byte_chat, 1000, processes=1).findings[0]
+    found, *others = load_file(path, byte_chat, 1000, processes=1).findings
     assert (found.id, found.severity) == ("data.format", "error")
     assert found.fix.startswith(f"make data INPUT='{path}'")
+    assert not any("UTF" in other.message for other in others)
+
+
+def test_a_file_in_utf_16_is_no_other_format(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-16")
+    (found,) = load_file(path, byte_chat, 1000, processes=1).findings
+    assert "UTF-16" in found.message
 
 
 def test_a_mark_in_front_of_the_first_row_is_no_other_format(tmp_path: Path, byte_chat: ChatTokenizer) -> None:

@@ -219,10 +219,13 @@ def test_after_a_run_nothing_is_raised_and_a_failure_is_one_line(
 ) -> None:
     after_run(write_run(tmp_path / "run", done=0))
     assert capsys.readouterr().err == f"report: {tmp_path}/run/report.html\n"
-    after_run(tmp_path / "nowhere")
+    (tmp_path / "run/run.json").write_text("[]")
+    after_run(tmp_path / "run")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the report could not be written (RunError: ")
-    assert line.endswith(f"make report RUN={tmp_path}/nowhere")
+    assert line.endswith(f"make report RUN={tmp_path}/run")
+    after_run(tmp_path / "never begun")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_persons_matplotlibrc_changes_nothing(ordinary: Written) -> None:
