@@ -236,7 +236,7 @@ def test_a_sigterm_to_make_alone_reaches_what_it_runs(installed: Path, target: l
             time.sleep(0.01)
         process.terminate()
         process.wait(timeout=30)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not (installed / "heard").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert (installed / "heard").exists()

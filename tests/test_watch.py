@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,8 @@ from written_run import write_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kit.records.terminal_view import Course
 
 
 def change(folder: Path, **facts: object) -> None:
@@ -53,18 +54,22 @@ def test_once_shows_where_it_stands(running: Path, capsys: pytest.CaptureFixture
     assert "time left 20 s" in shown
 
 
-def test_it_follows_new_steps_and_ends_with_the_run(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def go_on() -> None:
-        time.sleep(0.2)
+def test_it_follows_new_steps_and_ends_with_the_run(
+    running: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one_step_more() -> None:
         with (running / "metrics.jsonl").open("a") as file:
             file.write('{"step": 41, "loss": 0.125, "tokens": 41000, "seconds": 20.5}\n')
-        time.sleep(0.2)
-        change(running, state="finished")
 
-    thread = threading.Thread(target=go_on)
-    thread.start()
+    def shown(course: Course) -> str:
+        line = plain_line(course)
+        next(afterwards, lambda: None)()
+        return line
+
+    afterwards = iter([one_step_more, lambda: change(running, state="finished")])
+    plain_line = watch.plain_line
+    monkeypatch.setattr(watch, "plain_line", shown)
     assert watch.main([str(running)]) == 0
-    thread.join()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("step     40/40")
     assert any(line.startswith("step     41/40") for line in lines)
