@@ -4,6 +4,7 @@ Run as:
     make test
     make test ARGS="-k config"      # what follows goes to pytest
     make test ARGS="-n 1"           # one test at a time, instead of one a core
+    make test ARGS=--hypothesis-profile=search      # other examples of what holds for any, each time
 """
 
 from __future__ import annotations

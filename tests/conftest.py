@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 
 # The test models are tiny: several threads would wait for each other, for minutes on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+with contextlib.suppress(ImportError):  # the tests of the reference stack do without
+    from hypothesis import HealthCheck, settings
+
+    # What passed once passes again, on any machine, however busy. --hypothesis-profile=search takes other examples.
+    steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("steady", steady)
+    settings.register_profile("search", steady, derandomize=False)
+    settings.load_profile("steady")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, which processes hand down; tests send it to theirs.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

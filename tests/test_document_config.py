@@ -134,7 +134,7 @@ def test_both_schemas_agree_on_every_key(key: str) -> None:
         assert accepts(SCHEMA, values) == (not violations(values)), value
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_both_schemas_agree_on_anything(data: st.DataObject) -> None:
     leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8))

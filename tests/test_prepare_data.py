@@ -400,7 +400,7 @@ ITEMS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(ITEMS, max_size=12), min_size=1, max_size=3),
     st.tuples(
@@ -434,7 +434,7 @@ def test_the_counts_add_up(
         assert (len(_read(str(path))) if path.exists() else 0) == steps[name]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.binary(max_size=40), max_size=4), st.sampled_from(["jsonl", "json", "csv", "parquet"]))
 def test_any_bytes_end_in_a_verdict(
     model: str, tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], form: str

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_files import PLAIN, QUERY, safetensors, shapes_of, write_adapter
@@ -97,7 +97,6 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 JSON = LEAVES | st.lists(LEAVES, max_size=3) | st.dictionaries(st.text(max_size=5), LEAVES, max_size=3)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted({*PLAIN, "use_rslora", "rank_pattern", "exclude_modules"})), JSON))
 def test_a_wild_configuration_is_taken_or_refused_and_never_a_crash(changes: dict[str, Any]) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="needs the libraries: make setup")
@@ -38,7 +38,7 @@ def stream(chat: ChatTokenizer, ids: list[int]) -> list[str]:
     return pieces
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_the_pieces_are_the_answer_and_none_is_half_a_letter(chat: ChatTokenizer, text: str) -> None:
     ids = chat.tokenizer.encode(text, add_special_tokens=False).ids

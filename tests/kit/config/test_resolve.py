@@ -186,8 +186,6 @@ _VALUES = st.recursive(
 )
 _FUZZ = settings(
     max_examples=300,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.data.conversations import Conversation, Message, RowProblem, collapse, read_conversations, rows_at
@@ -221,7 +221,6 @@ LINES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(LINES, max_size=6))
 def test_any_bytes_become_conversations_or_problems_and_no_row_is_lost(lines: list[bytes]) -> None:
     content = b"\n".join(lines)

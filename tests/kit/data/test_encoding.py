@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_folders import CHATML, MISTRAL
@@ -108,7 +108,6 @@ def test_labels_are_what_all_offsets_say(chat_folder: ChatFolder) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(st.lists(TEXT, min_size=2, max_size=6).filter(lambda turns: len(turns) % 2 == 0))
 def test_any_text_is_learnt_letter_for_letter(byte_chat: ChatTokenizer, turns: list[str]) -> None:
     row = encoded_row(_conversation(*turns), byte_chat, LONG)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from encoded_rows import labelled
@@ -21,7 +21,6 @@ SPANS = st.lists(st.integers(0, 20), min_size=2, max_size=6).map(
 ROWS = st.lists(st.tuples(st.lists(st.integers(0, 32000), min_size=1, max_size=20), SPANS), max_size=12)
 
 
-@settings(deadline=None)
 @given(ROWS, st.integers(1, 25), st.sampled_from([1 << 20, 8]))
 def test_rows_come_back_as_they_went_in(
     rows: list[tuple[list[int], list[tuple[int, int]]]], length: int, memory: int
@@ -52,7 +51,6 @@ def test_a_temporary_file_that_was_cut_is_an_error_and_no_shorter_row(monkeypatc
         rows[1]
 
 
-@settings(deadline=None)
 @given(ROWS, st.integers(1, 25))
 def test_rows_cut_shorter_are_the_rows_that_were_encoded_shorter(
     rows: list[tuple[list[int], list[tuple[int, int]]]], length: int

@@ -184,7 +184,7 @@ def _is_used(key: str, value: Any, item: Conversation) -> bool:
     return any(str(value) in text for text in texts) or (isinstance(value, str) and is_blank(value))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.sampled_from(SHAPES), st.lists(MORE, min_size=5, max_size=5))
 def test_every_key_is_used_named_or_refused(shape: dict[str, Any], more: list[dict[str, Any]]) -> None:
     row = json.loads(json.dumps(shape))

@@ -239,7 +239,7 @@ BYTES = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(BYTES, st.sampled_from(["jsonl", "json", "csv", "tsv", "parquet", None]))
 def test_any_bytes_in_any_format_are_rows_or_problems(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, form: str | None
@@ -255,7 +255,6 @@ def test_any_bytes_in_any_format_are_rows_or_problems(
         assert stream.sha256 == hashlib.sha256(content).hexdigest()
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.text(max_size=5), st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=3),

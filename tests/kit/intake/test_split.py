@@ -34,7 +34,7 @@ def _sides(folder: Path, rows: list[Row], split: Split) -> dict[int, int]:
         return dict(ledger.database.execute("SELECT line, side FROM rows"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6), st.sampled_from("xyz")), min_size=1, max_size=40),
     st.floats(0, 0.9),

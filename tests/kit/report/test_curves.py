@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.report.curves import MOST_POINTS, Curve, curve, curves_of, epoch_ends, rate, smooth, thin
@@ -22,7 +22,6 @@ def test_thinning_keeps_a_single_spike_among_200_000_steps() -> None:
     assert (found.steps[0], found.steps[-1]) == (0, 199_999)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), max_size=300), st.integers(4, 50))
 def test_thinning_keeps_order_and_extremes(values: list[float], most: int) -> None:
     full = Curve(tuple(range(len(values))), tuple(values))
@@ -61,7 +60,6 @@ def test_what_is_not_finite_is_not_drawn_and_its_steps_are_known() -> None:
     assert found.broken_steps == (2, 3)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["loss", "tokens", "seconds", "epoch", "grad_norm"]), ANYTHING), max_size=20

@@ -44,7 +44,7 @@ def _epochs(plan: TrainingPlan) -> list[tuple[int, ...]]:
     return [tuple(plan.order[begin : begin + size]) for begin in range(0, len(plan.order), size)]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(rows=st.integers(1, 40), batch=st.integers(1, 9), accumulation=st.integers(1, 3), epochs=st.integers(1, 4))
 def test_each_epoch_takes_every_row_once_and_fills_up_only_its_end(
     rows: int, batch: int, accumulation: int, epochs: int

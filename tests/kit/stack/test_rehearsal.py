@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.config.resolve import resolve
@@ -28,7 +28,6 @@ def _row(length: int, line: int) -> EncodedRow:
     return EncodedRow(ids, [IGNORE_INDEX, *ids[1:]], line, length)
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=20), size=st.integers(1, 5), padding_free=st.booleans()
 )
