@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Levels. What shows, compares and writes such content calls itself for each; the kit's own files have about ten.
-_DEEPEST = 100
+DEEPEST = 100
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -40,13 +40,13 @@ def parse(text: str | bytes) -> Any:
     Raises:
         ValueError: It is none, or nested deeper than anything that is meant.
     """
-    too_deep = f"nested more than {_DEEPEST} levels deep"
+    too_deep = f"nested more than {DEEPEST} levels deep"
     try:
         content = json.loads(text)
     except RecursionError as exc:
         raise ValueError(too_deep) from exc
     level = [content]
-    for _ in range(_DEEPEST):
+    for _ in range(DEEPEST):
         level = [inner for each in level if isinstance(each, (dict, list)) for inner in _inside(each)]
         if not level:
             return content

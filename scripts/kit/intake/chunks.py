@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem, too_long
 from kit.data.row_values import RowError
+from kit.json_files import DEEPEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 4 << 20
 _BYTES_BESIDE = 8  # of a value that is no text, and of what keeps one apart from the next
-_DEEPEST = 100
 
 Chunk = tuple[int, list["Raw"]]
 
@@ -60,7 +60,7 @@ def _size_of(value: Any) -> int:
         RowError: It is nested deeper than it could be sent to another process.
     """
     size, level = 0, [value]
-    for _ in range(_DEEPEST):
+    for _ in range(DEEPEST):
         below: list[Any] = []
         for item in level:
             if isinstance(item, str | bytes):
@@ -74,4 +74,4 @@ def _size_of(value: Any) -> int:
         if not below:
             return size
         level = below
-    raise RowError(f"is nested deeper than {_DEEPEST} levels", "write flat rows")
+    raise RowError(f"is nested deeper than {DEEPEST} levels", "write flat rows")
