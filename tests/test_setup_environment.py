@@ -21,8 +21,9 @@ from kit.setup.rules import Host
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36), is_debian_like=True)
 # What runs before anything is installed.
-STDLIB_ONLY = ("setup_environment", "kit/command", "kit/console", "kit/findings", "kit/interpreter", "kit/redaction",
-               "kit/refusals", "kit/setup/locks", "kit/setup/rules", "kit/setup/uv", "kit/traceback_file")  # fmt: skip
+STDLIB_ONLY = ("setup_environment", "kit/command", "kit/console", "kit/findings", "kit/interpreter", "kit/logins",
+               "kit/redaction", "kit/refusals", "kit/setup/locks", "kit/setup/rules", "kit/setup/uv",
+               "kit/traceback_file")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STDLIB_ONLY)

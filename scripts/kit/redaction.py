@@ -13,14 +13,15 @@ import json
 import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kit.logins import expanded, hub_token, netrc_files
 from kit.regular_files import open_regular
 from kit.screen import passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 REDACTED = "[redacted]"
 _SHORTEST_VALUE = 8  # characters: a shorter one would be found in words that mean something else
@@ -209,8 +210,8 @@ def _known_values() -> list[str]:
 def _can_be_secret(value: str) -> bool:
     if len(value) < _SHORTEST_VALUE or (value.isalpha() and len(value) < _SHORTEST_WORD):
         return False
-    # A file that holds one is none. Not pathlib's way, which raises where there is no home folder.
-    return not (value.startswith(("/", "~", ".")) and os.path.exists(os.path.expanduser(value)))  # noqa: PTH110, PTH111
+    # A file that holds one is none. pathlib's way raises where a value is too long for a name.
+    return not (value.startswith(("/", "~", ".")) and os.path.exists(expanded(value)))  # noqa: PTH110
 
 
 def _forms(values: set[str]) -> set[str]:
@@ -224,29 +225,17 @@ def _forms(values: set[str]) -> set[str]:
 @functools.lru_cache(maxsize=1)
 def _from_files() -> list[str]:
     """Read the logins that Hugging Face's and Weights & Biases' own tools keep in files; once a process."""
-    values: set[str] = set()
-    for path in _token_files():
-        text = _text_of(path)
-        if path.name in {".netrc", "_netrc"}:
-            values |= set(re.findall(r"\bpassword\s+(\S+)", text))
-        elif path.name == "stored_tokens":
-            values |= set(re.findall(r"(?m)^\s*hf_token\s*=\s*(\S+)", text))
-        else:
-            values |= {text.strip()}
+    token = hub_token()
+    values = {_text_of(token).strip()}
+    values |= set(re.findall(r"(?m)^\s*hf_token\s*=\s*(\S+)", _text_of(token.with_name("stored_tokens"))))
+    for path in netrc_files():
+        values |= set(re.findall(r"\bpassword\s+(\S+)", _text_of(path)))
     return sorted(_forms({value for value in values if _can_be_secret(value)}), key=len, reverse=True)
-
-
-def _token_files() -> list[Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
-    paths = [Path(os.environ.get("HF_TOKEN_PATH") or home / "token"), home / "stored_tokens"]
-    paths += [Path(os.environ["NETRC"])] if os.environ.get("NETRC") else [Path("~/.netrc"), Path("~/_netrc")]
-    return paths
 
 
 def _text_of(path: Path) -> str:
     try:
-        with open_regular(path.expanduser()) as file:
+        with open_regular(path) as file:
             return file.read(100_000).decode("utf-8", "replace")
-    except (OSError, RuntimeError, ValueError):  # missing, not ours to read, or there is no home
+    except (OSError, ValueError):  # missing, or not ours to read
         return ""

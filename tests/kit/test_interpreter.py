@@ -48,6 +48,7 @@ def project(tmp_path: Path) -> Path:
         "console.py",
         "foreground.py",
         "interpreter.py",
+        "logins.py",
         "redaction.py",
         "regular_files.py",
         "screen.py",

@@ -141,6 +141,20 @@ def test_logins_kept_in_files_are_known_too(tmp_path: Path) -> None:
     assert shown == f"{REDACTED} {REDACTED} {REDACTED} user"
 
 
+def test_logins_in_files_of_other_names_are_known_as_their_libraries_find_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN_PATH", "$SCRATCH/my_token")
+    monkeypatch.setenv("NETRC", "$SCRATCH/logins")
+    (tmp_path / "my_token").write_text("plain-token-of-1-file\n")
+    (tmp_path / "stored_tokens").write_text("[mine]\nhf_token = stored-token-of-2\n")
+    (tmp_path / "logins").write_text("machine api.wandb.ai\n  login user\n  password netrc-word-of-3\n")
+    redaction._from_files.cache_clear()
+    shown = redact("plain-token-of-1-file stored-token-of-2 netrc-word-of-3 user")
+    assert shown == f"{REDACTED} {REDACTED} {REDACTED} user"
+
+
 @pytest.mark.parametrize(
     ("argv", "shown"),
     [

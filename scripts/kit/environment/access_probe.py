@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kit.environment.facts import NO_FOLDER, ModelAccess, WandbAccess
+from kit.logins import expanded, hub_home, hub_token, netrc_files
 from kit.model.base import CONFIG, INDEX, TOKENIZER_FILES, WHOLE, shard_names
 from kit.model.files import ModelFileError, is_local
 from kit.model.hub import ask_hub
@@ -20,28 +21,18 @@ if TYPE_CHECKING:
 _TRUE = {"1", "ON", "YES", "TRUE"}  # huggingface_hub's own list
 
 
-def _hub_home(environ: Mapping[str, str]) -> Path:
-    return _expanded(environ.get("HF_HOME") or f"{environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface")
-
-
-def _expanded(path: str) -> Path:
-    # As the libraries do: where there is no home folder, ~ stays as it is. pathlib's would raise.
-    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111
-
-
 def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the Hugging Face hub's cache folder, by huggingface_hub's own rules."""
     chosen = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
-    return _expanded(chosen) if chosen else _hub_home(environ) / "hub"
+    return expanded(chosen) if chosen else hub_home(environ) / "hub"
 
 
 def has_hub_token(environ: Mapping[str, str] = os.environ) -> bool:
     """Tell whether a Hub token is set or stored; its value stays where it is."""
     if (environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or "").strip():
         return True
-    chosen = environ.get("HF_TOKEN_PATH")
     try:
-        return (_expanded(chosen) if chosen else _hub_home(environ) / "token").stat().st_size > 0
+        return hub_token(environ).stat().st_size > 0
     except OSError:
         return False
 
@@ -122,9 +113,8 @@ def probe_wandb(environ: Mapping[str, str] = os.environ) -> WandbAccess:
     if environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return WandbAccess("environment", mode)
     host = urlsplit(environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
-    paths = [environ["NETRC"]] if environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for path in paths:
+    for path in netrc_files(environ):
         with contextlib.suppress(OSError, netrc.NetrcParseError):
-            if netrc.netrc(str(_expanded(path))).authenticators(host):
+            if netrc.netrc(str(path)).authenticators(host):
                 return WandbAccess("netrc", mode)
     return WandbAccess("none", mode)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from kit.logins import expanded
 from kit.setup.locks import CURRENT, M4, REFERENCE, Lock
 
 OLDEST_PYTHON = (3, 9)
@@ -170,8 +171,7 @@ def refuse_spaces(environment: Path, stack: str) -> Refusal | None:
 
 def package_cache() -> Path:
     """Return the folder uv keeps packages in, as uv finds it."""
-    folder = os.environ.get("UV_CACHE_DIR") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/uv"
-    return Path(os.path.expanduser(folder))  # noqa: PTH111 - pathlib's raises where there is no home folder
+    return expanded(os.environ.get("UV_CACHE_DIR") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/uv")
 
 
 def _nearest_existing(path: Path) -> Path:
