@@ -80,14 +80,14 @@ def _nearest(path: tuple[str, ...]) -> str:
     dotted, name = ".".join(path), path[-1].rpartition(".")[2]
     if dotted in known:
         return dotted
-    same_name = [key for key, rule in known.items() if name in {key.split(".")[1], *rule["meta"]["also_known_as"]}]
-    if same_name:
-        return same_name[0]
+    words = {word: key for key, rule in known.items() for word in rule["meta"]["also_known_as"]}
+    words |= {key.split(".")[1]: key for key in known}
+    if name in words:
+        return words[name]
     if len(path) == 1:
         section = difflib.get_close_matches(name, list(schema.SCHEMA), n=1)
         if section:
             return section[0]
-    by_name = {key.split(".")[1]: key for key in known}
-    beside = [key.split(".")[1] for key in known if len(path) > 1 and key.startswith(f"{path[0]}.")]
-    near = difflib.get_close_matches(name, beside, n=1) or difflib.get_close_matches(name, list(by_name), n=1)
-    return by_name[near[0]] if near else ""
+    beside = [word for word, key in words.items() if len(path) > 1 and key.startswith(f"{path[0]}.")]
+    near = difflib.get_close_matches(name, beside, n=1) or difflib.get_close_matches(name, list(words), n=1)
+    return words[near[0]] if near else ""

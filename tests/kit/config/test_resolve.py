@@ -117,6 +117,7 @@ def test_text_in_a_mapping_is_not_parsed(minimal: Path) -> None:
         ),
         ("lr=1e-4", "did you mean training.learning_rate?"),
         ("lora.rank=3", "did you mean lora.r?"),
+        ("lora.alhpa=3", "did you mean lora.lora_alpha?"),  # a slip in the name others have for it
         (
             "lora.learning_rate=1",
             "lora.learning_rate is no key of the configuration; fix: did you mean training.learning",
