@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from kit.bench.one_row import StepProfiler, build_kit, build_trl, settings_and_plan
+from kit.bench.steps import StepProfiler, build_kit, build_trl, settings_and_plan
 from kit.run.run_folder import METRICS
 from kit.run.stall import StallWatch
 from kit.run.watch import TrainingWatch
@@ -157,7 +157,7 @@ class Competitors:
         settings, plan = settings_and_plan(self.kit, "full", self.scale, self.base, "cpu")
         watchdog, memory = Watchdog(self.scale.shape.vocab_size), MemoryMeter("cpu")
         watch = TrainingWatch(plan, folder / METRICS, watchdog, _ignore, memory)
-        trainer, _ = build_kit(settings, plan, "cpu", [watch, callback])
+        trainer = build_kit(settings, plan, "cpu", [watch, callback])
         watch.trainer = trainer
         stalls = StallWatch(settings.training.stall_timeout, _Quiet(), lambda: "a step", None)
         trainer.check_stop = lambda: stalls.beat(trainer.state.global_step)
@@ -166,8 +166,7 @@ class Competitors:
 
     def _build_plain(self, folder: Path, callback: TrainerCallback) -> Any:
         settings, plan = settings_and_plan(self.plain, "full", self.scale, self.base, "cpu")
-        trainer, _ = build_trl(settings, plan, "cpu", [callback], str(folder / "trl"))
-        return trainer
+        return build_trl(settings, plan, "cpu", [callback], str(folder / "trl"))
 
 
 def _ignore(_found: BadLoss) -> None:

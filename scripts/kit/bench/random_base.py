@@ -55,10 +55,17 @@ def write_random_base(shape: ModelShape, folder: Path, *, dtype: torch.dtype, de
         file = f"model-{number:05d}.safetensors"
         save_file(tensors, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(tensors, file)
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
-    _write(folder / "config.json", config)
-    _write(folder / "tokenizer_config.json", _tokenizer_config())
+    write_random_config(shape, folder, dtype=dtype)
     _write(complete, {"metadata": {}, "weight_map": index})
+    return folder
+
+
+def write_random_config(shape: ModelShape, folder: Path, *, dtype: torch.dtype) -> Path:
+    """Write what such a base has besides its weights: its configuration and its tokenizer; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    _write(folder / "config.json", _config(shape, dtype))
+    _write(folder / "tokenizer_config.json", _tokenizer_config())
     return folder
 
 

@@ -13,8 +13,6 @@ from kit.model.shape import MISTRAL_7B, ModelShape
 
 BASELINE = "trl sft"
 KIT = "kit defaults"
-CEILING = "ceiling"  # in place of a variant: the matrix-multiply rate
-BASE = "base"  # in place of a variant: write the random base
 SMALL = ModelShape(259, 64, 160, 2, 4, 2, 16, 512)
 _SHORTEST_SHARE = 16  # the shortest ragged row is a sixteenth of the longest
 _PROMPT_SHARE = 4  # a quarter of each row is prompt
@@ -44,7 +42,7 @@ class Scale:
 
 
 SCALES = {
-    "7b": Scale("7b", MISTRAL_7B, 4096, 4, 16, 3, 10),
+    "7b": Scale("7b", MISTRAL_7B, 4096, 4, 16, 2, 6),
     "small": Scale("small", SMALL, 64, 4, 8, 1, 3),
 }
 # Enough steps of a small model to see what a trainer adds to a step.
@@ -61,6 +59,9 @@ class Variant:
         workloads: Which of ``full`` and ``ragged`` it is measured on.
         cuda_only: What it needs is only there on an NVIDIA GPU.
         package: What it needs besides the stack; empty for nothing.
+        full_rows_at_once: Rows of a micro-batch of full rows; 0 for all rows of an update.
+        ragged_rows_at_once: The same for ragged rows; 0 for as many as full rows.
+        patches: It changes its libraries for good, and so has a process of its own.
     """
 
     name: str
@@ -68,10 +69,15 @@ class Variant:
     workloads: tuple[str, ...] = ("full", "ragged")
     cuda_only: bool = False
     package: str = ""
+    full_rows_at_once: int = 0
+    ragged_rows_at_once: int = 0
+    patches: bool = False
 
 
 _UNCHECKED = {"training.gradient_checkpointing": False, "lora.lora_dropout": 0.0}
 _END_TO_END = {"training.padding_free": True}
+_VARLEN = {**_END_TO_END, "model.attn_implementation": "varlen"}
+_FA4 = {"model.attn_implementation": "flash_attention_4"}
 # What trl's own trainer does by default, so that only the trainers differ: it rounds the adapter of a 4-bit base.
 AS_TRL = {
     "lora.adapter_dtype": "bfloat16",
@@ -79,26 +85,76 @@ AS_TRL = {
     "training.sort_within_update": False,
     "training.logging_steps": 10,
 }
-# In the order of what one wants to know first: where time runs out, the last ones are left out.
+_EVERY = "training.gradient_checkpointing_every_n_layers"
+# In the order of what one wants to know first.
 VARIANTS = (
     Variant(BASELINE, {"training.sort_within_update": False}),
     Variant(KIT),
-    Variant("every 2nd layer checkpointed", {"training.gradient_checkpointing_every_n_layers": 2}),
-    Variant("no checkpointing, dropout 0", _UNCHECKED),
-    Variant("rows end to end", _END_TO_END, ("ragged",)),
+    Variant("no checkpointing, dropout 0", _UNCHECKED, full_rows_at_once=2, ragged_rows_at_once=2),
+    Variant("rows end to end", _VARLEN, ("ragged",), cuda_only=True, ragged_rows_at_once=4),
     Variant(
-        "compiled, every 2nd layer",
-        {"training.torch_compile": True, "training.gradient_checkpointing_every_n_layers": 2},
+        "rows end to end, no checkpointing, dropout 0",
+        {**_VARLEN, **_UNCHECKED},
+        ("ragged",),
+        cuda_only=True,
+        ragged_rows_at_once=2,
     ),
-    Variant("Liger kernels", {"training.use_liger_kernel": True}, cuda_only=True, package="liger-kernel"),
+    Variant("every 2nd layer checkpointed", {_EVERY: 2}, full_rows_at_once=2, ragged_rows_at_once=2),
+    Variant("no checkpointing", {"training.gradient_checkpointing": False}, ("full",), full_rows_at_once=1),
+    Variant("dropout 0", {"lora.lora_dropout": 0.0}, ("full",)),
+    Variant("cuDNN attention", {"model.attn_implementation": "sdpa_cudnn"}, ("full",), cuda_only=True),
+    Variant("adapter in bfloat16", {"lora.adapter_dtype": "bfloat16"}, ("full",)),
+    Variant(
+        "Liger kernels",
+        {"training.use_liger_kernel": True},
+        cuda_only=True,
+        package="liger-kernel",
+        patches=True,
+    ),
+    Variant(
+        "Liger kernels, no checkpointing, dropout 0",
+        {**_UNCHECKED, "training.use_liger_kernel": True},
+        ("full",),
+        cuda_only=True,
+        package="liger-kernel",
+        full_rows_at_once=2,
+        patches=True,
+    ),
+    Variant(
+        "compiled, no checkpointing, dropout 0",
+        {**_UNCHECKED, "training.torch_compile": True},
+        ("full",),
+        cuda_only=True,
+        full_rows_at_once=2,
+        patches=True,
+    ),
+    Variant(
+        "FlashAttention 4, no checkpointing, dropout 0",
+        {**_UNCHECKED, **_FA4},
+        ("full",),
+        cuda_only=True,
+        package="flash-attn-4",
+        full_rows_at_once=2,
+        patches=True,
+    ),
+    Variant(
+        "FlashAttention 4, rows end to end, no checkpointing, dropout 0",
+        {**_UNCHECKED, **_FA4, **_END_TO_END},
+        ("ragged",),
+        cuda_only=True,
+        package="flash-attn-4",
+        ragged_rows_at_once=2,
+        patches=True,
+    ),
     Variant("rows in the order drawn", {"training.sort_within_update": False}, ("ragged",)),
     Variant(
         "flex attention, rows end to end",
         {"model.attn_implementation": "flex_attention", **_END_TO_END},
         ("ragged",),
         cuda_only=True,
+        ragged_rows_at_once=4,
+        patches=True,
     ),
-    Variant("all that is exact", {**_UNCHECKED, **_END_TO_END, "training.torch_compile": True}),
 )
 
 
@@ -121,9 +177,9 @@ def rows_of(workload: str, scale: Scale) -> TokenRows:
 
 def overrides(variant: Variant, workload: str, scale: Scale, *, on_cuda: bool) -> dict[str, Any]:
     """Return what a measured run of the kit changes in ``configs/training_config_h100.yaml``."""
-    ragged_micro = scale.ragged_rows if variant.changes.get("training.padding_free") else scale.full_rows
-    micro = scale.full_rows if workload == "full" else ragged_micro
     rows = scale.full_rows if workload == "full" else scale.ragged_rows
+    full = variant.full_rows_at_once or scale.full_rows
+    micro = full if workload == "full" else variant.ragged_rows_at_once or full
     steps = scale.warm_up + scale.steps
     base: dict[str, Any] = {
         "training.max_seq_length": scale.length,

@@ -143,12 +143,17 @@ def cases(stack: str, *, small: bool = False) -> list[Case]:
     return _on_cpu(stack)
 
 
-def compare(case: Case) -> Compared:
-    """Measure one case and put the prediction beside it."""
+def case_names(stack: str, *, on_gpu: bool) -> list[str]:
+    """Return the names of what ``cases`` returns; imports no torch."""
+    return [case.name for case in (_on_gpu(stack) if on_gpu else _on_cpu(stack))]
+
+
+def compare(case: Case, base: Any = None) -> Compared:
+    """Measure one case, on a base that is there already if one is given, and put the prediction beside it."""
     from kit.budget.measure import measure
 
     job = case.job
-    measured = measure(job)
+    measured = measure(job, base)
     kept = saved_by_model(job) + saved_by_loss(job)
     standing = sum(term.size_bytes for term in fixed_terms(job) if term.name != "optimizer")
     # On CUDA the figure to meet is max_memory_allocated, which has in it what stands.
@@ -174,6 +179,14 @@ def refused(case: Case, room_bytes: int | None) -> Refused:
 def _job(stack: str, shape: ModelShape, batch: MicroBatch, every: int, **more: Any) -> Job:
     overrides = _PLAIN | {"lora.r": 8} | more.pop("overrides", {})
     return Job(shape, resolve(_BASE, overrides).settings, stack, "cpu", more.pop("attention"), batch, every)
+
+
+def base_job(stack: str, shape: ModelShape, device: str) -> Job:
+    """Return a job whose base all cases on a device share, and all that ``make prove`` times."""
+    on_cuda = device == "cuda"
+    attention = "sdpa" if stack == "current" else "eager"
+    overrides = {} if on_cuda else _FLOAT32
+    return replace(_job(stack, shape, _batch(1, 8), 1, attention=attention, overrides=overrides), device=device)
 
 
 def _batch(rows: int, length: int, *, padded: bool = False) -> MicroBatch:

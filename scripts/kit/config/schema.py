@@ -97,7 +97,10 @@ _MODEL = {
     ),
     "attn_implementation": _choice(
         "auto",
-        ("auto", "flash_attention_3", "flash_attention_2", "flex_attention", "sdpa", "eager"),
+        (
+            *("auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "varlen", "flex_attention"),
+            *("sdpa", "sdpa_cudnn", "eager"),
+        ),
         "How attention is computed; auto takes the best that is installed and names it in the log and the receipt.",
         "attention",
         "flash_attention",

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"),
-    *("flash-attn", "flash-attn-3", "liger-kernel", "wandb"),
+    *("flash-attn", "flash-attn-3", "flash-attn-4", "liger-kernel", "wandb"),
 )
 # Attention that takes rows laid end to end as they are, without a mask over all of them squared.
-VARIABLE_LENGTH = frozenset({"flash_attention_3", "flash_attention_2", "flex_attention"})
+VARIABLE_LENGTH = frozenset({"flash_attention_4", "flash_attention_3", "flash_attention_2", "varlen", "flex_attention"})
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -65,7 +65,8 @@ class Stack:
         if self.name != "current":
             return (*flash, "eager")
         hopper = ("flash_attention_3",) if "flash-attn-3" in self.versions else ()
-        return (*hopper, *flash, "sdpa", "flex_attention", "eager")
+        cute = ("flash_attention_4",) if "flash-attn-4" in self.versions else ()
+        return (*hopper, *flash, "sdpa", "varlen", "flex_attention", "eager", "sdpa_cudnn", *cute)
 
     def resolve_attention(self, requested: str, platform: str, *, padding_free: bool = False) -> str:
         """Turn ``auto`` into the best this stack has on a platform; anything else is taken at its word.
@@ -81,7 +82,8 @@ class Stack:
         there = [
             name
             for name in self.attention_implementations
-            if (on_cuda or not name.startswith("flash_")) and (platform == "h100" or name != "flash_attention_3")
+            if (on_cuda or not name.startswith(("flash_", "varlen")))
+            and (platform == "h100" or name != "flash_attention_3")
         ]
         wanted = [name for name in there if name in VARIABLE_LENGTH] if padding_free and on_cuda else []
         return (wanted or there)[0]

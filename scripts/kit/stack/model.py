@@ -84,6 +84,10 @@ def load_base_model(settings: Settings, platform: str) -> Any:
         "trust_remote_code": False,
         "output_loading_info": True,
     }
+    if stack.name == "current":
+        from kit.stack import torch_attention
+
+        torch_attention.register()
     if quantization.load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -97,14 +101,21 @@ def load_base_model(settings: Settings, platform: str) -> Any:
     _refuse_other_weights(name, model, info)
     # What is written down beside an adapter is the base's name, not where it was read.
     model.name_or_path = model.config._name_or_path = name  # noqa: SLF001 - transformers has no other way
-    for module in model.modules():
-        # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a layer's weights for good when it is first evaluated: in
-        # bfloat16, and through a product without a gradient. Training after an evaluation would then be another one.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    never_repack(model)
     # With gradient checkpointing a cache costs memory on FlashAttention and an exception on eager (transformers#28056).
     model.config.use_cache = False
     return model
+
+
+def never_repack(model: Any) -> None:
+    """Keep 4-bit weights as they are on a CPU with AVX512-BF16.
+
+    bitsandbytes 0.50 repacks a layer's weights there for good when it is first evaluated: in bfloat16, and through a
+    product without a gradient. Training after an evaluation would then be another one.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _refuse_other_weights(name: str, model: Any, info: dict[str, Any]) -> None:

@@ -1,50 +1,79 @@
-"""Measure one variant in a process of its own, which may run out of memory or patch its libraries without harm.
-
-Started by ``scripts/benchmark.py``: ``python -m kit.bench.one_row SPEC.json``. Writes its result as one JSON object to
-the path the specification names. Imports torch.
-"""
+"""Train a few steps of one variant and time them, or profile them. Imports torch."""
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
 
 from kit.bench.bottleneck import Kernel, summarise
-from kit.bench.random_base import write_random_base
-from kit.bench.variants import BASE, BASELINE, CEILING, SCALES, VARIANTS, Scale, Variant, overrides, rows_of
+from kit.bench.variants import BASELINE, overrides, rows_of
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
+from kit.machine.energy import EnergyMeter
+from kit.machine.probe import probe
 from kit.run.plan import make_plan
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.bench.variants import Scale, Variant
     from kit.config.settings import Settings
     from kit.run.plan import TrainingPlan
 
 PROFILED = 3  # steps
+_COPIES = 30
 CONFIG = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 
 
-class _StepClock(TrainerCallback):  # type: ignore[misc]
-    """Notes when each optimizer step has really ended on the device."""
+@dataclass(frozen=True)
+class Base:
+    """What is trained on.
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    Attributes:
+        folder: Where its configuration and tokenizer lie, and its weights if ``model`` is None.
+        model: The base, borrowed (``kit.bench.resident``); None to load it.
+    """
+
+    folder: Path
+    model: Any = None
+
+
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """Notes when each optimizer step has really ended on the device, and the energy used from the warm-up's end on."""
+
+    def __init__(self, device: str, warm_up: int) -> None:
+        """Time on ``cuda`` or ``cpu`` the steps after ``warm_up``."""
+        self.device, self.warm_up = device, warm_up
         self.ends: list[float] = []
+        self._meter: EnergyMeter | None = None
+        self.joules: float | None = None
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """Seconds of each timed step."""
+        return [end - begin for begin, end in zip(self.ends, self.ends[1:], strict=False)][self.warm_up :]
 
     def on_train_begin(self, *_args: Any, **_kwargs: Any) -> None:
+        """Begin."""
         self._note()
 
     def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
+        """Note a step's end."""
         self._note()
+        if len(self.ends) == self.warm_up + 1 and self.device == "cuda":
+            self._meter = EnergyMeter(probe(), "cuda")
+            self.ends[-1] = time.perf_counter()
+
+    def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
+        """Read the energy."""
+        self.joules = self._meter.read() if self._meter else None
 
     def _note(self) -> None:
         if self.device == "cuda":
@@ -52,8 +81,12 @@ class _StepClock(TrainerCallback):  # type: ignore[misc]
         self.ends.append(time.perf_counter())
 
 
-def measure_ceiling(device: str, seconds: float = 1.0) -> dict[str, float]:
-    """Measure the rate of one large matrix product of random numbers, in operations a second."""
+def measure_ceiling(device: str, seconds: float = 1.0) -> dict[str, Any]:
+    """Measure the rate of one large matrix product of random numbers, and of copying memory on the device.
+
+    Returns:
+        ``matmul_flop_per_second``, and ``copy_bytes_per_second`` with bytes read and written both counted.
+    """
     size = 8192 if device == "cuda" else 512
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -65,7 +98,20 @@ def measure_ceiling(device: str, seconds: float = 1.0) -> dict[str, float]:
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return {"matmul_flop_per_second": 2 * size**3 / statistics.median(times[2:])}
+    del left, right
+    source = torch.randn(size, size, device=device)
+    target, copies = torch.empty_like(source), []
+    for _ in range(_COPIES):
+        start = time.perf_counter()
+        target.copy_(source)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        copies.append(time.perf_counter() - start)
+    return {
+        "matmul_flop_per_second": 2 * size**3 / statistics.median(times[2:]),
+        "matmul_seconds": times,
+        "copy_bytes_per_second": 2 * source.nbytes / statistics.median(copies[2:]),
+    }
 
 
 class StepProfiler(TrainerCallback):  # type: ignore[misc]
@@ -116,43 +162,47 @@ class StepProfiler(TrainerCallback):  # type: ignore[misc]
         return summarise(kernels, self.seconds, PROFILED)
 
 
-def profile(variant: Variant, workload: str, scale: Scale, base: Path, device: str) -> dict[str, Any]:
+def profile_steps(variant: Variant, workload: str, scale: Scale, device: str, base: Base) -> dict[str, Any]:
     """Train a few steps under torch's profiler and return what their time went into."""
     profiler = StepProfiler(device, scale.warm_up)
     with tempfile.TemporaryDirectory() as output:
-        trainer, _, _ = _trainer(variant, workload, scale, base, device, profiler, output)
+        trainer, _, _ = _trainer(variant, workload, scale, device, base, profiler, output)
         trainer.train()
     return {"variant": variant.name, "workload": workload, **profiler.summary()}
 
 
-def measure(variant: Variant, workload: str, scale: Scale, base: Path, device: str) -> dict[str, Any]:
-    """Train a few steps and return the median step's milliseconds, tokens a second and the peak memory."""
-    clock = _StepClock(device)
+def time_steps(variant: Variant, workload: str, scale: Scale, device: str, base: Base) -> dict[str, Any]:
+    """Train a few steps and return their times, tokens a second, energy, loss and peak memory."""
+    clock = StepClock(device, scale.warm_up)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as output:
-        trainer, attention, plan = _trainer(variant, workload, scale, base, device, clock, output)
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        trainer, settings, plan = _trainer(variant, workload, scale, device, base, clock, output)
         trainer.train()
-    steps = [end - begin for begin, end in zip(clock.ends, clock.ends[1:], strict=False)][scale.warm_up :]
+    steps = clock.step_seconds
     tokens = plan.tokens[-1] - plan.tokens[scale.warm_up - 1]
     return {
-        "variant": variant.name,
-        "workload": workload,
-        "attention": attention,
+        "attention": str(trainer.model.config._attn_implementation),  # noqa: SLF001 - what really ran
+        "rows_at_once": settings.training.per_device_train_batch_size,
+        "accumulation": settings.training.gradient_accumulation_steps,
+        "step_seconds": steps,
+        "timed_tokens": tokens,
         "milliseconds_per_step": 1000 * statistics.median(steps),
         "tokens_per_second": tokens / sum(steps),
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
-        "last_loss": float(trainer.state.log_history[-1].get("train_loss", float("nan"))),
+        "reserved_memory_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else None,
+        "joules": clock.joules,
+        "train_loss": float(trainer.state.log_history[-1].get("train_loss", float("nan"))),
     }
 
 
 def _trainer(  # noqa: PLR0913, PLR0917 - what a measurement is told
-    variant: Variant, workload: str, scale: Scale, base: Path, device: str, callback: Any, output: str
-) -> tuple[Any, str, TrainingPlan]:
-    settings, plan = settings_and_plan(variant, workload, scale, base, device)
+    variant: Variant, workload: str, scale: Scale, device: str, base: Base, callback: Any, output: str
+) -> tuple[Any, Settings, TrainingPlan]:
+    settings, plan = settings_and_plan(variant, workload, scale, base.folder, device)
     if variant.name == BASELINE:
-        return (*build_trl(settings, plan, device, [callback], output), plan)
-    return (*build_kit(settings, plan, device, [callback]), plan)
+        return build_trl(settings, plan, device, [callback], output, base.model), settings, plan
+    return build_kit(settings, plan, device, [callback], base.model), settings, plan
 
 
 def settings_and_plan(
@@ -164,21 +214,19 @@ def settings_and_plan(
     return settings, make_plan(settings, rows_of(workload, scale))
 
 
-def build_kit(settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any]) -> tuple[Any, str]:
-    """Build the kit's trainer as a run of it does; return it with its attention kernel's name."""
-    from kit.stack import installed_stack
+def build_kit(settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any], base: Any = None) -> Any:
+    """Build the kit's trainer as a run of it does, on a base that is there already if one is given."""
     from kit.stack.model import attach_adapter, load_base_model
     from kit.stack.trainer import build_trainer
 
     platform = "h100" if device == "cuda" else "cpu"
-    model = attach_adapter(load_base_model(settings, platform), settings)
-    attention = installed_stack().attention_of(settings, platform)
-    return build_trainer(model, settings, plan, platform, callbacks), attention
+    model = load_base_model(settings, platform) if base is None else base
+    return build_trainer(attach_adapter(model, settings), settings, plan, platform, callbacks)
 
 
-def build_trl(
-    settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any], output: str
-) -> tuple[Any, str]:
+def build_trl(  # noqa: PLR0913, PLR0917 - what a measurement is told
+    settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any], output: str, base: Any = None
+) -> Any:
     """Build what ``trl sft --use_peft --load_in_4bit`` builds, told only the model, the rows and the batch."""
     import trl
     from datasets import Dataset
@@ -194,7 +242,7 @@ def build_trl(
         bnb_4bit_compute_dtype=dtype,
     )
     folder = settings.model.model_name_or_path
-    model = AutoModelForCausalLM.from_pretrained(
+    model = base or AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
         quantization_config=quantization,
@@ -223,7 +271,7 @@ def build_trl(
         target_modules=list(settings.lora.target_modules),
         task_type="CAUSAL_LM",
     )
-    trainer = trl.SFTTrainer(
+    return trl.SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_dict(columns).select([index for index in plan.order if index >= 0]),
@@ -231,27 +279,3 @@ def build_trl(
         peft_config=lora,
         callbacks=callbacks,
     )
-    return trainer, str(model.config._attn_implementation)  # noqa: SLF001 - what transformers chose, for the table
-
-
-def main(argv: list[str]) -> int:
-    """Measure what the specification says and write the result."""
-    spec = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
-    result: dict[str, Any]
-    if spec["variant"] == CEILING:
-        result = measure_ceiling(spec["device"])
-    elif spec["variant"] == BASE:
-        dtype = torch.bfloat16 if spec["device"] == "cuda" else torch.float32
-        write_random_base(SCALES[spec["scale"]].shape, Path(spec["base"]), dtype=dtype, device=spec["device"])
-        result = {}
-    else:
-        scale = SCALES[spec["scale"]]
-        variant = next(item for item in VARIANTS if item.name == spec["variant"])
-        work = profile if spec.get("profile") else measure
-        result = work(variant, spec["workload"], scale, Path(spec["base"]), spec["device"])
-    Path(spec["result"]).write_text(json.dumps(result), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
