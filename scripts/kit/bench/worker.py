@@ -145,16 +145,25 @@ class Worker:
         free_bytes = int(torch.cuda.mem_get_info()[0])
         torch.cuda.reset_peak_memory_stats()
         try:
-            with self.resident.lent(case.job.attention) as base:
-                found = compare(case, base if doubled else None).as_mapping()
-                found["reserved_bytes"] = int(torch.cuda.max_memory_reserved())
-                found["outside_allocator_bytes"] = self._outside_allocator()
-                found["device_used_bytes"] = device_used_bytes()
+            if doubled:
+                with self.resident.lent(case.job.attention) as base:
+                    found = self._compared(compare, case, base)
+            else:  # another quantisation is another base
+                found = self._compared(compare, case, None)
         except Exception as exc:
             if not is_out_of_memory(exc):
                 raise
             return {**refused(case, free_bytes).as_mapping(), "failed": OUT_OF_MEMORY, "final": True}
         found["planned_bytes"] = plan_peak(case.job).peak_memory_bytes
+        return found
+
+    def _compared(self, compare: Callable[..., Any], case: Any, base: Any) -> dict[str, Any]:
+        import torch
+
+        found = dict(compare(case, base).as_mapping())
+        found["reserved_bytes"] = int(torch.cuda.max_memory_reserved())
+        found["outside_allocator_bytes"] = self._outside_allocator()
+        found["device_used_bytes"] = device_used_bytes()
         return found
 
     def _variant(self, name: str) -> Variant:
