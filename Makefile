@@ -57,7 +57,7 @@ IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image 
 # bash gives a recipe's one command its own place, so that a SIGTERM to make reaches it; dash would end and leave it behind.
 SHELL := $(firstword $(wildcard /bin/bash /usr/local/bin/bash) /bin/sh)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo data validate plan config train train-m4 train-h100 report watch runs evaluate chat merge verify reproduce diff-run parity torture audit image image-check image-sbom shell-h100 demo-image bench-data bench-cli bench-gpu bench-memory test test-image check format docs lock clean
+.PHONY: help setup setup-m4 detect demo data validate plan config train train-m4 train-h100 report watch runs evaluate chat merge verify reproduce diff-run prove parity torture audit image image-check image-sbom shell-h100 demo-image bench-data bench-cli test test-image check format docs lock clean
 
 ##@ Start here
 help: ## show this
@@ -136,6 +136,9 @@ reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: wher
 diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
 	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
 
+prove: ## measure this device and the kit on it: speed, memory, parity, a first run (ARGS: --limit SECONDS, --list)
+	@$(PY) scripts/prove.py $(ARGS)
+
 parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
 	@$(PY) scripts/parity.py $(ARGS)
 
@@ -168,12 +171,6 @@ bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --r
 bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
 	@$(PY) scripts/bench_cli.py $(ARGS)
 
-bench-gpu: ## what each lever is worth on this GPU, against trl's defaults; a tiny model without one (ARGS)
-	@$(PY) scripts/benchmark.py $(ARGS)
-
-bench-memory: ## hold the plan's memory to what is really taken: Mistral-7B on an NVIDIA GPU, else small models (STACK)
-	@$(PY) scripts/measure_memory.py $(ARGS)
-
 ##@ Work on the kit
 test: ## all tests, on both stacks
 	@$(SETUP)
@@ -195,7 +192,7 @@ format: ## bring every file into the gate's format
 	@.venv-dev/bin/ruff format .
 
 docs: ## write the configuration's reference and its JSON schema, from the schema (ARGS: --check)
-	@$(PY) scripts/document_config.py $(ARGS)
+	@$(PY) scripts/document.py $(ARGS)
 
 lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
 	@$(PYTHON) scripts/lock.py $(ARGS)

@@ -20,20 +20,23 @@ from kit.interpreter import PROJECT_ROOT, use_project_python
 if __name__ == "__main__":
     use_project_python()
 
+import json
 import os
 import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kit.bench import bottleneck
 from kit.bench.conductor import Orders, Outcome, conduct
-from kit.bench.ledger import Place, code_hash
+from kit.bench.ledger import FOLDER, Place, code_hash, measured_here, read
 from kit.bench.measurements import Measurement, measurements
+from kit.bench.tables import devices, draw, goal_lines, memory_table, other_lines, speed_table
 from kit.bench.variants import SCALES
 from kit.budget.cases import case_names
 from kit.command import command_parser, run_main
-from kit.console import fail, paint, say
+from kit.console import fail, say
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
@@ -43,11 +46,15 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from kit.bench.ledger import Record
+    from kit.bench.tables import Device
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
     from kit.stack import Stack
 
 SCRIPTS = PROJECT_ROOT / "scripts"
+_OUTPUT = PROJECT_ROOT / "outputs" / "prove"
+_LOG = _OUTPUT / "worker.log"
 # What a measurement's figures depend on: a change elsewhere does not make them old.
 MEASURED = (
     *(SCRIPTS / "kit" / "stack" / name for name in ("trainer.py", "model.py", "levers.py", "arguments.py")),
@@ -73,18 +80,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stack.name == "none":
         return fail("torch and transformers are not installed", "make setup")
     place = place_of(machine, judgement, stack, scale)
+    ledger = (options.ledger or (FOLDER if scale == "7b" else _OUTPUT)) / place.file_name
     found = measurements(case_names(stack.name, on_gpu=device == "cuda"))
     chosen = [item for item in found if not options.only or item.name.startswith(tuple(options.only))]
     if not chosen:
-        return fail(f"nothing begins with {' or '.join(options.only)}", "--list")
+        return fail(f"nothing begins with {' or '.join(options.only)}", "python scripts/prove.py --list")
     impossible = {item.name: reason for item in chosen if (reason := _problem(item, stack, judgement, device))}
+    if options.list:
+        _list(chosen, impossible, measured_here(read(ledger), place))
+        return 0
     say(f"{judgement.platform}: {judgement.reason}", "bold")
     command = ["scripts/prove.py", *(argv if argv is not None else sys.argv[1:])]
     folder = options.base or Path("models") / f"bench-{scale}-{device}"
-    log = Path("outputs/prove/worker.log")
-    orders = Orders(options.limit, options.again, command, device, folder.resolve(), log.resolve())
+    orders = Orders(options.limit, options.again, command, device, folder.resolve(), ledger, _LOG)
     outcomes = conduct(chosen, impossible, place, orders, _tell)
-    print(f"written: {place.file.relative_to(PROJECT_ROOT)}")
+    known = next(item for item in devices(read(ledger), scale) if item.name == place.device) if outcomes else None
+    if known and scale == "7b" and not options.json:
+        _show(known)
+    if options.json:
+        body = {"schema_version": 1, "ledger": str(ledger), "measurements": [_as_mapping(item) for item in outcomes]}
+        print(json.dumps(body, indent=2))
+    else:
+        say(f"written: {ledger}; what libraries said: {_LOG}")
     failed = [item for item in outcomes if item.record and not item.record.is_final]
     return 1 if failed else 0
 
@@ -95,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", choices=[name for name in SCALES if name != "steady"], help="7b on a GPU")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="what begins with one of these")
     parser.add_argument("--again", action="store_true", help="measure also what is measured already")
+    parser.add_argument("--list", action="store_true", help="measure nothing; say what there is")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="default: measurements; outputs/prove if small")
     parser.add_argument("--base", type=Path, help="where the random base is kept")
     return parser
 
@@ -126,20 +146,47 @@ def _problem(item: Measurement, stack: Stack, judgement: Judgement, device: str)
     return ""
 
 
+def _list(chosen: Sequence[Measurement], impossible: dict[str, str], known: dict[str, Record]) -> None:
+    for item in chosen:
+        state = f"measured {known[item.name].date[:10]}" if item.name in known else impossible.get(item.name, "")
+        print(f"{item.name}: {item.answers}{f' ({state})' if state else ''}")
+
+
 def _tell(outcome: Outcome) -> None:
-    record = outcome.record
+    """Say on one line what became of a measurement."""
+    record, name = outcome.record, outcome.measurement.name
     if record is None:
-        print(f"- {outcome.measurement.name}: {outcome.why_not}", flush=True)
-        return
-    result = record.result
-    text = result["failed"] if "failed" in result else _summary(result)
-    print(f"{outcome.measurement.name}: {text} ({record.seconds:.1f} s{', ' + outcome.why_not if outcome.why_not else ''})", flush=True)
+        say(f"{name}: {outcome.why_not}", "dim")
+    elif "failed" in record.result:
+        say(f"{name}: {record.result['failed']}", "yellow")
+    else:
+        say(f"{name}: {outcome.why_not or f'measured in {record.seconds:.1f} s'}{_figure(record.result)}")
 
 
-def _summary(result: dict) -> str:
-    keys = ("tokens_per_second", "milliseconds_per_step", "peak_memory_bytes", "joules", "matmul_flop_per_second", "peak_bytes", "within", "planned_bytes", "reserved_bytes", "outside_allocator_bytes", "next")
-    found = {key: result[key] for key in keys if key in result}
-    return str(found or {key: value for key, value in result.items() if not isinstance(value, list)})[:400]
+def _figure(result: dict[str, Any]) -> str:
+    """Return a measurement's one figure, where it has one."""
+    if "tokens_per_second" in result:
+        return f", {result['tokens_per_second']:,.0f} tokens/s"
+    if "peak_bytes" in result:
+        peak = result["peak_bytes"]
+        return f", peak {peak['predicted'] / peak['measured'] - 1:+.1%} off"
+    return f", next: {result['next']}" if "next" in result else ""
+
+
+def _show(known: Device) -> None:
+    for workload in ("full", "ragged"):
+        profile = known.result(f"profile/{workload}")
+        profiled = bottleneck.lines(profile) if profile else []
+        print("\n".join([f"\n{workload} rows\n", *speed_table(known, workload), "", *profiled]))
+    print("\n".join(["\nmemory\n", *memory_table(known), "", *other_lines(known), "", *goal_lines(known)]))
+    picture = _OUTPUT / "speed.png"
+    draw(known, picture)
+    say(f"\ndrawn: {picture}")
+
+
+def _as_mapping(outcome: Outcome) -> dict[str, Any]:
+    record = asdict(outcome.record) if outcome.record else None
+    return {"name": outcome.measurement.name, "why_not": outcome.why_not, "record": record}
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def test_demo_sets_up_first(fresh: Path) -> None:
         (["runs", "ARGS=--sort loss"], "runs.py --sort loss"),
         (["reproduce", "RUN=my run", "ARGS=--check-only"], 'reproduce.py "my run" --check-only'),
         (["reproduce", "SET=data.train_file=a.jsonl"], "reproduce.py data.train_file=a.jsonl"),
-        (["docs", "ARGS=--check"], "document_config.py --check"),
+        (["docs", "ARGS=--check"], "document.py --check"),
     ],
 )
 def test_what_looks_at_runs_gets_the_run(installed: Path, arguments: list[str], command: str) -> None:

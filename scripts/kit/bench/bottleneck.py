@@ -116,7 +116,8 @@ def lines(profile: dict[str, Any]) -> list[str]:
     """Write a profile for a person."""
     per_step = 1000 * profile["seconds"] / profile["steps"]
     text = [f"profile of {profile['variant']}, {profile['workload']} rows: {per_step:,.0f} ms a step"]
-    text += [f"  {share:>6.1%}  {name}" for name, share in profile["groups"].items()]
+    ranked = sorted(profile["groups"].items(), key=lambda item: -item[1])  # a ledger keeps no order
+    text += [f"  {share:>6.1%}  {name}" for name, share in ranked]
     text.append("  by kernel:")
     text += [f"  {item['share']:>6.1%}  {item['group']:<20} {item['name'][:90]}" for item in profile["top"]]
     text.append(f"next bottleneck: {profile['next']}")

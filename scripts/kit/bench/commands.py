@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.bench.peers import PEERS, write_job
+from kit.bench.peers import PEERS, version_in, write_job
 from kit.bench.variants import KIT, VARIANTS, overrides
 from kit.interpreter import PROJECT_ROOT
 from kit.setup.uv import SetupError
@@ -104,7 +103,6 @@ def _first_run(scale: Scale, device: str, base: Path, folder: Path) -> dict[str,
         "seconds": seconds,
         "losses": {name: _losses(run) for name, run in runs.items()},
         "rehearsal": {name: _receipt(run).get("rehearsal") for name, run in runs.items()},
-        "plan": _receipt(runs["whole"]).get("plan"),
         "adapters": _apart(*(run / "adapter" / "adapter_model.safetensors" for run in runs.values())),
     }
 
@@ -176,9 +174,4 @@ def peer(which: str, scale: Scale, base: Path) -> dict[str, Any]:
         done = _run([python, str(chosen.program), str(job)], cwd=Path(folder))
         if done.returncode:
             return {"failed": _reason(done)}
-        return dict(json.loads(result.read_text(encoding="utf-8")))
-
-
-def clear(folder: Path) -> None:
-    """Remove a base that was written to be loaded."""
-    shutil.rmtree(folder, ignore_errors=True)
+        return {**json.loads(result.read_text(encoding="utf-8")), "version": version_in(python, chosen.key)}

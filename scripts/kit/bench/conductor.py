@@ -49,12 +49,37 @@ class Outcome:
     why_not: str = ""
 
 
+@dataclass(frozen=True)
+class Orders:
+    """What a call of ``make prove`` is told.
+
+    Attributes:
+        limit: Seconds in all.
+        again: Measure also what is measured already.
+        command: How it was called, for the ledger.
+        device: ``cuda`` or ``cpu``.
+        folder: Where the random base lies.
+        ledger: The file to append to.
+        log: Where what libraries print goes.
+        worker: What measures, without its arguments.
+    """
+
+    limit: float
+    again: bool
+    command: list[str]
+    device: str
+    folder: Path
+    ledger: Path
+    log: Path
+    worker: tuple[str, ...] = (sys.executable, "-m", "kit.bench.worker")
+
+
 class _Process:
     """A worker that is started when it is first asked."""
 
-    def __init__(self, place: Place, device: str, folder: Path, log: Path) -> None:
-        self._command = [sys.executable, "-m", "kit.bench.worker", place.scale, device, str(folder)]
-        self._log = log
+    def __init__(self, place: Place, orders: Orders) -> None:
+        self._command = [*orders.worker, place.scale, orders.device, str(orders.folder)]
+        self._log = orders.log
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -134,27 +159,6 @@ def _line(stream: IO[bytes], until: float) -> bytes | None:
     return found
 
 
-@dataclass(frozen=True)
-class Orders:
-    """What a call of ``make prove`` is told.
-
-    Attributes:
-        limit: Seconds in all.
-        again: Measure also what is measured already.
-        command: How it was called, for the ledger.
-        device: ``cuda`` or ``cpu``.
-        folder: Where the random base lies.
-        log: Where what libraries print goes.
-    """
-
-    limit: float
-    again: bool
-    command: list[str]
-    device: str
-    folder: Path
-    log: Path
-
-
 def conduct(
     chosen: Sequence[Measurement],
     impossible: dict[str, str],
@@ -162,7 +166,7 @@ def conduct(
     orders: Orders,
     tell: Callable[[Outcome], None],
 ) -> list[Outcome]:
-    """Take the measurements in their order, as far as the time goes.
+    """Take the measurements in their order, as far as the time goes: first those that no code was measured with here.
 
     Args:
         chosen: What to measure.
@@ -175,11 +179,12 @@ def conduct(
         OSError: The ledger cannot be read or written.
     """
     began = time.monotonic()
-    before = read(place.file)
+    before = read(orders.ledger)
     known = {} if orders.again else measured_here(before, place)
-    lasted = {record.measurement: record.seconds for record in before if record.place.device == place.device}
+    same = [record for record in before if (record.place.scale, record.is_final) == (place.scale, True)]
+    lasted = {record.measurement: record.seconds for record in same}
     commit = describe_code()
-    main, apart = (_Process(place, orders.device, orders.folder, orders.log) for _ in range(2))
+    main, apart = (_Process(place, orders) for _ in range(2))
     outcomes: list[Outcome] = []
 
     def note(outcome: Outcome) -> None:
@@ -187,7 +192,7 @@ def conduct(
         tell(outcome)
 
     try:
-        for item in chosen:
+        for item in sorted(chosen, key=lambda item: item.name in lasted):
             if item.name in known:
                 note(Outcome(item, known[item.name], "measured before"))
                 continue
@@ -212,7 +217,7 @@ def conduct(
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             seconds = round(time.monotonic() - at, 2)
             record = Record(item.name, place, result, seconds, now, orders.command, commit)
-            append(place.file, record)
+            append(orders.ledger, record)
             note(Outcome(item, record))
     finally:
         main.close()

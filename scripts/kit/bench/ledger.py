@@ -47,10 +47,10 @@ class Place:
     code: str
 
     @property
-    def file(self) -> Path:
-        """The ledger of this device."""
+    def file_name(self) -> str:
+        """The name of this device's ledger."""
         words = "".join(letter if letter.isalnum() else " " for letter in self.device.lower()).split()
-        return FOLDER / f"{'-'.join(words)[:_LONGEST_NAME] or 'unknown'}.jsonl"
+        return f"{'-'.join(words)[:_LONGEST_NAME] or 'unknown'}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Record:
     Attributes:
         measurement: Its name, as ``kit.bench.measurements`` has it.
         place: Where and with what.
-        result: The figures; ``failed`` in place of them says why there are none.
+        result: The figures; ``failed`` in place of them says why there are none, with ``final`` where there will be
+            none on this device, and with ``void`` where an earlier line's figures are wrong.
         seconds: How long it took.
         date: When it ended, ISO 8601, UTC.
         command: What was called.
@@ -131,6 +132,16 @@ def _records(lines: Sequence[bytes]) -> Iterator[Record]:
 def measured_here(records: Sequence[Record], place: Place) -> dict[str, Record]:
     """Return what need not be measured again at a place, by name: the newest of each."""
     return {record.measurement: record for record in records if record.place == place and record.is_final}
+
+
+def newest(records: Sequence[Record]) -> dict[str, Record]:
+    """Return the newest of each measurement by name; a failure hides earlier figures only where it says so."""
+    found: dict[str, Record] = {}
+    for record in records:
+        before = found.get(record.measurement)
+        if before is None or record.is_final or record.result.get("void") or not before.is_final:
+            found[record.measurement] = record
+    return found
 
 
 def code_hash(paths: Sequence[Path]) -> str:

@@ -6,17 +6,13 @@ import json
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.bench.variants import Scale, Variant, overrides, rows_of
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import FILLER, make_plan
 from kit.setup.side_environment import side_environment
-from kit.setup.uv import SetupError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 _CONFIG = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
@@ -58,26 +54,6 @@ PEERS = (
     Peer("Unsloth", "unsloth", UNSLOTH),
     Peer("Unsloth, dropout 0", "unsloth", UNSLOTH, (("lora.lora_dropout", 0.0),)),
 )
-
-
-def environments(peers: Sequence[Peer], *, on_cuda: bool) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the interpreters of those that can be had, and why the others cannot, both by key.
-
-    Args:
-        peers: Whom to ask for.
-        on_cuda: There is an NVIDIA GPU, without which none of them trains in 4 bits.
-    """
-    pythons: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    for peer in {peer.key: peer for peer in peers}.values():
-        if not on_cuda:
-            reasons[peer.key] = "needs an NVIDIA GPU and the 7b scale"
-            continue
-        try:
-            pythons[peer.key] = peer.environment()
-        except SetupError as exc:
-            reasons[peer.key] = f"not installed: {exc.message}"
-    return pythons, reasons
 
 
 def version_in(python: str, key: str) -> str:

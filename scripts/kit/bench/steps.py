@@ -6,7 +6,7 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,9 +117,9 @@ def measure_ceiling(device: str, seconds: float = 1.0) -> dict[str, Any]:
 class StepProfiler(TrainerCallback):  # type: ignore[misc]
     """Records what the steps after the warm-up consist of."""
 
-    def __init__(self, device: str, warm_up: int) -> None:
-        """Record ``PROFILED`` steps after ``warm_up``, on ``cuda`` what the GPU does."""
-        self.device, self.warm_up = device, warm_up
+    def __init__(self, device: str, warm_up: int, steps: int = PROFILED) -> None:
+        """Record ``steps`` steps after ``warm_up``, on ``cuda`` what the GPU does."""
+        self.device, self.warm_up, self.steps = device, warm_up, steps
         self.done, self.began, self.seconds = 0, 0.0, 0.0
         if device != "cuda":
             os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it calls it an error that there is no GPU
@@ -135,14 +135,14 @@ class StepProfiler(TrainerCallback):  # type: ignore[misc]
         if self.done == self.warm_up:
             self.profiler.start()
             self.began = time.perf_counter()
-        elif self.done == self.warm_up + PROFILED:
+        elif self.done == self.warm_up + self.steps:
             self.seconds = time.perf_counter() - self.began
             self.profiler.stop()
 
     def operator_calls(self) -> float:
         """Return how many of torch's operators a step called."""
         calls = sum(event.count for event in self.profiler.key_averages() if event.key.startswith("aten::"))
-        return float(calls) / PROFILED
+        return float(calls) / self.steps
 
     def summary(self) -> dict[str, Any]:
         """Return what the recorded steps consist of; see ``kit.bench.bottleneck.summarise``."""
@@ -159,14 +159,16 @@ class StepProfiler(TrainerCallback):  # type: ignore[misc]
             for event, microseconds in zip(events, times, strict=True)
             if microseconds
         ]
-        return summarise(kernels, self.seconds, PROFILED)
+        return summarise(kernels, self.seconds, self.steps)
 
 
 def profile_steps(variant: Variant, workload: str, scale: Scale, device: str, base: Base) -> dict[str, Any]:
     """Train a few steps under torch's profiler and return what their time went into."""
-    profiler = StepProfiler(device, scale.warm_up)
+    # One step of a 7B model on ragged rows is half a million events, which take a minute to read.
+    profiler = StepProfiler(device, scale.warm_up, 1 if device == "cuda" else PROFILED)
+    small = replace(scale, steps=profiler.steps)
     with tempfile.TemporaryDirectory() as output:
-        trainer, _, _ = _trainer(variant, workload, scale, device, base, profiler, output)
+        trainer, _, _ = _trainer(variant, workload, small, device, base, profiler, output)
         trainer.train()
     return {"variant": variant.name, "workload": workload, **profiler.summary()}
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.bench import peers
-from kit.bench.child import Bench
-from kit.bench.peers import PEERS, Peer, environments, write_job
+from kit.bench import commands, peers
+from kit.bench.peers import PEERS, Peer, write_job
 from kit.bench.variants import KIT, SCALES, Variant, overrides, rows_of
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
@@ -65,40 +64,18 @@ def test_a_peers_program_reads_the_job_and_counts_as_the_kit_does(peer: Peer, tm
     assert (row["variant"], row["workload"], row["attention"]) == (peer.name, "ragged", "its own")
 
 
-def test_without_a_gpu_nothing_is_installed_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def install(*_: Any) -> str:
-        raise AssertionError("nothing is to be installed")
-
-    monkeypatch.setattr(peers, "side_environment", install)
-    assert environments(PEERS, on_cuda=False) == (
-        {},
-        {peer.key: "needs an NVIDIA GPU and the 7b scale" for peer in PEERS},
-    )
-
-
-def test_a_peer_that_cannot_be_installed_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_cannot_be_installed_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def install(*_: Any) -> str:
         raise SetupError("the package registry cannot be reached", "check the network")
 
     monkeypatch.setattr(peers, "side_environment", install)
-    reason = "not installed: the package registry cannot be reached"
-    assert environments(PEERS, on_cuda=True) == ({}, {peer.key: reason for peer in PEERS})
+    found = commands.peer(f"full/{PEERS[0].name}", SMALL, tmp_path / "base")
+    assert found == {"failed": "not installed: the package registry cannot be reached"}
 
 
-def test_an_environment_is_made_once_for_all_rows_of_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    monkeypatch.setattr(peers, "side_environment", lambda key, _: made.append(key) or f"/{key}/bin/python")
-    pythons, reasons = environments(PEERS, on_cuda=True)
-    assert (set(pythons), reasons) == ({peer.key for peer in PEERS}, {})
-    assert len(made) == len(set(made))
-
-
-def test_a_peer_that_breaks_is_a_row_with_its_last_word(tmp_path: Path) -> None:
+def test_a_peer_that_breaks_is_a_row_with_its_last_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Really run, with a Python that has none of it."""
-    bench = Bench("small", "cuda", tmp_path / "base")
-    python = str(tmp_path / "bare/bin/python")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
-    row = bench.peer(PEERS[0], python, "full")
-    assert (row["variant"], row["workload"]) == (PEERS[0].name, "full")
-    assert "No module named 'unsloth'" in row["failed"]
-    assert bench.broken
+    monkeypatch.setattr(peers, "side_environment", lambda *_: str(tmp_path / "bare/bin/python"))
+    found = commands.peer(f"full/{PEERS[0].name}", SMALL, tmp_path / "base")
+    assert "No module named 'unsloth'" in found["failed"]

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +20,10 @@ from kit.interpreter import PROJECT_ROOT
 from kit.model.shape import ModelShape
 from kit.stack import installed_stack
 
-COMMAND = PROJECT_ROOT / "scripts" / "measure_memory.py"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND = PROJECT_ROOT / "scripts" / "prove.py"
 
 
 def _off_by_more_than_1_percent(cases: list[dict[str, Any]]) -> list[str]:
@@ -29,17 +32,18 @@ def _off_by_more_than_1_percent(cases: list[dict[str, Any]]) -> list[str]:
     return [f"{name}: {what}" for name, what, pair in pairs if abs(pair["predicted"] / pair["measured"] - 1) > 0.01]
 
 
-def _compare(python: str) -> list[dict[str, Any]]:
-    done = subprocess.run([python, str(COMMAND), "--small", "--json"], capture_output=True, text=True, check=False)
-    assert done.returncode in {0, 1}, done.stderr
-    return list(json.loads(done.stdout)["cases"])
+def _compare(python: str, folder: Path) -> list[dict[str, Any]]:
+    command = [python, str(COMMAND), "--scale", "small", "--only", "memory", "--ledger", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [item["record"]["result"] for item in json.loads(done.stdout)["measurements"]]
 
 
 @pytest.mark.slow
-def test_the_current_stack_keeps_and_peaks_as_planned() -> None:
+def test_the_current_stack_keeps_and_peaks_as_planned(tmp_path: Path) -> None:
     if installed_stack().name != "current":
         pytest.skip("the installed stack is not the current one")
-    found = _compare(sys.executable)
+    found = _compare(sys.executable, tmp_path)
     assert len(found) >= 20
     assert [case for case in found if not case["within"]] == []
     assert _off_by_more_than_1_percent(found) == []
@@ -47,11 +51,11 @@ def test_the_current_stack_keeps_and_peaks_as_planned() -> None:
 
 @pytest.mark.slow
 @pytest.mark.stacks
-def test_the_reference_stack_keeps_and_peaks_as_planned() -> None:
+def test_the_reference_stack_keeps_and_peaks_as_planned(tmp_path: Path) -> None:
     python = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
     if not python.exists():
         pytest.skip("needs .venv-reference: make setup STACK=reference")
-    found = _compare(str(python))
+    found = _compare(str(python), tmp_path)
     assert len(found) >= 15
     assert [case for case in found if not case["within"]] == []
     assert _off_by_more_than_1_percent(found) == []

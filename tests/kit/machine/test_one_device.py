@@ -193,9 +193,11 @@ _OPENS = re.compile(
 )
 _BEGUN_BY = {
     "kit/adapter/merge_check.py": "kit/adapter/loading.py",
-    "kit/bench/one_row.py": "benchmark.py",
-    "kit/bench/programs/unsloth_peer.py": "benchmark.py",
-    "kit/budget/cases.py": "measure_memory.py",
+    "kit/bench/loading.py": "prove.py",
+    "kit/bench/programs/unsloth_peer.py": "prove.py",
+    "kit/bench/resident.py": "prove.py",
+    "kit/bench/steps.py": "prove.py",
+    "kit/budget/cases.py": "prove.py",
     "kit/parity/measure.py": "parity.py",
     "kit/torture/fuzz_bases.py": "on the CPU",
     "demo.py": "on the CPU",

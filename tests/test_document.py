@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import document_config
+import document
 from json_schema_check import accepts
 from kit.config import schema
 from kit.config.error import ConfigError
@@ -36,17 +36,17 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 
 def test_the_generated_docs_are_up_to_date() -> None:
-    assert [finding.message for finding in document_config.check() if finding.severity == "error"] == []
+    assert [finding.message for finding in document.check() if finding.severity == "error"] == []
 
 
 def test_a_stale_one_is_found_and_the_gate_would_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document_config, "DOCS", tmp_path)
-    monkeypatch.setattr(document_config.check, "__defaults__", (tmp_path,))
-    assert document_config.main(["--check"]) == 1
-    assert document_config.main([]) == 0
-    assert document_config.main(["--check"]) == 0
+    monkeypatch.setattr(document, "DOCS", tmp_path)
+    monkeypatch.setattr(document.check, "__defaults__", (tmp_path,))
+    assert document.main(["--check"]) == 1
+    assert document.main([]) == 0
+    assert document.main(["--check"]) == 0
     (tmp_path / "CONFIG_REFERENCE.md").write_text("by hand")
-    assert document_config.main(["--check"]) == 1
+    assert document.main(["--check"]) == 1
 
 
 def test_the_reference_has_every_key_with_its_default() -> None:
@@ -65,7 +65,7 @@ def test_every_shipped_config_is_accepted_and_names_the_schema() -> None:
         (named,) = re.findall(
             r"^# yaml-language-server: \$schema=(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE
         )
-        assert (path.parent / named).resolve() == document_config.DOCS / "training_config.schema.json"
+        assert (path.parent / named).resolve() == document.DOCS / "training_config.schema.json"
 
 
 def test_every_bad_config_that_is_yaml_at_all_is_refused() -> None:

@@ -1,8 +1,8 @@
 """Write the configuration's reference page and its JSON schema for editors, both from the Cerberus schema.
 
 Run as:
-    python scripts/document_config.py             (or: make docs)
-    python scripts/document_config.py --check     say whether they are up to date, and write nothing
+    python scripts/document.py             (or: make docs)
+    python scripts/document.py --check     say whether they are up to date, and write nothing
 
 Exit codes: 0 written, or up to date; 1 --check found one that is stale.
 """
@@ -53,7 +53,7 @@ def check(folder: Path = DOCS) -> list[Finding]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write or check; return the exit code."""
-    parser = command_parser(__doc__, "document_config.py")
+    parser = command_parser(__doc__, "document.py")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is stale")
     if not parser.parse_args(argv).check:
         for name, content in generated().items():
