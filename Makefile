@@ -136,8 +136,8 @@ reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: wher
 diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
 	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
 
-prove: ## measure this device and the kit on it: speed, memory, parity, a first run (ARGS: --limit SECONDS, --list)
-	@$(PY) scripts/prove.py $(ARGS)
+prove: ## measure this device and the kit on it: speed, memory, parity, a first run (IN; ARGS: --limit SECONDS, --list)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) prove,$(PY) scripts/prove.py) $(ARGS)
 
 parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
 	@$(PY) scripts/parity.py $(ARGS)

@@ -6,7 +6,8 @@ Run as:
     python scripts/bench_data.py --json                     one JSON object on stdout
 
 Each tool reads the same generated rows with the same tokenizer files and ends with token ids and the marks of what the
-loss is taken on. Exit codes: 0 this kit was ahead of every other tool at every size, 1 it was not, 2 wrong use.
+loss is taken on. Appends to measurements/*.jsonl, from which the tables of docs/BENCHMARKS.md are made. Exit codes: 0
+this kit was ahead of every other tool at every size, 1 it was not, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ if __name__ == "__main__":
 
 import json
 import signal
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.bench.ledger import FOLDER
+from kit.bench.place import OF_DATA, append_results
 from kit.bench_data.measure import Run, run_program
 from kit.bench_data.peers import CACHE, PROGRAMS, TOOLS, SetupError, python_for, version_of
 from kit.bench_data.rows import make_model, make_rows
@@ -46,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tools", nargs="+", choices=TOOLS, default=list(TOOLS), help="whom to measure")
     add("--processes", type=int, help="how many each may use (default: one a core)")
     add("--limit", type=float, default=1800, metavar="SECONDS", help="end a tool after that (default: 1800)")
+    add("--ledger", type=Path, default=FOLDER, metavar="FOLDER", help="default: measurements")
     add("--json", action="store_true", help="one JSON object on stdout")
     return parser
 
@@ -68,10 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     words, ahead = verdict(runs)
+    results = {
+        f"data/{size}/{run.tool}": {**asdict(run), "version": versions.get(run.tool, "")}
+        for size, found in runs.items()
+        for run in found
+        if not run.failure
+    }
+    command = ["scripts/bench_data.py", *(argv if argv is not None else sys.argv[1:])]
+    append_results(options.ledger, "data", OF_DATA, command, results)
     if options.json:
-        results = {str(size): [asdict(run) for run in found] for size, found in runs.items()}
+        by_size = {str(size): [asdict(run) for run in found] for size, found in runs.items()}
         facts = {"schema_version": 1, "processes": processes, "max_seq_length": MAX_SEQ_LENGTH, "versions": versions}
-        print(json.dumps({**facts, "runs": results, "verdict": words}, indent=2))
+        print(json.dumps({**facts, "runs": by_size, "verdict": words}, indent=2))
     else:
         print("\n".join([*table(runs, versions), "", words]))
     return 0 if ahead else 1

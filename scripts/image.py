@@ -3,7 +3,7 @@
 Run as:
     python scripts/image.py build --stack reference           (or: make image)
     python scripts/image.py train CONFIG key.path=value …     (or: make train-h100): checks host and image, then trains
-    python scripts/image.py detect | validate | shell | demo  (make detect IN=docker, …)
+    python scripts/image.py detect | validate | prove | shell | demo  (make detect IN=docker, …)
     python scripts/image.py sbom                              what is inside, as CycloneDX JSON
     python scripts/image.py check [--json]                    only say whether this machine can do all that
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
-_RUN = ("train", "validate", "detect", "shell", "demo")
+_RUN = ("train", "validate", "detect", "prove", "shell", "demo")
 
 
 def check(engine: Engine, command: str, stack: str) -> list[Finding]:

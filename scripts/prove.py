@@ -22,7 +22,6 @@ if __name__ == "__main__":
 
 import json
 import os
-import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -30,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 from kit.bench import bottleneck
 from kit.bench.conductor import Orders, Outcome, conduct
-from kit.bench.ledger import FOLDER, Place, code_hash, measured_here, read
+from kit.bench.ledger import FOLDER, measured_here, read
 from kit.bench.measurements import Measurement, measurements
+from kit.bench.place import OF_TRAINING, place_of
 from kit.bench.tables import devices, draw, goal_lines, memory_table, other_lines, speed_table
 from kit.bench.variants import SCALES
 from kit.budget.cases import case_names
@@ -48,21 +48,11 @@ if TYPE_CHECKING:
 
     from kit.bench.ledger import Record
     from kit.bench.tables import Device
-    from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
     from kit.stack import Stack
 
-SCRIPTS = PROJECT_ROOT / "scripts"
 _OUTPUT = PROJECT_ROOT / "outputs" / "prove"
 _LOG = _OUTPUT / "worker.log"
-# What a measurement's figures depend on: a change elsewhere does not make them old.
-MEASURED = (
-    *(SCRIPTS / "kit" / "stack" / name for name in ("trainer.py", "model.py", "levers.py", "arguments.py")),
-    *(SCRIPTS / "kit" / "stack" / name for name in ("rows.py", "torch_attention.py")),
-    *(SCRIPTS / "kit" / "bench" / name for name in ("steps.py", "variants.py", "resident.py", "worker.py")),
-    SCRIPTS / "kit" / "budget" / "measure.py",
-    PROJECT_ROOT / "configs" / "training_config_h100.yaml",
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stack = installed_stack()
     if stack.name == "none":
         return fail("torch and transformers are not installed", "make setup")
-    place = place_of(machine, judgement, stack, scale)
+    place = place_of(machine, judgement, stack, scale, OF_TRAINING)
     ledger = (options.ledger or (FOLDER if scale == "7b" else _OUTPUT)) / place.file_name
     found = measurements(case_names(stack.name, on_gpu=device == "cuda"))
     chosen = [item for item in found if not options.only or item.name.startswith(tuple(options.only))]
@@ -117,20 +107,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="default: measurements; outputs/prove if small")
     parser.add_argument("--base", type=Path, help="where the random base is kept")
     return parser
-
-
-def place_of(machine: Machine, judgement: Judgement, stack: Stack, scale: str) -> Place:
-    """Return where and with what is measured here."""
-    gpu = judgement.gpu
-    return Place(
-        scale,
-        gpu.name if gpu else f"{machine.cpu_model}, {machine.cpu_count} cores",
-        (machine.nvidia.driver_version or "") if gpu else "",
-        (gpu.memory_total_bytes if gpu else machine.memory_total_bytes) or 0,
-        stack.versions,
-        platform.python_version(),
-        code_hash(MEASURED),
-    )
 
 
 def _problem(item: Measurement, stack: Stack, judgement: Judgement, device: str) -> str:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bench_cli
+from kit.bench.ledger import read
 from kit.bench.pairs import Pair, StepsBesideTrl, Timed, run_pair
+from kit.bench.tables import waiting_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 PASS = (sys.executable, "-c", "pass")
 
@@ -19,7 +22,7 @@ PASS = (sys.executable, "-c", "pass")
 def test_a_ratio_above_one_means_that_the_kit_is_faster() -> None:
     timed = Timed(Pair("detect", PASS, PASS, 10.0), 0.5, 6.0)
     assert timed.ratio == pytest.approx(12.0)
-    assert "| detect | 0.50 | 6.00 | 12.00 | 10 |" in bench_cli.table([timed])
+    assert "| detect | 0.50 | 6.00 | 12.00 | 10 |" in waiting_table({f"cli/{timed.pair.name}": timed.as_mapping()})
 
 
 def test_a_command_without_a_yardstick_is_only_timed() -> None:
@@ -36,7 +39,7 @@ def test_a_failing_command_is_named_with_its_last_line() -> None:
 
 @pytest.mark.parametrize(("ratio", "code"), [(12.0, 0), (2.0, 1)])
 def test_a_missed_goal_is_an_exit_code(
-    ratio: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ratio: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pair = Pair("detect", PASS, PASS, 10.0)
 
@@ -49,8 +52,9 @@ def test_a_missed_goal_is_an_exit_code(
     step = Timed(Pair("step", (), (), 0.98), 1.0, 1.0)
     steps = StepsBesideTrl((step, step), (100.0, 101.0))
     monkeypatch.setattr(bench_cli, "steps_beside_trl", lambda _job, _rounds: steps)
-    monkeypatch.setattr(bench_cli, "write_json", lambda _path, _data: None)
-    assert bench_cli.main([]) == code
+    assert bench_cli.main(["--ledger", str(tmp_path)]) == code
+    (ledger,) = tmp_path.iterdir()
+    assert [record.result.get("ratio") for record in read(ledger)] == [ratio, 1.0, None]
     assert ("goals missed: detect" in capsys.readouterr().out) == bool(code)
 
 
@@ -69,4 +73,6 @@ def test_a_goal_is_missed_however_unsure_the_ratio_is(each: tuple[float, ...], m
 def test_the_uncertainty_stands_beside_the_ratio() -> None:
     timed = Timed(Pair("step", (), (), 0.98), 0.25, 0.25, (0.97, 1.01))
     assert timed.uncertainty == pytest.approx(2 * 0.02828427 / 2**0.5)
-    assert "| step | 0.250 | 0.250 | 0.990 ± 0.040 | 0.98 |" in bench_cli.table([timed])
+    assert "| step | 0.250 | 0.250 | 0.990 ± 0.040 | 0.98 |" in waiting_table(
+        {f"cli/{timed.pair.name}": timed.as_mapping()}
+    )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench_data
+from kit.bench.ledger import read
+from kit.bench.tables import data_lines
 from kit.bench_data import peers
 from kit.bench_data.measure import Run, run_program
 from kit.bench_data.rows import make_model, make_rows
@@ -94,6 +96,10 @@ def test_the_verdict_is_as_good_as_the_worst_size() -> None:
     assert verdict(faster) == ("behind TRL at 20 rows; not measured: LLaMA-Factory at 10 rows", False)
 
 
+def _to(folder: Path) -> list[str]:
+    return ["--ledger", str(folder / "ledger")]
+
+
 @pytest.mark.slow
 def test_the_command_measures_and_reports(
     bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -101,10 +107,16 @@ def test_the_command_measures_and_reports(
     monkeypatch.setattr(bench_data, "CACHE", tmp_path)
     (tmp_path / "tokenizer").symlink_to(bench / "tokenizer")
     (tmp_path / "rows-20000.jsonl").symlink_to(bench / "rows.jsonl")
-    assert bench_data.main(["--rows", "30", "--tools", "ours", "--processes", "1", "--json"]) == 0
+    assert bench_data.main(["--rows", "30", "--tools", "ours", "--processes", "1", "--json", *_to(tmp_path)]) == 0
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     (run,) = told["runs"]["30"]
     assert (run["tool"], run["rows"]) == ("this kit", 30)
+    (ledger,) = (tmp_path / "ledger").iterdir()
+    (record,) = read(ledger)
+    assert (record.measurement, record.result["rows"]) == ("data/30/this kit", 30)
+    assert (
+        f"| 30 | this kit | {run['rows'] / run['seconds']:,.0f} |" in data_lines({record.measurement: record.result})[2]
+    )
 
 
 def test_wrong_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,5 +134,5 @@ def test_a_tool_that_cannot_be_installed_is_a_line_in_the_table(
     monkeypatch.setattr(bench_data, "python_for", refuse)
     (tmp_path / "tokenizer").symlink_to(bench / "tokenizer")
     (tmp_path / "rows-20000.jsonl").symlink_to(bench / "rows.jsonl")
-    bench_data.main(["--rows", "30", "--tools", "llamafactory"])
+    bench_data.main(["--rows", "30", "--tools", "llamafactory", *_to(tmp_path)])
     assert "the package registry cannot be reached; check the network" in capsys.readouterr().out

@@ -113,7 +113,7 @@ def test_a_service_has_the_memory_that_libraries_ask_for(service: str) -> None:
 def test_a_service_writes_where_it_must_and_nowhere_else(service: str) -> None:
     mounts = {mount["target"]: mount for mount in COMPOSE["services"][service]["volumes"]}
     written = {target for target, mount in mounts.items() if not mount.get("read_only")}
-    assert written == {"/cache", "/kit/models", "/kit/outputs"}
+    assert written == {"/cache", "/kit/models", "/kit/outputs", "/kit/measurements"}
     assert mounts.keys() - written == {"/kit/configs", "/kit/data"}
     assert mounts["/cache"]["type"] == "volume"
 
@@ -136,7 +136,7 @@ def test_the_engine_gets_no_hidden_file_from_any_folder() -> None:
 
 
 def test_what_uses_the_gpu_reserves_it_and_the_demo_does_not() -> None:
-    assert set(GPU["services"]) == {"train", "validate", "detect", "shell"}
+    assert set(GPU["services"]) == {"train", "validate", "detect", "prove", "shell"}
     for service in GPU["services"].values():
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])

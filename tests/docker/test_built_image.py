@@ -125,6 +125,24 @@ def test_make_detects_inside_the_image(image: Image) -> None:
     assert ", in a container" in done.stdout
 
 
+def test_make_proves_inside_the_image_and_the_ledger_is_the_persons(image: Image) -> None:
+    if not image.compose:
+        pytest.skip("compose is not installed")
+    before = set((image.tree / "measurements").glob("*.jsonl"))
+    done = subprocess.run(
+        [
+            *("make", "prove", "IN=docker", f"STACK={image.stack}", f"PYTHON={sys.executable}"),
+            "ARGS=--scale small --only ceiling --ledger measurements",
+        ],
+        cwd=image.tree, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (ledger,) = set((image.tree / "measurements").glob("*.jsonl")) - before
+    (line,) = ledger.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["result"]["matmul_flop_per_second"] > 0
+    ledger.unlink()
+
+
 def test_training_by_compose_validates_first_and_belongs_to_the_person(image: Image, short_run: list[str]) -> None:
     done = image.service("train", *short_run, f"training.run_name=short-{image.stack}")
     talk = done.stdout + done.stderr

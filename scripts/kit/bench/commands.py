@@ -141,7 +141,8 @@ def _receipt(run: Path) -> dict[str, Any]:
 def _losses(run: Path) -> list[dict[str, Any]]:
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [
-        {key: value for key, value in json.loads(line).items() if key in {"step", "loss", "eval_loss"}} for line in lines
+        {key: value for key, value in json.loads(line).items() if key in {"step", "loss", "eval_loss"}}
+        for line in lines
     ]
 
 

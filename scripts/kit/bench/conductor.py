@@ -14,8 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
 from kit.bench.ledger import Place, Record, append, measured_here, read
@@ -24,6 +23,7 @@ from kit.run.provenance import describe_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from kit.bench.measurements import Measurement
 
@@ -214,7 +214,7 @@ def conduct(
             if result is None:
                 note(Outcome(item, None, f"stopped after {time.monotonic() - at:.0f} s"))
                 continue
-            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            now = datetime.now(UTC).isoformat(timespec="seconds")
             seconds = round(time.monotonic() - at, 2)
             record = Record(item.name, place, result, seconds, now, orders.command, commit)
             append(orders.ledger, record)

@@ -1,8 +1,8 @@
 """The ledger: every measurement the project took, one JSON object a line, appended and never rewritten.
 
 A line names what was measured, on which device, with which driver and versions, from which code, by which command and
-when; ``result`` holds the figures and the raw times. A line that was cut short by a power failure is no measurement, and
-the next append begins on a line of its own. Standard library only.
+when; ``result`` holds the figures and the raw times. A line that was cut short by a power failure is no measurement,
+and the next append begins on a line of its own. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 FOLDER = PROJECT_ROOT / "measurements"
 SCHEMA_VERSION = 1

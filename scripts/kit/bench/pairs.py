@@ -14,7 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.interpreter import PROJECT_ROOT
 from kit.quiet_libraries import quiet_imports
@@ -74,6 +74,17 @@ class Timed:
     def uncertainty(self) -> float | None:
         """Two standard errors of the ratio; None where it was measured once."""
         return 2 * statistics.stdev(self.each) / math.sqrt(len(self.each)) if len(self.each) > 1 else None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return what the ledger keeps: raw ratios, the medians, the goal."""
+        return {
+            "ours_seconds": self.ours_seconds,
+            "other_seconds": self.other_seconds,
+            "each": list(self.each),
+            "ratio": self.ratio,
+            "uncertainty": self.uncertainty,
+            "goal": self.pair.goal,
+        }
 
     @property
     def is_missed(self) -> bool:

@@ -50,6 +50,4 @@ def free() -> None:
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
     """Copy an object's attributes, and their containers one level deep: hooks and submodules live in such."""
-    return {
-        name: value.copy() if isinstance(value, (dict, list, set)) else value for name, value in state.items()
-    }
+    return {name: value.copy() if isinstance(value, (dict, list, set)) else value for name, value in state.items()}

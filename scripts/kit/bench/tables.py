@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from kit.bench.ledger import newest
 from kit.bench.measurements import AGAIN, measurements
 from kit.bench.variants import BASELINE, SCALES, flop_per_token
+from kit.bench_data.measure import Run
+from kit.bench_data.table import table
 from kit.budget.cases import case_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from kit.bench.ledger import Record
@@ -76,7 +78,7 @@ def devices(records: Sequence[Record], scale: str = "7b") -> list[Device]:
 def speed_table(device: Device, workload: str) -> list[str]:
     """Write one workload's speeds as a Markdown table."""
     lines = [
-        "| variant | tokens/s | ms a step | times trl | of the ceiling | peak GB | J a token | attention |",
+        "| variant | tokens/s | ms a step | times trl | of ceiling | allocated / reserved GB | J a token | attention |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for name in _speed_names(device, workload):
@@ -86,13 +88,13 @@ def speed_table(device: Device, workload: str) -> list[str]:
             lines.append(f"| {shown} | {device.why_not(name)} | | | | | | |")
             continue
         rate, plain, ceiling = found["tokens_per_second"], device.baseline(workload), device.ceiling()
-        peak, joules = found.get("peak_memory_bytes"), found.get("joules")
+        peak, reserved, joules = (found.get(key) for key in ("peak_memory_bytes", "reserved_memory_bytes", "joules"))
         cells = [
             f"{rate:,.0f}",
             f"{found['milliseconds_per_step']:,.0f}",
             f"{rate / plain:.2f}" if plain else "",
             f"{rate / ceiling:.0%}" if ceiling else "",
-            f"{peak / _GB:.1f}" if peak else "",
+            f"{peak / _GB:.1f} / {reserved / _GB:.1f}" if peak and reserved else "",
             f"{joules / found['timed_tokens']:.3f}" if joules else "",
             str(found.get("attention", "")),
         ]
@@ -102,7 +104,9 @@ def speed_table(device: Device, workload: str) -> list[str]:
 
 def _speed_names(device: Device, workload: str) -> list[str]:
     """Return all there are, the unmeasured too; on this device those that were measured once and are gone as well."""
-    wanted = [item.name for item in measurements(()) if item.name.startswith((f"speed/{workload}/", f"peer/{workload}/"))]
+    wanted = [
+        item.name for item in measurements(()) if item.name.startswith((f"speed/{workload}/", f"peer/{workload}/"))
+    ]
     wanted += [name for name in device.records if name.startswith(f"speed/{workload}/") and name not in wanted]
     return wanted
 
@@ -254,7 +258,8 @@ _OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "base": (
         "CUDA itself, outside torch's allocator",
         lambda found: (
-            f"{found['context_bytes'] / _GB:.2f} GB when started, {found['context_with_blas_bytes'] / _GB:.2f} GB with BLAS"
+            f"{found['context_bytes'] / _GB:.2f} GB when started, "
+            f"{found['context_with_blas_bytes'] / _GB:.2f} GB with BLAS"
         ),
     ),
     "parity": ("the formulas of `make parity`", lambda found: found["sentences"][0]),
@@ -287,6 +292,41 @@ def where_lines(device: Device) -> list[str]:
     return [f"{line}." for line in dict.fromkeys(said)]
 
 
+def waiting_table(results: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Write what a person waits for, by measurement, as a Markdown table, with the operators of a step below it."""
+    lines = ["| what | the kit, s | the other, s | other / kit | goal |", "|---|---:|---:|---:|---:|"]
+    for name, found in results.items():
+        if "ours_seconds" not in found:
+            continue
+        unsure = found["uncertainty"]
+        digits = 2 if unsure is None else 3  # a ratio with an uncertainty is measured to more than a hundredth
+        other, ratio, goal = found["other_seconds"], found["ratio"], found["goal"]
+        cells = [
+            f"{found['ours_seconds']:.{digits}f}",
+            "" if other is None else f"{other:.{digits}f}",
+            ("" if ratio is None else f"{ratio:.{digits}f}") + ("" if unsure is None else f" ± {unsure:.{digits}f}"),
+            "" if goal is None else f"{goal:g}",
+        ]
+        lines.append(f"| {name.removeprefix('cli/')} | {' | '.join(cells)} |")
+    calls = results.get("cli/operators a step")
+    if calls:
+        told = f"the kit's {calls['kit']:,.0f}, trl's {calls['trl']:,.0f}"
+        lines += ["", f"torch's operators that a step calls, adapter in bfloat16: {told}."]
+    return lines
+
+
+def data_lines(results: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Write how fast rows become training data, by measurement, as a Markdown table."""
+    runs: dict[int, list[Run]] = {}
+    versions: dict[str, str] = {}
+    for name, found in sorted(results.items(), key=lambda item: int(item[0].split("/")[1])):
+        told = dict(found)
+        size, version = int(name.split("/")[1]), told.pop("version", "")
+        runs.setdefault(size, []).append(Run(**told))
+        versions[told["tool"]] = version
+    return table(runs, versions)
+
+
 def draw(device: Device, path: Path) -> None:
     """Draw tokens a second as bars, a panel for each workload."""
     import matplotlib as mpl
@@ -308,4 +348,3 @@ def draw(device: Device, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
-

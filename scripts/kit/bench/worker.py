@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 BEGAN = time.perf_counter()
 
-from kit.bench.measurements import AGAIN  # noqa: E402 - the clock begins before the imports
-from kit.bench.variants import KIT, SCALES, VARIANTS, Variant  # noqa: E402
-from kit.machine.nvml import ask_nvml  # noqa: E402
-from kit.quiet_libraries import quiet_imports  # noqa: E402
-from kit.refusals import is_out_of_memory  # noqa: E402
+from kit.bench.measurements import AGAIN
+from kit.bench.variants import KIT, SCALES, VARIANTS, Variant
+from kit.machine.nvml import ask_nvml
+from kit.quiet_libraries import quiet_imports
+from kit.refusals import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +98,7 @@ class Worker:
             torch.cuda.synchronize()
             self.facts["context_with_blas_bytes"] = self._outside_allocator()
         began = time.perf_counter()
+        torch.manual_seed(0)
         write_random_config(self.scale.shape, self.folder, dtype=self._dtype())
         base = build_base(base_job(installed_stack().name, self.scale.shape, self.device))
         if self.device == "cuda":

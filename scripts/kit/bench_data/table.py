@@ -27,9 +27,8 @@ def table(runs: Mapping[int, Sequence[Run]], versions: Mapping[str, str]) -> lis
                 continue
             ratio = f"{ours.rate / run.rate:.1f} times as fast" if ours and not run.tool.startswith(_OURS) else ""
             spent = f"{run.seconds:,.1f} | {run.cpu_seconds:,.1f} | {run.peak_bytes / 2**20:,.0f} MB"
-            lines.append(
-                f"| {size:,} | {name} | {run.rate:,.0f} | {spent} | {run.tokens:,} | {run.trained:,} | {ratio} |"
-            )
+            trained = f"{run.trained:,}" if run.trained else ""
+            lines.append(f"| {size:,} | {name} | {run.rate:,.0f} | {spent} | {run.tokens:,} | {trained} | {ratio} |")
     return lines
 
 

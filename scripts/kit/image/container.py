@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT_USER = (1000, 1000)
 # Bind-mounted: the engine would make a missing one, as root.
-MOUNTED = ("configs", "data", "models", "outputs")
-WRITTEN = ("models", "outputs")
+MOUNTED = ("configs", "data", "models", "outputs", "measurements")
+WRITTEN = ("models", "outputs", "measurements")
 
 
 def container_user(host: tuple[int, int], environ: Mapping[str, str], *, is_rootless: bool) -> tuple[int, int]:

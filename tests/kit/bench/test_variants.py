@@ -17,8 +17,12 @@ from kit.stack import stack_of
 H100 = PROJECT_ROOT / "configs/training_config_h100.yaml"
 STACK = stack_of(
     {
-        **{"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"},
-        **{"liger-kernel": "0.8.5", "flash-attn": "2", "flash-attn-4": "4.0.0b36"},
+        "torch": "2.10.0",
+        "transformers": "5.23.0",
+        "bitsandbytes": "0.50.2",
+        "liger-kernel": "0.8.5",
+        "flash-attn": "2",
+        "flash-attn-4": "4.0.0b36",
     }
 )
 CASES = [(variant, workload) for variant in VARIANTS for workload in variant.workloads]

@@ -25,14 +25,14 @@ def test_the_container_runs_as_the_person_and_never_as_the_hosts_root(
 
 def test_mounted_folders_are_made_before_the_engine_would_make_them_as_root(tmp_path: Path) -> None:
     prepare_folders(tmp_path, (os.getuid() or 1000, os.getgid() or 1000))
-    assert {path.name for path in tmp_path.iterdir()} == {"configs", "data", "models", "outputs"}
+    assert {path.name for path in tmp_path.iterdir()} == {"configs", "data", "models", "outputs", "measurements"}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give folders away")
 def test_root_gives_away_what_the_container_writes_and_nothing_else(tmp_path: Path) -> None:
     prepare_folders(tmp_path, (1000, 1000))
     assert {path.name: path.stat().st_uid for path in tmp_path.iterdir()} == {
-        "configs": 0, "data": 0, "models": 1000, "outputs": 1000,
+        "configs": 0, "data": 0, "models": 1000, "outputs": 1000, "measurements": 1000,
     }  # fmt: skip
 
 
