@@ -288,7 +288,8 @@ def where_lines(device: Device) -> list[str]:
         versions = ", ".join(f"{name} {place.versions[name]}" for name in names if name in place.versions)
         driver = f", driver {place.driver}" if place.driver else ""
         revision = (record.commit.get("git_revision") or "unknown")[:7]
-        said.append(f"{place.device}{driver}; {versions}; {record.date[:10]}, commit {revision}")
+        changed = " with changes" if record.commit.get("git_dirty") else ""
+        said.append(f"{place.device}{driver}; {versions}; {record.date[:10]}, commit {revision}{changed}")
     return [f"{line}." for line in dict.fromkeys(said)]
 
 
