@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from kit.machine.platforms import Judgement
     from kit.stack import Stack
 
+_ON_DISK = 16_000_000_000  # the base's weights, and the checkpoints of a short run
 _OUTPUT = PROJECT_ROOT / "outputs" / "prove"
 _LOG = _OUTPUT / "worker.log"
 
@@ -75,13 +76,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [item for item in found if not options.only or item.name.startswith(tuple(options.only))]
     if not chosen:
         return fail(f"nothing begins with {' or '.join(options.only)}", "python scripts/prove.py --list")
-    impossible = {item.name: reason for item in chosen if (reason := _problem(item, stack, judgement, device))}
+    folder = options.base or Path("models") / f"bench-{scale}-{device}"
+    has_room = scale != "7b" or folder.is_dir() or (machine.disk_free_bytes or 0) >= _ON_DISK
+    impossible = {
+        item.name: reason
+        for item in chosen
+        if (reason := _problem(item, stack, judgement, device))
+        or (reason := "" if has_room or not item.on_disk else f"needs {_ON_DISK / 1e9:.0f} GB of free disk")
+    }
     if options.list:
         _list(chosen, impossible, measured_here(read(ledger), place))
         return 0
     say(f"{judgement.platform}: {judgement.reason}", "bold")
     command = ["scripts/prove.py", *(argv if argv is not None else sys.argv[1:])]
-    folder = options.base or Path("models") / f"bench-{scale}-{device}"
     orders = Orders(options.limit, options.again, command, device, folder.resolve(), ledger, _LOG)
     outcomes = conduct(chosen, impossible, place, orders, _tell)
     known = next(item for item in devices(read(ledger), scale) if item.name == place.device) if outcomes else None

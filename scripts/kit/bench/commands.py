@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,10 +57,13 @@ def first_run(scale: Scale, device: str, base: Path) -> dict[str, Any]:
     Returns:
         Seconds of each command, losses and evaluations of both runs, and how far their adapters are apart.
     """
-    outputs = PROJECT_ROOT / "outputs"
-    outputs.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=outputs) as folder:
-        return _first_run(scale, device, base, Path(folder))
+    folder = PROJECT_ROOT / "outputs" / "prove" / "first-run"
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was stopped
+    folder.mkdir(parents=True)
+    try:
+        return _first_run(scale, device, base, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _first_run(scale: Scale, device: str, base: Path, folder: Path) -> dict[str, Any]:
