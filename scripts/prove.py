@@ -59,6 +59,9 @@ _LOG = _OUTPUT / "worker.log"
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write, show; return the exit code."""
     options = _parser().parse_args(argv)
+    if not options.limit > 0:
+        return fail("--limit is a number of seconds above 0")
+    ledgers, folder = (path and path.resolve() for path in (options.ledger, options.base))
     os.chdir(PROJECT_ROOT)
     machine = probe()
     judgement = judge(machine)
@@ -71,12 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stack.name == "none":
         return fail("torch and transformers are not installed", "make setup")
     place = place_of(machine, judgement, stack, scale, OF_TRAINING)
-    ledger = (options.ledger or (FOLDER if scale == "7b" else _OUTPUT)) / place.file_name
+    ledger = (ledgers or (FOLDER if scale == "7b" else _OUTPUT)) / place.file_name
     found = measurements(case_names(stack.name, on_gpu=device == "cuda"))
     chosen = [item for item in found if not options.only or item.name.startswith(tuple(options.only))]
     if not chosen:
         return fail(f"nothing begins with {' or '.join(options.only)}", "python scripts/prove.py --list")
-    folder = options.base or Path("models") / f"bench-{scale}-{device}"
+    folder = folder or PROJECT_ROOT / "models" / f"bench-{scale}-{device}"
     has_room = scale != "7b" or folder.is_dir() or (machine.disk_free_bytes or 0) >= _ON_DISK
     impossible = {
         item.name: reason
@@ -88,10 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _list(chosen, impossible, measured_here(read(ledger), place))
         return 0
     say(f"{judgement.platform}: {judgement.reason}", "bold")
+    if scale == "small":
+        say("a model of two layers: it shows that everything runs, and its figures say nothing of a GPU", "dim")
     command = ["scripts/prove.py", *(argv if argv is not None else sys.argv[1:])]
-    orders = Orders(options.limit, options.again, command, device, folder.resolve(), ledger, _LOG)
+    orders = Orders(options.limit, options.again, command, device, folder, ledger, _LOG)
     outcomes = conduct(chosen, impossible, place, orders, _tell)
-    known = next(item for item in devices(read(ledger), scale) if item.name == place.device) if outcomes else None
+    known = next((item for item in devices(read(ledger), scale) if item.name == place.device), None)
     if known and scale == "7b" and not options.json:
         _show(known)
     if options.json:
