@@ -65,6 +65,18 @@ def test_the_list_names_what_there_is_and_measures_nothing(tmp_path: Path, capsy
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "nan"])
+def test_no_time_is_wrong_use(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prove.main([f"--limit={limit}"]) == 2
+    assert "--limit is a number of seconds above 0" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_measured_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prove.main(["--scale", "small", "--only", "peer", "--ledger", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count("needs an NVIDIA GPU") == 4
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_that_nothing_begins_with_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert prove.main(["--only", "sped"]) == 2
     assert "nothing begins with sped" in capsys.readouterr().err

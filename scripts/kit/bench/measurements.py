@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kit.bench.variants import Variant
 
 _GB = 1_000_000_000
+_BASE = 16 * _GB  # while it is drawn, before it is in 4 bits
 AGAIN = ", again"  # the baseline's second run, after the levers: a drift of the machine shows between the two
 
 
@@ -36,7 +37,7 @@ class Measurement:
     name: str
     answers: str
     seconds: float
-    gpu_bytes: int = 0
+    gpu_bytes: int = _BASE
     package: str = ""
     cuda_only: bool = False
     on_disk: bool = False
@@ -58,18 +59,18 @@ def measurements(memory_cases: Sequence[str]) -> list[Measurement]:
     first, rest = _split(VARIANTS)
     return [
         Measurement("base", "What does CUDA take, and a base of this size?", 25),
-        Measurement("ceiling", "What can this device do at best?", 5),
+        Measurement("ceiling", "What can this device do at best?", 5, 0),
         *(_memory(case) for case in memory_cases),
         *first,
-        Measurement("parity", "Does a step here compute what it computes elsewhere?", 40, apart=True),
+        Measurement("parity", "Does a step here compute what it computes elsewhere?", 40, 0, apart=True),
         *_again(),
         Measurement("profile/full", "What does a step's time go into?", 20, current_only=True),
-        Measurement("loading", "How long does a real base take from the disk?", 60, 30 * _GB, on_disk=True, apart=True),
+        Measurement("loading", "How long does a real base take from the disk?", 60, on_disk=True, apart=True),
         Measurement(
             "first run",
             "Train, evaluate, stop, go on: is the adapter the same?",
             150,
-            30 * _GB,
+            20 * _GB,
             on_disk=True,
             apart=True,
         ),
@@ -106,7 +107,7 @@ def _speeds(variant: Variant) -> Iterator[Measurement]:
             f"speed/{workload}/{variant.name}",
             "How fast is a step?",
             70 if variant.patches else 25,
-            30 * _GB,
+            20 * _GB,
             variant.package,
             variant.cuda_only,
             apart=variant.patches,

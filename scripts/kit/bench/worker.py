@@ -127,7 +127,6 @@ class Worker:
         return self.facts
 
     def _ceiling(self, _which: str) -> dict[str, Any]:
-        _ = self.resident
         from kit.bench.steps import measure_ceiling
 
         return measure_ceiling(self.device)
