@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 LEFT_OUT = "no time left"
 _START_S = {"7b": 45.0, "small": 12.0}  # imports, and the base
 _SMALL_SHARE = 0.15  # of the seconds at the 7b scale
-_PATIENCE = 4.0  # times what a measurement is expected to take, and a minute, until it is given up
-_LEAST_S = 60.0
+_PATIENCE = 4.0  # times what a measurement is expected to take until it is given up, at least these seconds
+_LEAST_S = {"7b": 60.0, "small": 300.0}  # a CPU may be anybody's, and busy
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def conduct(
                 note(Outcome(item, None, LEFT_OUT))
                 continue
             at = time.monotonic()
-            result = process.ask(item.name, min(left, max(_LEAST_S, _PATIENCE * expected) + start))
+            result = process.ask(item.name, min(left, max(_LEAST_S[place.scale], _PATIENCE * expected) + start))
             if item.apart:
                 process.close()
             if result is None:
