@@ -1,4 +1,4 @@
-"""One random-weight base that many measurements borrow in turn, made once, straight on the device. Imports torch."""
+"""One base that stays on the device and is borrowed in turn: made or loaded once. Imports torch."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
     """Copy an object's attributes, and their containers one level deep: hooks and submodules live in such."""
-    return {
-        name: value.copy() if isinstance(value, (dict, list, set)) else value for name, value in state.items()
-    }
+    return {name: value.copy() if isinstance(value, (dict, list, set)) else value for name, value in state.items()}
