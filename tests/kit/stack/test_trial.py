@@ -65,6 +65,19 @@ def _trained(base: Any, settings: Settings) -> dict[str, Any]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
+def _described(base: Any) -> list[Any]:
+    """Say what a model is made of: module by module what it holds, and its configuration."""
+    modules = [
+        (name, type(module), {key: _shown(value) for key, value in vars(module).items()})
+        for name, module in base.named_modules()
+    ]
+    return [base.config.to_dict(), *modules]
+
+
+def _shown(value: Any) -> Any:
+    return list(value) if isinstance(value, (dict, list, set)) else id(value)
+
+
 def test_whoever_borrows_a_base_trains_as_if_nobody_had_before(tiny_base: Path, tmp_path: Path) -> None:
     from kit.stack import installed_stack
     from kit.stack.model import load_base_model
@@ -74,13 +87,15 @@ def test_whoever_borrows_a_base_trains_as_if_nobody_had_before(tiny_base: Path, 
     settings = _settings(tiny_base, tmp_path)
     attention = installed_stack().attention_of(settings, "cpu")
     alone = _trained(load_base_model(settings, "cpu"), settings)
-    resident = ResidentBase(load_base_model(settings, "cpu"))
+    kept = load_base_model(settings, "cpu")
+    resident, before = ResidentBase(kept), _described(kept)
     other = _settings(tiny_base, tmp_path, training__gradient_checkpointing=True)
     for each in (other, settings):
         with resident.lent(attention) as base:
             seconds, peak = time_updates(base, each, _plan(each), "cpu", UPDATES, lambda: None)
             assert len(seconds) == UPDATES - 1
             assert peak > 10**8
+        assert _described(kept) == before
     with resident.lent(attention) as base:
         lent = _trained(base, settings)
     assert lent.keys() == alone.keys()
