@@ -26,8 +26,9 @@ from kit.machine.nvidia_rules import gigabytes
 from kit.machine.platforms import judge
 from kit.model.shape import shape_of
 from kit.preflight import check_run
+from kit.records.liveness import is_this_process
+from kit.records.numbers import mapping
 from kit.run.fit import Fit
-from kit.run.process import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,7 +163,7 @@ def recorded(receipt: Mapping[str, Any], resolved: Resolved) -> list[Fit]:
 
 def is_pending(receipt: Mapping[str, Any]) -> bool:
     """Tell whether this very process, before it began again, left this receipt: its number and start stay the same."""
-    return bool(receipt.get("begins_again")) and receipt.get("process") == this_process()
+    return bool(receipt.get("begins_again")) and is_this_process(mapping(receipt.get("process")))
 
 
 def may_go_on(job: Job) -> bool:

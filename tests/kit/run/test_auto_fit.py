@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -110,7 +111,11 @@ def test_a_receipt_changes_nothing_but_how_an_update_is_cut(
 def test_only_the_process_that_began_again_finds_its_own_attempt() -> None:
     mine = _receipt(HALVED, begins_again=True, process=this_process())
     assert is_pending(mine)
-    assert not is_pending({**mine, "process": {**this_process(), "created": 0.0}})
+    process = this_process()
+    moved = {key: process[key] + 1.0 for key in ("created", "machine_started")}
+    assert is_pending({**mine, "process": {**process, **moved}}), "a clock that was adjusted meanwhile"
+    assert not is_pending({**mine, "process": {**process, "created": 0.0, "start_ticks": 0}})
+    assert not is_pending({**mine, "process": {**process, "pid": os.getppid()}})
     assert not is_pending({**mine, "begins_again": False})
     assert not is_pending({})
 
