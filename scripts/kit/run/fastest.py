@@ -102,7 +102,7 @@ def _try(job: Job, fit: Fit, resident: ResidentBase, receipt: Receipt) -> Tried:
     ):
         try:
             seconds, peak = time_updates(base, settings, job.plan, job.platform, UPDATES, stalls.beat)
-        except Exception as exc:  # noqa: BLE001 - whatever it falls out of, the run as it was asked for can go on
+        except Exception as exc:  # noqa: BLE001 - whatever it fails of, the run as it was asked for can go on
             problem = first_line(exc)
             return Tried(fit.after, problem=problem if is_out_of_memory(exc) else f"{type(exc).__name__}: {problem}")
     tokens = job.plan.tokens[UPDATES - 1] - job.plan.tokens[0]
@@ -112,7 +112,7 @@ def _try(job: Job, fit: Fit, resident: ResidentBase, receipt: Receipt) -> Tried:
 def _line(tried: Tried) -> str:
     words = as_typed(tried.after)
     if tried.problem is not None:
-        return f"{words}: falls out: {tried.problem}"
+        return f"{words}: failed: {tried.problem}"
     return f"{words}: {tried.tokens_per_second:,.0f} tokens/s, {(tried.memory_bytes or 0) / 1e9:.2f} GB"
 
 
@@ -131,7 +131,7 @@ def choose(tried: Sequence[Tried]) -> tuple[int, str]:
     if not ran:
         return 0, "nothing else that was tried fits"
     if asked.problem is not None:
-        return ran[0], f"it was the fastest, and the settings as asked for fell out: {asked.problem}"
+        return ran[0], f"it was the fastest, and the settings as asked for failed: {asked.problem}"
     for place in ran:
         gain, spread = _gain(asked, tried[place])
         if gain > spread:

@@ -17,10 +17,10 @@ class Tried:
 
     Attributes:
         after: What was other than asked for, by ``key.path``; empty for the settings as they were asked for.
-        seconds: What each update that was timed took, in turn; empty where they fell out.
-        tokens_per_second: The rows' own tokens in these updates, padding not counted; 0 where they fell out.
-        memory_bytes: The peak, counted as a run's is; None where they fell out.
-        problem: What they fell out of; None where they did not.
+        seconds: What each update that was timed took, in turn; empty where they failed.
+        tokens_per_second: The rows' own tokens in these updates, padding not counted; 0 where they failed.
+        memory_bytes: The peak, counted as a run's is; None where they failed.
+        problem: What they failed of; None where they did not.
     """
 
     after: dict[str, Any]
