@@ -90,7 +90,7 @@ plan: ## say what a run will take in memory and time, and what would be faster (
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
 
-train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit)
+train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit, --auto-fit=fast)
 	@$(PY) scripts/train.py $(CONFIG) $(SET) $(RESUMED) $(ARGS)
 
 # PyTorch lets MPS take 1.7 times Metal's working set: with two thirds of 32 GB, 22.9 GB x 1.7 = 38.9 GB, beyond the

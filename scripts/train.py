@@ -7,6 +7,7 @@ Run as:
     python scripts/train.py configs/training_config_m4.yaml --require m4
     python scripts/train.py configs/training_config_m4.yaml --resume auto          go on where it was stopped
     python scripts/train.py configs/training_config_h100.yaml --auto-fit           the same updates, so that they fit
+    python scripts/train.py configs/training_config_h100.yaml --auto-fit=fast      and the fastest way to cut them
 
 Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, checkpoints/ and, at the end, adapter/.
 A resumed run ends as one that was never stopped; docs/RELIABILITY.md says what that was tested with.
@@ -43,6 +44,7 @@ from kit.report import after_run
 from kit.run.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
 from kit.run.disk_space import space_findings
 from kit.run.failures import explain
+from kit.run.fastest import NAME, to_try
 from kit.run.job import Job
 from kit.run.plan import make_plan
 from kit.run.receipt import read_receipt
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way out of the checks
     """Check, train, save; return the exit code."""
     options = _parser().parse_intermixed_args(argv)
+    options.auto_fit |= options.fastest
     wrong = _wrong_use(options)
     if wrong:
         return fail(*wrong)
@@ -91,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         if job.start.is_finished:
             say(f"{resolved.settings.run_directory}: this run is finished already; nothing to do", "green")
             return 0
+        job = _with_candidates(job) if options.fastest else job
         folder = resolved.settings.run_directory
         return run(job, list(argv if argv is not None else sys.argv[1:]), lambda: after_run(folder))
     except BeginAgainError:
@@ -101,6 +105,13 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         return _refuse([*findings, replace(found, fix=f"{found.fix}; {keep_traceback(exc)}")])
     finally:
         lock.release()
+
+
+def _with_candidates(job: Job) -> Job:
+    candidates, why_none = to_try(job)
+    if why_none:
+        say(why_none, "yellow")
+    return replace(job, candidates=candidates)
 
 
 def _forgotten_fit(job: Job) -> list[Finding]:
@@ -118,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="where the settings do not fit this device, take the nearest that do and keep the updates as they are; "
         "recorded, and taken again by --resume",
+    )
+    parser.add_argument(
+        NAME,
+        action="store_true",
+        dest="fastest",
+        help="the same; and before the run try a few settings of the same updates, and take the fastest that fits",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run of the same name")
     parser.add_argument(

@@ -75,11 +75,14 @@ def test_the_trainers_own_options_are_not_for_validation(container: Container) -
     assert called[1:] == ["[scripts/validate.py][mine.yaml]", f"[scripts/train.py][--resume=auto][mine.yaml]{given}"]
 
 
-def test_fitting_is_for_both_so_that_validation_does_not_stop_what_training_mends(container: Container) -> None:
-    _, called = container.run("train", "mine.yaml", "--auto-fit")
+@pytest.mark.parametrize("option", ["--auto-fit", "--auto-fit=fast"])
+def test_fitting_is_for_both_so_that_validation_does_not_stop_what_training_mends(
+    container: Container, option: str
+) -> None:
+    _, called = container.run("train", "mine.yaml", option)
     assert called[1:] == [
         "[scripts/validate.py][mine.yaml][--auto-fit]",
-        "[scripts/train.py][--resume=auto][mine.yaml][--auto-fit]",
+        f"[scripts/train.py][--resume=auto][mine.yaml][{option}]",
     ]
 
 

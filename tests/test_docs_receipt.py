@@ -26,6 +26,7 @@ CONDITIONAL = {key for key, when in ROWS.items() if when.startswith("only ")}
 BY_NAME = {
     *("config", "origins", "identity", "packages", "locks", "predicted.terms"),
     *("base_model.files", "checkpoints[].files", "adapter_files", "auto_fit[].from", "auto_fit[].to"),
+    "auto_fit[].tried[].to",
 }
 
 

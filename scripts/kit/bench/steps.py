@@ -38,7 +38,7 @@ class Base:
 
     Attributes:
         folder: Where its configuration and tokenizer lie, and its weights if ``model`` is None.
-        model: The base, borrowed (``kit.bench.resident``); None to load it.
+        model: The base, borrowed (``kit.stack.resident``); None to load it.
     """
 
     folder: Path

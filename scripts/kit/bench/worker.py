@@ -26,8 +26,8 @@ from kit.refusals import is_out_of_memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kit.bench.resident import ResidentBase
     from kit.bench.variants import Scale
+    from kit.stack.resident import ResidentBase
 
 OUT_OF_MEMORY = "out of memory"
 
@@ -55,7 +55,7 @@ class Worker:
         work: Callable[[str], dict[str, Any]] = getattr(self, f"_{kind.replace(' ', '_')}")
         result = self._tried(work, which)
         if self._resident is not None:
-            from kit.bench.resident import free
+            from kit.stack.resident import free
 
             free()  # an exception that is over holds nothing any more
         return result
@@ -81,10 +81,10 @@ class Worker:
             import torch
 
             from kit.bench.random_base import write_random_config
-            from kit.bench.resident import ResidentBase
             from kit.budget.cases import base_job
             from kit.budget.measure import build_base
             from kit.stack import installed_stack
+            from kit.stack.resident import ResidentBase
         if installed_stack().name == "current":
             from kit.stack import torch_attention
 

@@ -107,6 +107,12 @@ def same_updates(question: Question) -> list[Alternative]:
     return [question.answer(changes) for changes in _same_update(question.settings, question.device)]
 
 
+def most_promising(question: Question, most: int) -> list[Alternative]:
+    """Return the fastest other choices of the same mathematics that fit, by the plan; at most so many."""
+    fitting = [item for item in same_updates(question) if item.plan.verdict == "fits"]
+    return sorted(fitting, key=lambda item: nearness(question, item))[:most]
+
+
 def other_mathematics(question: Question) -> list[Alternative]:
     """Return what saves memory and changes what is learnt: no dropout, shorter rows. Mildest first."""
     changes: list[dict[str, Any]] = []
@@ -118,9 +124,9 @@ def other_mathematics(question: Question) -> list[Alternative]:
 
 def mildest_that_fits(question: Question) -> Alternative | None:
     """Return the fastest choice of the same mathematics that fits; failing that, the longest rows that do."""
-    fitting = [item for item in same_updates(question) if item.plan.verdict == "fits"]
+    fitting = most_promising(question, 1)
     if fitting:
-        return min(fitting, key=rank)
+        return fitting[0]
     least: dict[str, Any] = {
         "training.per_device_train_batch_size": 1,
         "training.gradient_accumulation_steps": question.settings.effective_batch_size,
@@ -159,6 +165,15 @@ def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
 def rank(item: Alternative) -> tuple[float, int, int]:
     """Return what to sort by: the cost, at equal cost the smaller peak, then the fewer changes."""
     return round(item.cost, 3), item.plan.peak_memory_bytes, len(item.changes)
+
+
+def nearness(question: Question, item: Alternative) -> tuple[float, ...]:
+    """Return what to sort by where time may not be known: then what recomputes least, in the largest micro-batches."""
+    if item.plan.duration is not None:
+        return rank(item)
+    training = changed(question.settings, dict(item.changes)).training
+    recomputed = training.gradient_checkpointing / training.gradient_checkpointing_every_n_layers
+    return recomputed, -item.plan.batch.tokens, len(item.changes)
 
 
 def _same_update(settings: Settings, device: Device) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.budget.alternatives import changed, rank, same_updates
+from kit.budget.alternatives import nearness, same_updates
 from kit.budget.limits import TIGHT
 from kit.budget.memory import coming_bytes
 
@@ -65,8 +65,6 @@ def growth(refusal: Refusal, plan: RunPlan) -> float:
 def nearest_that_fits(question: Question, refusal: Refusal) -> Alternative | None:
     """Return the fastest settings of the same updates that fit what the device had; None where none do.
 
-    Where a model is too small for time to be known, those that recompute least, in the largest micro-batches.
-
     Args:
         question: The run that was refused.
         refusal: What was seen.
@@ -74,7 +72,7 @@ def nearest_that_fits(question: Question, refusal: Refusal) -> Alternative | Non
     refused = question.answer({}).plan
     most = _most_moving(question, refused, refusal)
     fitting = [item for item in same_updates(question) if item.plan.peak.moving_bytes <= most]
-    return min(fitting, key=lambda item: _nearness(question, item), default=None)
+    return min(fitting, key=lambda item: nearness(question, item), default=None)
 
 
 def _most_moving(question: Question, refused: RunPlan, refusal: Refusal) -> float:
@@ -83,11 +81,3 @@ def _most_moving(question: Question, refused: RunPlan, refusal: Refusal) -> floa
     coming = coming_bytes(question.shape, question.settings)
     most = (refusal.room_bytes * TIGHT - refusal.standing_bytes - coming) / growth(refusal, refused)
     return most if most < moving else moving * _UNEXPLAINED
-
-
-def _nearness(question: Question, item: Alternative) -> tuple[float, ...]:
-    if item.plan.duration is not None:
-        return rank(item)
-    training = changed(question.settings, dict(item.changes)).training
-    recomputed = training.gradient_checkpointing / training.gradient_checkpointing_every_n_layers
-    return recomputed, -item.plan.batch.tokens, len(item.changes)

@@ -5,6 +5,7 @@ The receipt alone cannot tell: a process that was killed, or a machine that lost
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,11 @@ def is_alive(receipt: dict[str, Any], folder: Path) -> bool:
     if _is_visible(process):
         return _is_running(process)
     return _seconds_since_last_write(folder) < _SILENCE_S
+
+
+def is_this_process(process: dict[str, Any]) -> bool:
+    """Tell whether a receipt names the process that asks, whatever the clock was set to since."""
+    return process.get("pid") == os.getpid() and _is_visible(process) and _is_running(process)
 
 
 def _is_visible(process: dict[str, Any]) -> bool:

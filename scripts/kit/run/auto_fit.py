@@ -1,8 +1,8 @@
 """``--auto-fit``: where the settings asked for do not fit, the nearest that do, with the same updates.
 
 Taken before a run where the plan says so, and after a rehearsal that ran out of memory: then the same command begins
-again in a fresh process, which finds what to change in ``run.json``. A run that goes on finds it there too. Imports no
-torch.
+again in a fresh process, which finds what to change in ``run.json``. A run that goes on finds it there too. Which
+settings of several that fit are the fastest is tried by ``kit.run.fastest``. Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from kit.machine.nvidia_rules import gigabytes
 from kit.machine.platforms import judge
 from kit.model.shape import shape_of
 from kit.preflight import check_run
+from kit.records.liveness import is_this_process
+from kit.records.numbers import mapping
 from kit.run.fit import Fit
-from kit.run.process import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,27 +83,27 @@ def planned_fit(resolved: Resolved, machine: Machine, stack: Stack, rows: TokenR
         stack: The installed stack.
         rows: What is trained on; None where it is not known, so that each row is taken to be full length.
     """
-    question = _question(resolved.settings, machine, stack, rows)
+    question = question_of(resolved.settings, machine, stack, rows)
     choice = mildest_that_fits(question) if question else None
     if question is None or choice is None or not choice.is_same_mathematics:
         return None
     plan, limit = question.answer({}).plan, question.device.limit
     room = f", and there are {gigabytes(limit.size_bytes)}" if limit else ""
-    return _fit(resolved, choice, f"{gigabytes(plan.peak_memory_bytes)} were planned{room}")
+    return fit_of(resolved, choice, f"{gigabytes(plan.peak_memory_bytes)} were planned{room}")
 
 
 def fit_after(job: Job, refusal: Refusal) -> Fit | None:
     """Return what to change after a refused rehearsal; None where nothing that keeps the updates should fit."""
-    rows = job.files[0].rows if job.files else None
-    question = _question(job.resolved.settings, job.machine, job.stack, rows)
+    question = question_of(job.resolved.settings, job.machine, job.stack, job.files[0].rows if job.files else None)
     choice = nearest_that_fits(question, refusal) if question else None
     if choice is None:
         return None
     reason = f"the rehearsal ran out of memory at {refusal.rows} x {refusal.length:,} tokens"
-    return _fit(job.resolved, choice, reason, refusal.reached_bytes)
+    return fit_of(job.resolved, choice, reason, refusal.reached_bytes)
 
 
-def _question(settings: Settings, machine: Machine, stack: Stack, rows: TokenRows | None) -> Question | None:
+def question_of(settings: Settings, machine: Machine, stack: Stack, rows: TokenRows | None) -> Question | None:
+    """Return the run that other settings are looked for; None where its model's shape or the stack is not known."""
     shape = shape_of(settings.model)
     if shape is None or stack.name == "none":
         return None
@@ -110,7 +111,8 @@ def _question(settings: Settings, machine: Machine, stack: Stack, rows: TokenRow
     return Question(settings, shape, device_for(settings, judge(machine), machine, stack), workloads)
 
 
-def _fit(resolved: Resolved, choice: Alternative, reason: str, measured_bytes: int | None = None) -> Fit:
+def fit_of(resolved: Resolved, choice: Alternative, reason: str, measured_bytes: int | None = None) -> Fit:
+    """Return what a choice changes in a configuration."""
     after = dict(choice.changes)
     return Fit({key: _value(resolved, key) for key in after}, after, reason, measured_bytes)
 
@@ -145,10 +147,7 @@ def recorded(receipt: Mapping[str, Any], resolved: Resolved) -> list[Fit]:
     """
     rows = resolved.settings.effective_batch_size
     try:
-        fits = [
-            Fit(dict(entry["from"]), dict(entry["to"]), str(entry["reason"]), entry["measured_bytes"])
-            for entry in receipt.get("auto_fit", ())
-        ]
+        fits = [Fit.read(entry) for entry in receipt.get("auto_fit", ())]
         for fit in fits:
             if not fit.before.keys() == fit.after.keys() <= SAME_UPDATE:
                 return []
@@ -157,14 +156,14 @@ def recorded(receipt: Mapping[str, Any], resolved: Resolved) -> list[Fit]:
             resolved = applied(resolved, fit)
             if violations(resolved.values) or resolved.settings.effective_batch_size != rows:
                 return []
-    except (KeyError, TypeError, ValueError):  # edited by hand
+    except (KeyError, TypeError, ValueError, OverflowError):  # edited by hand
         return []
     return fits
 
 
 def is_pending(receipt: Mapping[str, Any]) -> bool:
     """Tell whether this very process, before it began again, left this receipt: its number and start stay the same."""
-    return bool(receipt.get("begins_again")) and receipt.get("process") == this_process()
+    return bool(receipt.get("begins_again")) and is_this_process(mapping(receipt.get("process")))
 
 
 def may_go_on(job: Job) -> bool:

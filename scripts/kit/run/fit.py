@@ -1,11 +1,49 @@
-"""One change of settings that ``--auto-fit`` made, as the receipt keeps it."""
+"""What ``--auto-fit`` changed, and what it tried before, as the receipt keeps it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit.config.yaml_writer import scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Settings of the same updates that were tried before the run, on its first ones.
+
+    Attributes:
+        after: What was other than asked for, by ``key.path``; empty for the settings as they were asked for.
+        seconds: What each update that was timed took, in turn; empty where they failed.
+        tokens_per_second: The rows' own tokens in these updates, padding not counted; 0 where they failed.
+        memory_bytes: The peak, counted as a run's is; None where they failed.
+        problem: What they failed of; None where they did not.
+    """
+
+    after: dict[str, Any]
+    seconds: tuple[float, ...] = ()
+    tokens_per_second: float = 0.0
+    memory_bytes: int | None = None
+    problem: str | None = None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return what the receipt shows."""
+        return {
+            "to": self.after,
+            "seconds": list(self.seconds),
+            "tokens_per_second": self.tokens_per_second,
+            "memory_bytes": self.memory_bytes,
+            "problem": self.problem,
+        }
+
+    @classmethod
+    def read(cls, shown: Mapping[str, Any]) -> Tried:
+        """Read back what ``as_mapping`` showed; raises as ``Fit.read`` does."""
+        seconds, rate = tuple(float(each) for each in shown["seconds"]), float(shown["tokens_per_second"])
+        return cls(dict(shown["to"]), seconds, rate, shown["memory_bytes"], shown["problem"])
 
 
 @dataclass(frozen=True)
@@ -13,22 +51,46 @@ class Fit:
     """One change of settings.
 
     Attributes:
-        before: What was asked for, by ``key.path``.
+        before: What was asked for, by ``key.path``; empty where it stayed so.
         after: What it became.
         reason: Why, in words.
         measured_bytes: The most that was in use and asked for when a rehearsal was refused; None before one.
+        tried: What it was chosen from by trying; empty where nothing was.
     """
 
     before: dict[str, Any]
     after: dict[str, Any]
     reason: str
     measured_bytes: int | None = None
+    tried: tuple[Tried, ...] = ()
 
     def as_mapping(self) -> dict[str, Any]:
         """Return what the receipt shows."""
-        return {"from": self.before, "to": self.after, "reason": self.reason, "measured_bytes": self.measured_bytes}
+        return {
+            "from": self.before,
+            "to": self.after,
+            "reason": self.reason,
+            "measured_bytes": self.measured_bytes,
+            "tried": [item.as_mapping() for item in self.tried],
+        }
+
+    @classmethod
+    def read(cls, shown: Mapping[str, Any]) -> Fit:
+        """Read back what ``as_mapping`` showed; receipts from before anything was tried do not tell of it.
+
+        Raises:
+            KeyError, TypeError, ValueError, OverflowError: It was changed by hand.
+        """
+        before, after = dict(shown["from"]), dict(shown["to"])
+        tried = tuple(Tried.read(item) for item in shown.get("tried", ()))
+        return cls(before, after, str(shown["reason"]), shown["measured_bytes"], tried)
 
     @property
     def words(self) -> str:
         """What it became, as a command line takes it."""
-        return " ".join(f"{key}={scalar(value)}" for key, value in self.after.items())
+        return as_typed(self.after)
+
+
+def as_typed(after: Mapping[str, Any]) -> str:
+    """Write changes as a command line takes them, and no change in words."""
+    return " ".join(f"{key}={scalar(value)}" for key, value in after.items()) or "the settings as asked for"

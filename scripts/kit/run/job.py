@@ -36,6 +36,7 @@ class Job:
         predicted: What it will take; None where that is not known.
         auto_fit: Other settings of the same updates may be taken where these do not fit.
         fits: Those that were taken already, in order.
+        candidates: What to try before the run, which then begins again; mostly nothing.
     """
 
     resolved: Resolved
@@ -50,3 +51,4 @@ class Job:
     predicted: RunPlan | None = None
     auto_fit: bool = False
     fits: Sequence[Fit] = ()
+    candidates: Sequence[Fit] = ()

@@ -23,6 +23,7 @@ from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
 from kit.run.clearing import clear
 from kit.run.curves import Curves, new_id
 from kit.run.failures import RehearsalError, explain, way_on
+from kit.run.fastest import try_and_begin_again
 from kit.run.part import Part, finish
 from kit.run.provenance import describe_before, describe_data
 from kit.run.receipt import Receipt, carried_over
@@ -63,11 +64,14 @@ def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: 
                 receipt = _begin(job, argv)
                 stop.answer = SAVING
                 stop.raise_from_now_on()
+                if job.candidates:
+                    with hub_left_alone():
+                        try_and_begin_again(job, receipt, stop)
                 curves.start(receipt.facts.get("wandb_id"))
                 with hub_left_alone():
                     return Part(job, receipt, stop, curves).run()
             except BaseException as exc:
-                if not is_failure(exc):
+                if isinstance(exc, BeginAgainError) or not is_failure(exc):
                     raise
                 stop.keep_from_now_on()
                 if stop.has_cut_in:

@@ -87,7 +87,8 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         step = self.state.global_step + 1
         if self.on_rehearsal is not None:
-            self._rehearse(args[0])
+            tell, self.on_rehearsal = self.on_rehearsal, None
+            tell(self.rehearse(args[0]))
         if step not in self.step_losses:
             self._begin_step()
         self.check_stop()
@@ -95,8 +96,12 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
         self.step_losses[step] = self.step_losses[step] + loss if step in self.step_losses else loss
         return loss
 
-    def _rehearse(self, model: Any) -> None:
-        tell, self.on_rehearsal = self.on_rehearsal, None
+    def rehearse(self, model: Any) -> Rehearsal:
+        """Work through the largest micro-batch of what is still to be trained; see ``kit.stack.rehearsal``.
+
+        Args:
+            model: The model as transformers hands it to a step.
+        """
         size, done = self.args.per_device_train_batch_size, self.resumed.step if self.resumed else 0
         begin, _ = largest_micro_batch(
             self.plan.order[done * self.plan.batch_size :],
@@ -104,8 +109,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
             size,
             padding_free=isinstance(self.data_collator, EndToEnd),
         )
-        if tell:
-            tell(rehearse(self, model, self.platform, begin, size))
+        return rehearse(self, model, self.platform, begin, size)
 
     def _begin_step(self) -> None:
         """Restore the generators where a checkpoint was resumed: only here has everybody else drawn from them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.run import auto_fit
 from kit.run.auto_fit import applied, is_pending, planned_fit, recorded, set_line
-from kit.run.fit import Fit
+from kit.run.fit import Fit, Tried
 from kit.run.process import this_process
 from kit.stack import stack_of
 
@@ -62,6 +63,10 @@ def test_a_fit_is_in_the_settings_the_values_and_their_origins(resolved: Resolve
 
 def test_fits_are_read_back_from_the_receipt_in_their_order(resolved: Resolved) -> None:
     assert recorded(_receipt(HALVED, AGAIN), resolved) == [HALVED, AGAIN]
+    tried = (Tried({}, problem="CUDA out of memory"), Tried(HALVED.after, (0.1, 1 / 3), 123.4, 9))
+    chosen, kept = replace(HALVED, tried=tried), Fit({}, {}, "as fast", tried=tried)
+    assert recorded(_receipt(chosen, AGAIN), resolved) == [chosen, AGAIN]
+    assert recorded(_receipt(kept), resolved) == [kept]
     assert recorded({}, resolved) == []
 
 
@@ -71,7 +76,15 @@ def test_fits_of_another_configuration_are_not_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "damaged", [{"auto_fit": [{"from": 1}]}, {"auto_fit": 7}, {"auto_fit": [{"from": {"a.b": 1}, "to": {}}]}]
+    "damaged",
+    [
+        {"auto_fit": [{"from": 1}]},
+        {"auto_fit": [["from"]]},
+        {"auto_fit": 7},
+        {"auto_fit": [{"from": {"a.b": 1}, "to": {}}]},
+        {"auto_fit": [{**HALVED.as_mapping(), "tried": [{"to": {}}]}]},
+        {"auto_fit": [{**HALVED.as_mapping(), "tried": [{**Tried({}).as_mapping(), "seconds": [10**400]}]}]},
+    ],
 )
 def test_a_receipt_edited_by_hand_is_no_fit(damaged: dict[str, Any], resolved: Resolved) -> None:
     assert recorded(damaged, resolved) == []
@@ -98,7 +111,11 @@ def test_a_receipt_changes_nothing_but_how_an_update_is_cut(
 def test_only_the_process_that_began_again_finds_its_own_attempt() -> None:
     mine = _receipt(HALVED, begins_again=True, process=this_process())
     assert is_pending(mine)
-    assert not is_pending({**mine, "process": {**this_process(), "created": 0.0}})
+    process = this_process()
+    moved = {key: process[key] + 1.0 for key in ("created", "machine_started")}
+    assert is_pending({**mine, "process": {**process, **moved}}), "a clock that was adjusted meanwhile"
+    assert not is_pending({**mine, "process": {**process, "created": 0.0, "start_ticks": 0}})
+    assert not is_pending({**mine, "process": {**process, "pid": os.getppid()}})
     assert not is_pending({**mine, "begins_again": False})
     assert not is_pending({})
 

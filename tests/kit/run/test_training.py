@@ -41,7 +41,7 @@ def _run(part: type, folder: Path, monkeypatch: pytest.MonkeyPatch, begin: Any =
     monkeypatch.setattr(training, "Part", part)
     wandb, logged = SimpleNamespace(mode="offline", project=None, entity=None), SimpleNamespace(report_to="none")
     settings = SimpleNamespace(run_directory=folder, wandb=wandb, training=logged)
-    job: Any = SimpleNamespace(resolved=SimpleNamespace(settings=settings))
+    job: Any = SimpleNamespace(resolved=SimpleNamespace(settings=settings), candidates=())
     return training.run(job, [])
 
 

@@ -1,4 +1,4 @@
-"""One random-weight base that many measurements borrow in turn, made once, straight on the device. Imports torch."""
+"""One base that stays on the device and is borrowed in turn: made or loaded once. Imports torch."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
