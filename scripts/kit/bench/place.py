@@ -25,8 +25,8 @@ KIT = PROJECT_ROOT / "scripts" / "kit"
 # What the figures of training on one device depend on: a change elsewhere does not make them old.
 OF_TRAINING = (
     *(KIT / "stack" / name for name in ("trainer.py", "model.py", "levers.py", "arguments.py", "rows.py")),
-    KIT / "stack" / "torch_attention.py",
-    *(KIT / "bench" / name for name in ("steps.py", "variants.py", "resident.py", "worker.py")),
+    *(KIT / "stack" / name for name in ("torch_attention.py", "resident.py")),
+    *(KIT / "bench" / name for name in ("steps.py", "variants.py", "worker.py")),
     KIT / "budget" / "measure.py",
     PROJECT_ROOT / "configs" / "training_config_h100.yaml",
 )

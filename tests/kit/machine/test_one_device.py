@@ -195,7 +195,6 @@ _BEGUN_BY = {
     "kit/adapter/merge_check.py": "kit/adapter/loading.py",
     "kit/bench/loading.py": "prove.py",
     "kit/bench/programs/unsloth_peer.py": "prove.py",
-    "kit/bench/resident.py": "prove.py",
     "kit/bench/steps.py": "prove.py",
     "kit/budget/cases.py": "prove.py",
     "kit/parity/measure.py": "parity.py",
