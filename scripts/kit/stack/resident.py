@@ -28,6 +28,7 @@ class ResidentBase:
         Args:
             attention: transformers' name of the attention to compute with.
         """
+        free()  # a borrower before that failed held its tensors for as long as its exception was under way
         self._model.config._attn_implementation = attention  # noqa: SLF001 - the modules ask the one configuration
         try:
             yield self._model
