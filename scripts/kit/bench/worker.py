@@ -53,6 +53,14 @@ class Worker:
         """Measure one thing; a failure is a result that says why."""
         kind, _, which = name.partition("/")
         work: Callable[[str], dict[str, Any]] = getattr(self, f"_{kind.replace(' ', '_')}")
+        result = self._tried(work, which)
+        if self._resident is not None:
+            from kit.stack.resident import free
+
+            free()  # an exception that is over holds nothing any more, and another process may measure next
+        return result
+
+    def _tried(self, work: Callable[[str], dict[str, Any]], which: str) -> dict[str, Any]:
         try:
             return work(which)
         except Exception as exc:  # noqa: BLE001 - whatever it raises, the next measurement goes on
