@@ -99,7 +99,7 @@ _MODEL = {
         "auto",
         (
             *("auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "varlen", "flex_attention"),
-            *("sdpa", "sdpa_cudnn", "eager"),
+            *("sdpa", "eager"),
         ),
         "How attention is computed; auto takes the best that is installed and names it in the log and the receipt.",
         "attention",
