@@ -66,6 +66,22 @@ def _check(resolved: Resolved, *, download: bool = False) -> tuple[Preflight, di
     return result, found
 
 
+def test_what_is_left_to_the_data_is_decided_by_it_and_the_rules_judge_what_it_became(
+    chat_folder: ChatFolder, tmp_path: Path
+) -> None:
+    train = _rows(tmp_path / "train.jsonl", *("a" * size for size in (1, 40, 80, 120)))
+    changes = {"padding_free": "auto", "bf16": True, "per_device_train_batch_size": 4}
+    result, found = _check(_resolved(chat_folder(), train, None, **changes, gradient_accumulation_steps=1))
+    assert result.resolved.settings.training.padding_free is True
+    (told,) = found["config.levers.auto"]
+    assert told.severity == "ok"
+    assert told.message.startswith("training.padding_free is auto, and true here: ")
+    even = _rows(tmp_path / "even.jsonl", "a", "b", "c", "d")
+    result, found = _check(_resolved(chat_folder(), even, None, **changes, gradient_accumulation_steps=1))
+    assert result.resolved.settings.training.padding_free is False
+    assert "less than 5%" in found["config.levers.auto"][0].message
+
+
 def test_a_good_run_is_loaded(chat_folder: ChatFolder, tmp_path: Path) -> None:
     train, val = _rows(tmp_path / "train.jsonl", "a", "b", "c"), _rows(tmp_path / "val.jsonl", "d")
     result, found = _check(_resolved(chat_folder(), train, val))

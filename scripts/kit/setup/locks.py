@@ -51,8 +51,8 @@ REFERENCE = Lock(
     "reference", "locks/reference.in", "locks/reference-linux-x86_64.txt", _LINUX, installed_bytes=int(5.8 * _GB)
 )
 CURRENT = Lock("current", "locks/current.in", "locks/current-linux-x86_64.txt", _LINUX, installed_bytes=int(8.2 * _GB))
-# FlashAttention 4, for who asks for it. nvidia-cutlass-dsl lies on sys.path by a .pth file, which Python reads only in an
-# environment's own site-packages: a folder on PYTHONPATH would not do.
+# FlashAttention 4, for who asks for it. nvidia-cutlass-dsl lies on sys.path by a .pth file, which Python reads only in
+# an environment's own site-packages: a folder on PYTHONPATH would not do.
 ATTENTION = Lock(
     "attention",
     "locks/attention.in",
