@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 
 from kit.machine import metal
 from kit.machine.cuda_order import DRIVERS_ORDER, ORDER, VISIBLE, chosen_position
 from kit.machine.nvidia import probe_with_names
-from kit.stack import installed_stack
 
 # torch's variable, and the newer name for it.
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
@@ -33,8 +33,16 @@ def use_judged_device() -> None:
         visible, has_gpu = _variables()
         os.environ.update(visible)
         is_told = any(name in os.environ for name in ALLOCATOR)
-        if has_gpu and not is_told and installed_stack().name == "current":
+        if has_gpu and not is_told and _is_current_stack():
             os.environ[ALLOCATOR[0]] = _GROWING
+
+
+def _is_current_stack() -> bool:
+    # As kit.stack tells it, which is not for the Python a machine came with.
+    try:
+        return int(metadata.version("transformers").partition(".")[0]) >= 5  # noqa: PLR2004 - the first of the current
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def judged_gpu_name() -> str:
