@@ -79,14 +79,11 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         stack: The stack that will run: the installed one, or of a recorded machine its own.
         download: Whether the hub may be asked for the tokenizer.
     """
-    ruled = rules.check(resolved, judgement, machine, stack)
-    findings: list[Finding] = []
+    findings = rules.check(resolved, judgement, machine, stack)
     tokenizer = None
-    if not _NO_MODEL & {finding.id for finding in ruled}:
+    if not _NO_MODEL & {finding.id for finding in findings}:
         findings += run_check(lambda: check_base(resolved.settings, stack), "model.base")
-        tokenizer, found = _load_tokenizer(
-            resolved.settings, stack, download=download and not has_errors(ruled + findings)
-        )
+        tokenizer, found = _load_tokenizer(resolved.settings, stack, download=download and not has_errors(findings))
         findings += found
     train, train_findings = _load(resolved, "data.train_file", tokenizer)
     val, val_findings = _load(resolved, "data.val_file", tokenizer)
@@ -99,9 +96,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         findings += run_check(functools.partial(audit_training_file, file, length), "data.audit")
     resolved = decided(resolved, judgement, stack, train.rows if train else None)
     if is_decided(resolved):
-        ruled = rules.check(resolved, judgement, machine, stack)
-        ruled.append(ok("config.levers.auto", decision(resolved), resolved.where(KEY)))
-    findings = ruled + findings
+        findings.append(ok("config.levers.auto", decision(resolved), resolved.where(KEY)))
     if train and train.rows:
         # The rules know only the number of rows; here their tokens are counted.
         counted = train.rows
