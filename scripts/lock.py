@@ -28,8 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def compile_lock(root: Path, uv: Path, lock: Lock, more: Sequence[str] = ()) -> str:
+def compile_lock(root: Path, uv: Path, lock: Lock, more: Sequence[str] = (), beside: str = "") -> str:
     """Compile one lock, starting from the versions it holds, and return its new text.
+
+    Args:
+        root: The project.
+        uv: The program.
+        lock: The lock.
+        more: What uv is told for this time.
+        beside: Text of the lock it is installed beside, where there is one.
 
     Raises:
         SetupError: uv found no solution or no registry.
@@ -39,6 +46,10 @@ def compile_lock(root: Path, uv: Path, lock: Lock, more: Sequence[str] = ()) -> 
         if (root / lock.target).exists():
             output.write_text((root / lock.target).read_text(encoding="utf-8"), encoding="utf-8")
         arguments = ["pip", "compile", "--quiet", "--generate-hashes", "--no-header", *lock.options, *more]
+        if lock.beside:
+            held = Path(folder) / "beside.txt"
+            held.write_text(beside, encoding="utf-8")
+            arguments += ["--constraint", str(held), "--no-annotate"]  # which would name that file
         arguments += ["--output-file", str(output), lock.source]
         run_uv(uv, arguments, f"{lock.source} has no solution", dict(lock.environment))
         return with_header(root, lock, output.read_text(encoding="utf-8"))
@@ -50,7 +61,8 @@ def compile_all(root: Path, more: Sequence[str]) -> dict[str, list[Change]]:
     texts: dict[Lock, str] = {}
     for number, lock in enumerate(LOCKS, start=1):
         say(f"[{number}/{len(LOCKS)}] {lock.source} → {lock.target}")
-        texts[lock] = compile_lock(root, uv, lock, more)
+        beside = next((text for other, text in texts.items() if other.target == lock.beside), "")
+        texts[lock] = compile_lock(root, uv, lock, more, beside)
     found = {}
     for lock, text in texts.items():
         target = root / lock.target

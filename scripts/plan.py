@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.budget.alternatives import Alternative, Question, faster, mildest_that_fits, other_mathematics
+from kit.budget.end_to_end import decided, decision
 from kit.budget.plan import Device, RunPlan, plan_run
 from kit.budget.rows import read_rows, workloads_for
 from kit.budget.show import alternative_lines, left_out, memory_lines, time_lines
@@ -69,6 +70,7 @@ class Planned:
     rows: str
     attention: str
     left_out: tuple[str, ...]
+    resolved: Resolved
 
     @property
     def best(self) -> Alternative | None:
@@ -119,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _show(planned, target, stack)
     if options.apply:
-        return _apply(planned, resolved, options.apply)
+        return _apply(planned, options.apply)
     return 1 if planned.plan.verdict == "does not fit" else 0
 
 
@@ -148,17 +150,19 @@ def _rows(number: int | None) -> int | None:
 
 
 def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, rows: int | None) -> Planned:
+    read = None if rows else read_rows(resolved.settings)
+    resolved = decided(resolved, target.judgement, stack, read)
     settings = resolved.settings
     platform = target.judgement.platform
     attention = stack.planned_attention(settings, platform)
     name = "current" if stack.name == "none" else stack.name
     device = Device(target.machine, platform, target.judgement.gpu, name, attention)
-    workloads, words = workloads_for(settings, None if rows else read_rows(settings), rows)
+    workloads, words = workloads_for(settings, read, rows)
     question = Question(settings, shape, device, workloads)
     plan = plan_run(settings, shape, device, workloads(settings))
     left_out = tuple(key for key in _NOT_PLANNED if getattr(settings.training, key))
     mildest = None if plan.verdict in {"fits", "unknown"} else mildest_that_fits(question)
-    return Planned(plan, faster(question), other_mathematics(question), mildest, words, attention, left_out)
+    return Planned(plan, faster(question), other_mathematics(question), mildest, words, attention, left_out, resolved)
 
 
 def _show(planned: Planned, target: Target, stack: Stack) -> None:
@@ -166,6 +170,8 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     how = f"{stack.name} stack, {planned.attention}"
     say(f"{target.config} on {judgement.platform}, {how}: {judgement.reason}", "bold")
     say(f"planned for {planned.rows}", "dim")
+    if told := decision(planned.resolved):
+        say(told, "dim")
     if planned.left_out:
         say(f"not in the figures, which are an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
     uncounted = textwrap.wrap(left_out(plan, judgement.platform), 116)
@@ -195,6 +201,7 @@ def _as_json(planned: Planned, target: Target) -> str:
         "platform": target.judgement.platform,
         "rows": planned.rows,
         "attention": planned.attention,
+        "padding_free": planned.resolved.settings.training.padding_free,
         "not_planned": [f"training.{key}" for key in planned.left_out],
         "not_counted": left_out(planned.plan, target.judgement.platform),
         **planned.plan.as_mapping(),
@@ -203,7 +210,7 @@ def _as_json(planned: Planned, target: Target) -> str:
     return json.dumps(body, indent=2, ensure_ascii=False)
 
 
-def _apply(planned: Planned, resolved: Resolved, path: Path) -> int:
+def _apply(planned: Planned, path: Path) -> int:
     best, failed = planned.best, planned.plan.verdict == "does not fit"
     if best is None:
         say(f"{path} was not written: {'nothing fits' if failed else 'no other settings are faster and fit'}")
@@ -212,7 +219,7 @@ def _apply(planned: Planned, resolved: Resolved, path: Path) -> int:
         say(f"{path} was not written: only {best.overrides} would fit, and that changes what is learnt")
         return 1
     try:
-        write_config(path, resolved, best)
+        write_config(path, planned.resolved, best)
     except FileExistsError:
         return fail(f"{path} is there already, and is not replaced", "name a new file: --apply NEW.yaml")
     except OSError as exc:

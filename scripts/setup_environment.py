@@ -3,6 +3,7 @@
 Run as:
     make setup                     # .venv with the current stack
     make setup STACK=reference     # .venv-reference
+    make setup ARGS="--with attention"     # FlashAttention 4 beside the current stack; later calls keep it
     make setup-m4                  # .venv-m4, from setup_m4.sh, which checks the Mac first and works its GPU last
     python3 scripts/setup_environment.py --dev    # .venv-dev, what `make check` runs with
 
@@ -15,14 +16,14 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.interpreter import PROJECT_ROOT
-from kit.setup.locks import DEV, Lock, digest, packages
+from kit.setup.locks import ATTENTION, DEV, Lock, digest, packages
 from kit.setup.rules import (
     Host,
     Refusal,
@@ -50,13 +51,17 @@ _WAITS_S = (2, 8, 32)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made: an environment for ``stack`` in ``folder`` from the lock at ``requirements``."""
+    """What is to be made: an environment for ``stack`` in ``folder`` from the lock at ``requirements``.
+
+    ``added`` is a lock whose packages come beside those.
+    """
 
     stack: str
     root: Path
     folder: Path
     requirements: Path
     needed_bytes: int
+    added: Path | None = None
 
     @property
     def python(self) -> Path:
@@ -67,6 +72,16 @@ class Plan:
     def stamp(self) -> Path:
         """The file that, written last, says that the environment is complete."""
         return self.folder / STAMP
+
+    @property
+    def added_stamp(self) -> Path:
+        """The file that says from which text the lock that was added was installed; there is none without one."""
+        return self.folder / ".kit-added"
+
+    @property
+    def added_digest(self) -> str:
+        """Hash of the lock that is added; empty without one."""
+        return digest(self.added.read_text(encoding="utf-8")) if self.added else ""
 
 
 def python_works(plan: Plan) -> bool:
@@ -84,7 +99,8 @@ def python_works(plan: Plan) -> bool:
 
 def is_complete(plan: Plan, lock_text: str) -> bool:
     """Tell whether the environment was made, to its end, from this very lock."""
-    return plan.stamp.exists() and plan.stamp.read_text(encoding="utf-8") == digest(lock_text) and python_works(plan)
+    found = [path.read_text(encoding="utf-8") if path.exists() else "" for path in (plan.stamp, plan.added_stamp)]
+    return found == [digest(lock_text), plan.added_digest] and python_works(plan)
 
 
 def create_interpreter(plan: Plan, uv: Path) -> None:
@@ -127,7 +143,11 @@ def make_environment(plan: Plan, lock_text: str) -> None:
         say(f"Bringing {plan.folder.name} up to date: what it has already stays")
     say(f"Installing {len(packages(lock_text))} packages ({plan.needed_bytes / 10**9:.1f} GB) → {plan.folder.name}")
     sync = ["pip", "sync", "--require-hashes", "--only-binary", ":all:", "--python", str(plan.python)]
-    run_uv(uv, [*sync, str(plan.requirements)], "uv could not install the packages")
+    locks = [str(path) for path in (plan.requirements, plan.added) if path]
+    run_uv(uv, [*sync, *locks], "uv could not install the packages")
+    plan.added_stamp.unlink(missing_ok=True)
+    if plan.added:
+        plan.added_stamp.write_text(plan.added_digest, encoding="utf-8")
     plan.stamp.write_text(digest(lock_text), encoding="utf-8")
 
 
@@ -214,6 +234,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument("--dev", action="store_const", const="dev", dest="stack", help="the tools of `make check`")
     parser.add_argument("--folder", type=Path, help="make it here instead of .venv, .venv-reference, …")
     parser.add_argument("--lock", type=Path, help="install this lock instead of the stack's own")
+    parser.add_argument("--with", dest="added", choices=("attention",), help="FlashAttention 4 too: current, on Linux")
+    parser.add_argument("--without", dest="left_out", choices=("attention",), help="take it out again")
     parser.add_argument("--skip-disk-check", action="store_true", help="where uv has the packages cached already")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("--no-retry", action="store_true", help="give up as soon as the network fails")
@@ -221,13 +243,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def plan_for(args: argparse.Namespace, lock: Lock) -> Plan:
-    """Turn the command line into what is to be made."""
-    return Plan(
+    """Turn the command line into what is to be made; what was added once stays until it is taken out."""
+    plan = Plan(
         stack=args.stack,
         root=PROJECT_ROOT,
         folder=(args.folder or PROJECT_ROOT / _FOLDERS[args.stack]).absolute(),
         requirements=(args.lock or PROJECT_ROOT / lock.target).absolute(),
         needed_bytes=0 if args.lock else lock.installed_bytes,
+    )
+    if args.left_out or not (args.added or plan.added_stamp.exists()):
+        return plan
+    return replace(
+        plan, added=PROJECT_ROOT / ATTENTION.target, needed_bytes=plan.needed_bytes + ATTENTION.installed_bytes
     )
 
 
@@ -236,6 +263,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     host = probe_host()
     lock = DEV if args.stack == "dev" else lock_for(host, args.stack)
+    if args.added and lock.target != ATTENTION.beside:
+        return fail("--with attention: FlashAttention 4 is for the current stack on Linux", "leave it out")
     try:
         waits = () if args.no_retry else _WAITS_S
         plan = plan_for(args, lock)

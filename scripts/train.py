@@ -214,9 +214,8 @@ def _check(
         preflight = check_run(resolved, judgement, target.machine, stack, download=download)
     else:
         preflight, fit = check_fitted(resolved, judgement, target.machine, stack, download=download)
-        if fit:
-            resolved, fits = applied(resolved, fit), [*fits, fit]
-    return resolved, fits, preflight, once(findings + preflight.findings)
+        fits = [*fits, fit] if fit else fits
+    return preflight.resolved, fits, preflight, once(findings + preflight.findings)
 
 
 def _refuse(findings: list[Finding]) -> int:

@@ -43,6 +43,7 @@ MAY_DIFFER = {
     "training.per_device_train_batch_size": "memory; the product with accumulation is equal",
     "training.per_device_eval_batch_size": "memory; changes no weight",
     "training.gradient_accumulation_steps": "memory; the product with the micro-batch is equal",
+    "training.padding_free": "auto is false on MPS; the sums are the same",
     "training.optim": "the same 32-bit AdamW; paging needs CUDA",
     "training.torch_empty_cache_steps": "the MPS cache grows; changes no weight",
 }

@@ -120,7 +120,7 @@ def _other_values(rule: dict[str, Any]) -> list[Any]:
         if bound in rule:
             values += [rule[bound], rule[bound] + 1, rule[bound] - 1, rule[bound] + 1e-9, rule[bound] - 1e-9]
     for word in rule.get("allowed", ()):
-        values += [word, word.upper(), f"{word}x"]
+        values += [word, str(word).upper(), f"{word}x"]
     return values
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import lock as lock_command
 from kit.interpreter import PROJECT_ROOT
-from kit.setup.locks import CURRENT, LOCKS, M4, REFERENCE, Lock, check_lock, packages, with_header
+from kit.setup.locks import ATTENTION, CURRENT, LOCKS, M4, REFERENCE, Lock, check_lock, packages, with_header
 
 ALL = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 
@@ -99,6 +99,15 @@ def test_both_current_locks_agree_on_the_libraries_that_train() -> None:
     assert {name: linux[name] for name in names} == {name: mac[name] for name in names}
 
 
+def test_flash_attention_4_changes_nothing_of_the_stack_it_is_added_to() -> None:
+    added, stack = packages(text_of(ATTENTION)), packages(text_of(CURRENT))
+    assert {"flash-attn-4", "nvidia-cutlass-dsl"} <= added.keys() - stack.keys()
+    assert added["torch"] == stack["torch"]
+    assert {name: stack[name] for name in added if name in stack} == {
+        name: version for name, version in added.items() if name in stack
+    }
+
+
 # From here on: a made-up lock in an empty folder.
 
 
@@ -132,6 +141,16 @@ def test_a_hand_edited_lock_is_found(tmp_path: Path, lock: Lock) -> None:
     assert "edited by hand" in check_lock(tmp_path, lock).message
 
 
+def test_a_lock_that_would_change_another_environment_is_found(tmp_path: Path, lock: Lock) -> None:
+    added = replace(lock, beside="other.txt")
+    (tmp_path / "other.txt").write_text("pluggy==1\niniconfig==2.3.1\n")
+    assert check_lock(tmp_path, added).severity == "ok"
+    (tmp_path / "other.txt").write_text("iniconfig==2.4.0\n")
+    finding = check_lock(tmp_path, added)
+    assert (finding.severity, finding.fix) == ("error", "make lock")
+    assert "iniconfig is 2.3.1, and 2.4.0 in other.txt" in finding.message
+
+
 @pytest.mark.parametrize("gone", ["source", "target"])
 def test_a_missing_file_is_found(tmp_path: Path, lock: Lock, gone: str) -> None:
     (tmp_path / getattr(lock, gone)).unlink()
@@ -159,6 +178,23 @@ def test_compiling_starts_from_the_locked_versions_and_stamps_the_result(
     assert check_lock(tmp_path, lock).severity == "ok"
 
 
+def test_a_lock_beside_another_is_held_to_that_ones_new_versions(
+    tmp_path: Path, lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = Lock("added", "made.in", "added.txt", (), beside=lock.target)
+    uv = tmp_path / "uv"
+    uv.write_text(
+        '#!/bin/sh\nheld=none\nwhile [ "$1" != --output-file ]; do [ "$1" = --constraint ] && held=$2; shift; done\n'
+        'if [ $held = none ]; then echo iniconfig==9; else cat "$held"; fi >"$2"\n'
+    )
+    uv.chmod(0o755)
+    monkeypatch.setattr(lock_command, "LOCKS", (lock, added))
+    monkeypatch.setattr(lock_command, "ensure_uv", lambda _root: uv)
+    monkeypatch.chdir(tmp_path)
+    lock_command.compile_all(tmp_path, [])
+    assert packages((tmp_path / added.target).read_text()) == {"iniconfig": "9"}
+
+
 def test_check_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert lock_command.main(["--check", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "passed"
@@ -166,7 +202,7 @@ def test_check_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_check_ends_with_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     lock_command.main(["--check"])
-    assert capsys.readouterr().out.splitlines()[-1] == "locks: 7 ok"
+    assert capsys.readouterr().out.splitlines()[-1] == "locks: 8 ok"
 
 
 def test_a_refresh_says_what_changed_lock_by_lock_and_writes_it_for_a_review(
@@ -178,7 +214,7 @@ def test_a_refresh_says_what_changed_lock_by_lock_and_writes_it_for_a_review(
     monkeypatch.setattr(lock_command, "PROJECT_ROOT", tmp_path)
     monkeypatch.setattr(lock_command, "LOCKS", (lock, other))
     monkeypatch.setattr(lock_command, "ensure_uv", lambda _root: tmp_path / "uv")
-    monkeypatch.setattr(lock_command, "compile_lock", lambda _root, _uv, one, _more: texts[one])
+    monkeypatch.setattr(lock_command, "compile_lock", lambda _root, _uv, one, *_: texts[one])
     monkeypatch.chdir(tmp_path)
     assert lock_command.main(["--upgrade", "--summary", "changes.md"]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -122,6 +122,34 @@ def test_a_changed_lock_is_installed_into_the_same_environment(project: Project)
     assert (project.run().returncode, project.asked()) == (0, ["pip"])
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is for the current stack on Linux")
+def test_what_was_added_stays_until_it_is_taken_out(project: Project) -> None:
+    """`make check` and `make demo` call the set-up without a word of it."""
+    command = [sys.executable, str(project.root / "scripts" / "setup_environment.py"), "--skip-disk-check"]
+
+    def installed(*arguments: str) -> list[str]:
+        project.log.unlink(missing_ok=True)
+        assert subprocess.run([*command, *arguments], capture_output=True, check=False).returncode == 0
+        asked = project.log.read_text().split() if project.log.exists() else []
+        return [Path(word).name for word in asked if word.endswith(".txt")]
+
+    own, added = "current-linux-x86_64.txt", "attention-linux-x86_64.txt"
+    assert installed() == [own]
+    assert installed("--with", "attention") == [own, added]
+    assert installed() == []
+    lock = project.root / "locks" / added
+    lock.write_text(lock.read_text() + "# changed\n")
+    assert installed() == [own, added]
+    assert installed("--without", "attention") == [own]
+    assert installed() == []
+
+
+def test_what_is_for_another_stack_is_not_added(project: Project) -> None:
+    done = project.run("--with", "attention")
+    assert done.returncode == 2
+    assert "is for the current stack on Linux" in done.stderr
+
+
 def test_a_half_finished_environment_is_finished(project: Project) -> None:
     project.run()
     project.stamp.unlink()

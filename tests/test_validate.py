@@ -180,7 +180,7 @@ def test_what_a_rule_says_with_its_line_the_environment_does_not_say_again(
     rule = error("config.wandb.missing", "no wandb", "make setup", "c.yaml:3")
     again = error("environment.wandb_missing", "wandb is not there", "make setup")
     other = error("environment.four_bit", "no 4-bit", "make setup")
-    monkeypatch.setattr(validate, "check_run", lambda *_, **__: Preflight([rule], None, None, None))
+    monkeypatch.setattr(validate, "check_run", lambda *_, **__: Preflight([rule], None, None, None, None))
     monkeypatch.setattr(validate, "check_environment", lambda *_, **__: [again, other])
     assert validate.main([str(CONFIG), "--json"]) == 1
     told = _findings(capsys)

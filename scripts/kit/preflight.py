@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kit import rules
 from kit.audit.training_file import audit_training_file
+from kit.budget.end_to_end import KEY, decided, decision, is_decided
 from kit.budget.plan import plan_run
 from kit.budget.rows import workloads_for
 from kit.command import found_and_fix
@@ -58,12 +59,14 @@ class Preflight:
         tokenizer: The base model's; None where it could not be loaded.
         train: The training file; None where it could not be read.
         val: The validation file; None where there is none, or it could not be read.
+        resolved: The configuration that was checked: what it left to the data is decided in it.
     """
 
     findings: list[Finding]
     tokenizer: ChatTokenizer | None
     train: EncodedFile | None
     val: EncodedFile | None
+    resolved: Resolved
 
 
 def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool) -> Preflight:
@@ -91,6 +94,9 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     for file in taken:
         length = resolved.settings.training.max_seq_length
         findings += run_check(functools.partial(audit_training_file, file, length), "data.audit")
+    resolved = decided(resolved, judgement, stack, train.rows if train else None)
+    if is_decided(resolved):
+        findings.append(ok("config.levers.auto", decision(resolved), resolved.where(KEY)))
     if train and train.rows:
         # The rules know only the number of rows; here their tokens are counted.
         counted = train.rows
@@ -98,7 +104,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         findings = [finding for finding in findings if finding.id not in {"config.duration", "config.memory"}]
         findings += run_check(lambda: fits(run, counted), "config.memory")
         findings += run_check(lambda: expected_time(run, counted), "run.time")
-    return Preflight(findings, tokenizer, train, val)
+    return Preflight(findings, tokenizer, train, val, resolved)
 
 
 def once(findings: Sequence[Finding]) -> list[Finding]:

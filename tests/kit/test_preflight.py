@@ -23,6 +23,7 @@ from kit.machine.platforms import judge
 from kit.preflight import Preflight, check_run, leakage, run_directory_findings
 from kit.run.plan import make_plan
 from kit.stack import stack_of
+from small_base import write_base
 
 if TYPE_CHECKING:
     from chat_folders import ChatFolder
@@ -64,6 +65,24 @@ def _check(resolved: Resolved, *, download: bool = False) -> tuple[Preflight, di
         found.setdefault(finding.id, []).append(finding)
     assert not [name for name in found if name.endswith(".crashed")]
     return result, found
+
+
+def test_what_is_left_to_the_data_is_decided_by_it_before_memory_and_time_are_planned(
+    chat_folder: ChatFolder, tmp_path: Path
+) -> None:
+    base = write_base(chat_folder(), max_position_embeddings=512)
+    train = _rows(tmp_path / "train.jsonl", *("a" * size for size in (1, 40, 80, 120)))
+    changes = {"padding_free": "auto", "bf16": True, "per_device_train_batch_size": 4}
+    result, found = _check(_resolved(base, train, None, **changes, gradient_accumulation_steps=1))
+    assert result.resolved.settings.training.padding_free is True
+    assert " at 1 x 90 tokens" in found["config.memory"][0].message
+    (told,) = found["config.levers.auto"]
+    assert told.severity == "ok"
+    assert told.message.startswith("training.padding_free is auto, and true here: ")
+    even = _rows(tmp_path / "even.jsonl", "a", "b", "c", "d")
+    result, found = _check(_resolved(base, even, None, **changes, gradient_accumulation_steps=1))
+    assert result.resolved.settings.training.padding_free is False
+    assert "less than 5%" in found["config.levers.auto"][0].message
 
 
 def test_a_good_run_is_loaded(chat_folder: ChatFolder, tmp_path: Path) -> None:

@@ -103,7 +103,14 @@ CASES: list[tuple[str, str, dict[str, Any], Stack, str, str]] = [
     (H100, "h100_80gb", {}, stack_of({"torch": "2", "transformers": "5"}), "device.optim", "error"),
     (M4, "m4_32gb", {"model.attn_implementation": "flash_attention_2"}, CURRENT, "device.flash_attention", "error"),
     (H100, "h100_80gb", {"model.attn_implementation": "flash_attention_2"}, CURRENT, "device.flash_attention", "error"),
-    (H100, "h100_80gb", FLOAT32, CURRENT_FLASH, "device.flash_attention", "error"),
+    (
+        H100,
+        "h100_80gb",
+        FLOAT32 | {"model.attn_implementation": "flash_attention_2"},
+        CURRENT_FLASH,
+        "device.flash_attention",
+        "error",
+    ),
     (
         H100,
         "linux_cpu",

@@ -19,6 +19,7 @@ from kit.model.shape import shape_in
 from kit.quiet_libraries import quiet_imports
 from kit.records.history import NEWEST, Run, RunError, find_run, read_run
 from kit.run.run_folder import ADAPTER_WEIGHTS
+from kit.stack import FLASH
 
 if TYPE_CHECKING:
     import argparse
@@ -166,8 +167,9 @@ def _as_loaded_here(
             f"the run's base is in 4 bits, which the {stack.name} stack cannot load on {platform}; "
             "use STACK=current, or load it whole: --unquantised"
         )
-    flash_elsewhere = model.attn_implementation.startswith("flash_attention") and platform not in _CUDA
-    known = ("auto", *stack.attention_implementations)
+    flash_elsewhere = model.attn_implementation in FLASH and platform not in _CUDA
+    # For rows laid end to end, and here they come one by one; before torch 2.11 it knows no window either.
+    known = {"auto", *stack.attention_implementations} - {"varlen"}
     if flash_elsewhere or model.attn_implementation not in known:
         here = stack.resolve_attention("auto", platform)
         remarks.append(f"attention is {here} here; the run had {model.attn_implementation}")

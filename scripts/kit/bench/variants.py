@@ -102,7 +102,6 @@ VARIANTS = (
     Variant("every 2nd layer checkpointed", {_EVERY: 2}, full_rows_at_once=2, ragged_rows_at_once=2),
     Variant("no checkpointing", {"training.gradient_checkpointing": False}, ("full",), full_rows_at_once=1),
     Variant("dropout 0", {"lora.lora_dropout": 0.0}, ("full",)),
-    Variant("cuDNN attention", {"model.attn_implementation": "sdpa_cudnn"}, ("full",), cuda_only=True),
     Variant("adapter in bfloat16", {"lora.adapter_dtype": "bfloat16"}, ("full",)),
     Variant(
         "Liger kernels",

@@ -48,6 +48,8 @@ def _fix_for_value(dotted: str, rule: dict[str, Any], value: Any) -> str:
     fix = f"the default is {rule['default']}" if rule.get("default") is not None else f"correct {dotted}"
     if rule["type"] == "dict":
         fix = f"put keys under `{dotted}:`, or delete the line"
+    elif rule["type"] == "switch":
+        fix = (isinstance(value, str) and _unquoted(value, rule["type"])) or "choose from true, false, auto"
     elif allowed := (rule["schema"] if rule["type"] == "list" else rule).get("allowed"):
         fix = _nearest_choice(allowed, value if isinstance(value, list) else [value])
     elif rule["type"] == "string" and isinstance(value, bool | int | float):
@@ -63,7 +65,7 @@ def _unquoted(text: str, kind: str) -> str:
     if isinstance(plain_scalar(text), bool | int | float):
         return "remove the quotes"
     word = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower())
-    return f"write {word}" if word and kind == "boolean" else ""
+    return f"write {word}" if word and kind in {"boolean", "switch"} else ""
 
 
 def _nearest_choice(allowed: list[str], words: list[Any]) -> str:

@@ -11,7 +11,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # The end of the text in both Python's and ECMAScript's dialect: to Python `$` is also before a last line break, and
 # ECMAScript has no `\Z`.
 _END = r"(?![\s\S])"
-_TYPES = {"dict": "object", "list": "array"}
+_TYPES: dict[str, str | list[str]] = {"dict": "object", "list": "array", "switch": ["boolean", "string"]}
 
 
 def json_schema() -> dict[str, Any]:

@@ -64,6 +64,11 @@ def _boolean(default: Any, meaning: str, *also: str, platforms: tuple[str, ...] 
     return _rule(default, meaning, platforms, also, type="boolean")
 
 
+def _switch(default: Any, meaning: str, *also: str) -> dict[str, Any]:
+    """A boolean that may be left to the kit: the settings say false until somebody has decided."""
+    return _rule(default, meaning, ALL_PLATFORMS, also, type="switch", allowed=[True, False, "auto"])
+
+
 def _choice(default: Any, allowed: tuple[str, ...], meaning: str, *also: str) -> dict[str, Any]:
     return _rule(default, meaning, ALL_PLATFORMS, also, type="string", allowed=list(allowed))
 
@@ -99,7 +104,7 @@ _MODEL = {
         "auto",
         (
             *("auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "varlen", "flex_attention"),
-            *("sdpa", "sdpa_cudnn", "eager"),
+            *("sdpa", "eager"),
         ),
         "How attention is computed; auto takes the best that is installed and names it in the log and the receipt.",
         "attention",
@@ -194,8 +199,12 @@ _TRAINING = {
     "gradient_checkpointing_every_n_layers": _integer(
         1, 1, 1000, "Checkpoint only every n-th layer: spends spare memory to recompute less; the same gradients."
     ),
-    "padding_free": _boolean(
-        False, "Lay a micro-batch's rows end to end instead of padding them; each attends to itself alone."
+    "padding_free": _switch(
+        False,
+        "Lay a micro-batch's rows end to end instead of padding them (packing within it); each attends to itself "
+        "alone. auto does so where that spares enough and the GPU has a kernel for it.",
+        "packing",
+        "sample_packing",
     ),
     "sort_within_update": _boolean(
         True, "Put rows of like length into one micro-batch, within each update: less padding, the same update."

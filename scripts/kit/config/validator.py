@@ -30,7 +30,10 @@ class _Validator(Validator):  # type: ignore[misc] # Cerberus is untyped
     """Cerberus with the rules it lacks; the docstrings below are read by Cerberus itself."""
 
     # To Cerberus true is an integer, as it is to Python.
-    types_mapping = Validator.types_mapping | {"integer": TypeDefinition("integer", (int,), (bool,))}
+    types_mapping = Validator.types_mapping | {
+        "integer": TypeDefinition("integer", (int,), (bool,)),
+        "switch": TypeDefinition("switch", (bool, str), ()),
+    }
 
     def _validate_above(self, above: float, field: str, value: Any) -> None:
         """{'type': 'number'}"""  # noqa: D415 - Cerberus reads the constraint's schema here
@@ -95,6 +98,8 @@ def _describe_type(rule: dict[str, Any]) -> str:
         words = f"a section with the keys {', '.join(rule['schema'])}"
     elif kind == "boolean":
         words = "true or false"
+    elif kind == "switch":
+        words = "true, false or auto"
     elif kind == "list":
         words = f"a list, not empty and without repeats, of {', '.join(rule['schema']['allowed'])}"
     elif "allowed" in rule:

@@ -91,7 +91,8 @@ def one_line(exc: BaseException) -> str:
 
 def import_package(name: str) -> Outcome:
     """Import what the kit uses of a package, and note what else it tells of itself."""
-    if name in _OPTIONAL and importlib.util.find_spec(name) is None:
+    # flash-attn-4 alone leaves a folder of that name without a module of its own.
+    if name in _OPTIONAL and getattr(importlib.util.find_spec(name), "origin", None) is None:
         raise Skip("not installed")
     for module, attribute in IMPORTS[name]:
         getattr(importlib.import_module(module), attribute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kit.json_files import read_object
@@ -29,6 +29,7 @@ class ModelShape:
     head_dim: int
     max_position_embeddings: int
     tie_word_embeddings: bool = False
+    sliding_window: int | None = None
 
     @property
     def linear_sizes(self) -> dict[str, tuple[int, int]]:
@@ -72,11 +73,12 @@ class ModelShape:
 
 
 MISTRAL_7B = ModelShape(32_000, 4_096, 14_336, 32, 32, 8, 128, 32_768)
+_MISTRAL_7B_V01 = replace(MISTRAL_7B, sliding_window=4_096)
 _MISTRAL_7B_V03 = ModelShape(32_768, 4_096, 14_336, 32, 32, 8, 128, 32_768)
 # As in each model's config.json on the hub.
 KNOWN_SHAPES = {
-    "mistralai/Mistral-7B-v0.1": MISTRAL_7B,
-    "mistralai/Mistral-7B-Instruct-v0.1": MISTRAL_7B,
+    "mistralai/Mistral-7B-v0.1": _MISTRAL_7B_V01,
+    "mistralai/Mistral-7B-Instruct-v0.1": _MISTRAL_7B_V01,
     "mistralai/Mistral-7B-Instruct-v0.2": MISTRAL_7B,
     "mistralai/Mistral-7B-v0.3": _MISTRAL_7B_V03,
     "mistralai/Mistral-7B-Instruct-v0.3": _MISTRAL_7B_V03,
@@ -117,6 +119,7 @@ def shape_in(config: Mapping[str, Any]) -> ModelShape:
     keys = _size(data, "num_key_value_heads", heads)
     if heads % keys:
         raise ValueError(f"num_attention_heads {heads:,} is no multiple of num_key_value_heads {keys:,}")
+    has_window = data.get("use_sliding_window", data["model_type"] == "mistral")
     return ModelShape(
         vocab_size=_size(data, "vocab_size"),
         hidden_size=hidden,
@@ -127,6 +130,7 @@ def shape_in(config: Mapping[str, Any]) -> ModelShape:
         head_dim=_size(data, "head_dim", hidden // heads),
         max_position_embeddings=_size(data, "max_position_embeddings"),
         tie_word_embeddings=data["tie_word_embeddings"],
+        sliding_window=data.get("sliding_window") if has_window else None,
     )
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Their versions can change a bit of what is computed; those of the others cannot.
 _COMPUTES = re.compile(
-    r"(torch|transformers|peft|trl|bitsandbytes|accelerate|flash-attn|liger-kernel|triton|numpy|safetensors|tokenizers"
-    r"|nvidia-(?!ml-py\Z).*)\Z"
+    r"(torch|transformers|peft|trl|bitsandbytes|accelerate|flash-attn(-[34])?|quack-kernels|liger-kernel|triton|numpy"
+    r"|safetensors|tokenizers|nvidia-(?!ml-py\Z).*)\Z"
 )
 # Mismatches that are told and change no bit: what is installed is compared package by package.
 _HARMLESS = frozenset({"reproduce.lock", "reproduce.other_packages", "reproduce.image", "reproduce.python"})

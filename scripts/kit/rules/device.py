@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from kit.config import schema
 from kit.findings import Finding, error, warning
-from kit.stack import version_tuple
-from kit.stack.attention import problem_of
+from kit.stack import FLASH, version_tuple
+from kit.stack.attention import FLASH_ATTN_4, problem_of
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation
@@ -35,8 +35,8 @@ def optimizer(run: Situation) -> list[Finding]:
 
 
 def flash_attention(run: Situation) -> list[Finding]:
-    """Refuse FlashAttention where it is not installed, or cannot run."""
-    if not run.attention.startswith("flash_attention"):
+    """Refuse FlashAttention, torch's own included, where it is not installed or cannot run."""
+    if run.attention not in FLASH:
         return []
     key = "model.attn_implementation"
     capability = run.gpu.compute_capability if run.gpu else None
@@ -44,7 +44,9 @@ def flash_attention(run: Situation) -> list[Finding]:
     if not problem:
         return []
     fix = f"{key}={'eager' if run.stack.name == 'reference' else 'sdpa'}"
-    name = f"FlashAttention {run.attention[-1]}"
+    if problem == f"is not installed ({FLASH_ATTN_4})":
+        fix = f'make setup ARGS="--with attention", or {fix}'
+    name = "torch's varlen" if run.attention == "varlen" else f"FlashAttention {run.attention[-1]}"
     return [error("config.device.flash_attention", f"{key}: {name} {problem}", fix, run.where(key))]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.budget.alternatives import SAME_UPDATE, Question, changed, mildest_that_fits
+from kit.budget.end_to_end import AUTO, KEY, is_decided
 from kit.budget.plan import device_for
 from kit.budget.refit import nearest_that_fits
 from kit.budget.rows import workloads_for
@@ -65,6 +66,7 @@ def check_fitted(
     preflight = check_run(resolved, judgement, machine, stack, download=download)
     if not any(item.id == "config.memory" and item.severity == "error" for item in preflight.findings):
         return preflight, None
+    resolved = preflight.resolved
     fit = planned_fit(resolved, machine, stack, preflight.train.rows if preflight.train else None)
     if fit is None:
         message = "--auto-fit: no other way to cut the same updates is planned to fit"
@@ -114,7 +116,11 @@ def question_of(settings: Settings, machine: Machine, stack: Stack, rows: TokenR
 def fit_of(resolved: Resolved, choice: Alternative, reason: str, measured_bytes: int | None = None) -> Fit:
     """Return what a choice changes in a configuration."""
     after = dict(choice.changes)
-    return Fit({key: _value(resolved, key) for key in after}, after, reason, measured_bytes)
+    before = {key: _value(resolved, key) for key in after}
+    if is_decided(resolved):  # by the settings as they were; others would decide otherwise when it goes on
+        after.setdefault(KEY, resolved.settings.training.padding_free)
+        before[KEY] = AUTO
+    return Fit(before, after, reason, measured_bytes)
 
 
 def _value(resolved: Resolved, key: str) -> Any:
@@ -135,7 +141,9 @@ def applied(resolved: Resolved, fit: Fit) -> Resolved:
 
 def set_line(resolved: Resolved, fit: Fit) -> str:
     """Write the overrides that a person typed, with the fit's on top, as make takes them."""
-    typed = [key for key, origin in resolved.origins.items() if origin == "command line" and key not in fit.after]
+    typed = [
+        key for key, origin in resolved.origins.items() if origin.startswith("command line") and key not in fit.after
+    ]
     kept = [f"{key}={scalar(_value(resolved, key))}" for key in typed]
     return f'SET="{" ".join([*kept, fit.words])}"'
 

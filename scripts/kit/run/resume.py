@@ -54,7 +54,10 @@ MAY_DIFFER = frozenset(
 # The saved state has their shape.
 CANNOT_CHANGE = frozenset({"lora.adapter_dtype", "lora.r", "lora.target_modules", "training.optim"})
 _PIECE = 10_000  # numbers written at a time
-_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "flash-attn", "flash-attn-3")
+_PACKAGES = (
+    *("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"),
+    *("flash-attn", "flash-attn-3", "flash-attn-4"),
+)
 
 
 def identity_of(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kit.budget.end_to_end import decision
 from kit.console import say
 from kit.durable import fsync_file
 from kit.findings import render
@@ -171,6 +172,8 @@ def _begin(job: Job, argv: Sequence[str]) -> Receipt:
         f" -> {folder}"
     )
     say(attention.line(job.platform))
+    if told := decision(job.resolved):
+        say(told)
     if checkpoint:
         say(f"going on after step {from_step:,}, from {checkpoint.folder}")
     return receipt

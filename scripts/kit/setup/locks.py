@@ -30,6 +30,7 @@ class Lock:
         options: What `uv pip compile` is told beside source and target.
         environment: Variables the compilation needs, as (name, value).
         installed_bytes: Disk the installed environment takes, as `du` measures it.
+        beside: Target of the lock whose environment it is added to, and whose packages it must not change.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Lock:
     options: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
     installed_bytes: int = 0
+    beside: str = ""
 
 
 _PYTHON = ("--python-version", "3.11")
@@ -49,6 +51,16 @@ REFERENCE = Lock(
     "reference", "locks/reference.in", "locks/reference-linux-x86_64.txt", _LINUX, installed_bytes=int(5.8 * _GB)
 )
 CURRENT = Lock("current", "locks/current.in", "locks/current-linux-x86_64.txt", _LINUX, installed_bytes=int(8.2 * _GB))
+# FlashAttention 4, for who asks for it. nvidia-cutlass-dsl lies on sys.path by a .pth file, which Python reads only in
+# an environment's own site-packages: a folder on PYTHONPATH would not do.
+ATTENTION = Lock(
+    "attention",
+    "locks/attention.in",
+    "locks/attention-linux-x86_64.txt",
+    _LINUX,
+    installed_bytes=int(0.4 * _GB),
+    beside=CURRENT.target,
+)
 M4 = Lock(
     "m4",
     "locks/current.in",
@@ -65,7 +77,7 @@ UV = Lock("uv", "locks/uv.in", "locks/uv.txt", ("--universal", "--python-version
 AUDIT = Lock("audit", "locks/audit.in", "locks/audit.txt", ("--universal", *_PYTHON, "--only-binary", ":all:"))
 # mistral-common, for the tests that hold the rows to it: in .cache/mistral_common.
 MISTRAL = Lock("mistral", "locks/mistral.in", "locks/mistral.txt", ("--universal", *_PYTHON, "--only-binary", ":all:"))
-LOCKS = (REFERENCE, CURRENT, M4, DEV, UV, AUDIT, MISTRAL)
+LOCKS = (REFERENCE, CURRENT, ATTENTION, M4, DEV, UV, AUDIT, MISTRAL)
 
 
 def digest(text: str) -> str:
@@ -95,6 +107,7 @@ def check_lock(root: Path, lock: Lock) -> Finding:
     try:
         asked = inputs_digest(root, lock)
         lines = (root / lock.target).read_text(encoding="utf-8").splitlines(keepends=True)
+        others = packages((root / lock.beside).read_text(encoding="utf-8")) if lock.beside else {}
     except (OSError, UnicodeDecodeError) as exc:
         return error(identity, f"the lock or its source cannot be read: {exc}", fix, lock.target)
     stamps = {
@@ -107,6 +120,10 @@ def check_lock(root: Path, lock: Lock) -> Finding:
         return error(identity, f"{lock.source} or its compile options changed since it was compiled", fix, lock.target)
     if stamps.get(_CONTENT_PREFIX) != digest("".join(lines[3:])):
         return error(identity, "it was edited by hand, or a merge mixed two of them", fix, lock.target)
+    for name, version in packages("".join(lines)).items():
+        if others.get(name, version) != version:
+            message = f"{name} is {version}, and {others[name]} in {lock.beside}, beside which it is installed"
+            return error(identity, message, fix, lock.target)
     return ok(identity, f"it matches {lock.source}", lock.target)
 
 

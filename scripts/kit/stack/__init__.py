@@ -23,6 +23,12 @@ PACKAGES = (
 )
 # Attention that takes rows laid end to end as they are, without a mask over all of them squared.
 VARIABLE_LENGTH = frozenset({"flash_attention_4", "flash_attention_3", "flash_attention_2", "varlen", "flex_attention"})
+# FlashAttention in one form or another: for NVIDIA GPUs, and 16 bits.
+FLASH = VARIABLE_LENGTH - {"flex_attention"}
+
+
+# The first torch whose own kernel takes rows of any length, and the first in which it knows a sliding window.
+FIRST_VARLEN, FIRST_VARLEN_WINDOW = (2, 10), (2, 11)
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -33,6 +39,20 @@ def version_tuple(version: str) -> tuple[int, ...]:
             break
         parts.append(int(part))
     return tuple(parts)
+
+
+def is_float32(settings: Settings) -> bool:
+    """Whether attention is computed in 32 bits."""
+    return settings.model.torch_dtype == "float32" and not (settings.training.bf16 or settings.training.fp16)
+
+
+def window_in_use(settings: Settings) -> int | None:
+    """Return the model's sliding window where a row may be longer than it; None where it hides nothing."""
+    from kit.model.shape import shape_of
+
+    shape = shape_of(settings.model)
+    window = shape.sliding_window if shape else None
+    return window if window is not None and settings.training.max_seq_length > window else None
 
 
 @dataclass(frozen=True)
@@ -65,16 +85,26 @@ class Stack:
         if self.name != "current":
             return (*flash, "eager")
         hopper = ("flash_attention_3",) if "flash-attn-3" in self.versions else ()
+        varlen = ("varlen",) if self.torch >= FIRST_VARLEN else ()
+        # Last: auto does not come to it before it was measured on rows laid end to end.
         cute = ("flash_attention_4",) if "flash-attn-4" in self.versions else ()
-        return (*hopper, *flash, "sdpa", "varlen", "flex_attention", "eager", "sdpa_cudnn", *cute)
+        return (*hopper, *flash, "sdpa", *varlen, "flex_attention", "eager", *cute)
 
-    def resolve_attention(self, requested: str, platform: str, *, padding_free: bool = False) -> str:
+    @property
+    def torch(self) -> tuple[int, ...]:
+        """The version of torch; empty where it is not installed."""
+        return version_tuple(self.versions.get("torch", ""))
+
+    def resolve_attention(
+        self, requested: str, platform: str, *, padding_free: bool = False, without: frozenset[str] = frozenset()
+    ) -> str:
         """Turn ``auto`` into the best this stack has on a platform; anything else is taken at its word.
 
         Args:
             requested: As the configuration names it.
             platform: Platform name.
             padding_free: Rows lie end to end, which on a GPU is for a kernel that needs no mask.
+            without: What cannot compute the run.
         """
         if requested != "auto":
             return requested
@@ -82,7 +112,8 @@ class Stack:
         there = [
             name
             for name in self.attention_implementations
-            if (on_cuda or not name.startswith(("flash_", "varlen")))
+            if name not in without
+            and (on_cuda or name not in FLASH)
             and (platform == "h100" or name != "flash_attention_3")
         ]
         wanted = [name for name in there if name in VARIABLE_LENGTH] if padding_free and on_cuda else []
@@ -90,15 +121,23 @@ class Stack:
 
     def attention_of(self, settings: Settings, platform: str) -> str:
         """Return the attention a configuration runs with on a platform."""
-        free = settings.training.padding_free
-        return self.resolve_attention(settings.model.attn_implementation, platform, padding_free=free)
+        return self._resolved(settings.model.attn_implementation, settings, platform)
 
     def planned_attention(self, settings: Settings, platform: str) -> str:
         """Return what a run on a platform would use, the best this stack has where what is asked for is not there."""
         attention = self.attention_of(settings, platform)
         if attention in self.attention_implementations:
             return attention
-        return self.resolve_attention("auto", platform, padding_free=settings.training.padding_free)
+        return self._resolved("auto", settings, platform)
+
+    def _resolved(self, requested: str, settings: Settings, platform: str) -> str:
+        free, without = settings.training.padding_free, frozenset[str]()
+        if requested == "auto" and self.name == "current" and platform in {"h100", "cuda"}:
+            if is_float32(settings):
+                without = FLASH
+            elif free and self.torch < FIRST_VARLEN_WINDOW and window_in_use(settings):
+                without = frozenset({"varlen"})
+        return self.resolve_attention(requested, platform, padding_free=free, without=without)
 
     @property
     def has_partial_checkpointing(self) -> bool:

@@ -1,7 +1,8 @@
 """Which attention kernel a run uses, which others are there, and why a faster one is not used. Pure; imports no torch.
 
-torch's own ``scaled_dot_product_attention`` (SDPA) has FlashAttention 2 inside, for 16 bits and micro-batches without
-padding; with a mask it takes a slower kernel. The packages take padding and rows laid end to end as they are.
+torch's own ``scaled_dot_product_attention`` (SDPA) has FlashAttention 2 and cuDNN's kernel inside, for 16 bits and
+micro-batches without padding, and takes cuDNN's by itself on a Hopper GPU; with a mask it takes a slower one. The
+packages, and torch's own ``varlen``, take padding and rows laid end to end as they are.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.stack import VARIABLE_LENGTH
+from kit.stack import FIRST_VARLEN, FIRST_VARLEN_WINDOW, VARIABLE_LENGTH, is_float32, window_in_use
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.stack import Stack
 
-# flash-attn 2 is for Ampere and later, flash-attn 3 for Hopper: its kernels are written for compute capability 9.0.
+# FlashAttention 2, which torch has inside, is for Ampere and later; flash-attn 3 for Hopper alone, whose compute
+# capability is 9.0; flash-attn 4 for Hopper and Blackwell.
 _OLDEST_FLASH, _HOPPER = (8, 0), 9
 # Fastest first, as their authors measure them on a Hopper GPU.
-_FASTEST_FIRST = ("flash_attention_3", "flash_attention_2", "sdpa", "flex_attention", "eager")
-_PACKAGES = {"flash_attention_3": "flash-attn-3", "flash_attention_2": "flash-attn"}
+_FASTEST_FIRST = (
+    *("flash_attention_4", "flash_attention_3", "flash_attention_2", "sdpa", "varlen", "flex_attention", "eager"),
+)
+_PACKAGES = {f"flash_attention_{number}": f"flash-attn-{number}".removesuffix("-2") for number in (4, 3, 2)}
+FLASH_ATTN_4 = _PACKAGES["flash_attention_4"]
 _CUDA = frozenset({"h100", "cuda"})
 
 
@@ -111,22 +116,41 @@ def problem_of(name: str, settings: Settings, stack: Stack, platform: str, capab
     return _flash_problem(name, settings, stack, capability)
 
 
-def _flash_problem(name: str, settings: Settings, stack: Stack, capability: tuple[int, int] | None) -> str:
+def _flash_problem(  # noqa: PLR0911 - a reason each
+    name: str, settings: Settings, stack: Stack, capability: tuple[int, int] | None
+) -> str:
     has = f"and this GPU has {capability[0]}.{capability[1]}" if capability else ""
     if name == "flash_attention_3" and capability and capability[0] != _HOPPER:
         return f"needs a Hopper GPU, compute capability 9.0, {has}"
+    if name == "flash_attention_4" and capability and capability[0] < _HOPPER:
+        return f"needs a Hopper or Blackwell GPU, compute capability 9.0 or later, {has}"
     if capability and capability < _OLDEST_FLASH:
         return f"needs compute capability 8.0 or later, {has}"
-    if settings.model.torch_dtype == "float32" and not (settings.training.bf16 or settings.training.fp16):
+    if is_float32(settings):
         return "works in bfloat16 or float16 only, and this run is float32"
+    if name == "varlen":
+        return _varlen_problem(settings, stack)
     if stack.name != "none" and _PACKAGES[name] not in stack.versions:
         return f"is not installed ({_PACKAGES[name]})"
+    return ""
+
+
+def _varlen_problem(settings: Settings, stack: Stack) -> str:
+    if stack.name == "none":
+        return ""
+    if stack.torch < FIRST_VARLEN:
+        return f"needs torch 2.10 or later, and {stack.versions['torch']} is installed"
+    window = None if stack.torch >= FIRST_VARLEN_WINDOW else window_in_use(settings)
+    if window is not None:
+        return f"knows no sliding window before torch 2.11, and the model's is {window:,} tokens"
     return ""
 
 
 def _not_chosen(name: str, settings: Settings, *, asked: bool) -> str:
     if asked:
         return "was not asked for"
+    if name == "flash_attention_4":
+        return "is taken only where it is asked for, until it was measured on rows laid end to end"
     if settings.training.padding_free and name not in VARIABLE_LENGTH:
         return "masks rows laid end to end over the whole micro-batch squared"
     return "is there, and auto takes another"
@@ -139,6 +163,7 @@ def _words(name: str, stack: Stack) -> str:
     torch = f"torch {stack.versions['torch']}" if "torch" in stack.versions else "torch"
     return {
         "sdpa": f"{torch}'s scaled_dot_product_attention, whose own FlashAttention takes micro-batches without padding",
+        "varlen": f"{torch}'s own FlashAttention on rows of any length, without a mask",
         "flex_attention": f"{torch}'s flex_attention, compiled by Triton",
         "eager": "every head's whole score matrix, step by step",
     }[name]

@@ -117,7 +117,9 @@ def value_of(rule: dict[str, Any], node: Node) -> Any:
         if len(set(items)) < len(items):
             raise Refusal("an item twice")
         return items
-    if kind == "string":
+    if kind == "switch" and isinstance(node, Scalar) and node.is_plain and node.text in _BOOLEANS:
+        return _BOOLEANS[node.text]
+    if kind in {"string", "switch"}:
         return _string(rule, node)
     if not isinstance(node, Scalar) or not node.is_plain:
         raise Refusal(f"no plain word where {kind} is asked for")

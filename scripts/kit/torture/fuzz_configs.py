@@ -94,6 +94,8 @@ def _compare(resolved: Resolved, meaning: Meaning, path: Path, overrides: Sequen
             expected = list(expected)
         found, typed = resolved.values[section][key], getattr(getattr(resolved.settings, section), key)
         typed = list(typed) if isinstance(typed, tuple) else typed
+        if rule["type"] == "switch" and expected == "auto":  # the settings say false until it is decided
+            typed = typed or expected
         if not (_same(found, expected) and _same(typed, expected)):
             raise FaultError(_with_overrides(f"{dotted} is {found!r:.80} and says {expected!r:.80}", overrides))
         line = meaning.lines.get((section, key))

@@ -82,6 +82,15 @@ def test_attention_that_is_not_here_is_replaced_and_said(run: Path, attention: s
     assert f"attention is eager here; the run had {attention}" in choice.remarks
 
 
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_4", "varlen"])
+def test_a_kernel_of_nvidias_gpus_is_replaced_on_a_cpu(run: Path, attention: str) -> None:
+    _change(run, "model", attn_implementation=attention)
+    packages = {"torch": "2.10.0", "transformers": "5.23.0", "flash-attn": "2.8.3", "flash-attn-4": "4.0.0b36"}
+    choice = _choose(run, stack=Stack("current", packages))
+    assert choice.settings.model.attn_implementation == "sdpa"
+    assert f"attention is sdpa here; the run had {attention}" in choice.remarks
+
+
 def test_a_checkpoint_can_take_the_adapters_place(run: Path) -> None:
     checkpoint = write_adapter(run / "checkpoints/checkpoint-100", base_model_name_or_path="elsewhere")
     choice = _choose(run, "--adapter", str(checkpoint))

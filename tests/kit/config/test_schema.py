@@ -30,6 +30,7 @@ _EVERY_TYPE: dict[str, Any] = {
 }
 _ACCEPTED_TYPES = {
     "boolean": {"boolean"},
+    "switch": {"boolean"},
     "integer": {"integer"},
     "number": {"integer", "fraction"},
     "string": {"text"},
@@ -59,7 +60,7 @@ def _mutants() -> list[tuple[str, str, Any]]:
             found.append((key, "a whole number written as a fraction", 4.0))
         found += [(key, "forbidden", value) for value in rule.get("forbidden", ())]
         if "allowed" in rule:
-            found += [(key, "not allowed", f"{rule['allowed'][0]}x"), (key, "upper case", rule["allowed"][0].upper())]
+            found += [(key, "not allowed", f"{rule['allowed'][-1]}x"), (key, "upper case", rule["allowed"][-1].upper())]
         if rule["type"] == "string" and "allowed" not in rule:
             found += [(key, "bad text", value) for value in BAD_TEXTS + NO_DAYS * (rule.get("check_with") == "day")]
         if rule["type"] == "list":
@@ -86,7 +87,7 @@ def required_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_mutants_are_as_many_as_expected() -> None:
     # A new key changes this number on purpose: look at what its mutants are, then write the new number.
     assert len(schema.keys()) == 51
-    assert len(MUTANTS) == 474
+    assert len(MUTANTS) == 476
 
 
 def test_every_key_is_mutated() -> None:
@@ -170,7 +171,7 @@ def test_defaults_and_bounds_are_themselves_accepted(key: str, rule: dict[str, A
 
 
 def test_keys_and_types_are_those_of_the_settings() -> None:
-    types = {"boolean": bool, "integer": int, "number": float, "string": str, "list": tuple[str, ...]}
+    types = {"boolean": bool, "switch": bool, "integer": int, "number": float, "string": str, "list": tuple[str, ...]}
     for section in fields(Settings):
         cls = get_type_hints(Settings)[section.name]
         rules = schema.SCHEMA[section.name]["schema"]

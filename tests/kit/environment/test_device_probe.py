@@ -17,6 +17,7 @@ from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 REFERENCE_PYTHON = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
 
@@ -87,6 +88,13 @@ def test_the_library_bitsandbytes_really_loaded_is_named(
 
 def test_a_package_that_is_optional_and_not_installed_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_probe.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(device_probe.Skip, match="not installed"):
+        device_probe.import_package("flash_attn")
+
+
+def test_flash_attention_4_alone_is_not_taken_for_flash_attn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(device_probe.Skip, match="not installed"):
         device_probe.import_package("flash_attn")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from kit.machine.cuda_order import chosen_of
 from kit.machine.facts import Gpu, Nvidia, nvidia_from
 from kit.machine.nvidia_rules import nvidia_findings
 from kit.machine.nvml import Found, Report
-from kit.machine.one_device import judged_gpu_name, use_judged_device
+from kit.machine.one_device import ALLOCATOR, judged_gpu_name, use_judged_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +42,10 @@ def found(*kinds: tuple[str, int, tuple[int, int]]) -> list[Found]:
 def ask(monkeypatch: pytest.MonkeyPatch, gpus: Sequence[Found], **variables: str) -> None:
     """Let the driver list these GPUs, under these variables."""
     monkeypatch.setattr(machine_nvidia, "ask_nvml", lambda: Report(Nvidia(source="nvml"), tuple(gpus)))
-    for name in (ORDER, VISIBLE):
-        monkeypatch.setenv(name, variables[name]) if name in variables else monkeypatch.delenv(name, raising=False)
+    for name in (ORDER, VISIBLE, *ALLOCATOR):
+        monkeypatch.setenv(name, variables.get(name, ""))  # whatever it becomes is undone
+        if name not in variables:
+            monkeypatch.delenv(name)
 
 
 def judged() -> tuple[int, str] | None:
@@ -136,6 +139,30 @@ def test_gpus_that_are_hidden_stay_hidden(monkeypatch: pytest.MonkeyPatch) -> No
     ask(monkeypatch, found(A100, A100), CUDA_VISIBLE_DEVICES="")
     use_judged_device()
     assert (os.environ[VISIBLE], judged_gpu_name()) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("stack", "gpus", "variables", "told"),
+    [
+        ("current", found(A100), {}, {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
+        ("current", found(T4, A100), {}, {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
+        ("current", found(A100), {"PYTORCH_CUDA_ALLOC_CONF": ""}, {"PYTORCH_CUDA_ALLOC_CONF": ""}),
+        ("current", found(A100), {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, {}),
+        ("current", found(A100), {VISIBLE: ""}, {}),
+        ("current", [], {}, {}),
+        ("reference", found(A100), {}, {}),
+        ("damaged", found(A100), {}, {}),
+    ],
+)
+def test_the_allocator_grows_on_a_gpu_unless_it_was_told_anything(
+    monkeypatch: pytest.MonkeyPatch, stack: str, gpus: list[Found], variables: dict[str, str], told: dict[str, str]
+) -> None:
+    versions = {"current": "5.23.0", "reference": "4.36.0", "damaged": "?"}
+    ask(monkeypatch, gpus, **variables)
+    monkeypatch.setattr(metadata, "version", lambda _: versions[stack])
+    use_judged_device()
+    expected = {name: value for name, value in variables.items() if name in ALLOCATOR} | told
+    assert {name: os.environ[name] for name in ALLOCATOR if name in os.environ} == expected
 
 
 def test_no_whole_uuid_gets_into_the_facts(monkeypatch: pytest.MonkeyPatch) -> None:

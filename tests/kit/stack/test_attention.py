@@ -12,17 +12,21 @@ from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.stack import Stack, installed_stack, stack_of
-from kit.stack.attention import Choice, choose
+from kit.stack.attention import Choice, choose, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kit.findings import Finding
+
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 CURRENT = {"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"}
 REFERENCE = {"torch": "2.1.0", "transformers": "4.36.0", "bitsandbytes": "0.41.0"}
-FA2, FA3 = {"flash-attn": "2.8.3"}, {"flash-attn-3": "3.0.0"}
+FA2, FA3, FA4 = {"flash-attn": "2.8.3"}, {"flash-attn-3": "3.0.0"}, {"flash-attn-4": "4.0.0b36"}
 FLOAT32 = {"model.torch_dtype": "float32", "training.bf16": False}
+NONE_INSTALLED = ("is not installed (flash-attn-3)", "is not installed (flash-attn)")
 FREE = {"training.padding_free": True}
+WINDOWED = {"model.model_name_or_path": "mistralai/Mistral-7B-v0.1", "training.max_seq_length": 8192}
 
 
 def _machine(name: str) -> Any:
@@ -52,7 +56,15 @@ def _choice(machine: str, versions: dict[str, str], **overrides: Any) -> Choice:
         ("h100_80gb", REFERENCE | FA2 | FA3, {}, "flash_attention_2"),
         ("h100_80gb", REFERENCE | FA3, {}, "eager"),
         ("h100_80gb", CURRENT | FA2 | FA3, FREE, "flash_attention_3"),
-        ("h100_80gb", CURRENT, FREE, "flex_attention"),
+        ("h100_80gb", CURRENT, FREE, "varlen"),
+        ("h100_80gb", CURRENT | FA4, {}, "sdpa"),
+        ("h100_80gb", CURRENT | FA4, FREE, "varlen"),
+        ("h100_80gb", CURRENT | FA4, {"model.attn_implementation": "flash_attention_4"}, "flash_attention_4"),
+        ("h100_80gb", CURRENT | {"torch": "2.9.1"}, FREE, "flex_attention"),
+        ("h100_80gb", CURRENT | FA2, FREE | FLOAT32, "flex_attention"),
+        ("h100_80gb", CURRENT, FREE | WINDOWED, "flex_attention"),
+        ("h100_80gb", CURRENT | {"torch": "2.11.0"}, FREE | WINDOWED, "varlen"),
+        ("h100_80gb", CURRENT, FREE | WINDOWED | {"training.max_seq_length": 4096}, "varlen"),
         ("a100_40gb", CURRENT | FA2, FREE, "flash_attention_2"),
         ("m4_32gb", CURRENT, FREE, "sdpa"),
         ("linux_cpu", CURRENT, FREE, "sdpa"),
@@ -63,7 +75,7 @@ def test_the_best_that_is_there_is_used(machine: str, versions: Any, changes: An
     choice = _choice(machine, versions, changes=changes)
     assert choice.used.name == used
     assert {kernel.name for kernel in choice.others} | {used} == {
-        *("flash_attention_3", "flash_attention_2", "sdpa", "flex_attention", "eager")
+        *("flash_attention_4", "flash_attention_3", "flash_attention_2", "sdpa", "varlen", "flex_attention", "eager")
     }
     assert all(kernel.problem for kernel in choice.others)
 
@@ -71,25 +83,53 @@ def test_the_best_that_is_there_is_used(machine: str, versions: Any, changes: An
 @pytest.mark.parametrize(
     ("machine", "versions", "changes", "reasons"),
     [
-        ("h100_80gb", CURRENT, {}, ["is not installed (flash-attn-3)", "is not installed (flash-attn)"]),
-        ("a100_40gb", CURRENT | FA2 | FA3, {}, ["needs a Hopper GPU, compute capability 9.0, and this GPU has 8.0"]),
+        ("h100_80gb", CURRENT, {}, ["is not installed (flash-attn-4)", *NONE_INSTALLED]),
+        (
+            "h100_80gb",
+            CURRENT | FA4,
+            {},
+            ["is taken only where it is asked for, until it was measured", *NONE_INSTALLED],
+        ),
+        (
+            "a100_40gb",
+            CURRENT | FA2 | FA3 | FA4,
+            {},
+            [
+                "needs a Hopper or Blackwell GPU, compute capability 9.0 or later, and this GPU has 8.0",
+                "needs a Hopper GPU, compute capability 9.0, and this GPU has 8.0",
+            ],
+        ),
         (
             "h100_80gb",
             CURRENT | FA2 | FA3,
             FLOAT32 | {"model.attn_implementation": "sdpa"},
-            ["works in bfloat16 or float16 only, and this run is float32"] * 2,
+            ["works in bfloat16 or float16 only, and this run is float32"] * 3,
         ),
         (
             "h100_80gb",
             CURRENT,
             FREE,
             [
-                *("is not installed (flash-attn-3)", "is not installed (flash-attn)"),
+                *("is not installed (flash-attn-4)", *NONE_INSTALLED),
                 "masks rows laid end to end over the whole micro-batch squared",
             ],
         ),
-        ("h100_80gb", CURRENT | FA2, {"model.attn_implementation": "sdpa"}, ["is not installed (flash-attn-3)", "was"]),
-        ("h100_80gb", REFERENCE | FA2 | FA3, {}, ["transformers 4.36.0 does not know for Mistral"]),
+        (
+            "h100_80gb",
+            CURRENT | {"torch": "2.9.1"},
+            FREE | {"model.attn_implementation": "flex_attention"},
+            [
+                *("is not installed (flash-attn-4)", *NONE_INSTALLED, "was not asked for"),
+                "needs torch 2.10 or later, and 2.9.1 is installed",
+            ],
+        ),
+        (
+            "h100_80gb",
+            CURRENT | FA2,
+            {"model.attn_implementation": "sdpa"},
+            ["is not installed (flash-attn-4)", "is not installed (flash-attn-3)", "was not asked for"],
+        ),
+        ("h100_80gb", REFERENCE | FA2 | FA3, {}, ["transformers 4.36.0 does not know for Mistral"] * 2),
     ],
 )
 def test_each_faster_kernel_that_is_not_used_says_why(
@@ -111,29 +151,62 @@ def test_the_log_names_the_kernel_and_its_version_and_is_short_where_nothing_is_
     assert "not flash" not in line
 
 
-def _errors(machine: str, versions: dict[str, str], changes: dict[str, Any]) -> list[str]:
+def _errors(machine: str, versions: dict[str, str], changes: dict[str, Any]) -> list[Finding]:
     facts, judgement = _machine(machine)
     findings = rules.check(resolve(H100, changes), judgement, facts, Stack(stack_of(versions).name, versions))
     wanted = {"config.device.flash_attention", "config.device.attention"}
-    return [item.message for item in findings if item.id in wanted and item.severity == "error"]
+    return [item for item in findings if item.id in wanted and item.severity == "error"]
+
+
+F3, F4, VARLEN = "flash_attention_3", "flash_attention_4", "varlen"
 
 
 @pytest.mark.parametrize(
-    ("machine", "versions", "words"),
+    ("attention", "machine", "versions", "words"),
     [
-        ("h100_80gb", CURRENT | FA3, None),
-        ("h100_mig_slice", CURRENT | FA3, None),
-        ("h100_80gb", CURRENT, "FlashAttention 3 is not installed (flash-attn-3)"),
-        ("a100_40gb", CURRENT | FA3, "FlashAttention 3 needs a Hopper GPU"),
-        ("linux_cpu", CURRENT | FA3, "FlashAttention 3 needs CUDA"),
-        ("m4_32gb", CURRENT | FA3, "FlashAttention 3 needs CUDA"),
-        ("h100_80gb", REFERENCE | FA3, "transformers 4.36.0 does not know for Mistral"),
+        (F3, "h100_80gb", CURRENT | FA3, None),
+        (F3, "h100_mig_slice", CURRENT | FA3, None),
+        (F3, "h100_80gb", CURRENT, "FlashAttention 3 is not installed (flash-attn-3)"),
+        (F3, "a100_40gb", CURRENT | FA3, "FlashAttention 3 needs a Hopper GPU"),
+        (F3, "linux_cpu", CURRENT | FA3, "FlashAttention 3 needs CUDA"),
+        (F3, "m4_32gb", CURRENT | FA3, "FlashAttention 3 needs CUDA"),
+        (F3, "h100_80gb", REFERENCE | FA3, "transformers 4.36.0 does not know for Mistral"),
+        (F4, "h100_80gb", CURRENT | FA4, None),
+        (F4, "h100_80gb", CURRENT, "FlashAttention 4 is not installed (flash-attn-4)"),
+        (F4, "a100_40gb", CURRENT | FA4, "FlashAttention 4 needs a Hopper or Blackwell GPU"),
+        (F4, "linux_cpu", CURRENT | FA4, "FlashAttention 4 needs CUDA"),
+        (F4, "h100_80gb", REFERENCE | FA4, "transformers 4.36.0 does not know for Mistral"),
+        (VARLEN, "h100_80gb", CURRENT, None),
+        (VARLEN, "a100_40gb", CURRENT, None),
+        (VARLEN, "linux_cpu", CURRENT, "torch's varlen needs CUDA, and this platform is cpu"),
+        (VARLEN, "m4_32gb", CURRENT | {"torch": "2.15.0"}, "torch's varlen needs CUDA, and this platform is m4"),
+        (VARLEN, "h100_80gb", CURRENT | {"torch": "2.9.1"}, "torch's varlen needs torch 2.10 or later"),
+        (VARLEN, "h100_80gb", REFERENCE, "transformers 4.36.0 does not know for Mistral"),
     ],
 )
-def test_flash_attention_3_is_refused_where_it_cannot_run(machine: str, versions: Any, words: str | None) -> None:
-    found = _errors(machine, versions, {"model.attn_implementation": "flash_attention_3"})
+def test_a_kernel_is_refused_where_it_cannot_run(
+    attention: str, machine: str, versions: Any, words: str | None
+) -> None:
+    found = _errors(machine, versions, {"model.attn_implementation": attention})
     assert bool(found) is (words is not None)
-    assert all(words is not None and words in message for message in found)
+    assert all(words is not None and words in finding.message for finding in found)
+
+
+def test_varlen_is_refused_for_rows_longer_than_a_window_it_does_not_know() -> None:
+    asked = {"model.attn_implementation": VARLEN, **WINDOWED}
+    (refused,) = _errors("h100_80gb", CURRENT, asked)
+    assert refused.message.endswith("knows no sliding window before torch 2.11, and the model's is 4,096 tokens")
+    assert not _errors("h100_80gb", CURRENT | {"torch": "2.11.0"}, asked)
+
+
+def test_varlen_is_refused_on_an_older_gpu() -> None:
+    problem = problem_of(VARLEN, resolve(H100).settings, stack_of(CURRENT), "cuda", (7, 5))
+    assert problem == "needs compute capability 8.0 or later, and this GPU has 7.5"
+
+
+def test_what_is_missing_names_the_command_that_installs_it() -> None:
+    (refused,) = _errors("h100_80gb", CURRENT, {"model.attn_implementation": F4})
+    assert refused.fix.startswith('make setup ARGS="--with attention"')
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -154,7 +227,7 @@ def test_a_row_laid_end_to_end_is_computed_as_if_it_were_alone(attention: str) -
     model = MistralForCausalLM(config).train()
     rows = [torch.randint(0, 64, (length,)).tolist() for length in (7, 5, 9)]
     joined = EndToEnd()([{"input_ids": row, "labels": row} for row in rows])
-    together = model(input_ids=joined["input_ids"], position_ids=joined["position_ids"]).logits[0].split([7, 5, 9])
+    together = model(**joined).logits[0].split([7, 5, 9])
     for row, found in zip(rows, together, strict=True):
         alone = model(input_ids=torch.tensor([row])).logits[0]
         assert torch.allclose(found, alone, atol=1e-5)

@@ -133,6 +133,9 @@ def test_rows_laid_end_to_end_keep_their_own_positions_and_never_predict_a_neigh
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
     assert batch["labels"].tolist() == [[IGNORE_INDEX, 6, 7, IGNORE_INDEX, 9]]
+    for side in "qk":
+        assert batch[f"cu_seq_lens_{side}"].tolist() == [0, 3, 5]
+        assert batch[f"max_length_{side}"] == 3
 
 
 @pytest.mark.parametrize(("window", "length", "left"), [(4096, 4096, None), (4096, 8192, 4096), (None, 64, None)])
