@@ -14,11 +14,15 @@ from transformers import TrainerCallback
 
 from kit.bench.bottleneck import Kernel, summarise
 from kit.bench.variants import BASELINE, overrides, rows_of
+from kit.budget.end_to_end import decided
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
 from kit.machine.energy import EnergyMeter
+from kit.machine.one_device import ALLOCATOR
+from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.run.plan import make_plan
+from kit.stack import installed_stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,6 +198,7 @@ def time_steps(variant: Variant, workload: str, scale: Scale, device: str, base:
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "reserved_memory_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else None,
         "joules": clock.joules,
+        "allocator": next((os.environ[name] for name in ALLOCATOR if os.environ.get(name)), ""),
         "train_loss": float(trainer.state.log_history[-1].get("train_loss", float("nan"))),
     }
 
@@ -212,8 +217,9 @@ def settings_and_plan(
 ) -> tuple[Settings, TrainingPlan]:
     """Return what a variant is told, and the rows and steps it trains."""
     changes = {"model.model_name_or_path": str(base), **overrides(variant, workload, scale, on_cuda=device == "cuda")}
-    settings = resolve(CONFIG, changes).settings
-    return settings, make_plan(settings, rows_of(workload, scale))
+    rows = rows_of(workload, scale)
+    settings = decided(resolve(CONFIG, changes), judge(probe()), installed_stack(), rows).settings
+    return settings, make_plan(settings, rows)
 
 
 def build_kit(settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any], base: Any = None) -> Any:

@@ -89,9 +89,9 @@ _EVERY = "training.gradient_checkpointing_every_n_layers"
 # In the order of what one wants to know first.
 VARIANTS = (
     Variant(BASELINE, {"training.sort_within_update": False}),
-    Variant(KIT),
+    Variant(KIT, {"training.padding_free": "auto"}),
     Variant("no checkpointing, dropout 0", _UNCHECKED, full_rows_at_once=2, ragged_rows_at_once=2),
-    Variant("rows end to end", _VARLEN, ("ragged",), cuda_only=True, ragged_rows_at_once=4),
+    Variant("padded rows", {}, ("ragged",)),
     Variant(
         "rows end to end, no checkpointing, dropout 0",
         {**_VARLEN, **_UNCHECKED},
@@ -188,6 +188,7 @@ def overrides(variant: Variant, workload: str, scale: Scale, *, on_cuda: bool) -
         "training.save_steps": steps + 1,
         "training.logging_steps": steps + 1,
         "training.eval_steps": steps + 1,
+        "training.padding_free": False,
         "training.report_to": "none",
         "data.val_file": None,
     }

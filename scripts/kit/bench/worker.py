@@ -175,17 +175,17 @@ class Worker:
 
         workload, name = which.removesuffix(AGAIN).split("/", maxsplit=1)
         variant = self._variant(name)
-        with resident.lent(self._attention(variant)) as model:
+        with resident.lent(self._attention(variant, workload)) as model:
             return time_steps(variant, workload, self.scale, self.device, Base(self.folder, model))
 
-    def _attention(self, variant: Variant) -> str:
+    def _attention(self, variant: Variant, workload: str) -> str:
         from kit.bench.steps import settings_and_plan
         from kit.stack import installed_stack
 
         if variant.name == VARIANTS[0].name:
             return "sdpa"  # what transformers takes by itself
         small = replace(self.scale, warm_up=1, steps=1)
-        settings, _ = settings_and_plan(variant, variant.workloads[0], small, self.folder, self.device)
+        settings, _ = settings_and_plan(variant, workload, small, self.folder, self.device)
         return installed_stack().attention_of(settings, "h100" if self.device == "cuda" else "cpu")
 
     def _profile(self, workload: str) -> dict[str, Any]:
@@ -194,21 +194,21 @@ class Worker:
 
         name = "no checkpointing, dropout 0" if workload == "full" else "rows end to end, no checkpointing, dropout 0"
         variant = self._variant(name)
-        with resident.lent(self._attention(variant)) as model:
+        with resident.lent(self._attention(variant, workload)) as model:
             return profile_steps(variant, workload, self.scale, self.device, Base(self.folder, model))
 
     def _evaluation(self, _which: str) -> dict[str, Any]:
         resident = self.resident
         from kit.bench.use import evaluate
 
-        with resident.lent(self._attention(self._variant(KIT))) as model:
+        with resident.lent(self._attention(self._variant(KIT), "full")) as model:
             return evaluate(self.scale, self.device, self.folder, model)
 
     def _generation(self, _which: str) -> dict[str, Any]:
         resident = self.resident
         from kit.bench.use import generate
 
-        with resident.lent(self._attention(self._variant(KIT))) as model:
+        with resident.lent(self._attention(self._variant(KIT), "full")) as model:
             return generate(self.scale, self.device, model)
 
     def _parity(self, _which: str) -> dict[str, Any]:
