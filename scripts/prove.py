@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.bench.conductor import Orders, Outcome, conduct
-from kit.bench.ledger import Place, code_hash
 from kit.bench.measurements import Measurement, measurements
 from kit.bench.variants import SCALES
 from kit.budget.cases import case_names
@@ -37,6 +36,7 @@ from kit.console import fail, paint, say
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
+from kit.records.ledger import Place, code_hash
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -97,7 +97,7 @@ def test_what_is_no_lack_of_memory_is_seen_whole(monkeypatch: pytest.MonkeyPatch
 
 def test_making_the_model_is_part_of_what_is_needed() -> None:
     """Mistral-7B stands in 16 bits on the GPU before its layers are quantised there: 14.5 GB."""
-    from kit.budget.cases import _on_gpu
+    from kit.budget.cases import gpu_cases
 
-    smallest = min(refused(case, None).needed_bytes for case in _on_gpu("current"))
+    smallest = min(refused(case, None).needed_bytes for case in gpu_cases("current"))
     assert smallest == pytest.approx(14.48e9, rel=0.001)

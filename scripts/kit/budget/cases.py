@@ -44,6 +44,24 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What was counted of one case.
+
+    Attributes:
+        standing_bytes: Parameters, buffers, quantisation constants and gradients, before the step that is counted; on
+            CUDA all that is allocated.
+        saved_bytes: What autograd keeps after the forward pass, parameters left out, each storage once.
+        step_bytes: The peak of a forward and backward pass above what stood before it.
+        layers_bytes: The same without head and loss.
+    """
+
+    standing_bytes: int
+    saved_bytes: int
+    step_bytes: int
+    layers_bytes: int
+
+
+@dataclass(frozen=True)
 class Compared:
     """One case: pairs of bytes predicted and measured.
 
@@ -139,21 +157,25 @@ def cases(stack: str, *, small: bool = False) -> list[Case]:
     import torch
 
     if torch.cuda.is_available() and not small:
-        return _on_gpu(stack)
+        return gpu_cases(stack, torch.cuda.get_device_capability())
     return _on_cpu(stack)
 
 
 def case_names(stack: str, *, on_gpu: bool) -> list[str]:
     """Return the names of what ``cases`` returns; imports no torch."""
-    return [case.name for case in (_on_gpu(stack) if on_gpu else _on_cpu(stack))]
+    return [case.name for case in (gpu_cases(stack) if on_gpu else _on_cpu(stack))]
 
 
 def compare(case: Case, base: Any = None) -> Compared:
     """Measure one case, on a base that is there already if one is given, and put the prediction beside it."""
     from kit.budget.measure import measure
 
+    return against(case, measure(case.job, base))
+
+
+def against(case: Case, measured: Measured) -> Compared:
+    """Put what today's formulas predict of a case beside what was measured."""
     job = case.job
-    measured = measure(job, base)
     kept = saved_by_model(job) + saved_by_loss(job)
     standing = sum(term.size_bytes for term in fixed_terms(job) if term.name != "optimizer")
     # On CUDA the figure to meet is max_memory_allocated, which has in it what stands.
@@ -233,8 +255,13 @@ def _on_cpu(stack: str) -> list[Case]:
     return found
 
 
-def _on_gpu(stack: str) -> list[Case]:
-    """Mistral-7B in 4 bits, r=16 on all seven modules, as the shipped configuration has it."""
+def gpu_cases(stack: str, capability: tuple[int, int] | None = None) -> list[Case]:
+    """Return what is measured on a GPU: Mistral-7B in 4 bits, r=16 on all modules, as the shipped configuration has it.
+
+    Args:
+        stack: ``reference`` or ``current``.
+        capability: The GPU's compute capability, where it is known.
+    """
     attention = "sdpa" if stack == "current" else "eager"
     sizes: list[tuple[int, int, dict[str, Any], int, bool]] = [
         (1, 2_048, _CHECKPOINTS, 1, False),
@@ -259,5 +286,6 @@ def _on_gpu(stack: str) -> list[Case]:
         batch = _batch(rows, length, padded=padded)
         job = _job(stack, MISTRAL_7B, batch, every, attention=attention, overrides=overrides | {"lora.r": 16})
         words = [f"{rows} x {length}", f"every {every}", *(f"{key}={value}" for key, value in overrides.items())]
-        found.append(Case(", ".join([*words, "padded"] if padded else words), replace(job, device="cuda")))
+        name = ", ".join([*words, "padded"] if padded else words)
+        found.append(Case(name, replace(job, device="cuda", capability=capability)))
     return found

@@ -107,7 +107,8 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
     """
     apart = settings.training.gradient_checkpointing_every_n_layers
     first = workload.largest[0]
-    job = Job(shape, settings, device.stack, device_of(device.platform), device.attention, first, apart)
+    capability = device.gpu.compute_capability if device.gpu else None
+    job = Job(shape, settings, device.stack, device_of(device.platform), device.attention, first, apart, capability)
     job = max((replace(job, batch=batch) for batch in workload.largest), key=step_bytes)
     peak = plan_peak(job)
     if job.device != "cuda" and workload.rows_bytes:  # a CPU's memory and a Mac's hold the rows too
