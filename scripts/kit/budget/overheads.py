@@ -86,11 +86,13 @@ def sources(job: Job) -> tuple[Source, ...]:
     held = "within 5 % of what an H100 80GB HBM3 allocated in 13 configurations"
     if job.is_reference:
         held = "not measured on a GPU with this stack"
-    known = job.capability is not None
-    size = f"{workspace_bytes(job) // _HANDLES / 1_024**2:.3g} MiB each for compute capability "
-    which = ".".join(map(str, job.capability)) if job.capability else "9.0, taken as none is known"
+    size = f"{workspace_bytes(job) / _HANDLES / 1_024**2:.3g} MiB each"
+    which = "where no capability is known"
+    if job.capability:
+        which = f"for compute capability {job.capability[0]}.{job.capability[1]}"
+    met = "met on an H100" if job.capability == _LARGE_ON else "not measured"
     return (
         Source("tensors", f"arithmetic; {held}"),
-        Source("cuBLAS workspaces", f"torch's source, {size}{which}" + ("; met on an H100" if known else "")),
+        Source("cuBLAS workspaces", f"torch's source, {size} {which}; {met}"),
         Source("CUDA context", "measured on an H100 80GB HBM3: driver 580.159.04, CUDA 13.0, torch 2.11"),
     )
