@@ -221,7 +221,8 @@ def _expected_time(platform: str, apple: Apple | None) -> str:
             f"{cores or M4_GPU_CORES} GPU cores at their peak)"
         )
     short, long = _span(hours(rows * 2048, platform)), _span(hours(rows * 4096, platform))
-    return f"{job} take {short} at 2,048 tokens an example, {long} at 4,096 (arithmetic; `make validate` counts yours)"
+    basis = "as an H100 was measured" if platform == "h100" else "arithmetic"
+    return f"{job} take {short} at 2,048 tokens an example, {long} at 4,096 ({basis}; `make validate` counts yours)"
 
 
 def _span(span: tuple[float, float]) -> str:
