@@ -24,7 +24,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from kit.budget.cases import Case, Compared, Refused, cases, compare, refused
+from kit.budget.cases import Case, cases
+from kit.budget.comparison import Compared, Refused, compare, refused
 from kit.command import command_parser, run_main
 from kit.console import fail, paint, say
 from kit.machine.one_device import use_judged_device

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import measure_memory
-from kit.budget.cases import Case, Compared, cases, refused
+from kit.budget.cases import Case, cases
+from kit.budget.comparison import Compared, refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from kit.budget.cases import Measured
+from kit.budget.comparison import Measured
 from kit.data.encoding import IGNORE_INDEX
 from kit.stack.model import attach_adapter, never_repack
 

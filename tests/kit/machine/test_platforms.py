@@ -286,7 +286,8 @@ def test_every_platform_has_a_speed_and_a_configuration() -> None:
 
 def test_h100_hours_hold_what_the_project_states() -> None:
     low, high = hours(15_000 * 3 * 2048, "h100")
-    assert low < 3 < 4 < high
+    assert low < 3
+    assert high > 4
 
 
 def test_m4_hours_hold_at_77_tokens_an_example() -> None:
