@@ -190,7 +190,7 @@ def time_steps(variant: Variant, workload: str, scale: Scale, device: str, base:
     tokens = plan.tokens[-1] - plan.tokens[scale.warm_up - 1]
     return {
         "attention": attention,
-        **({} if variant.name == BASELINE else _described(settings, plan, scale, attention)),
+        **({} if variant.name == BASELINE else _described(settings, plan, scale, device, attention)),
         "rows_at_once": settings.training.per_device_train_batch_size,
         "accumulation": settings.training.gradient_accumulation_steps,
         "step_seconds": steps,
@@ -204,7 +204,7 @@ def time_steps(variant: Variant, workload: str, scale: Scale, device: str, base:
     }
 
 
-def _described(settings: Settings, plan: TrainingPlan, scale: Scale, attention: str) -> dict[str, Any]:
+def _described(settings: Settings, plan: TrainingPlan, scale: Scale, device: str, attention: str) -> dict[str, Any]:
     """Say what a kit run's speed holds for, of the steps that are timed, so that a plan finds it."""
     work = count(
         np.asarray(plan.order)[scale.warm_up * settings.effective_batch_size :],
@@ -213,7 +213,7 @@ def _described(settings: Settings, plan: TrainingPlan, scale: Scale, attention: 
         settings,
     )
     apart = settings.training.gradient_checkpointing_every_n_layers
-    job = Job(scale.shape, settings, installed_stack().name, "cuda", attention, work.largest[0], apart)
+    job = Job(scale.shape, settings, installed_stack().name, device, attention, work.largest[0], apart)
     return described(job, work, flop_of(job, work))
 
 

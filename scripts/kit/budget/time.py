@@ -106,20 +106,20 @@ class Duration:
 def speed_of(machine: Machine, platform: str, gpu_name: str = "") -> Speed:
     """Return the rates of a device."""
     slow, fast = FLOPS_PER_SECOND[platform]
-    for name, teraflops, bandwidth in _GPUS:
-        if name in gpu_name:
-            peak, rates = teraflops * 1e12, rates_on(gpu_name)
-            if rates:
-                reached = [rate.flop_per_second for rate in rates]
-                slow, fast = min(reached), max(reached)
-                reason = f"{_tera(slow)} to {_tera(fast)} TFLOP/s, measured on {gpu_name} with other settings or rows"
-                return Speed(slow, fast, bandwidth * 1e12, reason, rates)
-            reason = f"{name}: {teraflops} TFLOP/s on its data sheet, 0.16 to 0.6 of it reached (an H100: 0.16 to 0.35)"
-            return Speed(peak * _WORST, peak * _BEST, bandwidth * 1e12, reason)
+    sheet = next((row for row in _GPUS if row[0] in gpu_name), None)
+    bandwidth = sheet[2] * 1e12 if sheet else _BANDWIDTH[platform]
+    if rates := rates_on(gpu_name):
+        slow, fast = (bound(rate.flop_per_second for rate in rates) for bound in (min, max))
+        reason = f"{_tera(slow)} to {_tera(fast)} TFLOP/s, measured on {gpu_name} with other settings or rows"
+        return Speed(slow, fast, bandwidth, reason, rates)
+    if sheet:
+        name, teraflops, _ = sheet
+        reason = f"{name}: {teraflops} TFLOP/s on its data sheet, 0.16 to 0.6 of it reached (an H100: 0.16 to 0.35)"
+        return Speed(teraflops * 1e12 * _WORST, teraflops * 1e12 * _BEST, bandwidth, reason)
     cores = machine.apple.gpu_cores if machine.apple else None
     scale = cores / M4_GPU_CORES if platform == "m4" and cores else 1.0
     reason = f"{platform}: {_tera(slow * scale)} to {_tera(fast * scale)} TFLOP/s"
-    return Speed(slow * scale, fast * scale, _BANDWIDTH[platform] * scale, reason)
+    return Speed(slow * scale, fast * scale, bandwidth * scale, reason)
 
 
 def _tera(flops: float) -> str:
