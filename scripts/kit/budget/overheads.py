@@ -17,11 +17,12 @@ _CONTEXT = 810_000_000
 _HANDLES = 2
 _LARGE_WORKSPACE, _WORKSPACE = 4_096 * 8 * 1_024, (4_096 * 2 + 16 * 8) * 1_024
 _LARGE_ON = (9, 0)
-# The libraries on a CPU, once a trainer is built: their own memory, and the files they map.
-_LIBRARIES, _MAPPED = 540_000_000, 560_000_000
-# On a CPU the C library holds on to what is freed between blocks that live. Measured in training runs of 1 to 30
-# layers: so much, and this share of the activations. A block from 32 MiB on is mapped, and given back (mallopt(3)).
-_HEAP, _HEAP_SHARE = 100_000_000, 0.6
+# The libraries on a CPU: their own memory, 0.54 GB once a trainer is built and 0.1 in the course of a step, and the
+# files they map.
+_LIBRARIES, _MAPPED = 640_000_000, 560_000_000
+# On a CPU the C library holds on to what is freed between blocks that live: measured in training runs of 3 to 30
+# layers, this share of the activations. A block from 32 MiB on is mapped, and given back (mallopt(3)).
+_HEAP_SHARE = 0.6
 _MAPPED_FROM = 32 * 1_024**2
 
 
@@ -71,7 +72,7 @@ def heap_bytes(job: Job, activations: int) -> int:
         return 0
     sizes = [item.size_bytes for item in saved_by_layer(job)]
     small = sum(size for size in sizes if size < _MAPPED_FROM) / sum(sizes)
-    return _HEAP + round(_HEAP_SHARE * small * activations)
+    return round(_HEAP_SHARE * small * activations)
 
 
 def sources(job: Job) -> tuple[Source, ...]:

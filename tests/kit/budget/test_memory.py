@@ -71,9 +71,9 @@ def test_a_cpus_heap_keeps_freed_blocks_that_are_too_small_to_be_mapped() -> Non
     small, large = (plan_peak(_job(device="cpu", rows=1, length=length)) for length in (64, 4096))
     kept, of = ({term.name: term.size_bytes for term in peak.terms} for peak in (small, large))
     name = "freed blocks that the C library keeps"
-    assert kept[name] == pytest.approx(1e8 + 0.6 * (kept["saved activations"] + kept["one recomputed layer"]), rel=0.01)
+    assert kept[name] == pytest.approx(0.6 * (kept["saved activations"] + kept["one recomputed layer"]), rel=0.01)
     assert of["saved activations"] > 10 * kept["saved activations"]
-    assert of[name] < 1.5e8
+    assert of[name] < kept[name]
     assert small.peak_memory_bytes - small.allocated_bytes == kept["mapped files of the libraries"]
     assert small.moving_bytes > kept["saved activations"] + kept[name]
 
