@@ -25,7 +25,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.bench.ledger import FOLDER
 from kit.bench.place import OF_DATA, append_results
 from kit.bench_data.measure import Run, run_program
 from kit.bench_data.peers import CACHE, PROGRAMS, TOOLS, SetupError, python_for, version_of
@@ -34,6 +33,7 @@ from kit.bench_data.table import table, verdict
 from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.data.pool import processes_for
+from kit.records.ledger import FOLDER
 
 if TYPE_CHECKING:
     import argparse

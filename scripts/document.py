@@ -21,11 +21,11 @@ if __name__ == "__main__":
 import json
 from typing import TYPE_CHECKING
 
-from kit.bench.ledger import read_all
 from kit.bench.measured_docs import is_measured, with_measurements
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
 from kit.findings import Finding, error, exit_code, ok, render
+from kit.records.ledger import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,7 +32,7 @@ from kit.budget.alternatives import Alternative, Question, faster, mildest_that_
 from kit.budget.end_to_end import decided, decision
 from kit.budget.plan import Device, RunPlan, plan_run
 from kit.budget.rows import read_rows, workloads_for
-from kit.budget.show import alternative_lines, left_out, memory_lines, time_lines
+from kit.budget.show import alternative_lines, left_out, meaning, memory_lines, source_lines, time_lines
 from kit.budget.write import write_config
 from kit.command import command_parser, refuse, run_main
 from kit.config.error import ConfigError
@@ -174,9 +174,10 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
         say(told, "dim")
     if planned.left_out:
         say(f"not in the figures, which are an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
-    uncounted = textwrap.wrap(left_out(plan, judgement.platform), 116)
-    lines = [*memory_lines(plan), *(f"  {line}" for line in uncounted), "", *time_lines(plan), ""]
-    lines += alternative_lines("the same updates, fastest first (peak, time at worst):", planned.faster)
+    notes = [meaning(judgement.platform), left_out(plan, judgement.platform)]
+    lines = [*memory_lines(plan), *(f"  {line}" for note in notes for line in textwrap.wrap(note, 116))]
+    lines += [*source_lines(plan), "", *time_lines(plan), ""]
+    lines += alternative_lines("the same updates, fastest first (peak, time at worst by arithmetic):", planned.faster)
     lines += alternative_lines("what changes what is learnt:", planned.other)
     print("\n".join(map(one_line, lines)))
     colours = {"fits": "green", "does not fit": "red"}
@@ -195,6 +196,8 @@ def _next(planned: Planned, target: Target) -> str:
 
 
 def _as_json(planned: Planned, target: Target) -> str:
+    plan = planned.plan
+    time = {"time": plan.duration.source} if plan.duration else {}
     body = {
         "schema_version": SCHEMA_VERSION,
         "config": str(target.config),
@@ -203,8 +206,10 @@ def _as_json(planned: Planned, target: Target) -> str:
         "attention": planned.attention,
         "padding_free": planned.resolved.settings.training.padding_free,
         "not_planned": [f"training.{key}" for key in planned.left_out],
-        "not_counted": left_out(planned.plan, target.judgement.platform),
-        **planned.plan.as_mapping(),
+        "not_counted": left_out(plan, target.judgement.platform),
+        "meaning": meaning(target.judgement.platform),
+        "sources": {source.part: source.origin for source in plan.sources} | time,
+        **plan.as_mapping(),
         "suggestions": [item.as_mapping() for item in (*planned.faster, *planned.other) if item.changes],
     }
     return json.dumps(body, indent=2, ensure_ascii=False)

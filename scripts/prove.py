@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 
 from kit.bench import bottleneck
 from kit.bench.conductor import Orders, Outcome, conduct
-from kit.bench.ledger import FOLDER, measured_here, read
 from kit.bench.measurements import Measurement, measurements
 from kit.bench.place import OF_TRAINING, place_of
 from kit.bench.tables import devices, draw, goal_lines, memory_table, other_lines, speed_table
@@ -40,15 +39,16 @@ from kit.console import fail, say
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
+from kit.records.ledger import FOLDER, measured_here, read
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.bench.ledger import Record
     from kit.bench.tables import Device
     from kit.machine.platforms import Judgement
+    from kit.records.ledger import Record
     from kit.stack import Stack
 
 _ON_DISK = 16_000_000_000  # the base's weights, and the checkpoints of a short run

@@ -149,7 +149,7 @@ def test_a_run_that_is_planned_not_to_fit_is_fitted_before_it_begins(
     many = {"training__max_steps": 1, "training__per_device_train_batch_size": 64}
     assert train.main(_arguments(tiny_base, tmp_path / "out", **many)) == 1
     assert train.main([*_arguments(tiny_base, tmp_path / "out", **many), "--auto-fit"]) == 0
-    assert "the same updates; 1.8 GB were planned, and there are 1.4 GB" in capsys.readouterr().err
+    assert "the same updates; 1.9 GB were planned, and there are 1.4 GB" in capsys.readouterr().err
     receipt: Any = read_receipt(tmp_path / "out")
     (fit,) = receipt["auto_fit"]
     assert fit["measured_bytes"] is None

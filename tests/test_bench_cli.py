@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bench_cli
-from kit.bench.ledger import read
 from kit.bench.pairs import Pair, StepsBesideTrl, Timed, run_pair
 from kit.bench.tables import waiting_table
+from kit.records.ledger import read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

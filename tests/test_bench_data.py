@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench_data
-from kit.bench.ledger import read
 from kit.bench.tables import data_lines
 from kit.bench_data import peers
 from kit.bench_data.measure import Run, run_program
@@ -17,6 +16,7 @@ from kit.bench_data.rows import make_model, make_rows
 from kit.bench_data.table import table, verdict
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
+from kit.records.ledger import read
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -82,6 +82,28 @@ def test_the_plan_shows_its_terms_its_arithmetic_and_the_next_command(capsys: py
     assert out.splitlines()[-1].startswith("next: make ")
 
 
+@pytest.mark.parametrize(
+    ("machine", "meaning", "parts"),
+    [
+        ("h100_80gb", "nvidia-smi shows more", {"tensors", "cuBLAS workspaces", "CUDA context", "time"}),
+        ("m4_32gb", "", {"tensors", "time"}),
+        ("linux_cpu", "resident", {"tensors", "libraries, freed blocks", "time"}),
+    ],
+)
+def test_the_plan_says_what_its_figure_is_and_where_its_parts_come_from(
+    machine: str, meaning: str, parts: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [H100, "--from", str(MACHINES[0].parent / f"{machine}.json"), "--rows", "100"]
+    found = _json(capsys, *arguments)
+    assert meaning in str(found["meaning"])
+    assert isinstance(found["sources"], dict)
+    assert set(found["sources"]) == parts
+    plan.main(arguments)
+    out = capsys.readouterr().out
+    assert meaning in out
+    assert all(origin in out for origin in found["sources"].values())
+
+
 def test_a_plan_that_does_not_fit_exits_1_and_one_that_is_tight_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.main([H100, "training.gradient_checkpointing=false", *ON_H100, "--rows", "10"]) == 1
     assert "does not fit" in capsys.readouterr().out

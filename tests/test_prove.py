@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import prove
-from kit.bench.ledger import read
 from kit.bench.tables import devices, goal_lines, speed_table
 from kit.interpreter import PROJECT_ROOT
+from kit.records.ledger import read
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -202,7 +202,7 @@ def expected_time(run: Situation, rows: TokenRows) -> list[Finding]:
         return [ok("run.time", f"{size}; how long they take is not known for this model here")]
     low, high = duration(spent.fast_seconds), duration(spent.slow_seconds)
     padding = work.computed_tokens - work.tokens
-    return [ok("run.time", f"{size}: {low} to {high} on {run.platform} by arithmetic, {padding:,} of padding counted")]
+    return [ok("run.time", f"{size}: {low} to {high} on {run.platform} {spent.basis}, {padding:,} of padding counted")]
 
 
 def run_directory_findings(settings: Settings, *, overwrite: bool) -> list[Finding]:

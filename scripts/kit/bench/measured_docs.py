@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kit.bench.ledger import newest
 from kit.bench.tables import (
     NOT_MEASURED,
     data_lines,
@@ -18,11 +17,12 @@ from kit.bench.tables import (
     waiting_table,
     where_lines,
 )
+from kit.records.ledger import newest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kit.bench.ledger import Record
+    from kit.records.ledger import Record
 
 _PART = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- /measured -->)", re.DOTALL)
 _NOBODY = f"No NVIDIA GPU was at hand: {NOT_MEASURED}. `make prove` on one is all that is missing."

@@ -6,10 +6,10 @@ import platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.bench.ledger import Place, Record, append, code_hash
 from kit.interpreter import PROJECT_ROOT
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
+from kit.records.ledger import Place, Record, append, code_hash
 from kit.run.provenance import describe_code
 from kit.stack import installed_stack
 

@@ -9,12 +9,17 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 
 from kit.bench.bottleneck import Kernel, summarise
 from kit.bench.variants import BASELINE, overrides, rows_of
 from kit.budget.end_to_end import decided
+from kit.budget.job import Job
+from kit.budget.measured import described
+from kit.budget.time import flop_of
+from kit.budget.workload import count
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
 from kit.machine.energy import EnergyMeter
@@ -186,9 +191,11 @@ def time_steps(variant: Variant, workload: str, scale: Scale, device: str, base:
         trainer, settings, plan = _trainer(variant, workload, scale, device, base, clock, output)
         trainer.train()
     steps = clock.step_seconds
+    attention = str(trainer.model.config._attn_implementation)  # noqa: SLF001 - what really ran
     tokens = plan.tokens[-1] - plan.tokens[scale.warm_up - 1]
     return {
-        "attention": str(trainer.model.config._attn_implementation),  # noqa: SLF001 - what really ran
+        "attention": attention,
+        **({} if variant.name == BASELINE else _described(settings, plan, scale, device, attention)),
         "rows_at_once": settings.training.per_device_train_batch_size,
         "accumulation": settings.training.gradient_accumulation_steps,
         "step_seconds": steps,
@@ -201,6 +208,19 @@ def time_steps(variant: Variant, workload: str, scale: Scale, device: str, base:
         "allocator": next((os.environ[name] for name in ALLOCATOR if os.environ.get(name)), ""),
         "train_loss": float(trainer.state.log_history[-1].get("train_loss", float("nan"))),
     }
+
+
+def _described(settings: Settings, plan: TrainingPlan, scale: Scale, device: str, attention: str) -> dict[str, Any]:
+    """Say what a kit run's speed holds for, of the steps that are timed, so that a plan finds it."""
+    work = count(
+        np.asarray(plan.order)[scale.warm_up * settings.effective_batch_size :],
+        plan.rows.lengths,
+        plan.rows.trained,
+        settings,
+    )
+    apart = settings.training.gradient_checkpointing_every_n_layers
+    job = Job(scale.shape, settings, installed_stack().name, device, attention, work.largest[0], apart)
+    return described(job, work, flop_of(job, work))
 
 
 def _trainer(  # noqa: PLR0913, PLR0917 - what a measurement is told

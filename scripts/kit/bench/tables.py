@@ -6,18 +6,18 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.bench.ledger import newest
 from kit.bench.measurements import AGAIN, measurements
 from kit.bench.variants import BASELINE, SCALES, flop_per_token
 from kit.bench_data.measure import Run
 from kit.bench_data.table import table
 from kit.budget.cases import case_names
+from kit.records.ledger import newest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from kit.bench.ledger import Record
+    from kit.records.ledger import Record
 
 NOT_MEASURED = "not measured"
 WITHIN = 0.05

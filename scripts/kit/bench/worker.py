@@ -132,7 +132,8 @@ class Worker:
         return measure_ceiling(self.device)
 
     def _memory(self, which: str) -> dict[str, Any]:
-        from kit.budget.cases import cases, compare, refused
+        from kit.budget.cases import cases
+        from kit.budget.comparison import compare, refused
         from kit.budget.memory import plan_peak
         from kit.stack import installed_stack
 

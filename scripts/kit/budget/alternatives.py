@@ -53,9 +53,9 @@ class Alternative:
 
     @property
     def cost(self) -> float:
-        """What to rank by: seconds at the worst rate, or operations where time is not known; less is better."""
+        """What to rank by: seconds at the worst rate, or tokens where time is not known; less is better."""
         duration = self.plan.duration
-        return duration.slow_seconds if duration else float(self.plan.computed_tokens)
+        return duration.arithmetic_seconds if duration else float(self.plan.computed_tokens)
 
     def as_mapping(self) -> dict[str, Any]:
         """Return what ``--json`` shows."""

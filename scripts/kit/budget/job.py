@@ -57,6 +57,7 @@ class Job:
         attention: The implementation that runs, not ``auto``.
         batch: The micro-batch.
         every_n_layers: With gradient checkpointing, every n-th layer is recomputed and the others keep everything.
+        capability: The NVIDIA GPU's compute capability, where it is known.
     """
 
     shape: ModelShape
@@ -66,6 +67,7 @@ class Job:
     attention: str
     batch: MicroBatch
     every_n_layers: int = 1
+    capability: tuple[int, int] | None = None
 
     @property
     def is_reference(self) -> bool:

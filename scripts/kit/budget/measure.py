@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
+from kit.budget.comparison import Measured
 from kit.data.encoding import IGNORE_INDEX
 from kit.stack.model import attach_adapter, never_repack
 
@@ -21,24 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kit.budget.job import Job
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was counted.
-
-    Attributes:
-        standing_bytes: Parameters, buffers, quantisation constants and gradients, before the step that is counted; on
-            CUDA all that is allocated.
-        saved_bytes: What autograd keeps after the forward pass, parameters left out, each storage once.
-        step_bytes: The peak of a forward and backward pass above what stood before it.
-        layers_bytes: The same without head and loss.
-    """
-
-    standing_bytes: int
-    saved_bytes: int
-    step_bytes: int
-    layers_bytes: int
 
 
 def measure(job: Job, base: Any = None) -> Measured:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kit.budget.activations import Saved, feed_forward_gradients, final_norm_bytes, saved_by_layer, saved_by_model
 from kit.budget.job import DTYPE_BYTES
 from kit.budget.loss import loss_work_bytes, saved_by_loss
+from kit.budget.overheads import Term, heap_bytes, process_terms, unseen_terms, workspace_bytes
 
 if TYPE_CHECKING:
     from kit.budget.job import Job
@@ -34,21 +35,11 @@ _STATE_BYTES = {
 }
 # bitsandbytes/optim/optimizer.py: smaller tensors of a paged optimizer stay in the allocator.
 _PAGED_FROM = 100_000
-# Outside the allocator: the driver's context and the kernels on CUDA, the libraries themselves on a CPU (the demo's
-# model is under a million parameters, and its run peaks at 1.2 GB).
-CONTEXT_BYTES = {"cuda": 500_000_000, "mps": 0, "cpu": 1_100_000_000}
 # RMSNorm's backward pass holds five float32 tensors of its input's size at once.
 _NORM_BACKWARD = 20
 _FLOAT32 = 4
+_ACTIVATIONS, _RECOMPUTED = "saved activations", "one recomputed layer"
 _FEED_FORWARD = ("post_attention_layernorm", "mlp", "gate_proj", "up_proj", "down_proj")
-
-
-@dataclass(frozen=True)
-class Term:
-    """One part of the peak: what it is, and its size in bytes."""
-
-    name: str
-    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -59,8 +50,8 @@ class Peak:
         terms: Its parts.
         moment: When it comes: ``loss``, ``final norm``, ``feed-forward`` or ``attention``.
         moving_bytes: The part that a micro-batch adds: activations, loss and working sets.
-        outside_allocator_bytes: The part that CUDA's ``max_memory_allocated`` does not see: the context, and what a
-            paged optimizer keeps in managed memory.
+        outside_allocator_bytes: The part that a run's own figure does not see: on CUDA, of ``max_memory_allocated``,
+            the context and what a paged optimizer keeps in managed memory; on a CPU the files that are mapped.
     """
 
     terms: tuple[Term, ...]
@@ -75,7 +66,7 @@ class Peak:
 
     @property
     def allocated_bytes(self) -> int:
-        """What ``torch.cuda.max_memory_allocated`` is expected to say."""
+        """What a run's own figure is expected to be: of ``max_memory_allocated``, or of the process's own memory."""
         return self.peak_memory_bytes - self.outside_allocator_bytes
 
 
@@ -129,6 +120,7 @@ def fixed_terms(job: Job) -> tuple[Term, ...]:
         Term("quantisation constants", constants),
         Term("embedding, head and norms", (shape.embedding_parameters + shape.norm_parameters) * job.base_size),
         Term("rotary tables", _rotary_tables(job)),
+        Term("cuBLAS workspaces", workspace_bytes(job)),
         *adapter_terms(shape, settings),
     )
 
@@ -144,11 +136,15 @@ def _rotary_tables(job: Job) -> int:
 def plan_peak(job: Job) -> Peak:
     """Return the peak of a training step and its terms."""
     moment, moving = max(_moments(job).items(), key=lambda item: sum(term.size_bytes for term in item[1]))
-    context = CONTEXT_BYTES[job.device]
-    terms = (*fixed_terms(job), *moving, Term("outside the allocator", context))
-    paged = paged_bytes(job.shape, job.settings) if job.device == "cuda" else 0
+    activations = sum(term.size_bytes for term in moving if term.name in {_ACTIVATIONS, _RECOMPUTED})
+    moving = (*moving, Term("freed blocks that the C library keeps", heap_bytes(job, activations)))
+    unseen = unseen_terms(job)
+    terms = (*fixed_terms(job), *moving, *process_terms(job), *unseen)
     added = sum(term.size_bytes for term in moving)
-    return Peak(tuple(term for term in terms if term.size_bytes), moment, added, context + paged)
+    outside = sum(term.size_bytes for term in unseen)
+    if job.device == "cuda":
+        outside += paged_bytes(job.shape, job.settings)
+    return Peak(tuple(term for term in terms if term.size_bytes), moment, added, outside)
 
 
 def coming_bytes(shape: ModelShape, settings: Settings) -> int:
@@ -170,15 +166,14 @@ def _moments(job: Job) -> dict[str, tuple[Term, ...]]:
     residual = tokens * shape.hidden_size
     kept = saved_by_model(job) + _held_by_checkpoints(job)
     casts = _adapter_casts(job)
-    activations = "saved activations"
     norm_work = residual * (_NORM_BACKWARD + job.base_size)
     moments = {
         "loss": (
-            Term(activations, kept),
+            Term(_ACTIVATIONS, kept),
             Term("logits and loss", saved_by_loss(job) + loss_work_bytes(job)),
             Term("16-bit copies of the adapter", casts),
         ),
-        "final norm": (Term(activations, kept), Term("final norm's working set", norm_work)),
+        "final norm": (Term(_ACTIVATIONS, kept), Term("final norm's working set", norm_work)),
     }
     # In the backward pass the final norm's share is free again, and the last layer is whole.
     layer = saved_by_layer(job)
@@ -193,14 +188,14 @@ def _moments(job: Job) -> dict[str, tuple[Term, ...]]:
     inner = tokens * shape.intermediate_size * size
     expanded = _expanded_layer(job)
     moments["feed-forward"] = (
-        Term(activations, kept),
-        Term("one recomputed layer", recomputed),
+        Term(_ACTIVATIONS, kept),
+        Term(_RECOMPUTED, recomputed),
         Term("one layer's working set", gradient + max(inner, number * inner - expanded)),
         Term("one matrix expanded from 4 bits", expanded),
     )
     freed = sum(item.size_bytes for item in layer if item.name.split(".")[0] in _FEED_FORWARD)
     moments["attention"] = (
-        Term(activations, kept + recomputed - freed),
+        Term(_ACTIVATIONS, kept + recomputed - freed),
         Term("one layer's working set", gradient + max(norm_work, _scores_work(job, layer))),
     )
     return moments

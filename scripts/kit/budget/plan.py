@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from kit.budget.job import Job, device_of
 from kit.budget.limits import MemoryLimit, memory_limit
-from kit.budget.memory import Peak, Term, plan_peak, step_bytes
+from kit.budget.memory import Peak, plan_peak, step_bytes
+from kit.budget.overheads import Term, sources
 from kit.budget.time import Duration, duration_of, speed_of
 from kit.model.shape import shape_of
 
 if TYPE_CHECKING:
     from kit.budget.job import MicroBatch
+    from kit.budget.overheads import Source
     from kit.budget.workload import Workload
     from kit.config.settings import Settings
     from kit.machine.facts import Gpu, Machine
@@ -60,6 +62,7 @@ class RunPlan:
         duration: Time, with what it rests on; None for a model too small for the arithmetic.
         limit: What the device lends; None where it does not say.
         verdict: ``fits``, ``tight``, ``does not fit`` or ``unknown``.
+        sources: Where the parts of the peak come from.
     """
 
     peak: Peak
@@ -71,6 +74,7 @@ class RunPlan:
     duration: Duration | None
     limit: MemoryLimit | None
     verdict: str
+    sources: tuple[Source, ...]
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -107,7 +111,8 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
     """
     apart = settings.training.gradient_checkpointing_every_n_layers
     first = workload.largest[0]
-    job = Job(shape, settings, device.stack, device_of(device.platform), device.attention, first, apart)
+    capability = device.gpu.compute_capability if device.gpu else None
+    job = Job(shape, settings, device.stack, device_of(device.platform), device.attention, first, apart, capability)
     job = max((replace(job, batch=batch) for batch in workload.largest), key=step_bytes)
     peak = plan_peak(job)
     if job.device != "cuda" and workload.rows_bytes:  # a CPU's memory and a Mac's hold the rows too
@@ -124,6 +129,7 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
         duration=duration_of(job, workload, speed),
         limit=limit,
         verdict=limit.verdict(peak.peak_memory_bytes) if limit else "unknown",
+        sources=sources(job),
     )
 
 

@@ -1,4 +1,4 @@
-"""How long a run takes, by arithmetic: what its tokens cost to compute, over what the device computes a second.
+"""How long a run takes: as it was measured with its settings, or what its tokens cost over what a device computes.
 
 FLOP a token, forward and backward, counting a multiply-add as two: the frozen linear layers 4 x their parameters (no
 gradient of a frozen weight), the adapter 6 x its own, causal attention 7 x heads x head_dim x length a layer (its
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.budget.loss import scored_tokens
+from kit.budget.measured import Rate, rate_of, rates_on
 from kit.machine.platforms import FLOPS_PER_SECOND, M4_GPU_CORES
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ _GPUS = (
     ("RTX 3090", 71, 0.936),
     ("T4", 65, 0.3),
 )
-# Of its data sheet's rate a GPU is expected to reach a third at worst; at best what a matrix multiplication alone was
-# measured to reach on an H200: 790 of 989 TFLOP/s.
-_WORST, _BEST = 1 / 3, 0.8
+# The share of its data sheet that a GPU is expected to reach. An H100 reached 0.16 in small padded micro-batches of
+# many lengths, 0.35 in full rows and 0.68 in a matrix product alone (measurements/). Idling and what runs at its
+# memory's speed are nearly half of its step, and less where computing is slower: the best is taken to be 0.6.
+_WORST, _BEST = 0.16, 0.6
 # Memory bandwidth in bytes a second, for expanding 4-bit weights: of an M4 as Apple states it, of CPUs roughly.
 _BANDWIDTH = {"h100": 3.35e12, "cuda": 0.3e12, "m4": 0.12e12, "cpu": 0.03e12}
 # Expanding reads 4 bits and writes 16, and the multiplication reads them again.
@@ -46,12 +48,21 @@ _SMALLEST_MODEL = 700_000_000
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device computes and moves a second, at worst and at best, and where the figures come from."""
+    """What a device computes and moves a second, at worst and at best, and where the figures come from.
+
+    Attributes:
+        slow_flops: Operations, at worst.
+        fast_flops: At best.
+        bandwidth: Bytes.
+        reason: In words where the figures come from.
+        rates: What was measured on the device.
+    """
 
     slow_flops: float
     fast_flops: float
     bandwidth: float
     reason: str
+    rates: tuple[Rate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,31 +71,55 @@ class Duration:
 
     Attributes:
         flop: Of the whole run.
-        expansion_seconds: Part of it that goes into expanding 4-bit weights.
-        fast_seconds: At the best rate.
-        slow_seconds: At the worst.
+        expansion_seconds: By arithmetic, the part that goes into expanding 4-bit weights.
+        arithmetic_seconds: At the worst rate by arithmetic, which ranks settings that were measured and others alike.
+        fast_seconds: At best.
+        slow_seconds: At worst.
         speed: The rates.
+        rate: What was measured with the run's own settings; None where the times are arithmetic.
     """
 
     flop: float
     expansion_seconds: float
+    arithmetic_seconds: float
     fast_seconds: float
     slow_seconds: float
     speed: Speed
+    rate: Rate | None = None
+
+    @property
+    def basis(self) -> str:
+        """What the times rest on: ``by arithmetic`` or ``as measured …``."""
+        return "as measured with these settings on such a GPU" if self.rate else "by arithmetic"
+
+    @property
+    def source(self) -> str:
+        """Where the rate comes from."""
+        if self.rate is None:
+            return self.speed.reason
+        rate = self.rate
+        return (
+            f"{rate.tokens_per_second:,.0f} computed tokens/s, {rate.spread:.0%} either way ({rate.name}, {rate.date})"
+        )
 
 
 def speed_of(machine: Machine, platform: str, gpu_name: str = "") -> Speed:
     """Return the rates of a device."""
     slow, fast = FLOPS_PER_SECOND[platform]
-    for name, teraflops, bandwidth in _GPUS:
-        if name in gpu_name:
-            peak = teraflops * 1e12
-            reason = f"{name}: {teraflops} TFLOP/s on its data sheet, a third to four fifths of it reached"
-            return Speed(peak * _WORST, peak * _BEST, bandwidth * 1e12, reason)
+    sheet = next((row for row in _GPUS if row[0] in gpu_name), None)
+    bandwidth = sheet[2] * 1e12 if sheet else _BANDWIDTH[platform]
+    if rates := rates_on(gpu_name):
+        slow, fast = (bound(rate.flop_per_second for rate in rates) for bound in (min, max))
+        reason = f"{_tera(slow)} to {_tera(fast)} TFLOP/s, measured on {gpu_name} with other settings or rows"
+        return Speed(slow, fast, bandwidth, reason, rates)
+    if sheet:
+        name, teraflops, _ = sheet
+        reason = f"{name}: {teraflops} TFLOP/s on its data sheet, 0.16 to 0.6 of it reached (an H100: 0.16 to 0.35)"
+        return Speed(teraflops * 1e12 * _WORST, teraflops * 1e12 * _BEST, bandwidth, reason)
     cores = machine.apple.gpu_cores if machine.apple else None
     scale = cores / M4_GPU_CORES if platform == "m4" and cores else 1.0
     reason = f"{platform}: {_tera(slow * scale)} to {_tera(fast * scale)} TFLOP/s"
-    return Speed(slow * scale, fast * scale, _BANDWIDTH[platform] * scale, reason)
+    return Speed(slow * scale, fast * scale, bandwidth * scale, reason)
 
 
 def _tera(flops: float) -> str:
@@ -118,4 +153,9 @@ def duration_of(job: Job, workload: Workload, speed: Speed) -> Duration | None:
     if job.in_4bit:
         passes = 2 + job.checkpointed_layers / shape.num_hidden_layers
         expansion = workload.forward_passes * passes * shape.linear_parameters * _EXPANSION_BYTES / speed.bandwidth
-    return Duration(flop, expansion, flop / speed.fast_flops + expansion, flop / speed.slow_flops + expansion, speed)
+    fast, slow = flop / speed.fast_flops + expansion, flop / speed.slow_flops + expansion
+    rate = rate_of(job, workload, speed.rates)
+    if rate is None:
+        return Duration(flop, expansion, slow, fast, slow, speed)
+    seconds = workload.computed_tokens / rate.tokens_per_second
+    return Duration(flop, expansion, slow, seconds * (1 - rate.spread), seconds * (1 + rate.spread), speed, rate)

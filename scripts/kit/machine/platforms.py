@@ -29,25 +29,24 @@ CONFIGS = {
     "cpu": Path("configs/training_config_demo.yaml"),
 }
 
-# Training tokens a second for Mistral-7B in 4 bits, (low, high). Arithmetic, not measurements on these machines:
-# a token costs 32.5 to 47.6 GFLOP, depending on how many layers are recomputed.
-# h100: 7,000 is what 3-4 h for 15,000 examples x 3 epochs need at 2,048 tokens an example, 17,100 what 3 h need at
-#   4,096; every layer recomputed, 790 TFLOP/s (bf16, measured on an H200, which has the same arithmetic) give 16,600.
-# cuda: the same, times the GPU's dense 16-bit peak over the H100's 989 TFLOP/s, from a T4 (65) to an A100 (312), as in
-#   NVIDIA's data sheets. A GPU newer than the H100 can be faster.
-# m4: the 3.8 to 4.3 TFLOP/s of an M4's ten GPU cores over the cost of a token; a ceiling.
-# cpu: 50 to 500 GFLOP/s in float32 over the cost of a token.
+# Training tokens a second for Mistral-7B in 4 bits, padding counted, (low, high). A token costs 32.5 to 47.6 GFLOP,
+# depending on how many layers are recomputed.
+# h100: as an H100 was measured (measurements/): 5,100 in rows of many lengths and 7,200 in full rows with the shipped
+#   settings, 10,400 in full rows without checkpoints.
+# cuda: not measured: 0.16 to 0.6 of the GPU's dense 16-bit peak (kit.budget.time), from a T4 (65 TFLOP/s) to an A100
+#   (312), as in NVIDIA's data sheets. A GPU newer than the H100 can be faster.
+# m4: not measured: the 3.8 to 4.3 TFLOP/s of an M4's ten GPU cores over the cost of a token; a ceiling.
+# cpu: not measured: 50 to 500 GFLOP/s in float32 over the cost of a token.
 TOKENS_PER_SECOND: dict[str, tuple[int, int]] = {
-    "h100": (7_000, 17_100),
-    "cuda": (450, 5_400),
+    "h100": (5_000, 10_400),
+    "cuda": (220, 5_800),
     "m4": (80, 139),
     "cpu": (1, 10),
 }
-# The same in operations a second, (at worst, at best): for `make plan`, which knows what a run's tokens cost. 790 is
-# what was measured for a bf16 multiplication on an H200, 333 what 7,000 tokens/s at 47.6 GFLOP are; the rest as above.
+# The same in operations a second, (at worst, at best): for `make plan`, which knows what a run's tokens cost.
 FLOPS_PER_SECOND: dict[str, tuple[float, float]] = {
-    "h100": (333e12, 790e12),
-    "cuda": (21.5e12, 257e12),
+    "h100": (238e12, 338e12),
+    "cuda": (10.4e12, 187e12),
     "m4": (3.8e12, 4.3e12),
     "cpu": (0.05e12, 0.5e12),
 }
@@ -222,7 +221,8 @@ def _expected_time(platform: str, apple: Apple | None) -> str:
             f"{cores or M4_GPU_CORES} GPU cores at their peak)"
         )
     short, long = _span(hours(rows * 2048, platform)), _span(hours(rows * 4096, platform))
-    return f"{job} take {short} at 2,048 tokens an example, {long} at 4,096 (arithmetic; `make validate` counts yours)"
+    basis = "as an H100 was measured" if platform == "h100" else "arithmetic"
+    return f"{job} take {short} at 2,048 tokens an example, {long} at 4,096 ({basis}; `make validate` counts yours)"
 
 
 def _span(span: tuple[float, float]) -> str:

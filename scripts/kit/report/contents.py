@@ -115,14 +115,12 @@ def _prediction(run: Run, summary: Summary) -> Prediction:
     predicted = mapping(run.receipt.get("predicted"))
     terms = mapping(predicted.get("terms"))
     parts = [Part(str(name), size) for name, value in terms.items() if (size := finite(value)) is not None]
-    # On CUDA the run's peak is what the allocator gave out; elsewhere it is the whole process.
-    on_cuda = str(run.receipt.get("platform")) in {"h100", "cuda"}
     last = run.steps[-1] if run.steps else {}
     memory = summary.peak_memory_bytes
     # A plan gives the time as (at best, at worst): one plans for the worst.
     at_worst = [finite(value) for value in listed(predicted.get("seconds"))][-1:]
     return Prediction(
-        peak_memory_bytes=finite(predicted.get("allocated_bytes" if on_cuda else "peak_memory_bytes")),
+        peak_memory_bytes=finite(predicted.get("allocated_bytes")),
         seconds=at_worst[0] if at_worst else None,
         parts=tuple(parts),
         measured_memory_bytes=None if memory is None else float(memory),

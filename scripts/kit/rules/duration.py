@@ -29,6 +29,6 @@ def duration(run: Situation) -> list[Finding]:
     low, high = in_words(plan.duration.fast_seconds), in_words(plan.duration.slow_seconds)
     message = (
         f"at most {plan.tokens / 1e6:,.1f} M tokens if every row is full length: {low} to {high} on "
-        f"{run.platform} by arithmetic; shorter rows take less"
+        f"{run.platform} {plan.duration.basis}; shorter rows take less"
     )
     return [ok("config.duration", message, run.where("data.train_file"))]

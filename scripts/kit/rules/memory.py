@@ -47,7 +47,8 @@ def fits(run: Situation, rows: TokenRows | None = None) -> list[Finding]:
     workloads, _ = workloads_for(run.settings, rows)
     plan = plan_run(run.settings, shape, device, workloads(run.settings))
     uncounted = left_out(plan, run.platform)
-    message = f"{_sentence(plan)}; {uncounted}" if uncounted else _sentence(plan)
+    planned = _sentence(plan, "resident " if run.platform == "cpu" else "")
+    message = f"{planned}; {uncounted}" if uncounted else planned
     if plan.verdict == "fits":
         return [ok("config.memory", message, run.where(key))]
     severity = warning if plan.verdict == "tight" else error
@@ -61,11 +62,11 @@ def device_of(run: Situation) -> Device:
     return Device(run.machine, run.platform, run.gpu, name, attention)
 
 
-def _sentence(plan: RunPlan) -> str:
+def _sentence(plan: RunPlan, kind: str) -> str:
     largest = sorted(plan.peak.terms, key=lambda term: term.size_bytes, reverse=True)[:3]
     parts = ", ".join(f"{term.name} {gigabytes(term.size_bytes)}" for term in largest)
     longest = f"{plan.batch.rows} x {plan.batch.length:,} tokens"
-    return f"planned peak {gigabytes(plan.peak_memory_bytes)} at {longest} ({parts}, …){limit_words(plan)}"
+    return f"planned peak {gigabytes(plan.peak_memory_bytes)} {kind}at {longest} ({parts}, …){limit_words(plan)}"
 
 
 def _smaller(run: Situation, shape: ModelShape, rows: TokenRows | None) -> str:

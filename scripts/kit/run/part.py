@@ -147,7 +147,7 @@ class Part:
     def _note_rehearsal(self, rehearsal: Rehearsal) -> None:
         self.receipt.update(rehearsal=asdict(rehearsal))
         planned = self.job.predicted
-        beside = f", {planned.peak_memory_bytes / 1e9:.2f} GB planned for a whole step" if planned else ""
+        beside = f", {planned.peak.allocated_bytes / 1e9:.2f} GB planned for a whole step" if planned else ""
         say(
             f"rehearsal: the largest micro-batch, {rehearsal.rows} x {rehearsal.length:,} tokens, fits: "
             f"{rehearsal.memory_bytes / 1e9:.2f} GB{beside}"

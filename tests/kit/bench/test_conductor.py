@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.bench.conductor import LEFT_OUT, Orders, Outcome, conduct
-from kit.bench.ledger import Place, Record, append, read
 from kit.bench.measurements import Measurement
+from kit.records.ledger import Place, Record, append, read
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from kit.bench.ledger import Place, Record
 from kit.bench.measured_docs import is_measured, with_measurements
 from kit.bench.tables import Device, devices, goals, memory_table, other_lines, speed_table
 from kit.bench.variants import BASELINE, SCALES, flop_per_token
 from kit.budget.cases import case_names
+from kit.records.ledger import Place, Record
 
 PLACE = Place("7b", "NVIDIA H100", "580.1", 85_000_000_000, {"torch": "2.11.0"}, "3.12", "abc")
 SCALE = SCALES["7b"]

@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.budget.activations import saved_by_model
-from kit.budget.cases import KEPT_WITHIN, PEAK_WITHIN
+from kit.budget.cases import gpu_cases
+from kit.budget.comparison import KEPT_WITHIN, PEAK_WITHIN, Measured, against
 from kit.budget.job import Job, MicroBatch
 from kit.budget.loss import saved_by_loss
 from kit.budget.memory import step_bytes
 from kit.config.resolve import resolve
 from kit.interpreter import PROJECT_ROOT
 from kit.model.shape import ModelShape
+from kit.records.ledger import FOLDER, read_all
 from kit.stack import installed_stack
+from small_run import run_training
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +43,52 @@ def _compare(python: str, folder: Path) -> list[dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [item["record"]["result"] for item in json.loads(done.stdout)["measurements"]]
+
+
+def test_todays_formulas_meet_what_an_h100_took() -> None:
+    """Of each case the newest measurement; one that failed holds no figures."""
+    taken = {record.measurement: record for record in read_all(FOLDER) if "H100" in record.place.device}
+    found = []
+    for case in gpu_cases("current", (9, 0)):
+        result = taken[f"memory/{case.name}"].result
+        if "failed" in result:
+            continue
+        counted = {what: result[f"{what}_bytes"]["measured"] for what in ("standing", "kept", "peak", "layers")}
+        step = counted["peak"] - counted["standing"]
+        found.append(against(case, Measured(counted["standing"], counted["kept"], step, counted["layers"])))
+    assert len(found) >= 13
+    assert [case.line for case in found if not case.is_within] == []
+    assert [case.line for case in found if case.standing[0] != pytest.approx(case.standing[1], rel=0.001)] == []
+
+
+@pytest.mark.slow
+def test_a_run_on_a_cpu_takes_what_was_planned(tmp_path: Path) -> None:
+    """A real small model's shape, but for the number of its layers: a large vocabulary, tied, three key heads of nine.
+
+    Its own memory is a quarter more than its tensors and the libraries: what the C library does not give back.
+    """
+    torch = pytest.importorskip("torch", reason="needs the libraries: make setup")
+    if installed_stack().name != "current":
+        pytest.skip("the installed stack is not the current one")
+    from kit.bench.random_base import write_random_base
+
+    shape = ModelShape(49_152, 576, 1536, 8, 9, 3, 64, 8_192, tie_word_embeddings=True)
+    base = write_random_base(shape, tmp_path / "base", dtype=torch.bfloat16, device="cpu")
+    rows = tmp_path / "rows.jsonl"
+    turns = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "x" * 72}]
+    rows.write_text((json.dumps({"messages": turns}) + "\n") * 16, encoding="utf-8")
+    changes = {
+        "data__train_file": rows,
+        "training__max_seq_length": 128,
+        "training__per_device_train_batch_size": 8,
+        "training__per_device_eval_batch_size": 8,
+        "training__max_steps": 1,
+        "training__eval_steps": 1,
+    }
+    done = run_training(base, tmp_path / "out", python=sys.executable, **changes)
+    assert done.returncode == 0, done.stderr
+    receipt = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
+    assert receipt["predicted"]["allocated_bytes"] == pytest.approx(receipt["peak_memory_bytes"], rel=0.08)
 
 
 @pytest.mark.slow

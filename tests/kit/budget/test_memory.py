@@ -61,6 +61,23 @@ def test_a_layer_of_mistral_7b_keeps_what_was_counted_on_a_small_one_scaled_up()
         assert sum(tokens) / 4096 / 1e3 == pytest.approx(on_cuda, abs=0.1)
 
 
+def test_cublas_has_two_workspaces_larger_on_hopper_and_where_nothing_is_known() -> None:
+    for capability, size in (((9, 0), 32 << 20), ((8, 0), (8 << 20) + (128 << 10)), (None, 32 << 20)):
+        terms = {term.name: term.size_bytes for term in plan_peak(replace(_job(), capability=capability)).terms}
+        assert terms["cuBLAS workspaces"] == 2 * size
+
+
+def test_a_cpus_heap_keeps_freed_blocks_that_are_too_small_to_be_mapped() -> None:
+    small, large = (plan_peak(_job(device="cpu", rows=1, length=length)) for length in (64, 4096))
+    kept, of = ({term.name: term.size_bytes for term in peak.terms} for peak in (small, large))
+    name = "freed blocks that the C library keeps"
+    assert kept[name] == pytest.approx(0.6 * (kept["saved activations"] + kept["one recomputed layer"]), rel=0.01)
+    assert of["saved activations"] > 10 * kept["saved activations"]
+    assert of[name] < kept[name]
+    assert small.peak_memory_bytes - small.allocated_bytes == kept["mapped files of the libraries"]
+    assert small.moving_bytes > kept["saved activations"] + kept[name]
+
+
 @pytest.mark.parametrize("layers_apart", [1, 2, 3, 4, 8, 32])
 def test_a_checkpointed_layer_keeps_its_input_alone(layers_apart: int) -> None:
     job = _job(apart=layers_apart)

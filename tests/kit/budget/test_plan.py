@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.budget import measured, time
 from kit.budget.alternatives import Question, faster, mildest_that_fits, other_mathematics
 from kit.budget.job import Job, MicroBatch
 from kit.budget.limits import MemoryLimit, memory_limit
+from kit.budget.measured import rate_of, rates_on
 from kit.budget.plan import Device, plan_run, plan_training
 from kit.budget.rows import workloads_for
 from kit.budget.show import left_out
 from kit.budget.time import flop_of, speed_of
-from kit.budget.workload import full_length, workload_of
+from kit.budget.workload import Workload, full_length, workload_of
 from kit.config.resolve import resolve
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
@@ -23,6 +25,9 @@ from kit.machine.platforms import FLOPS_PER_SECOND, TOKENS_PER_SECOND, judge
 from kit.model.shape import MISTRAL_7B, ModelShape
 from kit.run.plan import make_plan
 from kit.stack import Stack
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 MACHINES = PROJECT_ROOT / "tests" / "fixtures" / "machines"
@@ -71,6 +76,85 @@ def test_a_known_gpu_has_its_own_rate_and_a_mac_its_cores() -> None:
         "Apple M4 Max", (26, 0), is_apple_silicon=True, is_rosetta=False, unified_memory_bytes=1, gpu_cores=40
     )
     assert speed_of(replace(MACHINE, apple=apple), "m4").fast_flops == 4 * speed_of(MACHINE, "m4").fast_flops
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({}, 7_184),
+        (
+            {
+                "lora__lora_dropout": 0.0,
+                "training__gradient_checkpointing": False,
+                "training__per_device_train_batch_size": 2,
+            },
+            10_365,
+        ),
+    ],
+)
+def test_time_is_as_measured_where_the_same_was_measured_on_such_a_gpu(changes: dict[str, Any], tokens: int) -> None:
+    plan = _question(**changes).answer({}).plan
+    assert plan.duration is not None
+    expected = plan.computed_tokens / tokens
+    assert plan.duration.fast_seconds == pytest.approx(0.9 * expected, rel=0.001)
+    assert plan.duration.slow_seconds == pytest.approx(1.1 * expected, rel=0.001)
+    assert plan.duration.basis.startswith("as measured")
+    assert plan.duration.arithmetic_seconds > plan.duration.slow_seconds
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora__lora_dropout": 0.0},
+        {"lora__r": 64},
+        {"training__max_seq_length": 2048},
+        {"training__gradient_checkpointing_every_n_layers": 2},
+        {"quantization__load_in_4bit": False},
+        {"training__padding_free": True},
+        {"attention": "flex_attention"},
+        {"stack": "reference"},
+    ],
+)
+def test_what_was_not_measured_takes_the_range_of_what_was_on_such_a_gpu(changes: dict[str, Any]) -> None:
+    device = {key: changes[key] for key in ("attention", "stack") if key in changes}
+    question = _question(_device(**device), **{key: changes[key] for key in changes if key not in device})
+    spent = question.answer({}).plan.duration
+    assert spent is not None
+    assert (spent.basis, spent.rate) == ("by arithmetic", None)
+    assert "measured on NVIDIA H100 80GB HBM3" in spent.source
+
+
+def test_rows_of_many_lengths_are_looked_up_with_their_own_spread() -> None:
+    rate = next(rate for rate in rates_on("NVIDIA H100 80GB HBM3") if rate.name == "speed/ragged/kit defaults")
+    batches = [MicroBatch(4, 4_000, True, 15_000)]
+    computed = 24 * round(rate.work["tokens_at_once"])
+    work = Workload(tuple(batches), 6, 24, 100_000, 90_000, computed, round(computed * 2_500), computed - 96)
+    job = Job(MISTRAL_7B, _settings(), "current", "cuda", "sdpa", batches[0])
+    found = rate_of(job, work, rates_on("NVIDIA H100 80GB HBM3"))
+    assert found == rate
+    assert found.spread == 2 * rates_on("NVIDIA H100 80GB HBM3")[0].spread
+    assert rate_of(job, replace(work, forward_passes=30), (rate,)) is None
+
+
+def test_all_that_was_measured_lies_well_within_what_is_expected_of_a_gpu_and_of_its_platform(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the ledger, as in the image, the same GPU has the range of all that are in the data sheets."""
+    rates = rates_on("NVIDIA H100 80GB HBM3")
+    assert len(rates) >= 9
+    monkeypatch.setattr(time, "rates_on", lambda _: ())
+    expected = speed_of(MACHINE, "h100", "NVIDIA H100 80GB HBM3")
+    assert "data sheet" in expected.reason
+    reached = [rate.flop_per_second for rate in rates]
+    assert expected.slow_flops <= min(reached) * 1.02
+    assert max(reached) * 1.2 < expected.fast_flops
+    slow, fast = TOKENS_PER_SECOND["h100"]
+    assert all(slow <= rate.tokens_per_second <= fast * 1.05 for rate in rates)
+
+
+def test_a_place_without_a_ledger_has_no_measured_speeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "FOLDER", tmp_path / "missing")
+    assert rates_on.__wrapped__("NVIDIA H100 80GB HBM3") == ()
 
 
 def test_a_run_of_92_million_tokens_takes_an_m4_about_two_weeks() -> None:

@@ -61,7 +61,7 @@ class Record:
         measurement: Its name, as ``kit.bench.measurements`` has it.
         place: Where and with what.
         result: The figures; ``failed`` in place of them says why there are none, with ``final`` where there will be
-            none on this device, and with ``void`` where an earlier line's figures are wrong.
+            none on this device.
         seconds: How long it took.
         date: When it ended, ISO 8601, UTC.
         command: What was called.
@@ -135,11 +135,11 @@ def measured_here(records: Sequence[Record], place: Place) -> dict[str, Record]:
 
 
 def newest(records: Sequence[Record]) -> dict[str, Record]:
-    """Return the newest of each measurement by name; a failure hides earlier figures only where it says so."""
+    """Return the newest of each measurement by name; figures before a later failure."""
     found: dict[str, Record] = {}
     for record in records:
         before = found.get(record.measurement)
-        if before is None or record.is_final or record.result.get("void") or not before.is_final:
+        if before is None or record.is_final or not before.is_final:
             found[record.measurement] = record
     return found
 
