@@ -9,7 +9,7 @@ import functools
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.records.ledger import FOLDER, read_all
+from kit.records.ledger import FOLDER, newest, read_all
 
 if TYPE_CHECKING:
     from kit.budget.job import Job
@@ -61,7 +61,7 @@ def rates_on(device: str) -> tuple[Rate, ...]:
         records = read_all(FOLDER)
     except OSError:
         return ()
-    found = {record.measurement: record for record in records if record.place.device == device}
+    found = newest([record for record in records if (record.place.device, record.place.scale) == (device, _SCALE)])
     return tuple(
         Rate(
             record.measurement,
@@ -72,7 +72,7 @@ def rates_on(device: str) -> tuple[Rate, ...]:
             record.result["work"]["flop"] / sum(record.result["step_seconds"]),
         )
         for record in found.values()
-        if record.place.scale == _SCALE and {"variant", "work", "step_seconds"} <= set(record.result)
+        if {"variant", "work", "step_seconds"} <= set(record.result)
     )
 
 

@@ -125,7 +125,7 @@ def test_what_was_not_measured_takes_the_range_of_what_was_on_such_a_gpu(changes
 
 
 def test_rows_of_many_lengths_are_looked_up_with_their_own_spread() -> None:
-    rate = next(rate for rate in rates_on("NVIDIA H100 80GB HBM3") if rate.name == "speed/ragged/kit defaults")
+    rate = next(rate for rate in rates_on("NVIDIA H100 80GB HBM3") if rate.name == "speed/ragged/padded rows")
     batches = [MicroBatch(4, 4_000, True, 15_000)]
     computed = 24 * round(rate.work["tokens_at_once"])
     work = Workload(tuple(batches), 6, 24, 100_000, 90_000, computed, round(computed * 2_500), computed - 96)
