@@ -177,8 +177,9 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     notes = [meaning(judgement.platform), left_out(plan, judgement.platform)]
     lines = [*memory_lines(plan), *(f"  {line}" for note in notes for line in textwrap.wrap(note, 116))]
     lines += [*source_lines(plan), "", *time_lines(plan), ""]
-    lines += alternative_lines("the same updates, fastest first (peak, time at worst by arithmetic):", planned.faster)
-    lines += alternative_lines("what changes what is learnt:", planned.other)
+    title = "the same updates, fastest first (peak, and by arithmetic the share of the time above):"
+    lines += alternative_lines(title, planned.faster, planned.plan)
+    lines += alternative_lines("what changes what is learnt:", planned.other, planned.plan)
     print("\n".join(map(one_line, lines)))
     colours = {"fits": "green", "does not fit": "red"}
     verdict = paint(plan.verdict, colours.get(plan.verdict, "yellow"), "bold", stream=sys.stdout)

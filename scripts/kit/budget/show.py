@@ -86,16 +86,17 @@ def time_lines(plan: RunPlan) -> list[str]:
     return lines
 
 
-def alternative_lines(title: str, items: Sequence[Alternative]) -> list[str]:
-    """Write a table of other settings; the present ones are named so."""
+def alternative_lines(title: str, items: Sequence[Alternative], present: RunPlan) -> list[str]:
+    """Write a table of other settings: peak, time as a share of the present ones', what to change."""
     shown = items[:_SHOWN]
     if not any(item.changes for item in shown):
         return []
     lines = [title]
     for item in shown:
-        worst = duration(item.plan.duration.arithmetic_seconds) if item.plan.duration else ""
+        spent, now = item.plan.duration, present.duration
+        share = f"{spent.arithmetic_seconds / now.arithmetic_seconds:.0%}" if spent and now else ""
         note = "  (does not fit)" if item.plan.verdict == "does not fit" else ""
-        lines.append(f"  {_size(item.plan.peak_memory_bytes)}  {worst:>10}  {item.overrides or 'as it stands'}{note}")
+        lines.append(f"  {_size(item.plan.peak_memory_bytes)}  {share:>5}  {item.overrides or 'as it stands'}{note}")
     return lines
 
 
