@@ -22,9 +22,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.bench.cpu_tables import waiting_table
 from kit.bench.pairs import Timed, pairs, prepare, run_pair, steps_beside_trl
 from kit.bench.place import OF_COMMANDS, append_results
-from kit.bench.tables import waiting_table
 from kit.command import command_parser, run_main
 from kit.console import fail, say
 from kit.records.ledger import FOLDER

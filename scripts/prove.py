@@ -29,9 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 from kit.bench import bottleneck
 from kit.bench.conductor import Orders, Outcome, conduct
+from kit.bench.goals import goal_lines
+from kit.bench.known import devices
 from kit.bench.measurements import Measurement, measurements
 from kit.bench.place import OF_TRAINING, place_of
-from kit.bench.tables import devices, draw, goal_lines, memory_table, other_lines, speed_table
+from kit.bench.tables import draw, memory_table, other_lines, speed_table
 from kit.bench.variants import SCALES
 from kit.budget.cases import case_names
 from kit.command import command_parser, run_main
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.bench.tables import Device
+    from kit.bench.known import Device
     from kit.machine.platforms import Judgement
     from kit.records.ledger import Record
     from kit.stack import Stack

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bench_cli
+from kit.bench.cpu_tables import waiting_table
 from kit.bench.pairs import Pair, StepsBesideTrl, Timed, run_pair
-from kit.bench.tables import waiting_table
 from kit.records.ledger import read
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench_data
-from kit.bench.tables import data_lines
+from kit.bench.cpu_tables import data_lines
 from kit.bench_data import peers
 from kit.bench_data.measure import Run, run_program
 from kit.bench_data.rows import make_model, make_rows

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import prove
-from kit.bench.tables import devices, goal_lines, speed_table
+from kit.bench.goals import goal_lines
+from kit.bench.known import devices
+from kit.bench.tables import speed_table
 from kit.interpreter import PROJECT_ROOT
 from kit.records.ledger import read
 

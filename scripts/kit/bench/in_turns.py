@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from kit.bench.steps import StepProfiler, build_kit, build_trl, settings_and_plan
+from kit.bench.clocks import StepProfiler
+from kit.bench.steps import build_kit, build_trl, settings_and_plan
 from kit.run.run_folder import METRICS
 from kit.run.stall import StallWatch
 from kit.run.watch import TrainingWatch

@@ -5,18 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kit.bench.tables import (
-    NOT_MEASURED,
-    data_lines,
-    devices,
-    goal_lines,
-    memory_table,
-    other_lines,
-    profile_lines,
-    speed_table,
-    waiting_table,
-    where_lines,
-)
+from kit.bench.cpu_tables import data_lines, waiting_table
+from kit.bench.goals import goal_lines
+from kit.bench.known import NOT_MEASURED, devices
+from kit.bench.tables import memory_table, other_lines, profile_lines, speed_table, where_lines
 from kit.records.ledger import newest
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ KIT = PROJECT_ROOT / "scripts" / "kit"
 OF_TRAINING = (
     *(KIT / "stack" / name for name in ("trainer.py", "model.py", "levers.py", "arguments.py", "rows.py")),
     *(KIT / "stack" / name for name in ("torch_attention.py", "resident.py")),
-    *(KIT / "bench" / name for name in ("steps.py", "variants.py", "worker.py")),
+    *(KIT / "bench" / name for name in ("steps.py", "clocks.py", "variants.py", "worker.py")),
     KIT / "budget" / "measure.py",
     PROJECT_ROOT / "configs" / "training_config_h100.yaml",
 )

@@ -127,7 +127,7 @@ class Worker:
         return self.facts
 
     def _ceiling(self, _which: str) -> dict[str, Any]:
-        from kit.bench.steps import measure_ceiling
+        from kit.bench.clocks import measure_ceiling
 
         return measure_ceiling(self.device)
 

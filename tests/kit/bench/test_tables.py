@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from kit.bench.goals import goals
+from kit.bench.known import Device, devices
 from kit.bench.measured_docs import is_measured, with_measurements
-from kit.bench.tables import Device, devices, goals, memory_table, other_lines, speed_table
+from kit.bench.tables import memory_table, other_lines, speed_table
 from kit.bench.variants import BASELINE, SCALES, flop_per_token
 from kit.budget.cases import case_names
 from kit.records.ledger import Place, Record
