@@ -49,6 +49,20 @@ def test_a_stale_one_is_found_and_the_gate_would_fail(tmp_path: Path, monkeypatc
     assert document.main(["--check"]) == 1
 
 
+def test_a_page_whose_figures_are_not_the_ledgers_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "DOCS", tmp_path)
+    monkeypatch.setattr(document.check, "__defaults__", (tmp_path,))
+    page = tmp_path / "BENCHMARKS.md"
+    page.write_bytes((PROJECT_ROOT / "docs" / "BENCHMARKS.md").read_bytes())
+    assert document.main([]) == 0
+    figures = page.read_text(encoding="utf-8")
+    page.write_text(figures.replace("| 7,184 |", "| 9,184 |"), encoding="utf-8")
+    assert "9,184" in page.read_text(encoding="utf-8")
+    assert document.main(["--check"]) == 1
+    assert document.main([]) == 0
+    assert page.read_text(encoding="utf-8") == figures
+
+
 def test_the_reference_has_every_key_with_its_default() -> None:
     page = reference_page()
     for path, rule in schema.keys().items():
