@@ -94,9 +94,10 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     for file in taken:
         length = resolved.settings.training.max_seq_length
         findings += run_check(functools.partial(audit_training_file, file, length), "data.audit")
+    where = resolved.where(KEY)
     resolved = decided(resolved, judgement, stack, train.rows if train else None)
     if is_decided(resolved):
-        findings.append(ok("config.levers.auto", decision(resolved), resolved.where(KEY)))
+        findings.append(ok("config.levers.auto", decision(resolved), where))
     if train and train.rows:
         # The rules know only the number of rows; here their tokens are counted.
         counted = train.rows

@@ -77,6 +77,7 @@ def test_what_is_left_to_the_data_is_decided_by_it_before_memory_and_time_are_pl
     assert result.resolved.settings.training.padding_free is True
     assert " at 1 x 90 tokens" in found["config.memory"][0].message
     (told,) = found["config.levers.auto"]
+    assert "auto" not in told.where
     assert told.severity == "ok"
     assert told.message.startswith("training.padding_free is auto, and true here: ")
     even = _rows(tmp_path / "even.jsonl", "a", "b", "c", "d")
