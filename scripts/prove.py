@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list:
         _list(chosen, impossible, measured_here(read(ledger), place))
         return 0
+    if not _is_writable(ledger):
+        return fail(f"{ledger} cannot be written by this user", "--ledger outputs/prove")
     say(f"{judgement.platform}: {judgement.reason}", "bold")
     if scale == "small":
         say("a model of two layers: it shows that everything runs, and its figures say nothing of a GPU", "dim")
@@ -121,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="default: measurements; outputs/prove if small")
     parser.add_argument("--base", type=Path, help="where the random base is kept")
     return parser
+
+
+def _is_writable(path: Path) -> bool:
+    while not path.exists():
+        path = path.parent
+    return os.access(path, os.W_OK)
 
 
 def _problem(item: Measurement, stack: Stack, judgement: Judgement, device: str) -> str:

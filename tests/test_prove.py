@@ -79,6 +79,15 @@ def test_where_nothing_can_be_measured_nothing_is_written(tmp_path: Path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_ledger_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, _mode: path != tmp_path)
+    assert prove.main(["--scale", "small", "--ledger", str(tmp_path / "new")]) == 2
+    assert "cannot be written by this user" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_that_nothing_begins_with_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert prove.main(["--only", "sped"]) == 2
     assert "nothing begins with sped" in capsys.readouterr().err
