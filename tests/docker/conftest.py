@@ -24,9 +24,10 @@ def image(tiny_base: Path) -> Image:
     # As other people's files are: readable by the user inside, whoever that is.
     for path in (image.tree / "models", *(image.tree / "models").rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    (image.tree / "outputs").mkdir(exist_ok=True)
-    if os.getuid() == 0:
-        os.chown(image.tree / "outputs", UID, GID)
+    for name in ("outputs", "measurements"):
+        (image.tree / name).mkdir(exist_ok=True)
+        if os.getuid() == 0:
+            os.chown(image.tree / name, UID, GID)
     return image
 
 
