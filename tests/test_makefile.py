@@ -215,7 +215,8 @@ def test_the_demo_in_the_image_is_the_current_stacks(fresh: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "arguments"), [("detect", "detect"), ("validate", "validate c.yaml lora.r=8"), ("shell-h100", "shell")]
+    ("target", "arguments"),
+    [("detect", "detect"), ("validate", "validate c.yaml lora.r=8"), ("shell-h100", "shell"), ("prove", "prove")],
 )
 def test_commands_can_run_inside_the_image(fresh: Path, target: str, arguments: str) -> None:
     given = ["CONFIG=c.yaml", "SET=lora.r=8"] if target == "validate" else []
