@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,33 +14,34 @@ from transformers import TrainerCallback
 from kit.bench.bottleneck import Kernel, summarise
 from kit.machine.energy import EnergyMeter
 from kit.machine.probe import probe
+from kit.stack.trial import UpdateClock
 
 PROFILED = 3  # steps
 _COPIES = 30
 
 
-class StepClock(TrainerCallback):  # type: ignore[misc]
+class StepClock(UpdateClock):
     """Notes when each optimizer step has really ended on the device, and the energy used from the warm-up's end on."""
 
     def __init__(self, device: str, warm_up: int) -> None:
         """Time on ``cuda`` or ``cpu`` the steps after ``warm_up``."""
+        super().__init__(device)
         self.device, self.warm_up = device, warm_up
-        self.ends: list[float] = []
         self._meter: EnergyMeter | None = None
         self.joules: float | None = None
 
     @property
     def step_seconds(self) -> list[float]:
         """Seconds of each timed step."""
-        return [end - begin for begin, end in zip(self.ends, self.ends[1:], strict=False)][self.warm_up :]
+        return [end - begin for begin, end in pairwise(self.ends)][self.warm_up :]
 
     def on_train_begin(self, *_args: Any, **_kwargs: Any) -> None:
         """Begin."""
-        self._note()
+        self.note()
 
     def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
         """Note a step's end."""
-        self._note()
+        self.note()
         if len(self.ends) == self.warm_up + 1 and self.device == "cuda":
             self._meter = EnergyMeter(probe(), "cuda")
             self.ends[-1] = time.perf_counter()
@@ -47,11 +49,6 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
         """Read the energy."""
         self.joules = self._meter.read() if self._meter else None
-
-    def _note(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
 
 
 def measure_ceiling(device: str, seconds: float = 1.0) -> dict[str, Any]:

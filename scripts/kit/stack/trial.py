@@ -32,6 +32,10 @@ class UpdateClock(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
         """Note an update's end."""
+        self.note()
+
+    def note(self) -> None:
+        """Note when all that was asked of the device is done."""
         if self._platform in {"h100", "cuda"}:
             torch.cuda.synchronize()
         elif self._platform == "m4":
