@@ -19,7 +19,8 @@ BEGAN = time.perf_counter()
 
 from kit.bench.measurements import AGAIN
 from kit.bench.variants import KIT, SCALES, VARIANTS, Variant
-from kit.machine.nvml import ask_nvml
+from kit.machine.cuda_order import chosen_of
+from kit.machine.probe import probe
 from kit.quiet_libraries import quiet_imports
 from kit.refusals import is_out_of_memory
 
@@ -33,9 +34,9 @@ OUT_OF_MEMORY = "out of memory"
 
 
 def device_used_bytes() -> int | None:
-    """Return what programs hold of the first GPU, by its driver; None where there is none."""
-    report = ask_nvml()
-    return report.found[0].gpu.memory_used_bytes if report and report.found else None
+    """Return what programs hold of the GPU that is measured, by its driver; None where there is none."""
+    gpu = chosen_of(probe().nvidia)
+    return gpu.memory_used_bytes if gpu else None
 
 
 class Worker:
@@ -220,6 +221,7 @@ class Worker:
     def _first_run(self, _which: str) -> dict[str, Any]:
         from kit.bench.commands import first_run
 
+        self._write_base()
         return first_run(self.scale, self.device, self.folder)
 
     def _loading(self, _which: str) -> dict[str, Any]:
@@ -230,7 +232,14 @@ class Worker:
     def _peer(self, which: str) -> dict[str, Any]:
         from kit.bench.commands import peer
 
+        self._write_base()
         return peer(which, self.scale, self.folder)
+
+    def _write_base(self) -> None:
+        """Write the base's weights where they are not: on another machine of this name they may have been measured."""
+        from kit.bench.random_base import write_random_base
+
+        write_random_base(self.scale.shape, self.folder, dtype=self._dtype(), device=self.device)
 
 
 def main(argv: list[str]) -> int:

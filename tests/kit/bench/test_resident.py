@@ -36,6 +36,19 @@ def test_a_variant_learns_the_same_on_a_fresh_base_and_on_one_that_all_others_ha
 
 
 @pytest.mark.slow
+def test_a_first_run_needs_no_base_that_an_earlier_measurement_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="needs the libraries: make setup")
+    from kit.bench import commands
+    from kit.bench.worker import Worker
+
+    folder = tmp_path / "base"
+    monkeypatch.setattr(commands, "first_run", lambda *_: {"there": (folder / "model.safetensors.index.json").exists()})
+    assert Worker("small", "cpu", folder).measure("first run") == {"there": True}
+
+
+@pytest.mark.slow
 def test_what_fails_is_a_result_and_the_base_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
     from kit.bench import steps
