@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     outcomes = conduct(chosen, impossible, place, orders, _tell)
     known = next((item for item in devices(read(ledger), scale) if item.name == place.device), None)
     if known and scale == "7b" and not options.json:
-        _show(known)
+        show(known)
     if options.json:
         body = {"schema_version": 1, "ledger": str(ledger), "measurements": [_as_mapping(item) for item in outcomes]}
         print(json.dumps(body, indent=2))
@@ -171,13 +171,15 @@ def _figure(result: dict[str, Any]) -> str:
     return f", next: {result['next']}" if "next" in result else ""
 
 
-def _show(known: Device) -> None:
+def show(known: Device) -> None:
+    """Print tables, profiles and goals, and draw the speeds."""
     for workload in ("full", "ragged"):
         profile = known.result(f"profile/{workload}")
         profiled = bottleneck.lines(profile) if profile else []
         print("\n".join([f"\n{workload} rows\n", *speed_table(known, workload), "", *profiled]))
     print("\n".join(["\nmemory\n", *memory_table(known), "", *other_lines(known), "", *goal_lines(known)]))
     picture = _OUTPUT / "speed.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
     draw(known, picture)
     say(f"\ndrawn: {picture}")
 

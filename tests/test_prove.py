@@ -15,7 +15,7 @@ from kit.bench.goals import goal_lines
 from kit.bench.known import devices
 from kit.bench.tables import speed_table
 from kit.interpreter import PROJECT_ROOT
-from kit.records.ledger import read
+from kit.records.ledger import read, read_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +86,21 @@ def test_a_ledger_that_cannot_be_written_is_told_before_anything_is_measured(
     assert prove.main(["--scale", "small", "--ledger", str(tmp_path / "new")]) == 2
     assert "cannot be written by this user" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_known_of_a_gpu_is_shown_with_goals_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prove, "_OUTPUT", tmp_path / "prove")
+    known = next(device for device in devices(read_all()) if "H100" in device.name)
+    fastest = known.result("speed/full/no checkpointing, dropout 0")
+    assert fastest is not None
+    prove.show(known)
+    out = capsys.readouterr().out
+    assert f"| no checkpointing, dropout 0 | {fastest['tokens_per_second']:,.0f} |" in out
+    assert "next bottleneck: " in out
+    assert "\n".join(goal_lines(known)) in out
+    assert (tmp_path / "prove" / "speed.png").stat().st_size > 1000
 
 
 def test_a_name_that_nothing_begins_with_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
