@@ -13,7 +13,7 @@ Exit codes: 0 every package was looked up and nothing is left to mend, 1 somethi
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -28,11 +28,11 @@ from kit.advisories.answer import canonical
 from kit.advisories.database import DatabaseError, look_up, read_database
 from kit.advisories.judge import judge, judge_age
 from kit.advisories.service import SERVICES, ask, ensure_pip_audit
-from kit.command import command_parser, run_main
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, paint, say
+from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, summary
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.error import ConfigError
-from kit.console import fail, paint, say
-from kit.findings import Finding, as_json, exit_code, has_errors, render, summary
-from kit.interpreter import PROJECT_ROOT
 from kit.setup.locks import LOCKS, Lock, packages
 from kit.setup.uv import SetupError
 

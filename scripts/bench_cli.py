@@ -11,7 +11,7 @@ failed.
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from kit.bench.cpu_tables import waiting_table
 from kit.bench.pairs import Timed, pairs, prepare, run_pair, steps_beside_trl
 from kit.bench.place import OF_COMMANDS, append_results
-from kit.command import command_parser, run_main
-from kit.console import fail, say
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, say
 from kit.records.ledger import FOLDER
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ this kit was ahead of every other tool at every size, 1 it was not, 2 wrong use.
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -30,8 +30,8 @@ from kit.bench_data.measure import Run, run_program
 from kit.bench_data.peers import CACHE, PROGRAMS, TOOLS, SetupError, python_for, version_of
 from kit.bench_data.rows import make_model, make_rows
 from kit.bench_data.table import table, verdict
-from kit.command import command_parser, run_main
-from kit.console import fail, say
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, say
 from kit.data.pool import processes_for
 from kit.records.ledger import FOLDER
 

@@ -15,7 +15,7 @@ Exit codes: 0 ended, 1 a question could not be asked or memory ran out, 2 wrong 
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -31,8 +31,8 @@ from kit.adapter.endings import carry_out
 from kit.adapter.loading import Loaded, add_run_arguments, choose, load
 from kit.adapter.session import Session
 from kit.adapter.talk import Conversation, Sampling, TalkError, reply
-from kit.command import command_parser, run_main
-from kit.console import say, show_answer
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import say, show_answer
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, run_main
-from kit.console import fail
-from kit.findings import exit_code, render, run_check
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail
+from kit.cli.findings import exit_code, render, run_check
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.gate.at_once import at_once
 from kit.gate.shell_rules import check_shell_scripts
 from kit.gate.steps import Step, run_steps
 from kit.gate.tracked_files import check_tracked_files, shell_scripts
-from kit.interpreter import PROJECT_ROOT
 from kit.setup.locks import LOCKS, check_lock
 
 if TYPE_CHECKING:

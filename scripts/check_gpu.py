@@ -22,15 +22,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, run_main
-from kit.console import fail, paint, say
-from kit.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, paint, say
+from kit.cli.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
+from kit.cli.screen import one_line
 from kit.machine import facts as machines
 from kit.machine.nvidia_rules import gigabytes, place
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse

@@ -10,7 +10,7 @@ What it prints is itself a valid configuration. Exit codes: 0 valid, 1 invalid, 
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -19,12 +19,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser, run_main
+from kit.cli.command import command_parser, run_main
+from kit.cli.findings import as_json, error, render
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import Overrides, Resolved, resolve
 from kit.config.yaml_writer import annotated_yaml
-from kit.findings import as_json, error, render
 
 if TYPE_CHECKING:
     import argparse

@@ -10,7 +10,7 @@ Exit codes: 0 the model learnt the task, 1 it did not or a step failed, 2 wrong 
 
 from __future__ import annotations
 
-from kit.interpreter import PROJECT_ROOT, use_project_python
+from kit.cli.interpreter import PROJECT_ROOT, use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import train
-from kit.command import command_parser, run_main
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, paint, say
+from kit.cli.findings import render
+from kit.cli.quiet_libraries import quiet_imports
+from kit.cli.screen import one_line
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.console import fail, paint, say
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import file_sha256
-from kit.findings import render
-from kit.json_files import write_json
-from kit.quiet_libraries import quiet_imports
+from kit.files.json_files import write_json
 from kit.report import after_run
 from kit.run.run_folder import ADAPTER, DEMO
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ cannot be read.
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -22,13 +22,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse, run_main
-from kit.console import fail, paint, say
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import fail, paint, say
+from kit.cli.screen import one_line
 from kit.records.comparison import GROUPS
 from kit.records.courses import in_words
 from kit.records.history import NEWEST, OUTPUTS, RunError, find_run, read_run
 from kit.records.parting import part
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse

@@ -12,8 +12,8 @@ Exit codes: 0 written, or up to date; 1 --check found one that is stale.
 
 from __future__ import annotations
 
-from kit.command import command_parser, run_main
-from kit.interpreter import PROJECT_ROOT, use_project_python
+from kit.cli.command import command_parser, run_main
+from kit.cli.interpreter import PROJECT_ROOT, use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -22,9 +22,9 @@ import json
 from typing import TYPE_CHECKING
 
 from kit.bench.measured_docs import is_measured, with_measurements
+from kit.cli.findings import Finding, error, exit_code, ok, render
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
-from kit.findings import Finding, error, exit_code, ok, render
 from kit.records.ledger import read_all
 
 if TYPE_CHECKING:

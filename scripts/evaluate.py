@@ -14,7 +14,7 @@ Exit codes: 0 evaluated, 1 the data cannot be used or memory ran out, 2 wrong us
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -35,16 +35,16 @@ from kit.adapter.endings import carry_out
 from kit.adapter.evaluation import Evaluation, Side, show
 from kit.adapter.harness import HarnessTasks, require_harness, run_tasks
 from kit.adapter.loading import Choice, Loaded, add_run_arguments, choose, load
-from kit.command import command_parser, run_main
-from kit.console import paint, say
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import paint, say
+from kit.cli.findings import has_errors, render
+from kit.cli.quiet_libraries import quiet_imports
+from kit.cli.screen import one_line
 from kit.data.dataset import EncodedFile, load_file
-from kit.findings import has_errors, render
-from kit.json_files import object_or_none, write_json
-from kit.quiet_libraries import quiet_imports
+from kit.files.json_files import object_or_none, write_json
 from kit.records.history import RunError
 from kit.report import after_run
 from kit.run.run_folder import evaluation_name
-from kit.screen import one_line
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

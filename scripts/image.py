@@ -23,9 +23,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, run_main
-from kit.console import fail, say
-from kit.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, say
+from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
+from kit.cli.redaction import redact_argv
+from kit.cli.screen import one_line
 from kit.image import engine_rules as rules
 from kit.image.build import (
     FLASH_ATTN_WHEELS,
@@ -40,8 +42,6 @@ from kit.image.build import (
 from kit.image.container import Service, compose_variables, container_user, gpu_variable, prepare_folders, run_command
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
-from kit.redaction import redact_argv
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

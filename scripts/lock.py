@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse, run_main
-from kit.console import fail, say
-from kit.findings import as_json, exit_code, render, summary
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import fail, say
+from kit.cli.findings import as_json, exit_code, render, summary
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.lock_changes import Change, as_lines, as_markdown, changes
 from kit.setup.locks import LOCKS, Lock, check_lock, with_header
 from kit.setup.uv import SetupError, ensure_uv, run_uv

@@ -6,9 +6,9 @@ Run as:
 
 from __future__ import annotations
 
-from kit.command import run_main
+from kit.cli.command import run_main
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.demo.task import sample_files
-from kit.interpreter import PROJECT_ROOT
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ Exit codes: 0 merged, 1 no room, or the comparison failed, 2 wrong use, 130 stop
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -30,16 +30,16 @@ from tqdm import tqdm
 from kit.adapter.endings import carry_out
 from kit.adapter.loading import Choice, add_run_arguments, choose
 from kit.adapter.merged_card import render_merged_card
-from kit.command import command_parser, run_main
-from kit.console import paint, say
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import paint, say
+from kit.cli.quiet_libraries import quiet_imports
+from kit.cli.screen import one_line
 from kit.data.dataset import file_sha256, load_file
 from kit.data.end_tokens import declare_ends
-from kit.json_files import write_json
-from kit.own_files import Claim, put_back, take_place
-from kit.quiet_libraries import quiet_imports
+from kit.files.json_files import write_json
+from kit.files.own_files import Claim, put_back, take_place
 from kit.records.history import RunError
 from kit.run.run_folder import ADAPTER_WEIGHTS, CARD, MERGE_STAMP, MERGED, merged_files
-from kit.screen import one_line
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ trained, and where the tolerances come from: docs/PARITY.md. Exit codes: 0 it ag
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -26,10 +26,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse, run_main
-from kit.console import fail, paint, say
-from kit.findings import as_json, has_errors, render, summary
-from kit.json_files import write_json
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import fail, paint, say
+from kit.cli.findings import as_json, has_errors, render, summary
+from kit.cli.quiet_libraries import quiet_imports
+from kit.cli.screen import one_line
+from kit.files.json_files import write_json
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge as judge_machine
 from kit.machine.probe import probe
@@ -37,9 +39,7 @@ from kit.parity.contract import CASES
 from kit.parity.judge import agreement, judge, judge_pair, verdict, verdict_of
 from kit.parity.place import describe_place, result_file
 from kit.parity.results import REFERENCE, ParityError, Result, read_reference, read_result
-from kit.quiet_libraries import quiet_imports
 from kit.records.history import OUTPUTS
-from kit.screen import one_line
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ use.
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -34,14 +34,14 @@ from kit.budget.plan import Device, RunPlan, plan_run
 from kit.budget.rows import read_rows, workloads_for
 from kit.budget.show import alternative_lines, left_out, meaning, memory_lines, source_lines, time_lines
 from kit.budget.write import write_config
-from kit.command import command_parser, refuse, run_main
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import fail, paint, say
+from kit.cli.findings import render
+from kit.cli.screen import one_line
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.console import fail, paint, say
-from kit.findings import render
 from kit.model.families import family_names
 from kit.model.shape import read_shape, shape_of
-from kit.screen import one_line
 from kit.stack import Stack, installed_stack, stack_named
 from kit.verdict import Target, add_target_arguments, next_command, target_of
 

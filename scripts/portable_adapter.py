@@ -11,7 +11,7 @@ What `make train` leaves in adapter/ is portable already. Exit codes: 0 copied, 
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.adapter.portable import make_portable
-from kit.command import command_parser, refuse, run_main
-from kit.console import fail
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import fail
+from kit.cli.screen import one_line
 from kit.records.history import RunError
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

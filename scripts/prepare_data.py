@@ -14,8 +14,8 @@ cannot be read or a folder that cannot be written.
 
 from __future__ import annotations
 
-from kit.command import run_main
-from kit.interpreter import use_project_python
+from kit.cli.command import run_main
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -27,17 +27,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
-from kit.console import fail, paint, say
+from kit.cli.console import fail, paint, say
+from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, summary
+from kit.cli.foreground import EndedError
+from kit.cli.screen import one_line
 from kit.data.pool import WorkerDiedError
-from kit.findings import Finding, as_json, exit_code, has_errors, render, summary
-from kit.foreground import EndedError
 from kit.intake.card import chart
 from kit.intake.card import summary as card_summary
 from kit.intake.options import UsageError, check, meter_of, parser_of, wanted_of
 from kit.intake.prepare import Outcome, audit, prepare
 from kit.intake.publish import OccupiedError, check_free, check_written
 from kit.intake.sources import find_sources
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse

@@ -15,7 +15,7 @@ failed other than by memory, 2 wrong use.
 
 from __future__ import annotations
 
-from kit.interpreter import PROJECT_ROOT, use_project_python
+from kit.cli.interpreter import PROJECT_ROOT, use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -36,8 +36,8 @@ from kit.bench.place import OF_TRAINING, place_of
 from kit.bench.tables import draw, memory_table, other_lines, speed_table
 from kit.bench.variants import SCALES
 from kit.budget.cases import case_names
-from kit.command import command_parser, run_main
-from kit.console import fail, say
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, say
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe

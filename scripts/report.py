@@ -12,18 +12,18 @@ stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, o
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
 
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse, run_main
-from kit.console import say
-from kit.findings import as_json, render
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import say
+from kit.cli.findings import as_json, render
+from kit.cli.screen import one_line
 from kit.records.history import NEWEST, RunError, find_run
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse

@@ -14,7 +14,7 @@ SIGTERM (or SIGHUP) and SIGUSR1 after saving a checkpoint; Ctrl-C once more at a
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -25,17 +25,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser, refuse, run_main
-from kit.console import duration, paint, say
-from kit.findings import Finding, as_json, has_errors, render, summary
-from kit.foreground import EXIT_CODES
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import duration, paint, say
+from kit.cli.findings import Finding, as_json, has_errors, render, summary
+from kit.cli.foreground import EXIT_CODES
+from kit.cli.screen import one_line
+from kit.files.numbers import finite, mapping
 from kit.records.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
-from kit.records.numbers import finite, mapping
 from kit.records.reproduction import PLACES, check
 from kit.records.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
 from kit.records.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
 from kit.run.rerun import claim, mark, train_again, write_config
-from kit.screen import one_line
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -23,12 +23,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, run_main
-from kit.console import say
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import say
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.gate.tracked_files import tracked_files
 from kit.image import engine as engines
 from kit.image.build import DEFAULT_BASE
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

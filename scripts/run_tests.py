@@ -12,10 +12,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from kit.command import run_main
+from kit.cli.command import run_main
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.gate.at_once import at_once
 from kit.gate.steps import Step, run_steps
-from kit.interpreter import PROJECT_ROOT
 from kit.setup.rules import probe_host, refuse_platform
 
 _NO_TESTS_COLLECTED = 5

@@ -11,7 +11,7 @@ Looks in outputs/, or where --outputs says. A run that says it is training and w
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -22,8 +22,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, run_main
-from kit.console import say, wants_colour
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import say, wants_colour
 from kit.records.history import OUTPUTS, RunError, read_run, run_folders
 from kit.records.summary import Summary, summarise
 from kit.records.table import SORT_KEYS, as_data, sort_runs, table_of

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser, run_main
-from kit.console import fail, say
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, say
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.locks import ATTENTION, DEV, Lock, digest, packages
 from kit.setup.rules import (
     Host,

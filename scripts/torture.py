@@ -27,7 +27,7 @@ Exit codes: 0 no faults, 1 faults, 2 wrong use.
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -39,8 +39,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser, run_main
-from kit.console import duration, fail, say
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import duration, fail, say
 from kit.data.pool import processes_for
 from kit.stack import installed_stack
 from kit.torture.fuzz_bases import BaseFuzzer

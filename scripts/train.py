@@ -17,7 +17,7 @@ SIGUSR1 or SIGHUP after saving a checkpoint; Ctrl-C once more at a terminal stop
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.budget.plan import plan_training
-from kit.command import command_parser, found_and_fix, run_main
+from kit.cli.command import command_parser, found_and_fix, run_main
+from kit.cli.console import fail, say
+from kit.cli.findings import Finding, error, has_errors, render, run_check, summary, warning
+from kit.cli.traceback_file import keep_traceback
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
-from kit.console import fail, say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
-from kit.findings import Finding, error, has_errors, render, run_check, summary, warning
 from kit.machine.platforms import PLATFORMS
 from kit.model.files import ModelFileError
 from kit.model.judge import require_whole
@@ -52,7 +53,6 @@ from kit.run.resume import Start, decide, identity_of, named, run_of
 from kit.run.run_lock import RunLock
 from kit.run.training import run
 from kit.stack import installed_stack
-from kit.traceback_file import keep_traceback
 from kit.verdict import Target, add_config_arguments, target_of
 
 if TYPE_CHECKING:

@@ -14,20 +14,20 @@ codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use.
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
 
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse, run_main
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import say
+from kit.cli.findings import Finding, exit_code, skipped
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.console import say
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
-from kit.findings import Finding, exit_code, skipped
 from kit.preflight import check_run, once
 from kit.run.auto_fit import check_fitted
 from kit.stack import Stack, installed_stack, stack_named, stack_run_on

@@ -15,21 +15,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
 
-from kit.command import command_parser, run_main
+from kit.cli.command import command_parser, run_main
+from kit.cli.console import fail, say
+from kit.cli.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
+from kit.cli.screen import one_line
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.console import fail, say
 from kit.environment import checks, facts
 from kit.environment import device_checks as devices
 from kit.environment.probe import probe
-from kit.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
 from kit.machine.platforms import PLATFORMS, judge
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse

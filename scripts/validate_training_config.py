@@ -12,17 +12,17 @@ Exit codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use o
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
 
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse, run_main
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.findings import exit_code
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.findings import exit_code
 from kit.rules import check
 from kit.stack import installed_stack
 from kit.verdict import add_target_arguments, show, target_of

@@ -10,7 +10,7 @@ A single changed bit is found and its file named. Exit codes: 0 everything is as
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -18,9 +18,9 @@ if __name__ == "__main__":
 import sys
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, found_and_fix, run_main
-from kit.console import fail, paint
-from kit.findings import as_json, exit_code, render, summary
+from kit.cli.command import command_parser, found_and_fix, run_main
+from kit.cli.console import fail, paint
+from kit.cli.findings import as_json, exit_code, render, summary
 from kit.records.history import NEWEST, RunError, find_run
 from kit.records.verify import verify
 

@@ -12,7 +12,7 @@ failed or killed, 2 there is no such run, 130 Ctrl-C.
 
 from __future__ import annotations
 
-from kit.interpreter import use_project_python
+from kit.cli.interpreter import use_project_python
 
 if __name__ == "__main__":
     use_project_python()
@@ -21,14 +21,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from kit.command import command_parser, refuse, run_main
-from kit.console import say, wants_colour
+from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.console import say, wants_colour
+from kit.cli.redaction import redrawing
+from kit.cli.screen import one_line
 from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
 from kit.records.liveness import GO_ON, KILLED, UNDER_WAY, state_of
 from kit.records.metrics_tail import MetricsTail
 from kit.records.terminal_view import Course, figures, plain_line, plot, plotted
-from kit.redaction import redrawing
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.quiet_libraries import quiet_imports
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
-from kit.quiet_libraries import quiet_imports
 from small_run import CONFIG, overrides
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.foreground import SIGNALS
+from kit.cli.foreground import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.quiet_libraries import quiet_imports
+from kit.cli.quiet_libraries import quiet_imports
 
 if TYPE_CHECKING:
     from pathlib import Path

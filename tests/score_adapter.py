@@ -11,11 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.quiet_libraries import quiet_imports
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
-from kit.interpreter import PROJECT_ROOT
-from kit.quiet_libraries import quiet_imports
 
 with quiet_imports():
     import torch

@@ -8,7 +8,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup import uv as uv_tool
 from kit.setup.locks import UV, digest
 

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from kit.command import run_main
+from kit.cli.command import run_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from small_base import change_json, change_weights, read_weights, tensor, write_weights
 from small_run import CONFIG, overrides, read_receipt, run_training
 

@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 import chat
 from kit.adapter.talk import Answer
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from terminal import END, INTERRUPT, Terminal
 
 if TYPE_CHECKING:

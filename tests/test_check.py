@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 import check
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.gate.steps import Step, run_steps
 from kit.gate.tracked_files import LARGEST_FILE_BYTES, check_tracked_files, findings_in, shell_scripts, tracked_files
-from kit.interpreter import PROJECT_ROOT
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 

@@ -10,9 +10,9 @@ import pytest
 
 from kit.budget.job import Job, MicroBatch
 from kit.budget.memory import plan_peak
+from kit.cli.findings import has_errors
 from kit.config import schema
 from kit.config.resolve import Resolved, resolve
-from kit.findings import has_errors
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B

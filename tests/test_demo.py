@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import demo
-from kit.findings import has_errors
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.findings import has_errors
+from kit.cli.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.image.build import DEFAULT_BASE
-from kit.interpreter import PROJECT_ROOT
 
 DOCKERFILE = (PROJECT_ROOT / "docker" / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((PROJECT_ROOT / "docker" / "compose.yaml").read_text())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import train
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.records.rerun_verdict import ABSOLUTE_TOLERANCE, EVALUATION_TOLERANCE, STEP_TOLERANCE
 from kit.run.receipt import SCHEMA_VERSION

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.image.build import FLASH_ATTN_WHEELS
-from kit.interpreter import PROJECT_ROOT
 from kit.setup.locks import packages
 from stand_in_engine import EngineHost
 

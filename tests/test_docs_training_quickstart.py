@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
-from kit.interpreter import PROJECT_ROOT
 
 TEXT = (PROJECT_ROOT / "docs" / "TRAINING_QUICKSTART.md").read_text(encoding="utf-8")
 COMMANDS = [

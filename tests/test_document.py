@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 import document
 from json_schema_check import accepts
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
 from kit.config.validator import violations
 from kit.config.yaml_reader import read_document
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

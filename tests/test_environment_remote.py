@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.locks import REFERENCE, packages
 from kit.setup.rules import probe_host, refuse_platform
 from kit.setup.uv import diagnose

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import lock as lock_command
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.locks import ATTENTION, CURRENT, LOCKS, M4, REFERENCE, Lock, check_lock, packages, with_header
 
 ALL = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)

@@ -18,9 +18,9 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 from safetensors.torch import load_file, save_file
 
 import merge
-from kit.foreground import EndedError
-from kit.interpreter import PROJECT_ROOT
-from kit.own_files import Claim
+from kit.cli.foreground import EndedError
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.files.own_files import Claim
 
 if TYPE_CHECKING:
     from pathlib import Path

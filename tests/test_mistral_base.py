@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from mistral.base import CONFIG as BASE_CONFIG
 from mistral.base import write_base
 from mistral.fetched import REFERENCE, write_folders

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import plan
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,9 +20,9 @@ from pyarrow import parquet
 
 import prepare_data
 from chat_folders import write_chat_folder
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.intake import formats
 from kit.intake.publish import Draft
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ import prove
 from kit.bench.goals import goal_lines
 from kit.bench.known import devices
 from kit.bench.tables import speed_table
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.records.ledger import read, read_all
 
 if TYPE_CHECKING:

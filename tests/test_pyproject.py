@@ -2,7 +2,7 @@ import ast
 import tomllib
 from fnmatch import fnmatch
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 
 SCRIPTS = PROJECT_ROOT / "scripts"
 RUFF = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]

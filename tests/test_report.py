@@ -12,7 +12,7 @@ import pytest
 
 import report
 from browser import browser_missing, look_at
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.report.write import write_report
 from written_run import write_run
 

@@ -10,8 +10,8 @@ import pytest
 
 import reproduce as command
 import train
-from kit.interpreter import PROJECT_ROOT
-from kit.json_files import write_json
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.files.json_files import write_json
 from kit.run.receipt import sealed
 from small_run import CONFIG, overrides, read_receipt
 

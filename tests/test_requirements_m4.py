@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.locks import M4, packages
 from kit.setup.rules import probe_host
 from kit.setup.uv import SetupError, base_python, diagnose, ensure_uv, run_uv

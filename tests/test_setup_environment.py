@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import setup_environment
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup import rules as setup_rules
 from kit.setup import uv as uv_tool
 from kit.setup.locks import CURRENT, UV, digest

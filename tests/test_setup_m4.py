@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.locks import M4, packages
 from stand_in_mac import BASH, GIB, Mac
 

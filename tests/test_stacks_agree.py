@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from small_run import deviations, losses, read_metrics, read_receipt, run_training
 
 if TYPE_CHECKING:

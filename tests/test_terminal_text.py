@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 from chat_folders import MISTRAL, write_chat_folder
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.torture.forked import end_threads
 from kit.torture.hostile_text import EVIL, EVIL_NAME, faults_on
 from terminal import END, INTERRUPT, Terminal

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import train
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.run import checkpoints
 from kit.torture.forked import end_threads, exit_code_of
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command

@@ -11,9 +11,9 @@ import validate
 from chat_folders import write_chat_folder
 from kit.budget import plan as planning
 from kit.budget.limits import MemoryLimit
+from kit.cli.findings import error
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.environment import probe
-from kit.findings import error
-from kit.interpreter import PROJECT_ROOT
 from kit.preflight import Preflight
 from kit.stack import installed_stack
 from mistral.templates import V02_SEPTEMBER

@@ -26,8 +26,8 @@ from validate_environment import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kit.cli.findings import Finding
     from kit.environment.facts import Environment
-    from kit.findings import Finding
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests" / "fixtures" / "environments"

@@ -15,7 +15,7 @@ import pytest
 from rich.live import Live
 
 import watch
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.run.process import describe_process, this_process
 from terminal import Terminal
 from written_run import write_run

@@ -15,12 +15,12 @@ from kit.audit.training_file import audit_training_file
 from kit.budget.end_to_end import KEY, decided, decision, is_decided
 from kit.budget.plan import plan_run
 from kit.budget.rows import workloads_for
-from kit.command import found_and_fix
-from kit.console import duration
+from kit.cli.command import found_and_fix
+from kit.cli.console import duration
+from kit.cli.findings import Finding, error, has_errors, ok, run_check, skipped, warning
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
 from kit.data.template_form import form_findings, template_findings
-from kit.findings import Finding, error, has_errors, ok, run_check, skipped, warning
 from kit.model.base import find_base
 from kit.model.files import DEMO_BASE, ModelFileError, is_local
 from kit.model.judge import base_findings

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.console import paint, say
-from kit.findings import Finding, as_json, has_errors, render, summary
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.console import paint, say
+from kit.cli.findings import Finding, as_json, has_errors, render, summary
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.screen import one_line
 from kit.machine import facts as machines
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     import argparse

@@ -14,10 +14,10 @@ import pytest
 
 from kit import preflight
 from kit.budget.rows import workloads_for
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.dataset import load_file
 from kit.data.token_rows import TokenRows
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.preflight import Preflight, check_run, leakage, run_directory_findings
@@ -27,9 +27,9 @@ from small_base import write_base
 
 if TYPE_CHECKING:
     from chat_folders import ChatFolder
+    from kit.cli.findings import Finding
     from kit.config.resolve import Resolved
     from kit.data.chat_tokenizer import ChatTokenizer
-    from kit.findings import Finding
 
 DEMO = PROJECT_ROOT / "configs" / "training_config_demo.yaml"
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit import rules
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.stack import Stack, stack_of
@@ -17,7 +17,7 @@ from kit.stack import Stack, stack_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
     from kit.rules.situation import Situation
 
 MACHINES = PROJECT_ROOT / "tests" / "fixtures" / "machines"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.locks import MISTRAL
 from kit.setup.tool import ensure_tool
 from kit.setup.uv import SetupError

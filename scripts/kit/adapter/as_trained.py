@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from kit.console import say
+from kit.cli.console import say
 
 if TYPE_CHECKING:
     from kit.adapter.evaluation import Evaluation

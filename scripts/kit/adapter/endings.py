@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from kit.command import refuse
-from kit.console import say
-from kit.foreground import EndedError
+from kit.cli.command import refuse
+from kit.cli.console import say
+from kit.cli.foreground import EndedError
+from kit.cli.traceback_file import keep_traceback
 from kit.records.history import RunError
 from kit.run.failures import explain
-from kit.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable

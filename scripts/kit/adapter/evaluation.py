@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kit.screen import one_line, visible
+from kit.cli.screen import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

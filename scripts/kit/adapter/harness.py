@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.quiet_libraries import quiet_imports
+from kit.cli.quiet_libraries import quiet_imports
 from kit.records.history import RunError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.adapter.portable import read_portable
+from kit.cli.quiet_libraries import quiet_imports
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
@@ -16,7 +17,6 @@ from kit.model.families import completed
 from kit.model.files import ModelFileError
 from kit.model.judge import require_whole
 from kit.model.shape import shape_in
-from kit.quiet_libraries import quiet_imports
 from kit.records.history import NEWEST, Run, RunError, find_run, read_run
 from kit.run.run_folder import ADAPTER_WEIGHTS
 from kit.stack import FLASH

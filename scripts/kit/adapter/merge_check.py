@@ -17,7 +17,7 @@ from kit.adapter.comparison import Comparison, Measures, compare, logits_of, rel
 from kit.adapter.loading import load
 from kit.adapter.merged_weights import WeightCheck, adapted_by_peft, check_weights
 from kit.adapter.merging import find_base
-from kit.console import say
+from kit.cli.console import say
 from kit.stack.model import load_base_model
 
 if TYPE_CHECKING:

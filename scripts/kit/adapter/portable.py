@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.adapter.config_values import check_values, endings, plain_names
 from kit.adapter.tensor_file import adapted_ranks, adapter_file, read_header
-from kit.json_files import read_object
+from kit.files.json_files import read_object
 from kit.records.history import RunError
 from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 

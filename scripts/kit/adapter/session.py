@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kit.adapter.interrupts import Interrupts
 from kit.adapter.talk import Answer, Conversation, Sampling, TalkError, reply
-from kit.console import paint, say, show_answer
+from kit.cli.console import paint, say, show_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,9 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from kit.advisories.answer import Vulnerability, canonical
+from kit.cli.findings import Finding, error
 from kit.config.error import ConfigError
 from kit.config.yaml_reader import read_document
-from kit.findings import Finding, error
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped,unused-ignore] # the stubs are not pa
 from packaging.version import InvalidVersion, Version
 
 from kit.advisories.answer import Answer, Vulnerability, canonical
-from kit.regular_files import read_regular
+from kit.files.regular_files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kit.advisories.accepted import FILE, Accepted
-from kit.findings import Finding, error, ok, skipped, warning
+from kit.cli.findings import Finding, error, ok, skipped, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

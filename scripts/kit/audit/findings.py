@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.audit.measures import Measures, measure
+from kit.cli.findings import Finding, ok, skipped, warning
 from kit.data.remarks import REMARKS, Mark, end_findings
-from kit.findings import Finding, ok, skipped, warning
 
 if TYPE_CHECKING:
     from kit.data.chat_tokenizer import ChatTokenizer

@@ -14,7 +14,7 @@ import zlib
 from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -13,11 +13,11 @@ import numpy as np
 from kit.audit.histogram import quantile
 from kit.audit.packing import packing
 from kit.audit.secrets import find_secrets
+from kit.cli.findings import Finding, ok, warning
 from kit.data.conversations import Places, RowProblem, read_lines, read_row
 from kit.data.dataset import in_chunks
 from kit.data.pool import in_order, processes_for
-from kit.findings import Finding, ok, warning
-from kit.regular_files import open_regular
+from kit.files.regular_files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.bench.peers import PEERS, version_in, write_job
 from kit.bench.variants import KIT, VARIANTS, overrides
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.uv import SetupError
 
 if TYPE_CHECKING:

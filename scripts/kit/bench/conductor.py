@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
-from kit.interpreter import python_path
+from kit.cli.interpreter import python_path
 from kit.records.ledger import Place, Record, append, measured_here, read
 from kit.run.provenance import describe_code
 

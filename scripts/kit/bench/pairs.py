@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.interpreter import PROJECT_ROOT
-from kit.quiet_libraries import quiet_imports
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.quiet_libraries import quiet_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.bench.variants import Scale, Variant, overrides, rows_of
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import FILLER, make_plan
 from kit.setup.side_environment import side_environment
 

@@ -6,7 +6,7 @@ import platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.records.ledger import Place, Record, append, code_hash

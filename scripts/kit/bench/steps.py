@@ -18,8 +18,8 @@ from kit.budget.job import Job
 from kit.budget.measured import described
 from kit.budget.time import flop_of
 from kit.budget.workload import count
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.machine.one_device import ALLOCATOR
 from kit.machine.platforms import judge
 from kit.machine.probe import probe

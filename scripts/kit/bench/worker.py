@@ -19,10 +19,10 @@ BEGAN = time.perf_counter()
 
 from kit.bench.measurements import AGAIN
 from kit.bench.variants import KIT, SCALES, VARIANTS, Variant
+from kit.cli.quiet_libraries import quiet_imports
+from kit.cli.refusals import is_out_of_memory
 from kit.machine.cuda_order import chosen_of
 from kit.machine.probe import probe
-from kit.quiet_libraries import quiet_imports
-from kit.refusals import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kit.budget.job import Job, MicroBatch
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.model.shape import MISTRAL_7B, ModelShape
 
 _BASE = PROJECT_ROOT / "configs" / "training_config_h100.yaml"

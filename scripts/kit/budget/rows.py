@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.data.conversations import read_lines
+from kit.files.regular_files import open_regular
 from kit.machine.platforms import EXAMPLES
 from kit.model.files import ModelFileError
-from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable

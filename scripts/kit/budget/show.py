@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.budget.job import device_of
-from kit.console import duration
+from kit.cli.console import duration
 from kit.machine.nvidia_rules import gigabytes
 
 if TYPE_CHECKING:

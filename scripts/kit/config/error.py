@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
 
 # Findings of these families mean that the command was used wrongly or a file cannot be read: exit code 2.
 _USAGE_FAMILIES = ("config.file.", "config.override.")

@@ -6,9 +6,9 @@ import codecs
 import difflib
 from typing import TYPE_CHECKING
 
+from kit.cli.findings import error
 from kit.config.error import ConfigError
-from kit.findings import error
-from kit.regular_files import NOT_REGULAR, NotRegularError, open_regular
+from kit.files.regular_files import NOT_REGULAR, NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from kit.cli.findings import Finding, error
 from kit.config import schema
 from kit.config.validator import Violation, describe, show, show_key
 from kit.config.yaml_reader import plain_scalar
-from kit.findings import Finding, error
 
 COMMAND_LINE = "command line"
 _LONGEST_KEY = 80  # characters of an unknown key in a message

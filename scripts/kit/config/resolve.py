@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.findings import Finding, error
+from kit.cli.redaction import is_secret_value
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.findings import COMMAND_LINE, finding_of, unknown_key
 from kit.config.settings import Settings
 from kit.config.validator import show_key, violations
 from kit.config.yaml_reader import Document, parse_value, read_document
-from kit.findings import Finding, error
-from kit.redaction import is_secret_value
 
 if TYPE_CHECKING:
     from pathlib import Path

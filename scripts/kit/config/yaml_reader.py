@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped,unused-ignore] # the stubs are not part of the locks
 
+from kit.cli.findings import Finding, error
 from kit.config.error import ConfigError
 from kit.config.file import read_text
 from kit.config.validator import show_key
-from kit.findings import Finding, error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.screen import one_line
 from kit.config.yaml_reader import plain_scalar
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,11 +8,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.findings import Finding, error
 from kit.data.row_values import RowError, keyed_once, kind_of
 from kit.data.shapes import KNOWN, shape_row
 from kit.data.turns import ROLES, Message
-from kit.findings import Finding, error
-from kit.regular_files import open_regular
+from kit.files.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

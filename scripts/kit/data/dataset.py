@@ -10,13 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kit.cli.findings import Finding, error, ok, warning
 from kit.data.conversations import BYTE_ORDER_MARK, Places, Problems, RowProblem, read_lines, read_row
 from kit.data.encoding import encode_rows
 from kit.data.pool import in_order, processes_for
 from kit.data.remarks import REMARKS, Mark, add_names, columns_finding, end_findings
 from kit.data.token_rows import RowPacker, TokenBlock
-from kit.findings import Finding, error, ok, warning
-from kit.regular_files import open_regular
+from kit.files.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

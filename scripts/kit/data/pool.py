@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kit.foreground import SIGNALS
+from kit.cli.foreground import SIGNALS
 from kit.machine.probe import usable_cores
 
 if TYPE_CHECKING:

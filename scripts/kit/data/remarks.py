@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from kit.cli.findings import Finding, warning
 from kit.data.row_values import shown_key
-from kit.findings import Finding, warning
 
 if TYPE_CHECKING:
     from collections import Counter

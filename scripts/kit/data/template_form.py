@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.cli.findings import Finding, error, ok, warning
 from kit.data.turns import Message
-from kit.findings import Finding, error, ok, warning
+from kit.files.regular_files import read_text
 from kit.model.files import ModelFileError, find
 from kit.model.tokenizer_form import FormError, OlderForm, older_form
-from kit.regular_files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

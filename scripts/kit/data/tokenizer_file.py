@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.refusals import is_failure
 from kit.data.template import TemplateError
-from kit.refusals import is_failure
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

@@ -22,13 +22,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from kit.cli.interpreter import python_path
+from kit.cli.refusals import is_panic
 from kit.data.template import ChatTemplate, TemplateError
 from kit.data.turn_keys import THOUGHTS
-from kit.interpreter import python_path
+from kit.files.regular_files import open_regular
 from kit.model.files import ModelFileError
 from kit.model.tokenizer_files import read_tokenizer
-from kit.refusals import is_panic
-from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.environment.facts import NO_FOLDER
-from kit.findings import Finding, error, ok, skipped, warning
 from kit.model.files import DEMO_BASE, download_command
 from kit.model.shape import KNOWN_SHAPES, shape_of
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kit.cli.logins import expanded, hub_home, hub_token, netrc_files
 from kit.environment.facts import NO_FOLDER, ModelAccess, WandbAccess
-from kit.logins import expanded, hub_home, hub_token, netrc_files
 from kit.model.base import CONFIG, INDEX, TOKENIZER_FILES, WHOLE, shard_names
 from kit.model.files import ModelFileError, is_local
 from kit.model.hub import ask_hub

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.cli.findings import Finding, error, ok, run_check, skipped
 from kit.environment import access_checks
 from kit.environment import version_checks as versions
 from kit.environment.device_checks import check_flash_attention, check_imports_h100, check_imports_m4
-from kit.findings import Finding, error, ok, run_check, skipped
 from kit.machine.platforms import judge
 
 if TYPE_CHECKING:

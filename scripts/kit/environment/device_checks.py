@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.environment import version_checks as versions
-from kit.findings import Finding, error, ok, skipped, warning
 from kit.machine.cuda_order import chosen_of
 from kit.stack import version_tuple
 

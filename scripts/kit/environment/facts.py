@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kit.json_files import read_object
+from kit.files.json_files import read_object
 from kit.machine import facts as machines
 from kit.stack import Stack, stack_of
 

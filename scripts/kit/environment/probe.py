@@ -19,10 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.environment import access_probe
 from kit.environment.device_probe import STAGE_PREFIX
 from kit.environment.facts import DeviceProbe, Environment, Lock, Stage, stage_from_mapping
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import probe as machine_probe
 from kit.setup import locks
 from kit.stack import stack_of

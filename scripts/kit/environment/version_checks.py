@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok, skipped, warning
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.stack import PACKAGES, version_tuple
 
 if TYPE_CHECKING:

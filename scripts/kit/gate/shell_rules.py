@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok
+from kit.cli.findings import Finding, error, ok
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.console import say
+from kit.cli.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok, warning
+from kit.cli.findings import Finding, error, ok, warning
 
 if TYPE_CHECKING:
     from kit.image.engine import Engine

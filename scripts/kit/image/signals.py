@@ -10,7 +10,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from kit.foreground import wait_for
+from kit.cli.foreground import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kit.console import say
-from kit.findings import Finding, error, exit_code, render
+from kit.cli.console import say
+from kit.cli.findings import Finding, error, exit_code, render
 from kit.machine.one_device import use_judged_device
 from kit.stack import Stack, installed_stack
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kit.audit.findings import rows
 from kit.audit.histogram import bars
+from kit.cli.screen import one_line
 from kit.data.remarks import names_of
 from kit.intake.ledger import DROPPED, TRAIN, VAL
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path

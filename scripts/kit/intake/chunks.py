@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem, too_long
 from kit.data.row_values import RowError
-from kit.json_files import DEEPEST
+from kit.files.json_files import DEEPEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from kit.cli.findings import Finding, error, warning
 from kit.data.conversations import Problems, RowProblem
 from kit.data.pool import in_order, processes_for
 from kit.data.remarks import add_names
-from kit.findings import Finding, error, warning
 from kit.intake.chunks import in_chunks
 from kit.intake.formats import Stream
 from kit.intake.ledger import TRAIN, VAL, Ledger

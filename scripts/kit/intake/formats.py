@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kit.data.conversations import RowProblem, read_lines
 from kit.data.dataset import file_sha256
+from kit.files.regular_files import open_regular
 from kit.intake.hub import read_hub
 from kit.intake.json_values import FileError, read_values
 from kit.intake.sources import suffix_of
 from kit.intake.tables import read_csv, read_parquet
 from kit.intake.unpack import FOREIGN, CountedFile, UnpackError, unpacked
-from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     import io

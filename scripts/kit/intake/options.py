@@ -7,12 +7,12 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import command_parser, found_and_fix
+from kit.cli.command import command_parser, found_and_fix
+from kit.cli.findings import Finding, ok, skipped
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.shapes import Reading
-from kit.findings import Finding, ok, skipped
 from kit.intake.formats import FORMATS
 from kit.intake.near import DEFAULT_THRESHOLD
 from kit.intake.prepare import Wanted

@@ -15,8 +15,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Self
 
-from kit.durable import fsync_file, fsync_folder
-from kit.own_files import Claim, carry_over, is_own
+from kit.files.durable import fsync_file, fsync_folder
+from kit.files.own_files import Claim, carry_over, is_own
 
 if TYPE_CHECKING:
     from pathlib import Path

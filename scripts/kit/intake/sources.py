@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, skipped, warning
-from kit.regular_files import NOT_REGULAR
+from kit.cli.findings import Finding, error, skipped, warning
+from kit.files.regular_files import NOT_REGULAR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kit.json_files import read_object
-from kit.screen import one_line
+from kit.cli.screen import one_line
+from kit.files.json_files import read_object
 
 if TYPE_CHECKING:
     from pathlib import Path

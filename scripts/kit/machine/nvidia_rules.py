@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok, skipped, warning
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.cuda_order import VISIBLE, counts_as_the_driver, how_to_choose
 
 if TYPE_CHECKING:

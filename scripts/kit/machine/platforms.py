@@ -15,7 +15,7 @@ from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16,
 from kit.machine.rules import GIB, apple_findings, host_findings
 
 if TYPE_CHECKING:
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
     from kit.machine.facts import Apple, Gpu, Machine
 
 PLATFORMS = ("h100", "cuda", "m4", "cpu")

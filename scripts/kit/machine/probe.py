@@ -14,7 +14,7 @@ import re
 import shutil
 from pathlib import Path
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import metal
 from kit.machine.facts import Apple, Machine, Nvidia
 from kit.machine.nvidia import probe_nvidia

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok, skipped, warning
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.metal import working_set_bytes
 from kit.machine.nvidia_rules import GB, gigabytes
 

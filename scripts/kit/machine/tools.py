@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.screen import one_line
+from kit.cli.screen import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kit import regular_files
-from kit.json_files import read_object
+from kit.files import regular_files
+from kit.files.json_files import read_object
 from kit.model.hub import hub_answers
 
 # First parts of a path that a Hugging Face owner's name would hardly be: the kit's own folders.

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from kit.command import found_and_fix
-from kit.findings import Finding, error, has_errors, ok, run_check, warning
+from kit.cli.command import found_and_fix
+from kit.cli.findings import Finding, error, has_errors, ok, run_check, warning
+from kit.files.regular_files import open_regular
 from kit.model.base import CONFIG, INDEX, find_base
 from kit.model.families import FAMILIES, beyond_reference, completed
 from kit.model.files import ModelFileError, leads_out, read_json
 from kit.model.safetensors_header import FLOATS, read_header
 from kit.model.shape import shape_in
 from kit.model.tensors import tensors_of
-from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

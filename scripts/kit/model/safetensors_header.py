@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.files.regular_files import open_regular
 from kit.model.files import ModelFileError
-from kit.regular_files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

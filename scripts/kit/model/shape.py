@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kit.json_files import read_object
+from kit.files.json_files import read_object
 from kit.model.families import completed
 from kit.model.files import ModelFileError, find
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
+from kit.files.regular_files import read_text
 from kit.model.files import ModelFileError, read_json
 from kit.model.tokenizer_form import FormError, OlderForm, older_form
-from kit.regular_files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok, skipped
+from kit.cli.findings import Finding, error, ok, skipped
 from kit.parity.contract import CASES
 from kit.parity.results import difference
 

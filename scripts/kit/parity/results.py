@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.json_files import read_object
-from kit.records.numbers import finite, listed, mapping
+from kit.files.json_files import read_object
+from kit.files.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.config.schema import with_defaults
 from kit.config.yaml_writer import scalar
-from kit.records.numbers import listed, mapping
+from kit.files.numbers import listed, mapping
 from kit.records.summary import summarise
 from kit.records.table import COLUMNS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.records.numbers import finite, logged
+from kit.files.numbers import finite, logged
 from kit.records.traces import compare_traces, evaluation_trace, loss_trace
 
 if TYPE_CHECKING:

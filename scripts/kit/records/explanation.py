@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.files.numbers import listed
 from kit.records.courses import LOSS, size_of, steps
-from kit.records.numbers import listed
 from kit.records.surroundings import can_change_bits
 from kit.run.resume import MAY_DIFFER
 

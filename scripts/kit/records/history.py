@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit.cli.traceback_file import NAME as ERROR_FILE
 from kit.config import schema
 from kit.config.settings import Settings
 from kit.config.validator import show, violations
-from kit.json_files import read_object
+from kit.files.json_files import read_object
+from kit.files.numbers import mapping
+from kit.files.regular_files import read_regular
 from kit.records.metrics_tail import parse_line
-from kit.records.numbers import mapping
-from kit.regular_files import read_regular
-from kit.traceback_file import NAME as ERROR_FILE
 
 OUTPUTS = Path("outputs")
 NEWEST = "newest"  # in place of a run's name

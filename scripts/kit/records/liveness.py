@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from kit.records.numbers import mapping, number
+from kit.files.numbers import mapping, number
 from kit.run.process import boot_id, pid_namespace, start_ticks
 
 if TYPE_CHECKING:

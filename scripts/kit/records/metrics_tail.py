@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from kit.json_files import parse
-from kit.regular_files import open_regular
+from kit.files.json_files import parse
+from kit.files.regular_files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.files.numbers import mapping
 from kit.records.comparison import Difference, compare_results, compare_runs
 from kit.records.courses import Course, as_mapping, courses_of
 from kit.records.explanation import OTHER, SAME, UNKNOWN, explain
-from kit.records.numbers import mapping
 
 if TYPE_CHECKING:
     from kit.records.history import Run

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
 from kit.config import schema
 from kit.data.dataset import file_sha256
-from kit.findings import Finding, error, ok, run_check, skipped, warning
+from kit.files.numbers import listed, mapping
 from kit.model.files import ModelFileError, find, is_local
-from kit.records.numbers import listed, mapping
 from kit.records.surroundings import checkout, compare_surroundings, short
 from kit.records.verify import readable, verify_metrics, verify_receipt
 from kit.run.receipt import SCHEMA_VERSION

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.findings import Finding, error, ok, warning
-from kit.records.numbers import finite, mapping
+from kit.cli.findings import Finding, error, ok, warning
+from kit.files.numbers import finite, mapping
 from kit.records.surroundings import short
 from kit.records.traces import compare_evaluations, compare_losses
 

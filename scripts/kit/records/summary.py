@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.files.numbers import finite, listed, logged, mapping
 from kit.records.liveness import state_of
-from kit.records.numbers import finite, listed, logged, mapping
 
 if TYPE_CHECKING:
     from kit.records.history import Run

@@ -10,12 +10,12 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kit.findings import Finding, ok, skipped, warning
+from kit.cli.findings import Finding, ok, skipped, warning
+from kit.files.numbers import mapping
 from kit.machine.cuda_order import chosen_of
 from kit.machine.facts import nvidia_from
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.records.numbers import mapping
 from kit.run.provenance import canonical, describe_here, scripts_tree
 from kit.stack import installed_stack
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.console import duration
-from kit.records.numbers import gigabytes
-from kit.screen import one_line
+from kit.cli.console import duration
+from kit.cli.screen import one_line
+from kit.files.numbers import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,8 +8,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kit.console import duration
-from kit.records.numbers import finite, gigabytes, number
+from kit.cli.console import duration
+from kit.files.numbers import finite, gigabytes, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

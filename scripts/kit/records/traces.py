@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.records.numbers import logged
+from kit.files.numbers import logged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

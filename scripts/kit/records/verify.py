@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
 from kit.data.dataset import file_sha256
-from kit.findings import Finding, error, ok, run_check, skipped, warning
+from kit.files.numbers import listed, mapping
+from kit.files.regular_files import read_regular
 from kit.model.files import is_local
-from kit.records.numbers import listed, mapping
-from kit.regular_files import read_regular
 from kit.run import checkpoints
 from kit.run.checkpoints import DamagedCheckpointError
 from kit.run.receipt import is_untouched, read_receipt

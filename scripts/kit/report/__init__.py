@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.console import say
+from kit.cli.console import say
 from kit.run.run_folder import RECEIPT
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import textwrap
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.screen import visible
 from kit.report import plots
 from kit.report.palette import PICTURE, STAND_INS, Palette
 from kit.report.svg import inline_svg
 from kit.report.verdict import loss_text
-from kit.screen import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

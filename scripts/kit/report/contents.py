@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.redaction import redact_all
 from kit.config import schema
 from kit.config.yaml_writer import scalar
+from kit.files.numbers import finite, listed, mapping
 from kit.records.history import Run, read_run
-from kit.records.numbers import finite, listed, mapping
 from kit.records.summary import Summary, summarise
-from kit.redaction import redact_all
 from kit.report.curves import Curves, curves_of
 from kit.report.lengths import Lengths, lengths_of
 from kit.report.parity import parity_line

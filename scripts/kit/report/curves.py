@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.records.numbers import finite, logged
+from kit.files.numbers import finite, logged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

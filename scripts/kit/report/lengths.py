@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.interpreter import PROJECT_ROOT
-from kit.records.numbers import finite, listed, mapping
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.files.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
     from kit.records.history import Run

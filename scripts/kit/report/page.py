@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from kit.console import duration
-from kit.records.numbers import finite, gigabytes, listed, mapping
+from kit.cli.console import duration
+from kit.cli.screen import visible
+from kit.files.numbers import finite, gigabytes, listed, mapping
 from kit.report.verdict import BAD, DOUBTFUL, GOOD, UNDER_WAY_TONE, loss_text
-from kit.screen import visible
 
 if TYPE_CHECKING:
     from kit.report.contents import Contents

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from kit.files.numbers import mapping
 from kit.parity.judge import judge, verdict_of
 from kit.parity.place import result_file
 from kit.parity.results import ParityError, Result, read_reference, read_result
 from kit.records.history import OUTPUTS
-from kit.records.numbers import mapping
 from kit.records.surroundings import gpu_of
 
 if TYPE_CHECKING:

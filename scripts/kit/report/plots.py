@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from kit.records.numbers import finite, mapping
+from kit.files.numbers import finite, mapping
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.json_files import read_object
-from kit.records.numbers import finite, listed, mapping
+from kit.files.json_files import read_object
+from kit.files.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.findings import Finding, error, warning
+from kit.cli.findings import Finding, error, warning
+from kit.files.numbers import finite, listed, logged, mapping, number
 from kit.records.liveness import GO_ON, KILLED, UNDER_WAY
-from kit.records.numbers import finite, listed, logged, mapping, number
 
 if TYPE_CHECKING:
     from kit.records.history import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, ok, run_check, skipped
+from kit.cli.findings import Finding, ok, run_check, skipped
 from kit.rules import adapter, device, duration, files, levers, memory, precision, reporting, schedule
 from kit.rules.situation import Situation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, warning
+from kit.cli.findings import Finding, warning
 from kit.model.files import DEMO_BASE
 from kit.model.shape import shape_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.cli.findings import Finding, error, warning
 from kit.config import schema
-from kit.findings import Finding, error, warning
 from kit.stack import FLASH, version_tuple
 from kit.stack.attention import FLASH_ATTN_4, problem_of
 

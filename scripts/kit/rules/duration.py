@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from kit.budget.plan import plan_run
 from kit.budget.rows import workloads_for
-from kit.console import duration as in_words
-from kit.findings import Finding, ok
+from kit.cli.console import duration as in_words
+from kit.cli.findings import Finding, ok
 from kit.model.shape import shape_of
 from kit.rules.memory import device_of
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok, skipped, warning
+from kit.cli.findings import Finding, error, ok, skipped, warning
+from kit.files.regular_files import NOT_REGULAR
 from kit.model.files import DEMO_BASE, is_local
-from kit.regular_files import NOT_REGULAR
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, warning
+from kit.cli.findings import Finding, error, warning
 from kit.stack import VARIABLE_LENGTH
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from kit.budget.alternatives import Question, mildest_that_fits
 from kit.budget.plan import Device, plan_run
 from kit.budget.rows import workloads_for
 from kit.budget.show import left_out, limit_words
-from kit.findings import Finding, error, ok, skipped, warning
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.nvidia_rules import gigabytes
 from kit.model.shape import shape_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, ok, warning
+from kit.cli.findings import Finding, ok, warning
 
 if TYPE_CHECKING:
     from kit.rules.situation import Situation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kit.screen import code
+from kit.cli.screen import code
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings

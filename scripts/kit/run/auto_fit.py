@@ -19,16 +19,16 @@ from kit.budget.end_to_end import AUTO, KEY, is_decided
 from kit.budget.plan import device_for
 from kit.budget.refit import nearest_that_fits
 from kit.budget.rows import workloads_for
+from kit.cli.findings import warning
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.validator import violations
 from kit.config.yaml_writer import scalar
-from kit.findings import warning
-from kit.interpreter import PROJECT_ROOT
+from kit.files.numbers import mapping
 from kit.machine.nvidia_rules import gigabytes
 from kit.machine.platforms import judge
 from kit.model.shape import shape_of
 from kit.preflight import check_run
 from kit.records.liveness import is_this_process
-from kit.records.numbers import mapping
 from kit.run.fit import Fit
 
 if TYPE_CHECKING:

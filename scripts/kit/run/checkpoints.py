@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from kit.console import say
+from kit.cli.console import say
+from kit.cli.findings import Finding, warning
 from kit.data.dataset import file_sha256
-from kit.durable import fsync_file, fsync_folder
-from kit.findings import Finding, warning
-from kit.json_files import object_or_none, parse
-from kit.own_files import is_own, remove_own
-from kit.regular_files import read_regular
+from kit.files.durable import fsync_file, fsync_folder
+from kit.files.json_files import object_or_none, parse
+from kit.files.own_files import is_own, remove_own
+from kit.files.regular_files import read_regular
 from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, METRICS, OPTIMIZER, STATE
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from kit.json_files import object_or_none
-from kit.own_files import put_back, remove_own
+from kit.cli.traceback_file import NAME as ERROR_FILE
+from kit.files.json_files import object_or_none
+from kit.files.own_files import put_back, remove_own
 from kit.run import checkpoints
 from kit.run.run_folder import (
     ADAPTER,
@@ -29,7 +30,6 @@ from kit.run.run_folder import (
     merged_files,
 )
 from kit.run.run_lock import NAME as LOCK
-from kit.traceback_file import NAME as ERROR_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kit.findings import render, warning
-from kit.records.numbers import mapping
+from kit.cli.findings import render, warning
+from kit.files.numbers import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,9 +16,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from kit.console import say
+from kit.cli.console import say
+from kit.cli.findings import render, warning
 from kit.environment.access_probe import probe_wandb
-from kit.findings import render, warning
 from kit.run.run_folder import CURVES, METRICS
 from kit.run.wandb_sender import Order
 

@@ -6,7 +6,7 @@ import errno
 import shutil
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok, warning
+from kit.cli.findings import Finding, error, ok, warning
 from kit.model.shape import shape_of
 
 if TYPE_CHECKING:

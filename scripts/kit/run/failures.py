@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.command import A_BUG, found_and_fix
-from kit.findings import Finding, error, warning
+from kit.cli.command import A_BUG, found_and_fix
+from kit.cli.findings import Finding, error, warning
+from kit.cli.refusals import first_line, refusal_in
 from kit.machine.nvidia_rules import gigabytes
 from kit.model.files import ModelFileError
-from kit.refusals import first_line, refusal_in
 from kit.run import checkpoints
 from kit.run.auto_fit import fit_after, set_line
 from kit.run.stall import StalledError

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kit.budget.alternatives import most_promising
+from kit.cli.console import duration, say
+from kit.cli.quiet_libraries import quiet_imports
+from kit.cli.refusals import first_line, is_out_of_memory
 from kit.config.validator import violations
-from kit.console import duration, say
 from kit.machine.one_device import use_judged_device
-from kit.quiet_libraries import quiet_imports
-from kit.refusals import first_line, is_out_of_memory
 from kit.run.auto_fit import BeginAgainError, applied, fit_of, question_of
 from kit.run.fit import Fit, Tried, as_typed
 from kit.run.stall import StallWatch

@@ -7,11 +7,12 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kit.console import say
+from kit.cli.console import say
+from kit.cli.findings import render, warning
+from kit.cli.quiet_libraries import quiet_imports
+from kit.cli.screen import one_line
 from kit.data.dataset import file_sha256
-from kit.findings import render, warning
 from kit.machine.one_device import use_judged_device
-from kit.quiet_libraries import quiet_imports
 from kit.run import checkpoints, disk_space
 from kit.run.compute_changes import note_changes
 from kit.run.plan import FILLER
@@ -21,7 +22,6 @@ from kit.run.stall import StallWatch
 from kit.run.stall_report import StallReport, end_at_once
 from kit.run.stop import StoppedError
 from kit.run.watchdog import BadLoss, BadLossError, Watchdog
-from kit.screen import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from kit.audit.histogram import histogram
 from kit.audit.training_file import lengths_of
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.redaction import redact_argv
 from kit.data.dataset import EncodedFile, file_sha256
-from kit.interpreter import PROJECT_ROOT
-from kit.redaction import redact_argv
 from kit.run.process import this_process
 from kit.setup.locks import CURRENT, M4, REFERENCE, digest, packages
 from kit.setup.uv import STAMP

@@ -15,9 +15,9 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.json_files import object_or_none, parse, render, without_nan, write_json
-from kit.records.numbers import finite, listed
-from kit.regular_files import read_text
+from kit.files.json_files import object_or_none, parse, render, without_nan, write_json
+from kit.files.numbers import finite, listed
+from kit.files.regular_files import read_text
 from kit.run.run_folder import RECEIPT
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.findings import Finding, error
+from kit.cli.foreground import SIGNALS, CtrlC, wait_for
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.yaml_writer import annotated_yaml
-from kit.findings import Finding, error
-from kit.foreground import SIGNALS, CtrlC, wait_for
-from kit.interpreter import PROJECT_ROOT
-from kit.json_files import object_or_none, write_json
+from kit.files.json_files import object_or_none, write_json
 from kit.model.files import is_local
 from kit.run.receipt import read_receipt
 from kit.run.run_folder import RERUN, RERUN_CONFIG

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.findings import Finding, error, ok, warning
 from kit.config.schema import with_defaults
-from kit.findings import Finding, error, ok, warning
-from kit.records.numbers import mapping
+from kit.files.numbers import mapping
 from kit.run import checkpoints
 from kit.run.checkpoints import Checkpoint, DamagedCheckpointError
 from kit.run.receipt import read_receipt

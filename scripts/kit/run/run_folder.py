@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kit.json_files import object_or_none
+from kit.files.json_files import object_or_none
 from kit.model.base import CONFIG, INDEX, OPTIONAL, WHOLE
 
 if TYPE_CHECKING:

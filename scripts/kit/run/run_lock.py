@@ -9,7 +9,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error
+from kit.cli.findings import Finding, error
 
 if TYPE_CHECKING:
     from pathlib import Path

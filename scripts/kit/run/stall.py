@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import psutil
 
-from kit.console import duration
+from kit.cli.console import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

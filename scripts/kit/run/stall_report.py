@@ -7,8 +7,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from kit.console import duration, say
-from kit.findings import render, warning
+from kit.cli.console import duration, say
+from kit.cli.findings import render, warning
 from kit.run.failures import explain, way_on
 from kit.run.run_folder import STALLED
 from kit.run.stall import GRACE_S, StalledError, sentence

@@ -7,7 +7,7 @@ import signal
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from kit.foreground import SIGNALS, CtrlC, taking
+from kit.cli.foreground import SIGNALS, CtrlC, taking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,16 +9,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kit.budget.end_to_end import decision
-from kit.console import say
-from kit.durable import fsync_file
-from kit.findings import render
+from kit.cli.console import say
+from kit.cli.findings import render
+from kit.cli.redaction import redact
+from kit.cli.refusals import is_failure
+from kit.cli.traceback_file import NAME as ERROR_FILE
+from kit.cli.traceback_file import keep_traceback
+from kit.files.durable import fsync_file
+from kit.files.numbers import finite
 from kit.machine.energy import EnergyMeter
 from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
 from kit.records.metrics_tail import parse_line
-from kit.records.numbers import finite
-from kit.redaction import redact
-from kit.refusals import is_failure
 from kit.run import checkpoints
 from kit.run.auto_fit import BeginAgainError, fit_after, may_go_on
 from kit.run.clearing import clear
@@ -31,8 +33,6 @@ from kit.run.receipt import Receipt, carried_over
 from kit.run.run_folder import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG
 from kit.run.stop import SAVING, StoppedError, StopRequest
 from kit.stack.attention import choose
-from kit.traceback_file import NAME as ERROR_FILE
-from kit.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

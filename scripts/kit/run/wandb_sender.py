@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kit.foreground import ignore_signals
-from kit.interpreter import python_path
-from kit.json_files import object_or_none, write_json
+from kit.cli.foreground import ignore_signals
+from kit.cli.interpreter import python_path
+from kit.files.json_files import object_or_none, write_json
 from kit.run.run_folder import HANDED_ON
 
 ORDER = "KIT_WANDB_ORDER"

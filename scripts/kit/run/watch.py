@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from kit.console import duration
+from kit.cli.console import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.findings import Finding, error, ok
+from kit.cli.findings import Finding, error, ok
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from kit.logins import expanded
+from kit.cli.logins import expanded
 from kit.setup.locks import CURRENT, M4, REFERENCE, Lock
 
 OLDEST_PYTHON = (3, 9)

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from kit.console import say
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.console import say
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup.uv import diagnose, ensure_uv, tool_environment
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from kit.console import say
+from kit.cli.console import say
 from kit.setup.locks import digest
 from kit.setup.uv import STAMP, base_python, ensure_uv, run_uv
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from kit.console import say
+from kit.cli.console import say
 from kit.setup.locks import UV, digest
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class SetupError(Exception):
     """
 
     def __init__(self, message: str, fix: str, *, is_temporary: bool = False) -> None:
-        """Keep both parts apart, as ``kit.console.fail`` shows them."""
+        """Keep both parts apart, as ``kit.cli.console.fail`` shows them."""
         super().__init__(message)
         self.message = message
         self.fix = fix

@@ -14,8 +14,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from kit.adapter.portable import private_copy
+from kit.cli.refusals import is_out_of_memory
 from kit.records.history import RunError
-from kit.refusals import is_out_of_memory
 from kit.run.failures import SavedAdapterError
 from kit.run.run_folder import ADAPTER_WEIGHTS
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from kit.console import duration, say
+from kit.cli.console import duration, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from kit.budget.refit import Refusal, asked_bytes
+from kit.cli.refusals import is_out_of_memory
 from kit.machine import metal
 from kit.machine.probe import usable_memory
-from kit.refusals import is_out_of_memory
 from kit.run.failures import RehearsalError
 from kit.stack.process_memory import own_bytes
 from kit.stack.session import MemoryMeter

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kit.refusals import first_line, is_failure, is_out_of_memory
+from kit.cli.refusals import first_line, is_failure, is_out_of_memory
 from kit.run.checkpoints import ResumeError
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kit.data.dataset import file_sha256
-from kit.durable import fsync_file, fsync_folder
+from kit.files.durable import fsync_file, fsync_folder
+from kit.files.own_files import take_place
 from kit.model.base import TOKENIZER_FILES, find_base
 from kit.model.tokenizer_files import make_readable
 from kit.model.tokenizer_form import FormError
-from kit.own_files import take_place
 from kit.run.adapter_card import render_card
 from kit.run.failures import SavedAdapterError
 from kit.run.run_folder import ADAPTER, ADAPTER_FILES, CARD

@@ -6,9 +6,9 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
 from kit.config.yaml_writer import scalar
-from kit.interpreter import PROJECT_ROOT
 from kit.torture.damage import BYTES, ODD_TEXT
 from kit.torture.fuzzing import Mutant
 

@@ -12,15 +12,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.quiet_libraries import quiet_imports
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.template import TemplateError
 from kit.data.turns import Message
-from kit.interpreter import PROJECT_ROOT
 from kit.model.base import CONFIG, INDEX, WHOLE
 from kit.model.files import ModelFileError
 from kit.model.judge import base_findings, require_whole
-from kit.quiet_libraries import quiet_imports
 from kit.stack import installed_stack
 from kit.torture.damage import BYTES
 from kit.torture.fuzzing import FaultError, Mutant, scratch

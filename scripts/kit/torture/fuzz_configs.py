@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from kit.cli.findings import Finding
     from kit.config.resolve import Resolved
-    from kit.findings import Finding
     from kit.torture.fuzzing import Mutant
 
 

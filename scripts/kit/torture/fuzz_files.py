@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.findings import has_errors
+from kit.cli.findings import has_errors
 from kit.records.comparison import compare_runs
 from kit.records.history import RunError, find_run, read_run
 from kit.records.metrics_tail import MetricsTail
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
 
 _VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 10**18, 10**400, 0.5, -1e308, 1e308, "", "text", "\x1b[31m", "\n", "\ud800", [], [1],

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.console import show_answer
-from kit.interpreter import PROJECT_ROOT
-from kit.redaction import guard_output
+from kit.cli.console import show_answer
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.redaction import guard_output
 from kit.torture.fuzzing import FaultError, Mutant, scratch
 from kit.torture.hostile_text import MARK, ORDERS, faults_on
 

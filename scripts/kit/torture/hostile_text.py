@@ -30,7 +30,7 @@ def faults_on(screen: str, *, redrawn: bool = False) -> list[str]:
         screen: Everything that was written to it.
         redrawn: It shows what is redrawn, by moves of the cursor.
 
-    Shares nothing with ``kit.screen``, so that where the two differ one of them is wrong.
+    Shares nothing with ``kit.cli.screen``, so that where the two differ one of them is wrong.
     """
     text = screen.replace("\r\n", "\n")  # the terminal's own way of ending a line
     found = [f"{sign!r} acted" for sign in re.findall(f"(\r|\x1b\\[[0-9;]*m){MARK}", text)]

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kit.foreground import SIGNALS
+from kit.cli.foreground import SIGNALS
 from kit.run import checkpoints
 from kit.run.receipt import read_receipt
 from kit.run.run_folder import METRICS

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from kit.cli.foreground import SIGNALS
 from kit.config.resolve import resolve
-from kit.foreground import SIGNALS
 from kit.run.resume import decide
 from kit.run.run_folder import METRICS
 from kit.run.training import run

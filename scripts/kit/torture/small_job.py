@@ -7,16 +7,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.quiet_libraries import quiet_imports
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
-from kit.interpreter import PROJECT_ROOT
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.model.judge import require_whole
 from kit.model.weights import describe_base
-from kit.quiet_libraries import quiet_imports
 from kit.run.job import Job
 from kit.run.plan import make_plan
 from kit.run.resume import identity_of

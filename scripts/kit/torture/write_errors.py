@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.command import A_BUG
+from kit.cli.command import A_BUG
+from kit.cli.traceback_file import NAME as ERROR_FILE
 from kit.run import checkpoints
 from kit.run.receipt import read_receipt
 from kit.torture.judging import Saved
-from kit.traceback_file import NAME as ERROR_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,7 +15,7 @@ from adapter_files import PLAIN, QUERY, safetensors, shapes_of, write_adapter
 from kit.adapter import portable
 from kit.adapter.portable import make_portable, outside_keys, portable_config, private_copy, read_portable
 from kit.adapter.tensor_file import TensorInfo, read_header
-from kit.quiet_libraries import quiet_imports
+from kit.cli.quiet_libraries import quiet_imports
 from kit.records.history import RunError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.advisories.accepted import FILE, read_accepted
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.error import ConfigError
-from kit.interpreter import PROJECT_ROOT
 from kit.setup.locks import LOCKS, packages
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from kit.bench import commands, peers
 from kit.bench.peers import PEERS, Peer, write_job
 from kit.bench.variants import KIT, SCALES, Variant, overrides, rows_of
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import make_plan
 from kit.setup.uv import SetupError
 

@@ -6,8 +6,8 @@ import pytest
 
 from kit import rules
 from kit.bench.variants import SCALES, VARIANTS, Variant, flop_per_token, overrides, rows_of
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.budget.end_to_end import KEY, decided, decision, is_decided
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.run.auto_fit import applied, planned_fit, recorded, set_line

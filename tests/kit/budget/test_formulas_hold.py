@@ -16,8 +16,8 @@ from kit.budget.comparison import KEPT_WITHIN, PEAK_WITHIN, Measured, against
 from kit.budget.job import Job, MicroBatch
 from kit.budget.loss import saved_by_loss
 from kit.budget.memory import step_bytes
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.model.shape import ModelShape
 from kit.records.ledger import FOLDER, newest, read_all
 from kit.stack import installed_stack

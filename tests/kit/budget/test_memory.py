@@ -8,8 +8,8 @@ import pytest
 from kit.budget.activations import saved_by_layer, saved_by_model
 from kit.budget.job import Job, MicroBatch
 from kit.budget.memory import paged_bytes, plan_peak, quantised_weights
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.model.shape import MISTRAL_7B
 
 if TYPE_CHECKING:

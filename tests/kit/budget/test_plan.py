@@ -15,10 +15,10 @@ from kit.budget.rows import workloads_for
 from kit.budget.show import left_out
 from kit.budget.time import flop_of, speed_of
 from kit.budget.workload import Workload, full_length, workload_of
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.facts import Apple, Gpu, Machine
 from kit.machine.platforms import FLOPS_PER_SECOND, TOKENS_PER_SECOND, judge

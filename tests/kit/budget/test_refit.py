@@ -12,8 +12,8 @@ from kit.budget.memory import coming_bytes
 from kit.budget.plan import Device
 from kit.budget.refit import Refusal, asked_bytes, growth, nearest_that_fits
 from kit.budget.workload import full_length
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B, ModelShape

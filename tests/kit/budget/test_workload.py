@@ -8,11 +8,11 @@ import pytest
 from kit.budget.job import MicroBatch
 from kit.budget.rows import workloads_for
 from kit.budget.workload import Workload, count, full_length, workload_of
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data import conversations
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.interpreter import PROJECT_ROOT
 from kit.run.plan import FILLER, make_plan
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
-from kit.interpreter import PROJECT_ROOT
 
 
 def attributes_read(source: str) -> set[str]:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.config.yaml_writer import annotated_yaml
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

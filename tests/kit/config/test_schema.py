@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.config.settings import Settings
 from kit.config.validator import describe, violations
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

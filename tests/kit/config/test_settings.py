@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 
 DEMO = PROJECT_ROOT / "configs" / "training_config_demo.yaml"
 

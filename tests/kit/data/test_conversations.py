@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.data.conversations import Conversation, Message, RowProblem, collapse, read_conversations, rows_at
-from kit.interpreter import PROJECT_ROOT
 
 BAD_DATA = PROJECT_ROOT / "tests" / "fixtures" / "bad_data"
 USER, ANSWER = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}

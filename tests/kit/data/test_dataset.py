@@ -12,6 +12,7 @@ import pytest
 
 from chat_folders import CHATML, MISTRAL, TIGHT
 from encoded_rows import encoded_row
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.data import dataset
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import read_conversations
@@ -19,13 +20,12 @@ from kit.data.dataset import EncodedFile, file_sha256, load_file
 from kit.data.encoding import IGNORE_INDEX
 from kit.data.remarks import add_names, names_of
 from kit.demo.task import TRAIN_ROWS, VALIDATION_WORDS
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from chat_folders import ChatFolder
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
 
 
 def _row(user: str = "ask", answer: str = "tell", system: str = "") -> dict[str, Any]:

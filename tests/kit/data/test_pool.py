@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.data.pool import WorkerDiedError, in_order, processes_for
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_a_killed_worker_is_said_and_not_waited_for() -> None:
 GROUP = f"""
 import os, sys
 sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
-from kit.command import run_main
+from kit.cli.command import run_main
 from kit.data.pool import in_order
 def main():
     for number, _ in enumerate(in_order(int, map(str, range(200)), 2)):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chat_folders import MISTRAL
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data import template as templates
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message, RowProblem
 from kit.data.encoding import encode_prompt, encode_rows
 from kit.data.template import ChatTemplate, TemplateError
-from kit.interpreter import PROJECT_ROOT
 from kit.model.files import ModelFileError
 
 if TYPE_CHECKING:

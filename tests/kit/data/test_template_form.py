@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chat_folders import CHATML, MISTRAL
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.template_form import V02_REVISION, form_findings, template_findings
-from kit.interpreter import PROJECT_ROOT
 from kit.model import tokenizer_files
 from kit.model.files import ModelFileError
 from mistral.templates import V02_MARCH, V02_SEPTEMBER, V03
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chat_folders import ChatFolder
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
 
 BLANK = "the chat template puts a blank in front of answers and "
 MERGED = "refuses a system message, which goes in front of the first question"

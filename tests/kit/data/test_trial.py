@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from chat_folders import MISTRAL
+from kit.cli.interpreter import python_path
 from kit.data import trial
 from kit.data.chat_tokenizer import ChatTokenizer
-from kit.interpreter import python_path
 from kit.model.files import ModelFileError
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.demo.task import (
     LONGEST,
     SHORTEST,
@@ -18,7 +19,6 @@ from kit.demo.task import (
     random_word,
     sample_files,
 )
-from kit.interpreter import PROJECT_ROOT
 
 SAMPLE = PROJECT_ROOT / "data" / "sample"
 

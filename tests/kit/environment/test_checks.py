@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.environment import facts
 from kit.environment.access_checks import check_space
 from kit.environment.checks import environment_findings
 from kit.environment.facts import Environment, Lock, WandbAccess
 from kit.environment.version_checks import check_lock
-from kit.interpreter import PROJECT_ROOT
 from kit.model.families import completed
 from kit.model.shape import shape_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kit.cli.findings import Finding
     from kit.config.settings import Settings
-    from kit.findings import Finding
 
 FIXTURES = PROJECT_ROOT / "tests" / "fixtures" / "environments"
 PATHS = sorted(FIXTURES.rglob("*.json"))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.environment import facts
 from kit.environment.facts import DeviceProbe, Stage
-from kit.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,9 @@ import subprocess
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.gate.shell_rules import check_shell_scripts, shell_findings_in
 from kit.gate.tracked_files import shell_scripts
-from kit.interpreter import PROJECT_ROOT
 
 NEWER_THAN_BASH_3_2 = [
     "declare -A sizes",

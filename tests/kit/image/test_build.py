@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.image.build import DEFAULT_BASE, SOURCES, Build, build_command, ca_bundle, remembered, source_digest
 from kit.image.engine import Client
-from kit.interpreter import PROJECT_ROOT
 
 BUILD = Build("kit", "reference", (1001, 1002))
 OLD = Client("/usr/bin/docker", (20, 10), has_buildx=False)

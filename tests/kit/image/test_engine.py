@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.findings import Finding
+from kit.cli.findings import Finding
 from kit.image.engine import Client, Engine, clients_on, has_hub_token, probe
 from kit.image.engine_rules import check_access, check_disk, check_engine, check_gpu, check_machine
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import energy
 from kit.machine import facts as machines
 from kit.machine.energy import EnergyMeter, gpu_index, joules_used

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine.facts import Apple, Gpu, Machine, Nvidia, from_mapping, read, to_json
 
 if TYPE_CHECKING:

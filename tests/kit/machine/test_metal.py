@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.budget.limits import MemoryLimit, memory_limit
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.metal import HIGH, LOW, allowed_bytes, stay_within_working_set, working_set_bytes
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import nvidia as machine_nvidia
 from kit.machine.cuda_order import chosen_of
 from kit.machine.facts import Gpu, Nvidia, nvidia_from

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.facts import Gpu, Machine, Nvidia
 from kit.machine.platforms import CONFIGS, PLATFORMS, TOKENS_PER_SECOND, Judgement, hours, judge

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.model.families import FAMILIES, beyond_reference, completed, in_older_words
 from kit.model.shape import shape_in
 from kit.model.tensors import tensors_of

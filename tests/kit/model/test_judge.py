@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
 
 QUERY = "model__layers__0__self_attn__q_proj__weight"
 

@@ -14,7 +14,7 @@ pytest.importorskip("tokenizers", reason="needs the libraries: make setup")
 
 import tokenizers
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.model import tokenizer_form
 from kit.model.tokenizer_form import FormError, older_form
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.records.history import NEWEST, RunError, find_run, read_run, run_folders
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.records.ledger import Place, Record, append, code_hash, measured_here, newest, read, read_all
 
 if TYPE_CHECKING:

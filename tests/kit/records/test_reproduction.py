@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.data.dataset import file_sha256
-from kit.json_files import write_json
+from kit.files.json_files import write_json
 from kit.records.history import read_run
 from kit.records.reproduction import check
 from kit.records.surroundings import reasons_for_other_bits, surroundings

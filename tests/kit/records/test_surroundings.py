@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.records import surroundings as module
 from kit.records.surroundings import compare_surroundings, reasons_for_other_bits, surroundings
 
 if TYPE_CHECKING:
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
 
 H100 = json.loads(json.dumps(asdict(machines.read(PROJECT_ROOT / "tests/fixtures/machines/h100_80gb.json"))))
 HERE: dict[str, Any] = {

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import verify as command
+from kit.cli.findings import has_errors
 from kit.data.dataset import file_sha256
-from kit.findings import has_errors
 from kit.records.verify import verify
 from kit.run import checkpoints
 from kit.run.receipt import Receipt

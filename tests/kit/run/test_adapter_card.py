@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.run.adapter_card import render_card
 
 DEMO = PROJECT_ROOT / "configs" / "training_config_demo.yaml"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import Resolved, resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.run import auto_fit
 from kit.run.auto_fit import applied, is_pending, planned_fit, recorded, set_line

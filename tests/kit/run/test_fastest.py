@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kit.budget.alternatives import same_updates
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.model.shape import MISTRAL_7B
 from kit.run import auto_fit, fastest

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.dataset import EncodedFile
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.run import provenance
 from kit.run.provenance import (

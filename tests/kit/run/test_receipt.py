@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.run import receipt as receipts
 from kit.run.provenance import describe_before

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.records.history import Run, read_run
 from kit.run import rerun
 from kit.run.rerun import claim, mark, write_config

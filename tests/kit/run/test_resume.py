@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
 from kit.config.resolve import resolve
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.interpreter import PROJECT_ROOT
 from kit.run import checkpoints, resume
 from kit.run.plan import make_plan
 from kit.run.resume import CANNOT_CHANGE, MAY_DIFFER, Start, decide, differences, identity_of

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kit.foreground import SIGNALS, CtrlC, wait_for
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.foreground import SIGNALS, CtrlC, wait_for
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.run.stop import StoppedError, StopRequest
 from terminal import INTERRUPT, Terminal
 
@@ -86,8 +86,8 @@ def test_between_the_run_and_the_end_of_its_process_no_signal_is_taken(number: s
     script = f"""
 import os, sys
 sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
-from kit.command import run_main
-from kit.foreground import SIGNALS
+from kit.cli.command import run_main
+from kit.cli.foreground import SIGNALS
 from kit.run.stop import StopRequest
 def main():
     with StopRequest().listening() as stop:
@@ -105,8 +105,8 @@ def test_nor_is_one_taken_behind_a_process_that_was_waited_for(number: signal.Si
     script = f"""
 import os, subprocess, sys
 sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
-from kit.command import run_main
-from kit.foreground import SIGNALS, wait_for
+from kit.cli.command import run_main
+from kit.cli.foreground import SIGNALS, wait_for
 def main():
     def start():
         return subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getppid(), {number:d}); input()"],
@@ -209,7 +209,7 @@ def test_a_process_that_was_asked_to_end_hears_no_further_signal_on_its_way_out(
     script = f"""
 import atexit, os, signal, sys
 sys.path.insert(0, {str(PROJECT_ROOT / "scripts")!r})
-from kit.command import run_main
+from kit.cli.command import run_main
 atexit.register(lambda: [os.kill(os.getpid(), number) for number in (1, 2, 15, 10)])
 run_main(lambda: 143)
 """

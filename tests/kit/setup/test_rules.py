@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.setup import rules as setup_rules
 from kit.setup.locks import CURRENT, M4, REFERENCE
 from kit.setup.rules import Host, lock_for, refuse_disk, refuse_folder, refuse_platform, refuse_python, refuse_spaces

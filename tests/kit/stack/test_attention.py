@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit import rules
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.stack import Stack, installed_stack, stack_of
@@ -17,7 +17,7 @@ from kit.stack.attention import Choice, choose, problem_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kit.findings import Finding
+    from kit.cli.findings import Finding
 
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 CURRENT = {"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"}

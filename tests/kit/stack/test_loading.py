@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from small_base import write_base
 
 _REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"

@@ -12,9 +12,9 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 from adapter_run import run_settings
 from deep_base import write_deep_base
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.quiet_libraries import quiet_imports
 from kit.model.base import find_base
-from kit.quiet_libraries import quiet_imports
 from kit.stack import loading_progress
 from kit.stack.loading_progress import loading
 from kit.stack.model import load_base_model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.torture import write_errors
 from kit.torture.write_errors import compile_library, why_not
 from small_run import read_receipt, run_training

@@ -11,11 +11,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kit.console import paint
-from kit.redaction import redact, redact_all
-from kit.refusals import first_line, is_failure, refusal_in
-from kit.screen import one_line
-from kit.traceback_file import keep_traceback
+from kit.cli.console import paint
+from kit.cli.redaction import redact, redact_all
+from kit.cli.refusals import first_line, is_failure, refusal_in
+from kit.cli.screen import one_line
+from kit.cli.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

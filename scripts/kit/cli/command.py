@@ -13,12 +13,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from kit.console import fail, leave_quietly, outlive_readers, say
-from kit.foreground import EXIT_CODES, SIGNALS, EndedError, end_in_order, ignore_signals
-from kit.redaction import guard_output
-from kit.refusals import first_line, is_failure, refusal_in
-from kit.screen import one_line
-from kit.traceback_file import DEBUG, keep_traceback
+from kit.cli.console import fail, leave_quietly, outlive_readers, say
+from kit.cli.foreground import EXIT_CODES, SIGNALS, EndedError, end_in_order, ignore_signals
+from kit.cli.redaction import guard_output
+from kit.cli.refusals import first_line, is_failure, refusal_in
+from kit.cli.screen import one_line
+from kit.cli.traceback_file import DEBUG, keep_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.durable import fsync_folder
+from kit.files.durable import fsync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING, NoReturn
 
-from kit.traceback_file import NAME, keep_traceback
+from kit.cli.traceback_file import NAME, keep_traceback
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,6 @@
 """Secrets taken out of every text the kit shows or writes: known ones by value, unknown ones by their form.
 
-Standard library only, and for Python 3.9 on: ``kit.console`` speaks through it before anything is installed. What a
+Standard library only, and for Python 3.9 on: ``kit.cli.console`` speaks through it before anything is installed. What a
 subprocess writes to the terminal by itself, and what a library writes past ``sys.stdout``, does not come by here.
 """
 
@@ -15,9 +15,9 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kit.logins import expanded, hub_token, netrc_files
-from kit.regular_files import open_regular
-from kit.screen import passing
+from kit.cli.logins import expanded, hub_token, netrc_files
+from kit.cli.screen import passing
+from kit.files.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.own_files import put_back, take_place
+from kit.files.own_files import put_back, take_place
 
 
 def _own(_folder: Path) -> set[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from kit.findings import Finding, run_check
+from kit.cli.findings import Finding, run_check
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,15 +12,15 @@ from typing import IO
 
 import pytest
 
-from kit.command import command_parser
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.command import command_parser
+from kit.cli.interpreter import PROJECT_ROOT
 
 COMMANDS = sorted((PROJECT_ROOT / "scripts").glob("*.py"))
 
 
 def _run(body: str, stdout: int | IO[str] = subprocess.PIPE, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command whose ``main`` is this body."""
-    code = f"from kit.command import run_main\ndef main():\n    {body}\nrun_main(main)"
+    code = f"from kit.cli.command import run_main\ndef main():\n    {body}\nrun_main(main)"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT / "scripts"), **variables}
     return subprocess.run(
         [sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=environment
@@ -42,8 +42,8 @@ def test_ctrl_c_is_no_failure() -> None:
 STOP = """
 import os, signal, sys
 {before}
-from kit.command import run_main
-from kit.foreground import SIGNALS
+from kit.cli.command import run_main
+from kit.cli.foreground import SIGNALS
 def main():
     try:
         os.kill(os.getpid(), {number:d})
@@ -72,7 +72,9 @@ def test_a_signal_ends_a_command_in_order_and_those_after_it_change_nothing(numb
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_so_does_one_that_comes_before_the_command_begins(number: signal.Signals, code: int) -> None:
     """As the first process of a container it was not even ended: there a signal that nobody takes is nothing."""
-    before = f"from kit.interpreter import use_project_python\nuse_project_python()\nos.kill(os.getpid(), {number:d})"
+    before = (
+        f"from kit.cli.interpreter import use_project_python\nuse_project_python()\nos.kill(os.getpid(), {number:d})"
+    )
     assert _stopped(number, before) == (code, "", "")
 
 
@@ -103,7 +105,9 @@ def test_a_bug_is_one_sentence_and_its_traceback_is_kept() -> None:
 
 def test_what_fails_before_the_command_begins_is_a_sentence_too() -> None:
     """A library that is installed and broken, as it is imported."""
-    code = "from kit.interpreter import use_project_python\nuse_project_python()\nraise ImportError('libX.so: broken')"
+    code = (
+        "from kit.cli.interpreter import use_project_python\nuse_project_python()\nraise ImportError('libX.so: broken')"
+    )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT / "scripts")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1

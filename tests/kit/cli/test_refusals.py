@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from kit.refusals import refusal_in
+from kit.cli.refusals import refusal_in
 
 
 class SafetensorError(Exception):

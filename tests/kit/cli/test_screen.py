@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit import console, findings, redaction
-from kit.command import command_parser
-from kit.interpreter import PROJECT_ROOT
-from kit.screen import code, one_line, passing, visible
+from kit.cli import console, findings, redaction
+from kit.cli.command import command_parser
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.screen import code, one_line, passing, visible
 
 # Clear, reset, ask, clipboard, link, title, C1, conceal, colour, back, return, delete, direction, tag, separator, half.
 ORDERS = [
@@ -112,7 +112,7 @@ def test_only_while_something_is_redrawn_the_cursor_moves(monkeypatch: pytest.Mo
 )
 def test_what_a_streams_encoding_lacks_ends_no_command_and_no_json(variables: dict[str, str], shown: bytes) -> None:
     """In a C locale Python writes such a byte of a name as it is: what --json printed was no JSON."""
-    program = "from kit.redaction import guard_output; guard_output(); print('→ \\udcff')"
+    program = "from kit.cli.redaction import guard_output; guard_output(); print('→ \\udcff')"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from kit.durable import fsync_folder
+from kit.files.durable import fsync_folder
 from kit.run.run_lock import RunLock
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.json_files import object_or_none, read_object, write_json
+from kit.files.json_files import object_or_none, read_object, write_json
 
 
 def test_an_object_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import traceback
 from datetime import datetime, timezone
 from pathlib import Path
 
-from kit.redaction import redact, redact_argv
-from kit.screen import visible
+from kit.cli.redaction import redact, redact_argv
+from kit.cli.screen import visible
 
 NAME = "error.txt"
 DEBUG = "KIT_DEBUG"

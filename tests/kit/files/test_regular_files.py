@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit import regular_files
 from kit.config.error import ConfigError
 from kit.config.file import read_text as read_config
 from kit.data.conversations import read_conversations
 from kit.data.dataset import file_sha256
-from kit.json_files import object_or_none
+from kit.files import regular_files
+from kit.files.json_files import object_or_none
+from kit.files.regular_files import NotRegularError, open_regular, read_regular, read_text
 from kit.model.files import ModelFileError, read_json
 from kit.model.files import read_text as read_model_text
 from kit.model.safetensors_header import read_header
@@ -26,7 +27,6 @@ from kit.model.tokenizer_files import read_tokenizer
 from kit.records.history import RunError, read_receipt
 from kit.records.metrics_tail import MetricsTail
 from kit.records.verify import verify_receipt
-from kit.regular_files import NotRegularError, open_regular, read_regular, read_text
 from kit.run import checkpoints
 from kit.run.checkpoints import DamagedCheckpointError
 

@@ -1,7 +1,7 @@
 """Colour and streams: results on stdout, talk on stderr, colour only where a person is looking.
 
 Standard library only, because the set-up command prints with it before anything is installed. No secret is shown: see
-``kit.redaction``.
+``kit.cli.redaction``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kit.redaction import let_go_of, redact
-from kit.screen import one_line, visible
+from kit.cli.redaction import let_go_of, redact
+from kit.cli.screen import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable

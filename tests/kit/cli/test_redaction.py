@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit import console, findings, redaction
-from kit.interpreter import PROJECT_ROOT
-from kit.redaction import REDACTED, redact, redact_all, redact_argv
+from kit.cli import console, findings, redaction
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.redaction import REDACTED, redact, redact_all, redact_argv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -226,7 +226,7 @@ def test_what_libraries_print_log_warn_or_raise_is_redacted(monkeypatch: pytest.
 
 def test_a_command_shows_no_token_even_in_a_traceback(tmp_path: Path) -> None:
     program = (
-        "from kit.interpreter import use_project_python\n"
+        "from kit.cli.interpreter import use_project_python\n"
         f"use_project_python()\nimport sys\nprint('{HF}', file=sys.stderr)\nraise RuntimeError('{HF}')\n"
     )
     script = tmp_path / "command.py"
@@ -244,7 +244,7 @@ def test_a_command_shows_no_token_even_in_a_traceback(tmp_path: Path) -> None:
 
 
 def test_it_needs_nothing_but_the_standard_library_and_little_of_that() -> None:
-    code = "import sys, kit.redaction; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    code = "import sys, kit.cli.redaction; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run(
         [
             sys.executable,

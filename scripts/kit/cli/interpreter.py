@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.foreground import end_in_order
-from kit.redaction import guard_output
+from kit.cli.foreground import end_in_order
+from kit.cli.redaction import guard_output
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PROJECT_ROOT = Path(__file__).resolve().parents[3]
 _NEEDED = ("cerberus", "yaml")
 
 
@@ -67,7 +67,7 @@ def _name_this_user() -> None:
 
 
 def _end_in_words(_kind: type[BaseException], exc: BaseException, _traceback: TracebackType | None) -> None:
-    from kit.command import fail_of
+    from kit.cli.command import fail_of
 
     if not isinstance(exc, KeyboardInterrupt):
         fail_of(exc)

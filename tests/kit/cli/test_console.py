@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.interpreter import PROJECT_ROOT
+from kit.cli.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +33,13 @@ def _run_into_a_closed_pipe(code: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize("code", [_MANY, "print(1)"], ids=["while it writes", "as it ends"])
 def test_a_command_nobody_reads_any_more_ends_without_a_traceback(code: str) -> None:
-    done = _run_into_a_closed_pipe(f"from kit.command import run_main\nrun_main(lambda: exec({code!r}) or 0)")
+    done = _run_into_a_closed_pipe(f"from kit.cli.command import run_main\nrun_main(lambda: exec({code!r}) or 0)")
     assert done.stderr == b""
 
 
 _END = "open(sys.argv[1], 'w').close(); return 0"
 _BODY = (
-    "import os, sys\nfrom kit import console\nfrom kit.command import run_main\nconsole._PATIENCE_S = 0.5\n"
+    "import os, sys\nfrom kit import console\nfrom kit.cli.command import run_main\nconsole._PATIENCE_S = 0.5\n"
     "def main():\n"
     "    for number in range(400):\n"
     "        print(number, 'x y ' * number, flush=number % 10 == 0)\n"
@@ -111,7 +111,7 @@ def test_talk_that_nobody_can_read_ends_no_command(broken: Callable[[], int | No
 
 def test_results_that_cannot_be_written_are_said_and_fail() -> None:
     for code in ("print(1)", _MANY):
-        body = f"from kit.command import run_main\nrun_main(lambda: exec({code!r}) or 0)"
+        body = f"from kit.cli.command import run_main\nrun_main(lambda: exec({code!r}) or 0)"
         done = subprocess.run(
             [sys.executable, "-c", body],
             stdout=_full_disk(),
@@ -125,7 +125,7 @@ def test_results_that_cannot_be_written_are_said_and_fail() -> None:
 
 def test_a_file_opened_later_never_gets_a_closed_streams_number(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom kit.command import run_main\n"
+        "import os, sys\nfrom kit.cli.command import run_main\n"
         "def main():\n"
         f"    with open({str(tmp_path / 'metrics')!r}, 'w') as file:\n"
         "        os.write(2, b'a library complains'); return 0 if file.fileno() > 2 else 3\n"

@@ -8,7 +8,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from kit.regular_files import read_text
+from kit.files.regular_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

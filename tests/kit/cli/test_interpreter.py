@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kit import interpreter
+from kit.cli import interpreter
+from kit.cli.interpreter import PROJECT_ROOT, python_path
+from kit.cli.refusals import refusal_in
 from kit.environment.access_probe import hub_cache, probe_wandb, without_home
-from kit.interpreter import PROJECT_ROOT, python_path
-from kit.refusals import refusal_in
 
 SCRIPTS = str(PROJECT_ROOT / "scripts")
 
@@ -55,7 +55,7 @@ def project(tmp_path: Path) -> Path:
     ):
         shutil.copy(PROJECT_ROOT / "scripts/kit" / name, folder / name)
     (tmp_path / "scripts/command.py").write_text(
-        "from kit.interpreter import use_project_python\nuse_project_python()\nprint('here')\n", encoding="utf-8"
+        "from kit.cli.interpreter import use_project_python\nuse_project_python()\nprint('here')\n", encoding="utf-8"
     )
     return tmp_path
 
