@@ -137,7 +137,7 @@ diff-run: ## what differs between two runs, from which step on they part, and wh
 	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
 
 prove: ## measure this device and the kit on it: speed, memory, parity, a first run (IN; ARGS: --limit SECONDS, --list)
-	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) prove,$(PY) scripts/prove.py) $(ARGS)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) prove,$(PY) bench/prove.py) $(ARGS)
 
 parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
 	@$(PY) scripts/parity.py $(ARGS)
@@ -166,10 +166,10 @@ demo-image: ## the demo inside the image, on the CPU (the current stack)
 
 ##@ Measure
 bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --rows 10000 100000)
-	@$(PY) scripts/bench_data.py $(ARGS)
+	@$(PY) bench/bench_data.py $(ARGS)
 
 bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
-	@$(PY) scripts/bench_cli.py $(ARGS)
+	@$(PY) bench/bench_cli.py $(ARGS)
 
 ##@ Work on the kit
 test: ## all tests, on both stacks

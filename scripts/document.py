@@ -21,7 +21,8 @@ if __name__ == "__main__":
 import json
 from typing import TYPE_CHECKING
 
-from kit.bench.measured_docs import is_measured, with_measurements
+from bench.measured_docs import is_measured, with_measurements
+
 from kit.cli.findings import Finding, error, exit_code, ok, render
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page

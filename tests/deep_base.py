@@ -17,7 +17,7 @@ def write_deep_base(folder: Path, *, layers: int = 32, hidden: int = 64) -> Path
     with quiet_imports():
         import torch
 
-        from kit.bench import random_base
+        from bench import random_base
         from kit.model.shape import ModelShape
 
     shape = ModelShape(300, hidden, hidden * 7 // 2, layers, 4, 2, hidden // 4, 512)

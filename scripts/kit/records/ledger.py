@@ -58,7 +58,7 @@ class Record:
     """One measurement.
 
     Attributes:
-        measurement: Its name, as ``kit.bench.measurements`` has it.
+        measurement: Its name, as ``bench.measurements`` has it.
         place: Where and with what.
         result: The figures; ``failed`` in place of them says why there are none, with ``final`` where there will be
             none on this device.

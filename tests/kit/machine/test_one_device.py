@@ -220,10 +220,10 @@ _OPENS = re.compile(
 )
 _BEGUN_BY = {
     "kit/adapter/merge_check.py": "kit/adapter/loading.py",
-    "kit/bench/loading.py": "prove.py",
-    "kit/bench/programs/unsloth_peer.py": "prove.py",
-    "kit/bench/steps.py": "prove.py",
-    "kit/budget/cases.py": "prove.py",
+    "bench/loading.py": "prove.py",
+    "bench/programs/unsloth_peer.py": "prove.py",
+    "bench/steps.py": "prove.py",
+    "bench/memory_cases.py": "prove.py",
     "kit/parity/measure.py": "parity.py",
     "kit/torture/fuzz_bases.py": "on the CPU",
     "demo.py": "on the CPU",

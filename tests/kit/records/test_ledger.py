@@ -18,7 +18,7 @@ PLACE = Place("7b", "NVIDIA H100 80GB HBM3", "580.1", 85_000_000_000, {"torch": 
 
 
 def _record(name: str, place: Place = PLACE, date: str = "2026-11-28T01:00:00+00:00", **result: Any) -> Record:
-    return Record(name, place, result or {"tokens_per_second": 1.5}, 2.0, date, ["scripts/prove.py"], {})
+    return Record(name, place, result or {"tokens_per_second": 1.5}, 2.0, date, ["bench/prove.py"], {})
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""What `make prove` measures, in order of worth. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.peers import PEERS
+from bench.variants import BASELINE, KIT, VARIANTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bench.variants import Variant
+
+_GB = 1_000_000_000
+_BASE = 16 * _GB  # while it is drawn, before it is in 4 bits
+AGAIN = ", again"  # the baseline's second run, after the levers: a drift of the machine shows between the two
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One thing to measure.
+
+    Attributes:
+        name: Its name in the ledger: a kind and, after slashes, which of that kind.
+        answers: The question it answers.
+        seconds: What it takes on an H100 at the 7b scale, once the base is there.
+        gpu_bytes: The least free memory it makes sense with.
+        package: What it needs besides the stack; empty for nothing.
+        cuda_only: It makes sense on an NVIDIA GPU alone.
+        on_disk: It reads the base from the disk, where 14.5 GB of it are written once.
+        apart: It has a process of its own: it patches libraries, or starts the kit's commands.
+        current_only: The reference stack has no such lever.
+    """
+
+    name: str
+    answers: str
+    seconds: float
+    gpu_bytes: int = _BASE
+    package: str = ""
+    cuda_only: bool = False
+    on_disk: bool = False
+    apart: bool = False
+    current_only: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What comes before the first slash."""
+        return self.name.split("/", maxsplit=1)[0]
+
+
+def measurements(memory_cases: Sequence[str]) -> list[Measurement]:
+    """Return all of them, those first that one wants to know first.
+
+    Args:
+        memory_cases: The names of ``bench.memory_cases`` for this device.
+    """
+    first, rest = _split(VARIANTS)
+    return [
+        Measurement("base", "What does CUDA take, and a base of this size?", 25),
+        Measurement("ceiling", "What can this device do at best?", 5, 0),
+        *(_memory(case) for case in memory_cases),
+        *first,
+        Measurement("parity", "Does a step here compute what it computes elsewhere?", 40, 0, apart=True),
+        *_again(),
+        Measurement("profile/full", "What does a step's time go into?", 20, current_only=True),
+        Measurement("loading", "How long does a real base take from the disk?", 60, on_disk=True, apart=True),
+        Measurement(
+            "first run",
+            "Train, evaluate, stop, go on: is the adapter the same?",
+            150,
+            20 * _GB,
+            on_disk=True,
+            apart=True,
+        ),
+        *rest,
+        Measurement("profile/ragged", "What does a step's time go into?", 20, cuda_only=True, current_only=True),
+        Measurement("evaluation", "How fast is a loss over validation rows?", 10),
+        Measurement("generation", "How fast are answers written?", 30),
+        *(
+            Measurement(f"peer/{workload}/{peer.name}", "Who is faster?", 90, cuda_only=True, on_disk=True, apart=True)
+            for workload in ("full", "ragged")
+            for peer in PEERS
+        ),
+    ]
+
+
+def _memory(case: str) -> Measurement:
+    # Another quantisation is another base, and the two would stand side by side.
+    apart = "double_quant=False" in case
+    return Measurement(f"memory/{case}", "Is the planned peak the real one?", 30 if apart else 4, apart=apart)
+
+
+_FIRST = (BASELINE, KIT, *(variant.name for variant in VARIANTS[2:5]))
+
+
+def _split(variants: Sequence[Variant]) -> tuple[list[Measurement], list[Measurement]]:
+    first = [item for variant in variants if variant.name in _FIRST for item in _speeds(variant)]
+    rest = [item for variant in variants if variant.name not in _FIRST for item in _speeds(variant)]
+    return first, rest
+
+
+def _speeds(variant: Variant) -> Iterator[Measurement]:
+    for workload in variant.workloads:
+        yield Measurement(
+            f"speed/{workload}/{variant.name}",
+            "How fast is a step?",
+            70 if variant.patches else 25,
+            20 * _GB,
+            variant.package,
+            variant.cuda_only,
+            apart=variant.patches,
+            current_only=True,
+        )
+
+
+def _again() -> list[Measurement]:
+    baseline = next(variant for variant in VARIANTS if variant.name == BASELINE)
+    return [
+        Measurement(f"{item.name}{AGAIN}", item.answers, item.seconds, item.gpu_bytes, current_only=True)
+        for item in _speeds(baseline)
+    ]
