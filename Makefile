@@ -143,7 +143,7 @@ parity: ## train a small canonical model here: does every number agree with the 
 	@$(PY) scripts/parity.py $(ARGS)
 
 torture: ## kill runs, let writes fail, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
-	@$(PY) scripts/torture.py $(ARGS)
+	@$(PY) tests/torture/__main__.py $(ARGS)
 
 audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)
 	@$(PY) scripts/audit.py $(if $(FROM),--from "$(FROM)") $(ARGS)

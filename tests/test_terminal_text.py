@@ -20,9 +20,9 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 from chat_folders import MISTRAL, write_chat_folder
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.torture.forked import end_threads
-from kit.torture.hostile_text import EVIL, EVIL_NAME, faults_on
 from terminal import END, INTERRUPT, Terminal
+from torture.forked import end_threads
+from torture.hostile_text import EVIL, EVIL_NAME, faults_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ _SHOWS_NO_TEXT_OF_OTHERS = {
     "run_image_tests.py": "this project's own tests",
     "run_tests.py": "hands everything to pytest",
     "setup_environment.py": "this project's own locks",
-    "torture.py": "makes its own runs; see kit.torture.hostile_text",
+    "torture.py": "makes its own runs; see torture.hostile_text",
 }
 _COMMANDS = sorted(path.name for path in (PROJECT_ROOT / "scripts").glob("*.py"))
 _TAKES_ANYTHING = {"make_sample_data.py", "run_tests.py", "run_image_tests.py"}

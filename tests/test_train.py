@@ -14,9 +14,9 @@ import pytest
 import train
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.run import checkpoints
-from kit.torture.forked import end_threads, exit_code_of
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
 from terminal import Terminal
+from torture.forked import end_threads, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -225,7 +225,7 @@ _BEGUN_BY = {
     "bench/steps.py": "prove.py",
     "bench/memory_cases.py": "prove.py",
     "kit/parity/measure.py": "parity.py",
-    "kit/torture/fuzz_bases.py": "on the CPU",
+    "tests/torture/fuzz_bases.py": "on the CPU",
     "demo.py": "on the CPU",
 }
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.torture import write_errors
-from kit.torture.write_errors import compile_library, why_not
 from small_run import read_receipt, run_training
+from torture import write_errors
+from torture.write_errors import compile_library, why_not
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +98,15 @@ def test_a_save_that_the_disk_refuses_is_one_sentence(
 
 @pytest.mark.slow
 def test_failing_writes_cost_nothing_that_was_saved() -> None:
-    command = [sys.executable, str(PROJECT_ROOT / "scripts/torture.py"), "--only", "writes", "--writes", "12", "--json"]
+    command = [
+        sys.executable,
+        str(PROJECT_ROOT / "tests/torture/__main__.py"),
+        "--only",
+        "writes",
+        "--writes",
+        "12",
+        "--json",
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     told: dict[str, Any] = json.loads(done.stdout)["parts"]["writes"]
     assert told["faults"] == []

@@ -21,7 +21,7 @@ from kit.run.job import Job
 from kit.run.plan import make_plan
 from kit.run.resume import identity_of
 from kit.stack import installed_stack
-from kit.torture.forked import end_threads
+from torture.forked import end_threads
 
 CONFIG = PROJECT_ROOT / "configs/training_config_demo.yaml"
 _TRAIN_ROWS, _VAL_ROWS = 48, 6  # 12 steps an epoch: a longer run shuffles again, and a kill may fall on either side

@@ -22,8 +22,8 @@ from kit.model.base import CONFIG, INDEX, WHOLE
 from kit.model.files import ModelFileError
 from kit.model.judge import base_findings, require_whole
 from kit.stack import installed_stack
-from kit.torture.damage import BYTES
-from kit.torture.fuzzing import FaultError, Mutant, scratch
+from torture.damage import BYTES
+from torture.fuzzing import FaultError, Mutant, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ _TURNS = (Message("user", "Write the word amber backwards."), Message("assistant
 
 @dataclass(frozen=True)
 class BaseFuzzer:
-    """Damaged folders of one small base; see ``kit.torture.fuzzing.Fuzzer``."""
+    """Damaged folders of one small base; see ``torture.fuzzing.Fuzzer``."""
 
     name: str = "bases"
     suffix: str = ".json"
@@ -144,7 +144,7 @@ def _base() -> Files:
 
 
 def _shown(content: bytes) -> str:
-    return content.decode(errors="backslashreplace") if len(content) < 4_000 else f"{len(content):,} bytes"  # noqa: PLR2004
+    return content.decode(errors="backslashreplace") if len(content) < 4_000 else f"{len(content):,} bytes"
 
 
 # --- The weights, as (dtype, shape, bytes) by name -----------------------------------------------------------------
@@ -242,7 +242,7 @@ def _bytes_of(name: str) -> Callable[[Random, Files], Files]:
         way = source.choice(sorted(BYTES))
         content = files[name]
         # Most bytes of the weights are numbers; what is looked for lies in the first of them.
-        head = content[:3_000] if source.random() < 0.8 else content  # noqa: PLR2004 - a share
+        head = content[:3_000] if source.random() < 0.8 else content
         return {**files, name: BYTES[way](source, head) + content[len(head) :]}
 
     return damage
@@ -274,9 +274,9 @@ def _bent(source: Random, files: Files) -> Files:
         entries[name] = source.choice(["model.bin", "../x.safetensors", "/x.safetensors", "none.safetensors", "", 3])
     elif way == 1:
         entries[name] = source.choice([file for file in files_named if file != entries[name]])
-    elif way == 2:  # noqa: PLR2004 - one of five
+    elif way == 2:
         del entries[name]
-    elif way == 3:  # noqa: PLR2004
+    elif way == 3:
         entries[f"{name}.more"] = entries[name]
     else:
         index = source.choice([{}, [], {"weight_map": {}}, {"weight_map": source.choice(_VALUES)}, "x"])
@@ -315,7 +315,7 @@ def _config_with(source: Random, files: Files) -> Files:
     )
     for _ in range(source.choice([1, 1, 2, 4])):
         key = source.choice([*sorted(config), *more, "rope_parameters", "attention_bias", "use_cache", "own"])
-        if source.random() < 0.2:  # noqa: PLR2004 - a share
+        if source.random() < 0.2:
             config.pop(key, None)
         else:
             config[key] = source.choice(_VALUES)
@@ -349,7 +349,7 @@ def _linked_out(source: Random, files: Files) -> Files:
 
 def _tied(source: Random, files: Files) -> Files:
     config, tensors = {**json.loads(files[CONFIG]), "tie_word_embeddings": True}, _tensors(files)
-    if source.random() < 0.5:  # noqa: PLR2004 - a share
+    if source.random() < 0.5:
         del tensors["lm_head.weight"]
     else:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import DEFAULT, resolve
-from kit.torture.config_meaning import Meaning, Refusal, is_yaml, meaning_of
-from kit.torture.config_mutants import make_mutant
-from kit.torture.fuzzing import FaultError, scratch
+from torture.config_meaning import Meaning, Refusal, is_yaml, meaning_of
+from torture.config_mutants import make_mutant
+from torture.fuzzing import FaultError, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from kit.cli.findings import Finding
     from kit.config.resolve import Resolved
-    from kit.torture.fuzzing import Mutant
+    from torture.fuzzing import Mutant
 
 
 @dataclass(frozen=True)
 class ConfigFuzzer:
-    """Mutants of the shipped configurations, and of overrides; see ``kit.torture.fuzzing.Fuzzer``."""
+    """Mutants of the shipped configurations, and of overrides; see ``torture.fuzzing.Fuzzer``."""
 
     name: str = "configs"
     suffix: str = ".yaml"

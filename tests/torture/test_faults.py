@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from kit.torture.kills import Torture
+    from torture.kills import Torture
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def torture(tmp_path_factory: pytest.TempPathFactory) -> Torture:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from kit.torture.kills import Torture
+    from torture.kills import Torture
 
     four_bit = "cpu" in installed_stack().four_bit_platforms
     return Torture(tmp_path_factory.mktemp("faults"), steps=7, save_steps=3, seed=1, four_bit=four_bit)

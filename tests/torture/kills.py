@@ -21,10 +21,10 @@ from kit.config.resolve import resolve
 from kit.run.resume import decide
 from kit.run.run_folder import METRICS
 from kit.run.training import run
-from kit.torture.forked import end_threads, exit_code_of
-from kit.torture.judging import Report, Saved, outcome_of
-from kit.torture.moments import count_calls, count_file_operations, die_at_file_operation, stop_at_call
-from kit.torture.small_job import overrides_of, prepare
+from torture.forked import end_threads, exit_code_of
+from torture.judging import Report, Saved, outcome_of
+from torture.moments import count_calls, count_file_operations, die_at_file_operation, stop_at_call
+from torture.small_job import overrides_of, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

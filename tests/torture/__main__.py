@@ -1,11 +1,11 @@
 """Try to break the kit: runs killed, writes that fail, configurations, rows and files of a run damaged by the thousand.
 
 Run as:
-    python scripts/torture.py                            (or: make torture) all of it
-    python scripts/torture.py --only kills --kills 60
-    python scripts/torture.py --only configs --seed 7    other mutants
-    python scripts/torture.py --only configs --seed 7 --mutant 1234
-    python scripts/torture.py --keep FOLDER              leave everything there to look at
+    python tests/torture/__main__.py                            (or: make torture) all of it
+    python tests/torture/__main__.py --only kills --kills 60
+    python tests/torture/__main__.py --only configs --seed 7    other mutants
+    python tests/torture/__main__.py --only configs --seed 7 --mutant 1234
+    python tests/torture/__main__.py --keep FOLDER              leave everything there to look at
 
 kills:   a small run is ended by SIGKILL, by SIGTERM and by several signals in a burst, at random moments and at random
          file operations, and resumed; each must end bit-equal to one nobody touched, and lose nothing beyond its last
@@ -43,21 +43,21 @@ from kit.cli.command import command_parser, run_main
 from kit.cli.console import duration, fail, say
 from kit.data.pool import processes_for
 from kit.stack import installed_stack
-from kit.torture.fuzz_bases import BaseFuzzer
-from kit.torture.fuzz_configs import ConfigFuzzer
-from kit.torture.fuzz_files import FileFuzzer
-from kit.torture.fuzz_rows import RowFuzzer
-from kit.torture.fuzz_texts import TextFuzzer
-from kit.torture.fuzzing import fuzz
-from kit.torture.kills import Torture
-from kit.torture.row_mutants import ROWS_IN_A_FILE
-from kit.torture.write_errors import WriteErrors, is_preloaded, run_preloaded, why_not
+from torture.fuzz_bases import BaseFuzzer
+from torture.fuzz_configs import ConfigFuzzer
+from torture.fuzz_files import FileFuzzer
+from torture.fuzz_rows import RowFuzzer
+from torture.fuzz_texts import TextFuzzer
+from torture.fuzzing import fuzz
+from torture.kills import Torture
+from torture.row_mutants import ROWS_IN_A_FILE
+from torture.write_errors import WriteErrors, is_preloaded, run_preloaded, why_not
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.torture.fuzzing import Fuzzer
+    from torture.fuzzing import Fuzzer
 
 PARTS = ("kills", "writes", "configs", "rows", "bases", "texts", "files")
 _SHARES = {"file": 0.35, "time": 0.15, "term": 0.1, "burst": 0.2, "call": 0.2}  # of the kills
@@ -153,7 +153,7 @@ def _fuzz(fuzzer: Fuzzer, options: argparse.Namespace) -> dict[str, Any]:
     numbers = range(count) if options.mutant is None else range(options.mutant, options.mutant + 1)
     said = started = time.monotonic()
     for tally in fuzz(fuzzer, options.seed, numbers, processes_for()):
-        if time.monotonic() - said > 10:  # noqa: PLR2004 - seconds between two lines
+        if time.monotonic() - said > 10:
             said = time.monotonic()
             say(f"{fuzzer.name}: {tally.mutants:,} of {count:,} mutants after {duration(said - started)}")
     kept = options.keep or _FAULTS

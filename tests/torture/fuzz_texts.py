@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.console import show_answer
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.redaction import guard_output
-from kit.torture.fuzzing import FaultError, Mutant, scratch
-from kit.torture.hostile_text import MARK, ORDERS, faults_on
+from torture.fuzzing import FaultError, Mutant, scratch
+from torture.hostile_text import MARK, ORDERS, faults_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,7 +139,7 @@ def _hostile(source: Random) -> str:
     text = source.choice(["", "a", "run", "a/b.jsonl"])
     for _ in range(source.randint(1, 4)):
         low, high = source.choice(_RANGES)
-        order = source.choice(ORDERS) if source.random() < 0.6 else chr(source.randint(low, high))  # noqa: PLR2004
+        order = source.choice(ORDERS) if source.random() < 0.6 else chr(source.randint(low, high))
         text += f"{order}{MARK}{source.choice(['', ' ', '     ok  ', 'x'])}"
     return text
 
@@ -147,11 +147,11 @@ def _hostile(source: Random) -> str:
 def _somewhere(source: Random, value: Any) -> Any:
     """Put hostile text in place of about a third of all texts, and now and then under a key of its own."""
     if isinstance(value, str):
-        return _hostile(source) if source.random() < 0.3 else value  # noqa: PLR2004
+        return _hostile(source) if source.random() < 0.3 else value
     if isinstance(value, list):
         return [_somewhere(source, item) for item in value]
     if isinstance(value, dict):
-        more = {_hostile(source): _hostile(source)} if source.random() < 0.2 else {}  # noqa: PLR2004
+        more = {_hostile(source): _hostile(source)} if source.random() < 0.2 else {}
         return {**{key: _somewhere(source, item) for key, item in value.items()}, **more}
     return value
 
@@ -170,7 +170,7 @@ def _configuration(source: Random) -> str:
     )
     key = lines[at].partition(":")[0]
     hostile = json.dumps(_hostile(source).encode("utf-8", "replace").decode())
-    lines[at] = f"{key}: {hostile}" if source.random() < 0.7 else f"  {hostile}: 1"  # noqa: PLR2004
+    lines[at] = f"{key}: {hostile}" if source.random() < 0.7 else f"  {hostile}: 1"
     return "\n".join(lines)
 
 

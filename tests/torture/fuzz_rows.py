@@ -19,17 +19,17 @@ from kit.demo.tokenizer import BOS_ID, CHAT_TEMPLATE, EOS_ID, byte_tokenizer, sa
 from kit.intake.formats import Stream
 from kit.intake.sources import Source
 from kit.intake.work import Job, Worker
-from kit.torture.damage import BYTES
-from kit.torture.fuzzing import FaultError, scratch
-from kit.torture.row_meaning import Refusal, Turn, turns_of
-from kit.torture.row_mutants import make_mutant
+from torture.damage import BYTES
+from torture.fuzzing import FaultError, scratch
+from torture.row_meaning import Refusal, Turn, turns_of
+from torture.row_mutants import make_mutant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.data.conversations import Conversation
     from kit.intake.work import Batch
-    from kit.torture.fuzzing import Mutant
+    from torture.fuzzing import Mutant
 
 _FILE_SHARE = 0.3  # of the files are read as a whole too: the same rows by the same functions
 _LONGEST = 256  # tokens, a byte each: some rows are longer
@@ -38,7 +38,7 @@ _THOUGHT = "reasoning_content"  # what the template writes in front of an answer
 
 @dataclass(frozen=True)
 class RowFuzzer:
-    """Files of good, bad and damaged rows, among blank lines; see ``kit.torture.fuzzing.Fuzzer``."""
+    """Files of good, bad and damaged rows, among blank lines; see ``torture.fuzzing.Fuzzer``."""
 
     name: str = "rows"
     suffix: str = ".jsonl"
@@ -70,9 +70,9 @@ class RowFuzzer:
                 )
         if chance < _FILE_SHARE:
             _check_file(load_file(path, _tokenizer(), _LONGEST, processes=1), path, taken, refused)
-        _check_intake(path, taken, refused, secrets=chance < 0.02)  # noqa: PLR2004 - the slowest of all looks
+        _check_intake(path, taken, refused, secrets=chance < 0.02)
         outcomes = Counter({"rows fed": len(fed), "rows taken": len(taken), "rows refused": len(refused)})
-        if chance < 0.2:  # noqa: PLR2004
+        if chance < 0.2:
             again = Random(chance)  # noqa: S311 - no secret
             outcomes += _as_array(again, folder / "rows.json", fed, len(taken))
         return dict(outcomes)

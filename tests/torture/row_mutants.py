@@ -6,8 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from kit.torture.damage import BYTES
-from kit.torture.fuzzing import Mutant
+from torture.damage import BYTES
+from torture.fuzzing import Mutant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,21 +50,21 @@ def _row(source: Random) -> dict[str, Any]:
         row: dict[str, Any] = {"messages": talk("user", "assistant", "role", "content")}
     elif shape == 1:
         row = {"conversations": talk("human", "gpt", "from", "value")}
-    elif shape == 2:  # noqa: PLR2004
+    elif shape == 2:
         row = {"prompt": f"b {_said(source)}", "completion": f"c {_said(source)}"}
-    elif shape == 3:  # noqa: PLR2004
+    elif shape == 3:
         turns = talk("user", "assistant", "role", "content")
         row = {"prompt": turns[:-1], "completion": source.choice([turns[-1:], turns[-1]["content"]])}
-    elif shape == 4:  # noqa: PLR2004
+    elif shape == 4:
         row = {"instruction": f"d {_said(source)}", "input": source.choice(["", _said(source)]), "output": "e"}
-    elif shape == 5:  # noqa: PLR2004
+    elif shape == 5:
         row = {"question": f"f {_said(source)}", "answer": f"g {_said(source)}"}
     else:
         head = {"role": "system", "content": "Be short."}
         row = {"messages": [head, *talk("user", "assistant", "role", "content")]}
-    if source.random() < 0.1:  # noqa: PLR2004
+    if source.random() < 0.1:
         row["id"] = source.randrange(1000)
-    if source.random() < 0.2:  # noqa: PLR2004
+    if source.random() < 0.2:
         _say_more(source, row)
     return row
 
@@ -76,10 +76,10 @@ def _say_more(source: Random, row: dict[str, Any]) -> None:
         return
     answers = [at for at in range(1, len(turns)) if at % 2 != len(turns) % 2]  # an odd one is a system message
     for turn in turns:
-        if "content" in turn and source.random() < 0.2:  # noqa: PLR2004
+        if "content" in turn and source.random() < 0.2:
             turn["content"] = [{"type": "text", "text": turn["content"]}]
-    learnt = {at for at in answers if at == answers[-1] or source.random() < 0.5}  # noqa: PLR2004
-    if source.random() < 0.3:  # noqa: PLR2004
+    learnt = {at for at in answers if at == answers[-1] or source.random() < 0.5}
+    if source.random() < 0.3:
         row[source.choice(["loss_mask", "train"])] = [int(at in learnt) for at in range(len(turns))]
         return
     key = source.choice(["weight", "train", "loss", "trainable"])
@@ -125,7 +125,7 @@ def _turns_moved(source: Random, row: dict[str, Any]) -> None:
     if lists:
         turns = source.choice(lists)
         turns.insert(source.randrange(len(turns) + 1), source.choice(turns))
-        if source.random() < 0.5:  # noqa: PLR2004
+        if source.random() < 0.5:
             del turns[source.randrange(len(turns))]
 
 
@@ -161,7 +161,7 @@ def _line(source: Random) -> tuple[bytes, bool]:
     row, kind = _row(source), source.choice(_KINDS)
     if kind in _ROWS:
         _ROWS[kind](source, row)
-    line = json.dumps(row, ensure_ascii=source.random() < 0.5).encode("utf-8", "surrogatepass")  # noqa: PLR2004
+    line = json.dumps(row, ensure_ascii=source.random() < 0.5).encode("utf-8", "surrogatepass")
     if kind in _TEXTS:
         line = _TEXTS[kind](source, line.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
     if kind in BYTES:
@@ -173,7 +173,7 @@ def make_mutant(source: Random) -> Mutant:
     """Make a file; its details are the lines that were left as they were made, and a number between 0 and 1."""
     content, good = bytearray(source.choice([b"", b"", b"\xef\xbb\xbf"])), set()
     for _ in range(ROWS_IN_A_FILE):
-        if source.random() < 0.02:  # noqa: PLR2004
+        if source.random() < 0.02:
             content += source.choice([b"\n", b"  \n", b"\r\n", b"\t\n"])
         line, is_good = _line(source)
         if is_good:

@@ -9,13 +9,13 @@ import pytest
 from kit.stack import installed_stack
 
 if TYPE_CHECKING:
-    from kit.torture.kills import Torture
+    from torture.kills import Torture
 
 
 @pytest.fixture(scope="session")
 def small_torture(tmp_path_factory: pytest.TempPathFactory) -> Torture:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from kit.torture.kills import Torture
+    from torture.kills import Torture
 
     four_bit = "cpu" in installed_stack().four_bit_platforms
     folder = tmp_path_factory.mktemp("torture")

@@ -25,12 +25,12 @@ from kit.cli.command import A_BUG
 from kit.cli.traceback_file import NAME as ERROR_FILE
 from kit.run import checkpoints
 from kit.run.receipt import read_receipt
-from kit.torture.judging import Saved
+from torture.judging import Saved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kit.torture.kills import Torture
+    from torture.kills import Torture
 
 SOURCE = Path(__file__).with_name("failing_writes.c")
 _LIBRARY = "failing_writes.so"

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.data.pool import processes_for
-from kit.torture.fuzz_bases import BaseFuzzer
-from kit.torture.fuzz_configs import ConfigFuzzer
-from kit.torture.fuzz_files import FileFuzzer
-from kit.torture.fuzz_rows import RowFuzzer
-from kit.torture.fuzz_texts import TextFuzzer
-from kit.torture.fuzzing import Fuzzer, Tally, Trial, fuzz
-from kit.torture.row_mutants import ROWS_IN_A_FILE
+from torture.fuzz_bases import BaseFuzzer
+from torture.fuzz_configs import ConfigFuzzer
+from torture.fuzz_files import FileFuzzer
+from torture.fuzz_rows import RowFuzzer
+from torture.fuzz_texts import TextFuzzer
+from torture.fuzzing import Fuzzer, Tally, Trial, fuzz
+from torture.row_mutants import ROWS_IN_A_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.torture.kills import Torture
+    from torture.kills import Torture
 
 CONFIGS, ROWS, BASES, FILES = 10_000, 100_000, 600, 500
 
@@ -91,7 +91,7 @@ def test_a_silent_acceptance_is_found_and_its_mutant_kept(monkeypatch: pytest.Mo
 
 
 def test_a_traceback_and_a_hanging_mutant_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kit.torture import fuzz_rows, fuzzing
+    from torture import fuzz_rows, fuzzing
 
     def crash(_path: object, *_more: object) -> None:
         raise KeyError("lost")

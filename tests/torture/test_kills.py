@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from kit.torture.kills import Torture
+    from torture.kills import Torture
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from kit.torture.kills import Torture
+    from torture.kills import Torture
 
 pytestmark = pytest.mark.slow
 

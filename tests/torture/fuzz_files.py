@@ -27,8 +27,8 @@ from kit.run import checkpoints
 from kit.run.receipt import Receipt, read_receipt
 from kit.run.resume import decide
 from kit.run.run_folder import METRICS
-from kit.torture.damage import BYTES
-from kit.torture.fuzzing import FaultError, Mutant, scratch
+from torture.damage import BYTES
+from torture.fuzzing import FaultError, Mutant, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ Chosen = tuple[str, bytes | None]  # a file of the run, and what it holds now; N
 
 @dataclass(frozen=True)
 class FileFuzzer:
-    """Damaged files of one finished run; see ``kit.torture.fuzzing.Fuzzer``.
+    """Damaged files of one finished run; see ``torture.fuzzing.Fuzzer``.
 
     Attributes:
         run: Its folder, which is left as it is.
@@ -66,7 +66,7 @@ class FileFuzzer:
         raw = files[name]
         how = source.choice([*BYTES, _GONE, *([_OTHERS] if kind == "checkpoints" else [])])
         content: bytes | None = raw
-        if kind in {"run.json", METRICS} and source.random() < 0.6:  # noqa: PLR2004
+        if kind in {"run.json", METRICS} and source.random() < 0.6:
             how = "another value"
             content = _receipt_with(source, raw) if kind == "run.json" else _metrics_with(source, raw)
         elif how == _GONE:
@@ -128,8 +128,8 @@ def _places(node: Any) -> list[tuple[Any, Any]]:
 def _change(source: Random, node: Any) -> None:
     places = _places(node)
     # The top is what readers look at; most places are versions of packages.
-    container, key = source.choice(places if source.random() < 0.6 else [(node, key) for key in node])  # noqa: PLR2004
-    if source.random() < 0.2:  # noqa: PLR2004
+    container, key = source.choice(places if source.random() < 0.6 else [(node, key) for key in node])
+    if source.random() < 0.2:
         del container[key]
     else:
         container[key] = source.choice(_VALUES)
@@ -139,7 +139,7 @@ def _receipt_with(source: Random, raw: bytes) -> bytes:
     receipt = json.loads(raw)
     for _ in range(source.choice([1, 1, 2, 5])):
         _change(source, receipt)
-    if source.random() < 0.02:  # noqa: PLR2004
+    if source.random() < 0.02:
         receipt = source.choice(_VALUES)
     return json.dumps(receipt, indent=2).encode()
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from tqdm import TMonitor, tqdm
 
-from kit.torture.forked import end_threads, exit_code_of
+from torture.forked import end_threads, exit_code_of
 
 
 def _fork(code: int = 0, *, hangs: bool = False) -> int:

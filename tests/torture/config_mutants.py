@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
 from kit.config.yaml_writer import scalar
-from kit.torture.damage import BYTES, ODD_TEXT
-from kit.torture.fuzzing import Mutant
+from torture.damage import BYTES, ODD_TEXT
+from torture.fuzzing import Mutant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ def _mistype_key(source: Random, lines: Lines) -> None:
 
 def _other_value(source: Random, lines: Lines) -> None:
     at = _at_key(source, lines)
-    value = source.choice(_VALUES) if source.random() < 0.6 else _near_the_edge(source)  # noqa: PLR2004
+    value = source.choice(_VALUES) if source.random() < 0.6 else _near_the_edge(source)
     lines[at] = f"{lines[at].partition(':')[0]}: {value}"
 
 
@@ -153,7 +153,7 @@ def _harmless(source: Random, lines: Lines) -> None:
         lines.insert(at, source.choice(["# a remark", "", "   ", "    # indented"]))
     elif how == 1:
         lines[at] += source.choice(["  # a remark", "   ", " "])
-    elif how == 2:  # noqa: PLR2004
+    elif how == 2:
         lines[at] = re.sub(r"^(\s*)(\w+):", r'\1"\2":', lines[at])
     else:
         lines[:] = [f"{line}\r" for line in lines]
@@ -195,9 +195,9 @@ def _bare(line: str) -> str:
 
 def _overridden(source: Random) -> str:
     dotted = source.choice(list(schema.keys()))
-    value = source.choice(_VALUES) if source.random() < 0.6 else _near_the_edge(source)  # noqa: PLR2004
+    value = source.choice(_VALUES) if source.random() < 0.6 else _near_the_edge(source)
     text = f"{dotted}={value}"
-    if source.random() < 0.3:  # noqa: PLR2004
+    if source.random() < 0.3:
         place = source.randrange(len(text) + 1)
         text = text[:place] + source.choice(ODD_TEXT) + text[place + source.randint(0, 1) :]
     return text
