@@ -45,7 +45,7 @@ MAC_ENVIRONMENT := $(if $(filter current,$(STACK)),.venv-m4)
 PY := $(firstword $(wildcard $(ENVIRONMENT)/bin/python $(MAC_ENVIRONMENT)/bin/python) $(PYTHON))
 # What setup_m4.sh made, or `make setup` on a Mac, which is the same lock.
 PY_M4 := $(firstword $(wildcard .venv-m4/bin/python .venv/bin/python) $(PYTHON))
-SETUP := $(PYTHON) scripts/setup_environment.py
+SETUP := $(PYTHON) tools/setup_environment.py
 # The image's default is the reference stack; everywhere else it is the current one.
 IMAGE_STACK := $(if $(filter file,$(origin STACK)),reference,$(STACK))
 RESUMED = $(if $(RESUME),--resume="$(RESUME)")
@@ -61,7 +61,7 @@ SHELL := $(firstword $(wildcard /bin/bash /usr/local/bin/bash) /bin/sh)
 
 ##@ Start here
 help: ## show this
-	@awk -f scripts/help.awk $(firstword $(MAKEFILE_LIST))
+	@awk -f tools/help.awk $(firstword $(MAKEFILE_LIST))
 
 setup: ## install the stack into .venv (STACK=reference: .venv-reference)
 	@$(SETUP) --stack $(STACK) $(ARGS)
@@ -146,7 +146,7 @@ torture: ## kill runs, let writes fail, feed in damaged configs, rows and files 
 	@$(PY) tests/torture/__main__.py $(ARGS)
 
 audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)
-	@$(PY) scripts/audit.py $(if $(FROM),--from "$(FROM)") $(ARGS)
+	@$(PY) tools/audit.py $(if $(FROM),--from "$(FROM)") $(ARGS)
 
 ##@ Container
 image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)
@@ -175,16 +175,16 @@ bench-cli: ## how long a person waits for detection, validation and the first st
 test: ## all tests, on both stacks
 	@$(SETUP)
 	@$(SETUP) --dev
-	@.venv/bin/python scripts/run_tests.py $(ARGS)
+	@.venv/bin/python tools/run_tests.py $(ARGS)
 
 test-image: ## build both images and try them, where a Docker engine can be had
 	@$(SETUP)
-	@$(PYTHON) scripts/run_image_tests.py $(ARGS)
+	@$(PYTHON) tools/run_image_tests.py $(ARGS)
 
 check: ## the gate: format, lint, types, shell, locks, tracked files, fast tests
 	@$(SETUP)
 	@$(SETUP) --dev
-	@.venv/bin/python scripts/check.py $(ARGS)
+	@.venv/bin/python tools/check.py $(ARGS)
 
 format: ## bring every file into the gate's format
 	@$(SETUP) --dev
@@ -192,10 +192,10 @@ format: ## bring every file into the gate's format
 	@.venv-dev/bin/ruff format .
 
 docs: ## write the configuration's reference and its JSON schema, from the schema (ARGS: --check)
-	@$(PY) scripts/document.py $(ARGS)
+	@$(PY) tools/document.py $(ARGS)
 
 lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
-	@$(PYTHON) scripts/lock.py $(ARGS)
+	@$(PYTHON) tools/lock.py $(ARGS)
 
 clean: ## remove the environments and caches; outputs/ and models/ stay
 	rm -rf .venv .venv-dev .venv-m4 .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,7 @@
 #
 # For the bash 3.2 and the BSD tools that macOS has. Only what has to be right before a Python can be started is judged
 # here. Memory, disk and time are judged by scripts/check_gpu.py, the packages are installed by
-# scripts/setup_environment.py, and the GPU is worked by scripts/validate_environment.py, as everywhere in the kit.
+# tools/setup_environment.py, and the GPU is worked by scripts/validate_environment.py, as everywhere in the kit.
 set -u
 unset CDPATH
 
@@ -196,9 +196,9 @@ main() {
 
   ohai "The packages: requirements-m4.txt into $environment; no flash-attn, which is CUDA only"
   if [ "$mode" = check ] || [ -n "$dry_run" ]; then
-    "$python" scripts/setup_environment.py --m4 --dry-run || exit $?
+    "$python" tools/setup_environment.py --m4 --dry-run || exit $?
   else
-    "$python" scripts/setup_environment.py --m4 || exit $?
+    "$python" tools/setup_environment.py --m4 || exit $?
   fi
   if [ -n "$dry_run" ]; then
     say "would run $environment/bin/python scripts/validate_environment.py --require m4"

@@ -11,8 +11,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.setup import uv as uv_tool
-from kit.setup.locks import UV, digest
+from kit.stacks.locks import UV, digest
+from tools.setup import uv as uv_tool
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.image.build import FLASH_ATTN_WHEELS
-from kit.setup.locks import packages
+from kit.stacks.locks import packages
 from stand_in_engine import EngineHost
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from tools.setup.rules import probe_host
+from tools.setup.uv import SetupError, base_python, diagnose, ensure_uv, run_uv
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.setup.locks import M4, packages
-from kit.setup.rules import probe_host
-from kit.setup.uv import SetupError, base_python, diagnose, ensure_uv, run_uv
+from kit.stacks.locks import M4, packages
 from small_run import read_receipt, run_training
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ def test_nothing_is_read_in_a_format_that_can_run_code() -> None:
 
 def test_yaml_is_read_by_the_safe_loader_alone() -> None:
     loads = [(name, ast.unparse(node)) for name, node, called in calls() if called == "yaml.load"]
-    assert [name for name, _ in loads] == ["scripts/kit/advisories/database.py"]
+    assert [name for name, _ in loads] == ["tools/advisories/database.py"]
     assert "Loader=loader" in loads[0][1]
     source = (PROJECT_ROOT / loads[0][0]).read_text(encoding="utf-8")
     assert 'loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)' in source

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.setup.locks import M4, packages
+from kit.stacks.locks import M4, packages
 from stand_in_mac import BASH, GIB, Mac
 
 pytestmark = pytest.mark.skipif(BASH is None, reason="bash is not installed")

@@ -54,7 +54,7 @@ def test_a_job_that_may_write_runs_nothing_that_was_just_downloaded(path: Path) 
         if "write" in job.get("permissions", {}).values():
             text = "\n".join(step.get("run", "") for step in steps_of(job))
             assert not re.search(r"\b(?:make|pip|uv|pytest|npm|curl|wget|bash|\.ci/run)\b", text)
-            assert set(re.findall(r"scripts/\w+\.py[^\n]*", text)) <= {"scripts/lock.py --check"}
+            assert set(re.findall(r"scripts/\w+\.py[^\n]*", text)) <= {"tools/lock.py --check"}
 
 
 @ALL
@@ -111,7 +111,7 @@ def test_the_weekly_one_comes_weekly_and_by_hand() -> None:
 
 def test_everything_that_a_refresh_may_change_is_proposed() -> None:
     """`git commit --all` in that job can only take what was copied: the locks, each under its own name."""
-    from kit.setup.locks import LOCKS
+    from kit.stacks.locks import LOCKS
 
     targets = {lock.target for lock in LOCKS}
     assert targets == {str(path.relative_to(PROJECT_ROOT)) for path in (PROJECT_ROOT / "locks").glob("*.txt")} | {

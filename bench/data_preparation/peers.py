@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.setup.side_environment import SIDE_ENVIRONMENTS, side_environment
-from kit.setup.uv import SetupError
+from tools.setup.side_environment import SIDE_ENVIRONMENTS, side_environment
+from tools.setup.uv import SetupError
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 CACHE = SIDE_ENVIRONMENTS

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bench.peers import PEERS, Peer, write_job
 from bench.variants import KIT, SCALES, Variant, overrides, rows_of
+from tools.setup.uv import SetupError
 
 from bench import commands, peers
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.run.plan import make_plan
-from kit.setup.uv import SetupError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""The image under test: built by scripts/run_image_tests.py, which says here where it is."""
+"""The image under test: built by tools/run_image_tests.py, which says here where it is."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import pytest
 
 from docker_image import DEMO, GID, UID, Image
 from kit.image.container import Service, compose_variables, run_command
-from kit.setup.locks import packages
+from kit.stacks.locks import packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

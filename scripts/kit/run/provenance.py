@@ -17,14 +17,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tools.setup.uv import STAMP
+
 from kit.audit.histogram import histogram
 from kit.audit.training_file import lengths_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.redaction import redact_argv
 from kit.data.dataset import EncodedFile, file_sha256
 from kit.run.process import this_process
-from kit.setup.locks import CURRENT, M4, REFERENCE, digest, packages
-from kit.setup.uv import STAMP
+from kit.stacks.locks import CURRENT, M4, REFERENCE, digest, packages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

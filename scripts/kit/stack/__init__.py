@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.setup.locks import CURRENT, M4, REFERENCE, Lock, packages
+from kit.stacks.locks import CURRENT, M4, REFERENCE, Lock, packages
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings

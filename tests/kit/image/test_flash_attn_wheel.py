@@ -7,7 +7,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.image import flash_attn_wheel
 from kit.image.build import FLASH_ATTN_WHEELS
 from kit.image.flash_attn_wheel import WheelError, file_name, install, misfit
-from kit.setup.locks import packages
+from kit.stacks.locks import packages
 
 RELEASE = "flash_attn-2.3.3+cu122torch2.1cxx11abiFALSE-cp311-cp311-linux_x86_64.whl"
 

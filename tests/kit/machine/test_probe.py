@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tools.gate.at_once import workers
 
 from kit.data.pool import processes_for
-from kit.gate.at_once import workers
 from kit.machine import nvidia as machine_nvidia
 from kit.machine import nvidia_smi as machine_nvidia_smi
 from kit.machine import nvml as machine_nvml

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.setup.uv import STAMP
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
@@ -27,9 +28,8 @@ from kit.run.provenance import (
     describe_stack,
     scripts_tree,
 )
-from kit.setup.locks import CURRENT, REFERENCE, digest
-from kit.setup.uv import STAMP
 from kit.stack import stack_of
+from kit.stacks.locks import CURRENT, REFERENCE, digest
 
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
 STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0"})
