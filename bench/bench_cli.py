@@ -27,7 +27,7 @@ from bench.pairs import Timed, pairs, prepare, run_pair, steps_beside_trl
 from bench.place import OF_COMMANDS, append_results
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, say
-from kit.records.ledger import FOLDER
+from kit.plan.ledger import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -33,7 +33,7 @@ from bench.place import OF_DATA, append_results
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, say
 from kit.data.pool import processes_for
-from kit.records.ledger import FOLDER
+from kit.plan.ledger import FOLDER
 
 if TYPE_CHECKING:
     import argparse

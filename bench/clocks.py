@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from bench.bottleneck import Kernel, summarise
 from kit.machine.energy import EnergyMeter
 from kit.machine.probe import probe
-from kit.stack.trial import UpdateClock
+from kit.train.timed_updates import UpdateClock
 
 PROFILED = 3  # steps
 _COPIES = 30

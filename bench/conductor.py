@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
 from kit.cli.interpreter import python_path
-from kit.records.ledger import Place, Record, append, measured_here, read
-from kit.run.provenance import describe_code
+from kit.plan.ledger import Place, Record, append, measured_here, read
+from kit.run_folder.provenance import describe_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

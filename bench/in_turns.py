@@ -17,19 +17,19 @@ from transformers import TrainerCallback
 
 from bench.clocks import StepProfiler
 from bench.steps import build_kit, build_trl, settings_and_plan
-from kit.run.run_folder import METRICS
-from kit.run.stall import StallWatch
-from kit.run.watch import TrainingWatch
-from kit.run.watchdog import Watchdog
-from kit.stack.session import MemoryMeter
+from kit.run_folder.names import METRICS
+from kit.supervise.stall import StallWatch
+from kit.supervise.watchdog import Watchdog
+from kit.train.callback import TrainingWatch
+from kit.train.saving import MemoryMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from bench.variants import Scale, Variant
-    from kit.run.stall import Stall
-    from kit.run.watchdog import BadLoss
+    from kit.supervise.stall import Stall
+    from kit.supervise.watchdog import BadLoss
 
 _SIDES = 2
 

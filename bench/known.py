@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurements import AGAIN, measurements
 from bench.variants import BASELINE, SCALES, flop_per_token
-from kit.records.ledger import newest
+from kit.plan.ledger import newest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kit.records.ledger import Record
+    from kit.plan.ledger import Record
 
 NOT_MEASURED = "not measured"
 

@@ -11,7 +11,7 @@ from bench.random_base import write_random_base
 from bench.steps import CONFIG
 from bench.variants import KIT, VARIANTS, overrides
 from kit.config.resolve import resolve
-from kit.stack.model import load_base_model
+from kit.modeling.model import load_base_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,12 @@ from bench.cpu_tables import data_lines, waiting_table
 from bench.goals import goal_lines
 from bench.known import NOT_MEASURED, devices
 from bench.tables import memory_table, other_lines, profile_lines, speed_table, where_lines
-from kit.records.ledger import newest
+from kit.plan.ledger import newest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kit.records.ledger import Record
+    from kit.plan.ledger import Record
 
 _PART = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- /measured -->)", re.DOTALL)
 _NOBODY = f"No NVIDIA GPU was at hand: {NOT_MEASURED}. `make prove` on one is all that is missing."

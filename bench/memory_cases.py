@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kit.budget.job import Job, MicroBatch
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.model.shape import MISTRAL_7B, ModelShape
+from kit.plan.step import Job, MicroBatch
 
 _BASE = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 _PLAIN: dict[str, Any] = {"lora.lora_dropout": 0.0, "training.gradient_checkpointing": False}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.budget.activations import saved_by_model
-from kit.budget.loss import saved_by_loss
-from kit.budget.memory import fixed_terms, plan_peak, step_bytes
+from kit.plan.activations import saved_by_model
+from kit.plan.loss import saved_by_loss
+from kit.plan.memory import fixed_terms, plan_peak, step_bytes
 
 if TYPE_CHECKING:
     from bench.memory_cases import Case

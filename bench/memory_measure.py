@@ -1,7 +1,7 @@
 """Count what a real forward and backward pass takes, to hold the plan's formulas to. Imports torch.
 
 The model has random weights, so any shape can be measured without a download. Its parts are the trainer's own: the
-adapter of ``kit.stack.model``, the installed trl's fused loss or the reference stack's float32 logits.
+adapter of ``kit.modeling.model``, the installed trl's fused loss or the reference stack's float32 logits.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from bench.memory_comparison import Measured
 from kit.data.encoding import IGNORE_INDEX
-from kit.stack.model import attach_adapter, never_repack
+from kit.modeling.model import attach_adapter, never_repack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kit.budget.job import Job
+    from kit.plan.step import Job
 
 
 def measure(job: Job, base: Any = None) -> Measured:
@@ -137,7 +137,7 @@ def _batch(job: Job) -> tuple[dict[str, Any], Any]:
 
 
 def _loss(job: Job, model: Any, inputs: dict[str, Any], labels: Any) -> Any:
-    """The loss as the trainers of ``kit.stack.trainer`` compute it, under the autocast accelerate puts around it."""
+    """The loss as the trainers of ``kit.train.trainer`` compute it, under the autocast accelerate puts around it."""
     if not job.is_reference:
         with _mixed(job):
             outputs = model(**inputs, labels=labels, fused_lm_head=True)

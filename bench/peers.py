@@ -13,7 +13,7 @@ from tools.setup.side_environment import side_environment
 from bench.variants import Scale, Variant, overrides, rows_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.run.plan import FILLER, make_plan
+from kit.data.batch_order import FILLER, make_plan
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 _CONFIG = PROJECT_ROOT / "configs" / "training_config_h100.yaml"

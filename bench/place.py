@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.records.ledger import Place, Record, append, code_hash
-from kit.run.provenance import describe_code
-from kit.stack import installed_stack
+from kit.plan.ledger import Place, Record, append, code_hash
+from kit.run_folder.provenance import describe_code
+from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
-    from kit.stack import Stack
+    from kit.stacks.stack import Stack
 
 KIT = PROJECT_ROOT / "scripts" / "kit"
 # What the figures of training on one device depend on: a change elsewhere does not make them old.

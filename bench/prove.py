@@ -41,8 +41,8 @@ from kit.cli.console import fail, say
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.records.ledger import FOLDER, measured_here, read
-from kit.stack import installed_stack
+from kit.plan.ledger import FOLDER, measured_here, read
+from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     import argparse
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
     from bench.known import Device
     from kit.machine.platforms import Judgement
-    from kit.records.ledger import Record
-    from kit.stack import Stack
+    from kit.plan.ledger import Record
+    from kit.stacks.stack import Stack
 
 _ON_DISK = 16_000_000_000  # the base's weights, and the checkpoints of a short run
 _OUTPUT = PROJECT_ROOT / "outputs" / "prove"

@@ -13,25 +13,25 @@ import torch
 
 from bench.clocks import PROFILED, StepClock, StepProfiler
 from bench.variants import BASELINE, overrides, rows_of
-from kit.budget.end_to_end import decided
-from kit.budget.job import Job
-from kit.budget.measured import described
-from kit.budget.time import flop_of
-from kit.budget.workload import count
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
+from kit.data.batch_order import make_plan
 from kit.machine.one_device import ALLOCATOR
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.run.plan import make_plan
-from kit.stack import installed_stack
+from kit.plan.measured import described
+from kit.plan.padding_free import decided
+from kit.plan.step import Job
+from kit.plan.time import flop_of
+from kit.plan.workload import count
+from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.variants import Scale, Variant
     from kit.config.settings import Settings
-    from kit.run.plan import TrainingPlan
+    from kit.data.batch_order import TrainingPlan
 
 CONFIG = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 
@@ -42,7 +42,7 @@ class Base:
 
     Attributes:
         folder: Where its configuration and tokenizer lie, and its weights if ``model`` is None.
-        model: The base, borrowed (``kit.stack.resident``); None to load it.
+        model: The base, borrowed (``kit.modeling.resident``); None to load it.
     """
 
     folder: Path
@@ -122,8 +122,8 @@ def settings_and_plan(
 
 def build_kit(settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any], base: Any = None) -> Any:
     """Build the kit's trainer as a run of it does, on a base that is there already if one is given."""
-    from kit.stack.model import attach_adapter, load_base_model
-    from kit.stack.trainer import build_trainer
+    from kit.modeling.model import attach_adapter, load_base_model
+    from kit.train.trainer import build_trainer
 
     platform = "h100" if device == "cuda" else "cpu"
     model = load_base_model(settings, platform) if base is None else base

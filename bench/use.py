@@ -10,7 +10,7 @@ import torch
 
 from bench.steps import build_kit, settings_and_plan
 from bench.variants import KIT, VARIANTS, rows_of
-from kit.run.plan import make_plan
+from kit.data.batch_order import make_plan
 
 if TYPE_CHECKING:
     from pathlib import Path

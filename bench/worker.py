@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.variants import Scale
-    from kit.stack.resident import ResidentBase
+    from kit.modeling.resident import ResidentBase
 
 OUT_OF_MEMORY = "out of memory"
 
@@ -56,7 +56,7 @@ class Worker:
         work: Callable[[str], dict[str, Any]] = getattr(self, f"_{kind.replace(' ', '_')}")
         result = self._tried(work, which)
         if self._resident is not None:
-            from kit.stack.resident import free
+            from kit.modeling.resident import free
 
             free()  # an exception that is over holds nothing any more, and another process may measure next
         return result
@@ -84,10 +84,10 @@ class Worker:
             from bench.memory_cases import base_job
             from bench.memory_measure import build_base
             from bench.random_base import write_random_config
-            from kit.stack import installed_stack
-            from kit.stack.resident import ResidentBase
+            from kit.modeling.resident import ResidentBase
+            from kit.stacks.stack import installed_stack
         if installed_stack().name == "current":
-            from kit.stack import torch_attention
+            from kit.modeling import torch_attention
 
             torch_attention.register()
         self.facts = {"import_seconds": time.perf_counter() - BEGAN}
@@ -135,8 +135,8 @@ class Worker:
     def _memory(self, which: str) -> dict[str, Any]:
         from bench.memory_cases import cases
         from bench.memory_comparison import compare, refused
-        from kit.budget.memory import plan_peak
-        from kit.stack import installed_stack
+        from kit.plan.memory import plan_peak
+        from kit.stacks.stack import installed_stack
 
         case = next(item for item in cases(installed_stack().name, small=self.device != "cuda") if item.name == which)
         if self.device != "cuda":
@@ -182,7 +182,7 @@ class Worker:
 
     def _attention(self, variant: Variant, workload: str) -> str:
         from bench.steps import settings_and_plan
-        from kit.stack import installed_stack
+        from kit.stacks.stack import installed_stack
 
         if variant.name == VARIANTS[0].name:
             return "sdpa"  # what transformers takes by itself

@@ -27,13 +27,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from kit.adapter.endings import carry_out
-from kit.adapter.loading import Loaded, add_run_arguments, choose, load
-from kit.adapter.session import Session
-from kit.adapter.talk import Conversation, Sampling, TalkError, reply
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import say, show_answer
-from kit.stack import installed_stack
+from kit.stacks.stack import installed_stack
+from kit.use.chat_session import Session
+from kit.use.conversation import Conversation, Sampling, TalkError, reply
+from kit.use.endings import carry_out
+from kit.use.loading import Loaded, add_run_arguments, choose, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

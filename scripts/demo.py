@@ -32,7 +32,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import file_sha256
 from kit.files.json_files import write_json
 from kit.report import after_run
-from kit.run.run_folder import ADAPTER, DEMO
+from kit.run_folder.names import ADAPTER, DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,9 +117,9 @@ def pretrain_base(folder: Path) -> float:
 def compare(settings: Settings) -> int:
     """Answer the validation questions with the 4-bit base, without and with the adapter; return the exit code."""
     with quiet_imports():
-        from kit.adapter.answers import answer, exact_match, read_questions
-        from kit.stack.adapter_in_use import load_adapter
-        from kit.stack.model import load_base_model
+        from kit.modeling.adapter_in_use import load_adapter
+        from kit.modeling.model import load_base_model
+        from kit.use.answers import answer, exact_match, read_questions
 
     tokenizer = ChatTokenizer.load_for(settings)
     questions = read_questions(Path(settings.data.val_file or settings.data.train_file), tokenizer)

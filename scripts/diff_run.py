@@ -25,17 +25,17 @@ from typing import TYPE_CHECKING
 from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import fail, paint, say
 from kit.cli.screen import one_line
-from kit.records.comparison import GROUPS
-from kit.records.courses import in_words
-from kit.records.history import NEWEST, OUTPUTS, RunError, find_run, read_run
-from kit.records.parting import part
+from kit.run_folder.history import NEWEST, OUTPUTS, RunError, find_run, read_run
+from kit.runs.comparison import GROUPS
+from kit.runs.divergence import part
+from kit.runs.loss_curves import in_words
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.records.comparison import Difference
-    from kit.records.parting import Parting
+    from kit.runs.comparison import Difference
+    from kit.runs.divergence import Parting
 
 SCHEMA_VERSION = 1
 

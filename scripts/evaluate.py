@@ -30,11 +30,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from kit.adapter.as_trained import compare_with_training, elsewhere
-from kit.adapter.endings import carry_out
-from kit.adapter.evaluation import Evaluation, Side, show
-from kit.adapter.harness import HarnessTasks, require_harness, run_tasks
-from kit.adapter.loading import Choice, Loaded, add_run_arguments, choose, load
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import paint, say
 from kit.cli.findings import has_errors, render
@@ -42,15 +37,20 @@ from kit.cli.quiet_libraries import quiet_imports
 from kit.cli.screen import one_line
 from kit.data.dataset import EncodedFile, load_file
 from kit.files.json_files import object_or_none, write_json
-from kit.records.history import RunError
 from kit.report import after_run
-from kit.run.run_folder import evaluation_name
-from kit.stack import installed_stack
+from kit.run_folder.history import RunError
+from kit.run_folder.names import evaluation_name
+from kit.stacks.stack import installed_stack
+from kit.use.as_trained import compare_with_training, elsewhere
+from kit.use.endings import carry_out
+from kit.use.evaluation import Evaluation, Side, show
+from kit.use.harness import HarnessTasks, require_harness, run_tasks
+from kit.use.loading import Choice, Loaded, add_run_arguments, choose, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kit.adapter.answers import Question
+    from kit.use.answers import Question
 
 MOST_QUESTIONS = 200  # asked unless --questions says otherwise: minutes, not hours, with a 7B model
 LONGEST_ANSWER = 512  # tokens; the default is the longest expected answer and a little more, up to this
@@ -137,7 +137,7 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path, out: Path
         say("not evaluated: mend the rows named above", "red", "bold")
         return 1
     with quiet_imports():
-        from kit.adapter.scores import sample
+        from kit.use.scores import sample
 
     asked, max_new_tokens = _questions(options, choice, file, sample)
     loaded = load(choice)
@@ -165,8 +165,8 @@ def _questions(
     sample: Callable[[Sequence[Question], int, int], list[Question]],
 ) -> tuple[list[Question], int]:
     """Choose what is asked, and the longest answer; what does not fit into the model is said."""
-    from kit.adapter.answers import read_questions
     from kit.data.encoding import encode_prompt
+    from kit.use.answers import read_questions
 
     wanted = MOST_QUESTIONS if options.questions is None else options.questions
     questions = read_questions(file.path, choice.tokenizer)
@@ -195,9 +195,9 @@ def _questions(
 def _measure(
     options: argparse.Namespace, loaded: Loaded, file: EncodedFile, asked: Sequence[Question], max_new_tokens: int
 ) -> Evaluation:
-    from kit.adapter.answers import answer
-    from kit.adapter.rounding import loss_rounding
-    from kit.adapter.scores import row_losses, score_answers
+    from kit.use.answers import answer
+    from kit.use.rounding import loss_rounding
+    from kit.use.scores import row_losses, score_answers
 
     batch_size = options.batch_size or loaded.choice.settings.training.per_device_eval_batch_size
     tasks = options.tasks and HarnessTasks(

@@ -27,9 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from kit.adapter.endings import carry_out
-from kit.adapter.loading import Choice, add_run_arguments, choose
-from kit.adapter.merged_card import render_merged_card
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import paint, say
 from kit.cli.quiet_libraries import quiet_imports
@@ -38,17 +35,20 @@ from kit.data.dataset import file_sha256, load_file
 from kit.data.end_tokens import declare_ends
 from kit.files.json_files import write_json
 from kit.files.own_files import Claim, put_back, take_place
-from kit.records.history import RunError
-from kit.run.run_folder import ADAPTER_WEIGHTS, CARD, MERGE_STAMP, MERGED, merged_files
-from kit.stack import installed_stack
+from kit.run_folder.history import RunError
+from kit.run_folder.names import ADAPTER_WEIGHTS, CARD, MERGE_STAMP, MERGED, merged_files
+from kit.stacks.stack import installed_stack
+from kit.use.endings import carry_out
+from kit.use.loading import Choice, add_run_arguments, choose
+from kit.use.merged_card import render_merged_card
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.adapter.merge_check import Checked
-    from kit.adapter.merging import AdapterWeights
     from kit.data.encoding import EncodedRow
+    from kit.use.merge_check import Checked
+    from kit.use.merging import AdapterWeights
 
 SCHEMA_VERSION = 1
 DTYPES = ("bfloat16", "float16", "float32")
@@ -104,8 +104,8 @@ def _place(options: argparse.Namespace, choice: Choice) -> Path:
 
 def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
     with quiet_imports():
-        from kit.adapter.merge_check import check_merged, say_checked
-        from kit.adapter.merging import copy_the_rest, find_base, read_adapter, room_needed, write_merged
+        from kit.use.merge_check import check_merged, say_checked
+        from kit.use.merging import copy_the_rest, find_base, read_adapter, room_needed, write_merged
 
     model = choice.settings.model
     say(f"{choice.run.name}: {choice.adapter} into {choice.base_name}, as {options.dtype}", "bold")
@@ -157,7 +157,7 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
 
 
 def _rows(options: argparse.Namespace, choice: Choice) -> list[EncodedRow]:
-    from kit.adapter.comparison import ROWS
+    from kit.use.comparison import ROWS
 
     data = choice.settings.data
     path = Path(options.data or data.val_file or data.train_file).expanduser()

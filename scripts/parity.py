@@ -35,12 +35,12 @@ from kit.files.json_files import write_json
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge as judge_machine
 from kit.machine.probe import probe
+from kit.parity.agreement import agreement, judge, judge_pair, verdict, verdict_of
 from kit.parity.contract import CASES
-from kit.parity.judge import agreement, judge, judge_pair, verdict, verdict_of
 from kit.parity.place import describe_place, result_file
 from kit.parity.results import REFERENCE, ParityError, Result, read_reference, read_result
-from kit.records.history import OUTPUTS
-from kit.stack import installed_stack
+from kit.run_folder.history import OUTPUTS
+from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     import argparse

@@ -28,22 +28,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.budget.alternatives import Alternative, Question, faster, mildest_that_fits, other_mathematics
-from kit.budget.end_to_end import decided, decision
-from kit.budget.plan import Device, RunPlan, plan_run
-from kit.budget.rows import read_rows, workloads_for
-from kit.budget.show import alternative_lines, left_out, meaning, memory_lines, source_lines, time_lines
-from kit.budget.write import write_config
 from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import fail, paint, say
 from kit.cli.findings import render
 from kit.cli.screen import one_line
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
+from kit.machine.target import Target, add_target_arguments, next_command, target_of
 from kit.model.families import family_names
 from kit.model.shape import read_shape, shape_of
-from kit.stack import Stack, installed_stack, stack_named
-from kit.verdict import Target, add_target_arguments, next_command, target_of
+from kit.plan.alternatives import Alternative, Question, faster, mildest_that_fits, other_mathematics
+from kit.plan.padding_free import decided, decision
+from kit.plan.rows import read_rows, workloads_for
+from kit.plan.run_plan import Device, RunPlan, plan_run
+from kit.plan.show import alternative_lines, left_out, meaning, memory_lines, source_lines, time_lines
+from kit.plan.write import write_config
+from kit.stacks.stack import Stack, installed_stack, stack_named
 
 if TYPE_CHECKING:
     import argparse

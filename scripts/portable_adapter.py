@@ -23,7 +23,7 @@ from kit.adapter.portable import make_portable
 from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import fail
 from kit.cli.screen import one_line
-from kit.records.history import RunError
+from kit.run_folder.history import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import say
 from kit.cli.findings import as_json, render
 from kit.cli.screen import one_line
-from kit.records.history import NEWEST, RunError, find_run
+from kit.run_folder.history import NEWEST, RunError, find_run
 
 if TYPE_CHECKING:
     import argparse

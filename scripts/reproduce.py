@@ -31,12 +31,12 @@ from kit.cli.findings import Finding, as_json, has_errors, render, summary
 from kit.cli.foreground import EXIT_CODES
 from kit.cli.screen import one_line
 from kit.files.numbers import finite, mapping
-from kit.records.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
-from kit.records.reproduction import PLACES, check
-from kit.records.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
-from kit.records.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
-from kit.run.rerun import claim, mark, train_again, write_config
-from kit.stack import installed_stack
+from kit.run_folder.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
+from kit.runs.reproduction import PLACES, check
+from kit.runs.rerun import claim, mark, train_again, write_config
+from kit.runs.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
+from kit.runs.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
+from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     import argparse

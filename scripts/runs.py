@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import say, wants_colour
-from kit.records.history import OUTPUTS, RunError, read_run, run_folders
-from kit.records.summary import Summary, summarise
-from kit.records.table import SORT_KEYS, as_data, sort_runs, table_of
+from kit.run_folder.history import OUTPUTS, RunError, read_run, run_folders
+from kit.runs.summary import Summary, summarise
+from kit.runs.table import SORT_KEYS, as_data, sort_runs, table_of
 
 if TYPE_CHECKING:
     import argparse

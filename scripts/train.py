@@ -27,39 +27,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.budget.plan import plan_training
+from kit.checks.preflight import Preflight, check_run, once, run_directory_findings
 from kit.cli.command import command_parser, found_and_fix, run_main
 from kit.cli.console import fail, say
 from kit.cli.findings import Finding, error, has_errors, render, run_check, summary, warning
 from kit.cli.traceback_file import keep_traceback
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
+from kit.data.batch_order import make_plan
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.machine.platforms import PLATFORMS
+from kit.machine.target import Target, add_config_arguments, target_of
 from kit.model.files import ModelFileError
-from kit.model.judge import require_whole
+from kit.model.usability import require_whole
 from kit.model.weights import describe_base
-from kit.preflight import Preflight, check_run, once, run_directory_findings
+from kit.plan.run_plan import plan_training
 from kit.report import after_run
-from kit.run.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
-from kit.run.disk_space import space_findings
-from kit.run.failures import explain
-from kit.run.fastest import NAME, to_try
-from kit.run.job import Job
-from kit.run.plan import make_plan
-from kit.run.receipt import read_receipt
-from kit.run.resume import Start, decide, identity_of, named, run_of
-from kit.run.run_lock import RunLock
-from kit.run.training import run
-from kit.stack import installed_stack
-from kit.verdict import Target, add_config_arguments, target_of
+from kit.run_folder.disk_space import space_findings
+from kit.run_folder.receipt import read_receipt
+from kit.run_folder.run_lock import RunLock
+from kit.stacks.stack import installed_stack
+from kit.train.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
+from kit.train.failures import explain
+from kit.train.fastest import NAME, to_try
+from kit.train.job import Job
+from kit.train.resume import Start, decide, identity_of, named, run_of
+from kit.train.training import run
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.run.fit import Fit
+    from kit.train.fit import Fit
 
 
 def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way out of the checks

@@ -19,13 +19,13 @@ if __name__ == "__main__":
 
 from typing import TYPE_CHECKING
 
+from kit.checks.rules import check
 from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.findings import exit_code
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.rules import check
-from kit.stack import installed_stack
-from kit.verdict import add_target_arguments, show, target_of
+from kit.machine.target import add_target_arguments, show, target_of
+from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     import argparse

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from kit.cli.command import command_parser, found_and_fix, run_main
 from kit.cli.console import fail, paint
 from kit.cli.findings import as_json, exit_code, render, summary
-from kit.records.history import NEWEST, RunError, find_run
-from kit.records.verify import verify
+from kit.run_folder.history import NEWEST, RunError, find_run
+from kit.runs.verify import verify
 
 if TYPE_CHECKING:
     import argparse

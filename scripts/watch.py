@@ -25,10 +25,10 @@ from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import say, wants_colour
 from kit.cli.redaction import redrawing
 from kit.cli.screen import one_line
-from kit.records.history import NEWEST, Run, RunError, find_run, read_receipt
-from kit.records.liveness import GO_ON, KILLED, UNDER_WAY, state_of
-from kit.records.metrics_tail import MetricsTail
-from kit.records.terminal_view import Course, figures, plain_line, plot, plotted
+from kit.run_folder.history import NEWEST, Run, RunError, find_run, read_receipt
+from kit.run_folder.liveness import GO_ON, KILLED, UNDER_WAY, state_of
+from kit.run_folder.metrics_tail import MetricsTail
+from kit.runs.terminal_view import Course, figures, plain_line, plot, plotted
 
 if TYPE_CHECKING:
     import argparse

@@ -26,7 +26,7 @@ def make_run(base: Path, folder: Path, *, val_rows: int = 4, **changes: object) 
     with quiet_imports():
         import torch
 
-        from kit.stack.model import attach_adapter, load_base_model, save_adapter
+        from kit.modeling.model import attach_adapter, load_base_model, save_adapter
 
     folder.mkdir(parents=True, exist_ok=True)
     val = folder / "val.jsonl"

@@ -20,8 +20,8 @@ from kit.data.dataset import load_file
 with quiet_imports():
     import torch
 
-    from kit.stack.adapter_in_use import load_adapter
-    from kit.stack.model import load_base_model
+    from kit.modeling.adapter_in_use import load_adapter
+    from kit.modeling.model import load_base_model
 
 
 def main(base: str, adapter: str, data: str) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import train
-from kit.budget import plan as planning
-from kit.budget.limits import MemoryLimit
+from kit.plan import run_plan as planning
+from kit.plan.limits import MemoryLimit
 from small_run import CONFIG, losses, overrides, read_receipt
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import train
-from kit.run import fastest as trying
+from kit.train import fastest as trying
 from small_run import CONFIG, overrides, read_receipt
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def trials() -> Iterator[list[int]]:
 def _make_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     import trl
 
-    from kit.stack import trial
+    from kit.train import timed_updates as trial
 
     tried: list[int] = []
     real, compute = trial.time_updates, trl.SFTTrainer.compute_loss
@@ -174,7 +174,7 @@ def test_nothing_is_tried_that_was_not_asked_for(tiny_base: Path, tmp_path: Path
 def test_a_signal_ends_the_trying_even_where_a_library_makes_a_failure_of_it(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kit.stack import trial
+    from kit.train import timed_updates as trial
 
     tried: list[int] = []
 

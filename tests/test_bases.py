@@ -132,8 +132,8 @@ import sys
 sys.path[:0] = ["scripts", "tests"]
 from pathlib import Path
 from adapter_run import run_settings
-from kit.model import judge
-from kit.stack.model import load_base_model
+from kit.model import usability as judge
+from kit.modeling.model import load_base_model
 
 judge.base_findings = lambda *_: []
 load_base_model(run_settings(*map(Path, sys.argv[1:]), quantization__load_in_4bit=False), "cpu")

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 import chat
-from kit.adapter.talk import Answer
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.use.conversation import Answer
 from terminal import END, INTERRUPT, Terminal
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_a_question_is_asked_with_the_blanks_it_was_written_with(
 def test_a_line_at_a_terminal_is_asked_as_it_was_typed(
     adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kit.adapter import session
+    from kit.use import chat_session as session
 
     asked: list[str] = []
 
@@ -180,7 +180,8 @@ class _Screen(io.StringIO):
 
 
 def test_answers_cannot_steer_the_terminal(adapter_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kit.adapter import session, talk
+    from kit.use import chat_session as session
+    from kit.use import conversation as talk
 
     def hostile(*_: Any, write: Any, **__: Any) -> talk.Answer:
         write("\x1b]0;owned\x07\x1b[32mgreen")

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from kit.budget.job import Job, MicroBatch
-from kit.budget.memory import plan_peak
+from kit.checks.rules import check
 from kit.cli.findings import has_errors
 from kit.config import schema
 from kit.config.resolve import Resolved, resolve
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B
-from kit.rules import check
-from kit.stack import stack_of
+from kit.plan.memory import plan_peak
+from kit.plan.step import Job, MicroBatch
+from kit.stacks.stack import stack_of
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))

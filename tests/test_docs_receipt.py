@@ -11,8 +11,8 @@ import pytest
 import train
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
-from kit.records.rerun_verdict import ABSOLUTE_TOLERANCE, EVALUATION_TOLERANCE, STEP_TOLERANCE
-from kit.run.receipt import SCHEMA_VERSION
+from kit.run_folder.receipt import SCHEMA_VERSION
+from kit.runs.rerun_verdict import ABSOLUTE_TOLERANCE, EVALUATION_TOLERANCE, STEP_TOLERANCE
 from small_run import CONFIG, overrides, read_metrics, read_receipt
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ def test_float32_merges_exactly_but_for_the_order_of_sums(run: Path) -> None:
 def test_a_merge_that_adds_something_else_is_not_kept(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], factor: float
 ) -> None:
-    from kit.adapter import merging
+    from kit.use import merging
 
     monkeypatch.setattr(merging.Pair, "delta", lambda pair: (pair.b.float() @ pair.a.float()) * pair.scaling * factor)
     assert merge.main([str(run), "--cpu"]) == 1
@@ -97,7 +97,7 @@ def test_a_merge_that_adds_something_else_is_not_kept(
 def test_a_folder_that_loads_as_another_model_is_not_kept(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kit.adapter import merging
+    from kit.use import merging
 
     def another(name: str, revision: str | None, folder: Path, dtype: str, **options: Any) -> None:
         copy_the_rest(name, revision, folder, dtype, **options)
@@ -215,7 +215,7 @@ def test_whoever_stops_reading_stops_no_merge(run: Path) -> None:
 def test_a_signal_leaves_nothing_behind(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: BaseException, code: int
 ) -> None:
-    from kit.adapter import merging
+    from kit.use import merging
 
     def interrupt(*_: Any, **__: Any) -> None:
         raise how

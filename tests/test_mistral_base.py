@@ -42,7 +42,7 @@ _HANDED = """
 import json, sys
 from pathlib import Path
 from kit.config.resolve import resolve
-from kit.stack.model import load_tokenizer
+from kit.modeling.model import load_tokenizer
 tokenizer = load_tokenizer(resolve(Path(sys.argv[1]), ["model.model_name_or_path=" + sys.argv[2]]).settings)
 found = []
 for text in json.load(sys.stdin):

@@ -12,7 +12,7 @@ import reproduce as command
 import train
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.files.json_files import write_json
-from kit.run.receipt import sealed
+from kit.run_folder.receipt import sealed
 from small_run import CONFIG, overrides, read_receipt
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import train
-from kit.run import checkpoints
-from kit.run.run_lock import RunLock
+from kit.run_folder import checkpoints
+from kit.run_folder.run_lock import RunLock
 from small_run import CONFIG, overrides, read_metrics, read_receipt
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import runs
-from kit.records.history import read_run
-from kit.records.summary import summarise
-from kit.records.table import sort_runs, table_of
+from kit.run_folder.history import read_run
+from kit.runs.summary import summarise
+from kit.runs.table import sort_runs, table_of
 from written_run import write_run
 
 if TYPE_CHECKING:

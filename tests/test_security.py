@@ -76,12 +76,12 @@ def test_code_from_a_models_repository_is_never_run() -> None:
 
 
 def test_weights_of_a_base_are_safetensors_alone() -> None:
-    options = (PROJECT_ROOT / "scripts/kit/stack/model.py").read_text(encoding="utf-8")
+    options = (PROJECT_ROOT / "scripts/kit/modeling/model.py").read_text(encoding="utf-8")
     assert '"use_safetensors": True' in options
     loaded = [(name, node) for name, node, called in calls() if called.endswith("CausalLM.from_pretrained")]
     for name, node in loaded:
         said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        is_models = (name, said.get(None)) == ("scripts/kit/stack/model.py", "options")
+        is_models = (name, said.get(None)) == ("scripts/kit/modeling/model.py", "options")
         assert is_models or said.get("use_safetensors") == "True"
     assert len(loaded) == 2
 

@@ -13,7 +13,7 @@ import pytest
 
 import train
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.run import checkpoints
+from kit.run_folder import checkpoints
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
 from terminal import Terminal
 from torture.forked import end_threads, exit_code_of
@@ -212,7 +212,7 @@ def test_a_base_without_safetensors_is_one_sentence(
 def test_a_run_that_dies_says_so_in_its_receipt(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kit.stack import trainer
+    from kit.train import trainer
 
     def out_of_memory(*_args: object, **_kwargs: object) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -9,13 +9,13 @@ import pytest
 
 import validate
 from chat_folders import write_chat_folder
-from kit.budget import plan as planning
-from kit.budget.limits import MemoryLimit
+from kit.checks.preflight import Preflight
 from kit.cli.findings import error
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.environment import probe
-from kit.preflight import Preflight
-from kit.stack import installed_stack
+from kit.plan import run_plan as planning
+from kit.plan.limits import MemoryLimit
+from kit.stacks.stack import installed_stack
 from mistral.templates import V02_SEPTEMBER
 from small_run import CONFIG, overrides
 

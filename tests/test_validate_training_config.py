@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import validate_training_config
-from kit.stack import stack_of
+from kit.stacks.stack import stack_of
 from validate_training_config import main
 
 ROOT = Path(__file__).parents[1]

@@ -16,14 +16,14 @@ from rich.live import Live
 
 import watch
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.run.process import describe_process, this_process
+from kit.run_folder.process import describe_process, this_process
 from terminal import Terminal
 from written_run import write_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.records.terminal_view import Course
+    from kit.runs.terminal_view import Course
 
 
 def change(folder: Path, **facts: object) -> None:

@@ -26,7 +26,7 @@ from bench.measured_docs import is_measured, with_measurements
 from kit.cli.findings import Finding, error, exit_code, ok, render
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
-from kit.records.ledger import read_all
+from kit.plan.ledger import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

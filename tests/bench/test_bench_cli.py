@@ -10,7 +10,7 @@ import pytest
 from bench.cpu_tables import waiting_table
 from bench.pairs import Pair, StepsBesideTrl, Timed, run_pair
 
-from kit.records.ledger import read
+from kit.plan.ledger import read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from bench.data_preparation.table import table, verdict
 
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
-from kit.records.ledger import read
+from kit.plan.ledger import read
 
 if TYPE_CHECKING:
     from pathlib import Path

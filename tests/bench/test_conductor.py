@@ -10,7 +10,7 @@ import pytest
 from bench.conductor import LEFT_OUT, Orders, Outcome, conduct
 from bench.measurements import Measurement
 
-from kit.records.ledger import Place, Record, append, read
+from kit.plan.ledger import Place, Record, append, read
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,15 +12,15 @@ import pytest
 from bench.memory_cases import gpu_cases
 from bench.memory_comparison import KEPT_WITHIN, PEAK_WITHIN, Measured, against
 
-from kit.budget.activations import saved_by_model
-from kit.budget.job import Job, MicroBatch
-from kit.budget.loss import saved_by_loss
-from kit.budget.memory import step_bytes
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.model.shape import ModelShape
-from kit.records.ledger import FOLDER, newest, read_all
-from kit.stack import installed_stack
+from kit.plan.activations import saved_by_model
+from kit.plan.ledger import FOLDER, newest, read_all
+from kit.plan.loss import saved_by_loss
+from kit.plan.memory import step_bytes
+from kit.plan.step import Job, MicroBatch
+from kit.stacks.stack import installed_stack
 from small_run import run_training
 
 if TYPE_CHECKING:

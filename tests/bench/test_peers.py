@@ -16,7 +16,7 @@ from tools.setup.uv import SetupError
 from bench import commands, peers
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.run.plan import make_plan
+from kit.data.batch_order import make_plan
 
 if TYPE_CHECKING:
     from pathlib import Path

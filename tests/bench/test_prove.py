@@ -15,7 +15,7 @@ from bench.known import devices
 from bench.tables import speed_table
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.records.ledger import read, read_all
+from kit.plan.ledger import read, read_all
 
 if TYPE_CHECKING:
     from pathlib import Path

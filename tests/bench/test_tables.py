@@ -12,7 +12,7 @@ from bench.memory_cases import case_names
 from bench.tables import memory_table, other_lines, speed_table
 from bench.variants import BASELINE, SCALES, flop_per_token
 
-from kit.records.ledger import Place, Record
+from kit.plan.ledger import Place, Record
 
 PLACE = Place("7b", "NVIDIA H100", "580.1", 85_000_000_000, {"torch": "2.11.0"}, "3.12", "abc")
 SCALE = SCALES["7b"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from bench.variants import SCALES, VARIANTS, Variant, flop_per_token, overrides, rows_of
 
-from kit import rules
+from kit.checks import rules
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
+from kit.data.batch_order import make_plan
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B
-from kit.run.plan import make_plan
-from kit.stack import stack_of
+from kit.stacks.stack import stack_of
 
 H100 = PROJECT_ROOT / "configs/training_config_h100.yaml"
 STACK = stack_of(

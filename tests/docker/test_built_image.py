@@ -57,7 +57,7 @@ def test_the_image_runs_as_a_number_that_is_not_root(image: Image) -> None:
 def test_labels_say_what_is_inside(image: Image) -> None:
     labels = dict(config(image)["Labels"])
     lock = (image.tree / "locks" / f"{image.stack}-linux-x86_64.txt").read_bytes()
-    assert labels["kit.stack"] == image.stack
+    assert labels["kit.stacks.stack"] == image.stack
     assert labels["kit.lock.sha256"] == hashlib.sha256(lock).hexdigest()
     assert labels["org.opencontainers.image.revision"]
 
@@ -348,7 +348,7 @@ def test_a_flash_attention_wheel_decides_which_attention_runs(image: Image, whee
     other = dataclasses.replace(image, name=f"{image.name}-flash")
     done = build(image, "--flash-attn-wheel", wheel[0], "--flash-attn-sha256", wheel[1], name=other.name)
     assert done.returncode == 0, done.stderr
-    said = other.python("from kit.image.start import attention_sentence; from kit.stack import installed_stack; "
+    said = other.python("from kit.image.start import attention_sentence; from kit.stacks.stack import installed_stack; "
                         "print(attention_sentence(installed_stack()))")  # fmt: skip
     image.call("image", "rm", "--force", other.tag)
     assert said.stdout.startswith("FlashAttention 2"), said.stderr

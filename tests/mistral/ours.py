@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import torch
 from conversations import Turns, conversations
 
-from kit.adapter.answers import answer, read_questions
-from kit.adapter.talk import Conversation
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
+from kit.use.answers import answer, read_questions
+from kit.use.conversation import Conversation
 
 
 class _Listener:

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import duration, fail, say
 from kit.data.pool import processes_for
-from kit.stack import installed_stack
+from kit.stacks.stack import installed_stack
 from torture.fuzz_bases import BaseFuzzer
 from torture.fuzz_configs import ConfigFuzzer
 from torture.fuzz_files import FileFuzzer

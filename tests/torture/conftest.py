@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.stack import installed_stack
+from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     from torture.kills import Torture

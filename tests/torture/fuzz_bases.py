@@ -20,8 +20,8 @@ from kit.data.template import TemplateError
 from kit.data.turns import Message
 from kit.model.base import CONFIG, INDEX, WHOLE
 from kit.model.files import ModelFileError
-from kit.model.judge import base_findings, require_whole
-from kit.stack import installed_stack
+from kit.model.usability import base_findings, require_whole
+from kit.stacks.stack import installed_stack
 from torture.damage import BYTES
 from torture.fuzzing import FaultError, Mutant, scratch
 
@@ -92,7 +92,7 @@ def _compare_loaded(folder: Path) -> None:
         import torch
         from safetensors.torch import load_file
 
-        from kit.stack.model import load_base_model
+        from kit.modeling.model import load_base_model
     overrides = [
         f"model.model_name_or_path={folder}", "quantization.load_in_4bit=false", "model.torch_dtype=float32",
         "training.bf16=false", "quantization.bnb_4bit_compute_dtype=float32", "model.attn_implementation=eager",

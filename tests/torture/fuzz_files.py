@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import has_errors
-from kit.records.comparison import compare_runs
-from kit.records.history import RunError, find_run, read_run
-from kit.records.metrics_tail import MetricsTail
-from kit.records.summary import summarise
-from kit.records.table import SORT_KEYS, as_data, sort_runs, table_of
-from kit.records.terminal_view import Course, figures, plain_line
-from kit.records.verify import verify
 from kit.report.contents import gather
 from kit.report.write import write_report
-from kit.run import checkpoints
-from kit.run.receipt import Receipt, read_receipt
-from kit.run.resume import decide
-from kit.run.run_folder import METRICS
+from kit.run_folder import checkpoints
+from kit.run_folder.history import RunError, find_run, read_run
+from kit.run_folder.metrics_tail import MetricsTail
+from kit.run_folder.names import METRICS
+from kit.run_folder.receipt import Receipt, read_receipt
+from kit.runs.comparison import compare_runs
+from kit.runs.summary import summarise
+from kit.runs.table import SORT_KEYS, as_data, sort_runs, table_of
+from kit.runs.terminal_view import Course, figures, plain_line
+from kit.runs.verify import verify
+from kit.train.resume import decide
 from torture.damage import BYTES
 from torture.fuzzing import FaultError, Mutant, scratch
 

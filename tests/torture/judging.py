@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.foreground import SIGNALS
-from kit.run import checkpoints
-from kit.run.receipt import read_receipt
-from kit.run.run_folder import METRICS
+from kit.run_folder import checkpoints
+from kit.run_folder.names import METRICS
+from kit.run_folder.receipt import read_receipt
 
 if TYPE_CHECKING:
     from pathlib import Path

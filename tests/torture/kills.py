@@ -18,9 +18,9 @@ import psutil
 
 from kit.cli.foreground import SIGNALS
 from kit.config.resolve import resolve
-from kit.run.resume import decide
-from kit.run.run_folder import METRICS
-from kit.run.training import run
+from kit.run_folder.names import METRICS
+from kit.train.resume import decide
+from kit.train.training import run
 from torture.forked import end_threads, exit_code_of
 from torture.judging import Report, Saved, outcome_of
 from torture.moments import count_calls, count_file_operations, die_at_file_operation, stop_at_call

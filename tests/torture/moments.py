@@ -8,8 +8,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kit.run.run_folder import METRICS
-from kit.run.stop import StopRequest
+from kit.run_folder.names import METRICS
+from kit.supervise.stop import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,17 +10,17 @@ from typing import Any
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.quiet_libraries import quiet_imports
 from kit.config.resolve import resolve
+from kit.data.batch_order import make_plan
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.model.judge import require_whole
+from kit.model.usability import require_whole
 from kit.model.weights import describe_base
-from kit.run.job import Job
-from kit.run.plan import make_plan
-from kit.run.resume import identity_of
-from kit.stack import installed_stack
+from kit.stacks.stack import installed_stack
+from kit.train.job import Job
+from kit.train.resume import identity_of
 from torture.forked import end_threads
 
 CONFIG = PROJECT_ROOT / "configs/training_config_demo.yaml"
@@ -60,11 +60,11 @@ def prepare(overrides: dict[str, Any]) -> Job:
     What a library keeps from its first model is then there in every forked child, on shared pages.
     """
     with quiet_imports():
-        import kit.run.watch
-        import kit.stack.session
-        import kit.stack.state
-        import kit.stack.trainer  # noqa: F401 - imported once, for every child
-        from kit.stack.model import attach_adapter, load_base_model
+        import kit.train.callback
+        import kit.train.saving
+        import kit.train.state
+        import kit.train.trainer  # noqa: F401 - imported once, for every child
+        from kit.modeling.model import attach_adapter, load_base_model
 
     resolved = resolve(CONFIG, overrides)
     settings, stack, machine = resolved.settings, installed_stack(), probe()

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fake_wandb import serving
-from kit.run import checkpoints, disk_space
-from kit.run.receipt import read_receipt
-from kit.stack import installed_stack
+from kit.run_folder import checkpoints, disk_space
+from kit.run_folder.receipt import read_receipt
+from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,7 +187,7 @@ def test_a_folder_that_vanishes_is_one_sentence(torture: Torture) -> None:
 
 def _spoil(step: int, value: float) -> Callable[[], None]:
     def arrange() -> None:
-        from kit.stack import trainer
+        from kit.train import trainer
 
         kind = trainer._PlanTrainer
         compute = kind.training_step
@@ -248,8 +248,8 @@ def _hang_at(step: int, until: Callable[[], bool]) -> Callable[[], None]:
     """Arrange for a micro-batch of a step not to end until something is true, under a watch that does not wait long."""
 
     def arrange() -> None:
-        from kit.run import stall
-        from kit.stack import trainer
+        from kit.supervise import stall
+        from kit.train import trainer
 
         stall.GRACE_S = 0.5
         kind = trainer._PlanTrainer
@@ -311,7 +311,7 @@ def test_a_wandb_out_of_reach_changes_nothing(torture: Torture, monkeypatch: pyt
     changes = {"training.report_to": "wandb", "wandb.project": "p", "wandb.mode": "online"}
 
     def arrange() -> None:
-        from kit.run import curves
+        from kit.track import wandb_tracker as curves
 
         curves.BEGIN_S = 2.0
 
@@ -371,7 +371,7 @@ def test_a_clock_that_jumps_in_mid_run_changes_nothing(torture: Torture, jump_s:
 
     def arrange() -> None:
         """Set the clock in the first save: for Python, and for the file system, which stamps by another clock."""
-        from kit.run import receipt
+        from kit.run_folder import receipt
 
         now, offset = time.time, [0.0]
         time.time = lambda: now() + offset[0]
@@ -439,11 +439,11 @@ def _around(place: str, name: str) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("moment", "arrange", "code", "newest"),
     [
-        ("loading", _around("kit.stack.model", "load_base_model"), 143, 0),
+        ("loading", _around("kit.modeling.model", "load_base_model"), 143, 0),
         ("save", _at_save(2, _burst), 143, 6),
-        ("evaluation", _around("kit.stack.trainer:_PlanTrainer", "evaluate"), 143, 4),
-        ("adapter", _around("kit.stack.session", "save_run"), 0, 7),
-        ("receipt", _around("kit.run.receipt:Receipt", "finish"), 0, 7),
+        ("evaluation", _around("kit.train.trainer:_PlanTrainer", "evaluate"), 143, 4),
+        ("adapter", _around("kit.train.saving", "save_run"), 0, 7),
+        ("receipt", _around("kit.run_folder.receipt:Receipt", "finish"), 0, 7),
     ],
 )
 def test_signals_that_are_repeated_end_in_one_clean_save_at_every_moment(

@@ -29,7 +29,7 @@ def test_killed_more_than_fifty_times_and_resumed_each_run_ends_bit_equal(small_
 
 def test_stopped_in_its_last_evaluation_a_run_ends_bit_equal(small_torture: Torture) -> None:
     def arrange() -> None:
-        from kit.stack import trainer
+        from kit.train import trainer
 
         kind, evaluate = trainer._PlanTrainer, trainer._PlanTrainer.evaluate
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from kit.adapter.config_values import check_values, endings, plain_names
 from kit.adapter.tensor_file import adapted_ranks, adapter_file, read_header
 from kit.files.json_files import read_object
-from kit.records.history import RunError
-from kit.run.run_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from kit.run_folder.history import RunError
+from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kit.adapter.tensor_file import TensorInfo
 
 _AGAIN = "copy the adapter's complete folder"
-# The fields of peft 0.7.0's LoraConfig. ``kit.stack.model`` saves no others.
+# The fields of peft 0.7.0's LoraConfig. ``kit.modeling.model`` saves no others.
 KNOWN_IN_0_7 = frozenset(
     {
         "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.environment import version_checks as versions
 from kit.machine.cuda_order import chosen_of
-from kit.stack import version_tuple
+from kit.stacks.stack import version_tuple
 
 if TYPE_CHECKING:
     from kit.environment.facts import Environment

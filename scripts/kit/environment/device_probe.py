@@ -178,8 +178,8 @@ def probe(asked: str) -> list[dict[str, Any]]:
     if not sees_device:
         return stages.done
 
-    from kit import stack
     from kit.environment import device_work
+    from kit.stacks import stack
 
     current = stack.installed_stack().name == "current"
     four_bit = imported["bitsandbytes"] and (device == "cuda" or current)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.files.json_files import read_object
 from kit.machine import facts as machines
-from kit.stack import Stack, stack_of
+from kit.stacks.stack import Stack, stack_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,8 +24,8 @@ from kit.environment import access_probe
 from kit.environment.device_probe import STAGE_PREFIX
 from kit.environment.facts import DeviceProbe, Environment, Lock, Stage, stage_from_mapping
 from kit.machine import probe as machine_probe
-from kit.stack import stack_of
 from kit.stacks import locks
+from kit.stacks.stack import stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error, ok, skipped, warning
-from kit.stack import PACKAGES, version_tuple
+from kit.stacks.stack import PACKAGES, version_tuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

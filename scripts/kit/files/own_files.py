@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from kit.files.durable import fsync_folder
-from kit.run.run_lock import RunLock
+from kit.run_folder.run_lock import RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

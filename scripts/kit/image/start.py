@@ -13,7 +13,7 @@ from pathlib import Path
 from kit.cli.console import say
 from kit.cli.findings import Finding, error, exit_code, render
 from kit.machine.one_device import use_judged_device
-from kit.stack import Stack, installed_stack
+from kit.stacks.stack import Stack, installed_stack
 
 _ASK = "--bitsandbytes"
 _SECONDS = 120

@@ -20,8 +20,8 @@ from kit.intake.split import DEFAULT_SHARE, MOST_BY_DEFAULT, Split
 from kit.intake.work import Job
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
+from kit.machine.target import recommended
 from kit.model.files import ModelFileError
-from kit.verdict import recommended
 
 if TYPE_CHECKING:
     import argparse

@@ -38,7 +38,7 @@ def use_judged_device() -> None:
 
 
 def _is_current_stack() -> bool:
-    # As kit.stack tells it, which is not for the Python a machine came with.
+    # As kit.stacks.stack tells it, which is not for the Python a machine came with.
     try:
         return int(metadata.version("transformers").partition(".")[0]) >= 5  # noqa: PLR2004 - the first of the current
     except (metadata.PackageNotFoundError, ValueError):

@@ -33,7 +33,7 @@ CONFIGS = {
 # depending on how many layers are recomputed.
 # h100: as an H100 was measured (measurements/): 5,100 in rows of many lengths and 7,200 in full rows with the shipped
 #   settings, 10,400 in full rows without checkpoints.
-# cuda: not measured: 0.16 to 0.6 of the GPU's dense 16-bit peak (kit.budget.time), from a T4 (65 TFLOP/s) to an A100
+# cuda: not measured: 0.16 to 0.6 of the GPU's dense 16-bit peak (kit.plan.time), from a T4 (65 TFLOP/s) to an A100
 #   (312), as in NVIDIA's data sheets. A GPU newer than the H100 can be faster.
 # m4: not measured: the 3.8 to 4.3 TFLOP/s of an M4's ten GPU cores over the cost of a token; a ceiling.
 # cpu: not measured: 50 to 500 GFLOP/s in float32 over the cost of a token.

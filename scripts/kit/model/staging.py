@@ -29,7 +29,7 @@ def as_judged(base: Base, stack: str) -> Iterator[Path]:
     """Lend the folder; once the weights are loaded it can go.
 
     Args:
-        base: A base that ``kit.model.judge`` found whole.
+        base: A base that ``kit.model.usability`` found whole.
         stack: ``reference`` or ``current``, which is to read it.
     """
     config = completed(base.config)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from kit.config import schema
 from kit.config.settings import Settings
+from kit.data.batch_order import make_plan
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
-from kit.run.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kit.data.batch_order import TrainingPlan
     from kit.data.encoding import EncodedRow
-    from kit.run.plan import TrainingPlan
-    from kit.stack import Stack
+    from kit.stacks.stack import Stack
 
 CONVERSATIONS = Path(__file__).with_name("conversations.jsonl")
 LORA_R = 8

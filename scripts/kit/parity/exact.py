@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kit.data.batch_order import FILLER
 from kit.data.encoding import IGNORE_INDEX
 from kit.parity.contract import TARGETS
 from kit.parity.four_bit import nf4_and_back
 from kit.parity.results import Numbers
-from kit.run.plan import FILLER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kit.config.settings import Settings
+    from kit.data.batch_order import TrainingPlan
     from kit.data.encoding import EncodedRow
     from kit.parity.weights import Weights
-    from kit.run.plan import TrainingPlan
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # AdamW's usual ones, and transformers'
 _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds it to the norm

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from kit.demo.base import SHAPE, new_model, save_base
 from kit.demo.tokenizer import byte_tokenizer
+from kit.modeling.model import attach_adapter, load_base_model
 from kit.parity.contract import (
     CASES,
     LORA_R,
@@ -24,18 +25,17 @@ from kit.parity.contract import (
 from kit.parity.exact import exact_training, module_norms
 from kit.parity.results import CaseResult, Numbers
 from kit.parity.weights import canonical_weights, weights_sha256
-from kit.stack import installed_stack
-from kit.stack.model import attach_adapter, load_base_model
-from kit.stack.trainer import build_trainer
+from kit.stacks.stack import installed_stack
+from kit.train.trainer import build_trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from kit.config.settings import Settings
+    from kit.data.batch_order import TrainingPlan
     from kit.parity.contract import Case
     from kit.parity.weights import Weights
-    from kit.run.plan import TrainingPlan
 
 # Where transformers 4.36 leaves the mixed precision of one training to all that come after it.
 _LEFT_BEHIND = "ACCELERATE_MIXED_PRECISION"

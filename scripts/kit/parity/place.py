@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kit.machine.cuda_order import chosen_of
-from kit.run.provenance import describe_code
+from kit.run_folder.provenance import describe_code
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.machine.facts import Machine
-    from kit.stack import Stack
+    from kit.stacks.stack import Stack
 
 
 def describe_place(machine: Machine, platform: str, stack: Stack) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.cli.console import say
-from kit.run.run_folder import RECEIPT
+from kit.run_folder.names import RECEIPT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,13 +10,13 @@ from kit.cli.redaction import redact_all
 from kit.config import schema
 from kit.config.yaml_writer import scalar
 from kit.files.numbers import finite, listed, mapping
-from kit.records.history import Run, read_run
-from kit.records.summary import Summary, summarise
 from kit.report.curves import Curves, curves_of
 from kit.report.lengths import Lengths, lengths_of
 from kit.report.parity import parity_line
 from kit.report.samples import Answers, read_answers
 from kit.report.verdict import Verdict, judge_run
+from kit.run_folder.history import Run, read_run
+from kit.runs.summary import Summary, summarise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,7 +111,7 @@ def gather(folder: Path) -> Contents:
 
 
 def _prediction(run: Run, summary: Summary) -> Prediction:
-    """Read the plan of ``kit.budget`` that the receipt holds, and set what came of it beside it."""
+    """Read the plan of ``kit.plan`` that the receipt holds, and set what came of it beside it."""
     predicted = mapping(run.receipt.get("predicted"))
     terms = mapping(predicted.get("terms"))
     parts = [Part(str(name), size) for name, value in terms.items() if (size := finite(value)) is not None]

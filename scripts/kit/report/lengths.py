@@ -10,7 +10,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.files.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
-    from kit.records.history import Run
+    from kit.run_folder.history import Run
 
 _BINS = 24
 # Tokenising again what a run has tokenised: seconds up to here, minutes above.

@@ -6,14 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kit.files.numbers import mapping
-from kit.parity.judge import judge, verdict_of
+from kit.parity.agreement import judge, verdict_of
 from kit.parity.place import result_file
 from kit.parity.results import ParityError, Result, read_reference, read_result
-from kit.records.history import OUTPUTS
-from kit.records.surroundings import gpu_of
+from kit.run_folder.history import OUTPUTS
+from kit.runs.surroundings import gpu_of
 
 if TYPE_CHECKING:
-    from kit.records.history import Run
+    from kit.run_folder.history import Run
 
 _WHAT_FOR = "whether this machine and stack train what the formulas say"
 

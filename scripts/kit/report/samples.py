@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 8
 LONGEST_SHOWN = 1200  # characters of a text on the page
-from kit.run.run_folder import DEMO, evaluation_name
+from kit.run_folder.names import DEMO, evaluation_name
 
 _FILES = (evaluation_name(), DEMO)
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, warning
 from kit.files.numbers import finite, listed, logged, mapping, number
-from kit.records.liveness import GO_ON, KILLED, UNDER_WAY
+from kit.run_folder.liveness import GO_ON, KILLED, UNDER_WAY
 
 if TYPE_CHECKING:
-    from kit.records.history import Run
-    from kit.records.summary import Summary
     from kit.report.lengths import Lengths
     from kit.report.samples import Answers
+    from kit.run_folder.history import Run
+    from kit.runs.summary import Summary
 
 GOOD, DOUBTFUL, BAD, UNDER_WAY_TONE = "good", "doubtful", "bad", "running"
 _FEWEST_STEPS = 4  # two at each end: less shows noise, not learning

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kit.report.charts import curves_png, page_charts
 from kit.report.contents import gather
 from kit.report.page import render_page
-from kit.run.run_folder import REPORT_PAGE, REPORT_PICTURE
+from kit.run_folder.names import REPORT_PAGE, REPORT_PICTURE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from kit.adapter import portable
 from kit.adapter.portable import make_portable, outside_keys, portable_config, private_copy, read_portable
 from kit.adapter.tensor_file import TensorInfo, read_header
 from kit.cli.quiet_libraries import quiet_imports
-from kit.records.history import RunError
+from kit.run_folder.history import RunError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ def test_every_field_of_the_installed_peft_is_judged() -> None:
 def test_what_the_kit_saves_is_portable() -> None:
     pytest.importorskip("peft", reason="needs the libraries: make setup")
     with quiet_imports():
-        from kit.stack.model import PORTABLE_LORA_KEYS
+        from kit.modeling.model import PORTABLE_LORA_KEYS
 
     assert PORTABLE_LORA_KEYS <= portable.KNOWN_IN_0_7
 

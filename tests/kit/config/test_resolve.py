@@ -161,7 +161,7 @@ def test_the_printed_configuration_resolves_to_itself(minimal: Path, tmp_path: P
 
 def test_resolving_imports_no_machine_learning_library(minimal: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from kit.config.resolve import resolve; import kit.rules\n"
+        "import sys; from pathlib import Path; from kit.config.resolve import resolve; import kit.checks.rules\n"
         f"resolve(Path({str(minimal)!r}))\n"
         "print([name for name in ('torch', 'transformers', 'numpy', 'peft', 'trl', 'wandb') if name in sys.modules])"
     )

@@ -24,11 +24,11 @@ from kit.model.files import ModelFileError, read_json
 from kit.model.files import read_text as read_model_text
 from kit.model.safetensors_header import read_header
 from kit.model.tokenizer_files import read_tokenizer
-from kit.records.history import RunError, read_receipt
-from kit.records.metrics_tail import MetricsTail
-from kit.records.verify import verify_receipt
-from kit.run import checkpoints
-from kit.run.checkpoints import DamagedCheckpointError
+from kit.run_folder import checkpoints
+from kit.run_folder.checkpoints import DamagedCheckpointError
+from kit.run_folder.history import RunError, read_receipt
+from kit.run_folder.metrics_tail import MetricsTail
+from kit.runs.verify import verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

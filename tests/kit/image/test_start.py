@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from kit.image.start import attention_sentence, check_writable
-from kit.stack import stack_of
+from kit.stacks.stack import stack_of
 
 REFERENCE = {"torch": "2.1.0", "transformers": "4.36.0"}
 CURRENT = {"torch": "2.10.0", "transformers": "5.23.0"}

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.budget.limits import MemoryLimit, memory_limit
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
 from kit.machine.metal import HIGH, LOW, allowed_bytes, stay_within_working_set, working_set_bytes
+from kit.plan.limits import MemoryLimit, memory_limit
 
 if TYPE_CHECKING:
     from kit.machine.facts import Machine
@@ -75,7 +75,7 @@ def test_a_run_keeps_pytorch_within_what_was_planned_with() -> None:
 
 def test_the_rehearsal_has_the_room_that_the_plan_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from kit.stack import rehearsal
+    from kit.train import rehearsal
 
     unified = 32 * GIB
     mps = SimpleNamespace(driver_allocated_memory=lambda: 10**9, recommended_max_memory=lambda: unified * 2 // 3)

@@ -219,7 +219,7 @@ _OPENS = re.compile(
     r"^[^#\n]*(?:import load_base_model|torch\.cuda\.is_available\(\)|import native_library)", re.MULTILINE
 )
 _BEGUN_BY = {
-    "kit/adapter/merge_check.py": "kit/adapter/loading.py",
+    "kit/use/merge_check.py": "kit/use/loading.py",
     "bench/loading.py": "prove.py",
     "bench/programs/unsloth_peer.py": "prove.py",
     "bench/steps.py": "prove.py",

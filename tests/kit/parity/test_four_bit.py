@@ -7,7 +7,7 @@ import pytest
 
 from kit.parity.four_bit import dynamic_codes, nf4_and_back
 from kit.parity.weights import canonical_weights
-from kit.stack import installed_stack
+from kit.stacks.stack import installed_stack
 
 SIZES = {
     f"model.layers.{layer}.{name}.weight": size

@@ -10,7 +10,7 @@ import pytest
 
 from kit.parity.contract import CASES, why_not
 from kit.parity.results import Numbers, difference, read_reference
-from kit.stack import installed_stack
+from kit.stacks.stack import installed_stack
 
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 

@@ -9,10 +9,10 @@ import pytest
 
 from kit.parity.contract import CASES
 from kit.parity.results import CaseResult, Result, read_reference
-from kit.records.history import read_run
 from kit.report.contents import gather
 from kit.report.page import render_page
 from kit.report.parity import parity_line
+from kit.run_folder.history import read_run
 from written_run import write_run
 
 if TYPE_CHECKING:

@@ -1,0 +1,61 @@
+"""Cross-field and cross-platform rules: pure functions over one ``Situation``, each returning findings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.checks import adapter, device, duration, files, memory, precision, reporting, schedule
+from kit.checks import performance as levers
+from kit.checks.context import Situation
+from kit.cli.findings import Finding, ok, run_check, skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kit.config.resolve import Resolved
+    from kit.machine.facts import Machine
+    from kit.machine.platforms import Judgement
+    from kit.stacks.stack import Stack
+
+RULES: tuple[Callable[[Situation], list[Finding]], ...] = (
+    precision.mixed_precision,
+    precision.compute_dtype,
+    precision.float16_device,
+    precision.bfloat16_device,
+    device.optimizer,
+    device.flash_attention,
+    device.attention_of_stack,
+    device.four_bit,
+    device.idle_quantization,
+    device.cache_clearing,
+    device.keys_without_effect,
+    levers.partial_checkpointing,
+    levers.padding_free,
+    levers.torch_compile,
+    levers.liger_kernel,
+    adapter.scaling,
+    adapter.dropout,
+    adapter.learning_rate,
+    schedule.saving_and_evaluating,
+    schedule.length_of_run,
+    schedule.warmup,
+    reporting.wandb,
+    reporting.idle_wandb,
+    memory.row_length,
+    memory.fits,
+    duration.duration,
+    files.model_path,
+    files.data_files,
+)
+
+
+def check(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack) -> list[Finding]:
+    """Run every rule over a configuration, a judged machine and a stack; a rule that crashes becomes a finding."""
+    run = Situation(resolved, machine, judgement.platform, judgement.gpu, stack)
+    findings = [ok("config.schema", f"{len(resolved.origins)} keys are known and in range", str(resolved.path))]
+    if not run.is_installed:
+        message = "what the installed libraries can do was not checked: torch and transformers are not installed"
+        findings.append(skipped("config.stack", message, "make setup"))
+    for rule in RULES:
+        findings += run_check(lambda rule=rule: rule(run), f"config.{rule.__name__}")  # type: ignore[misc]
+    return findings

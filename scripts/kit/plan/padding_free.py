@@ -1,0 +1,93 @@
+"""``training.padding_free: auto``: whether rows are laid end to end, decided once before a run by its data's lengths.
+
+Until then, and wherever nobody decides, such a run's settings say false. Afterwards they say what it became, and the
+key's origin says why: all that compares runs or makes one again has the decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kit.plan.alternatives import changed
+from kit.plan.rows import workloads_for
+from kit.stacks.attention import problem_of
+from kit.stacks.stack import VARIABLE_LENGTH
+
+if TYPE_CHECKING:
+    from kit.config.resolve import Resolved
+    from kit.config.settings import Settings
+    from kit.data.token_rows import TokenRows
+    from kit.machine.platforms import Judgement
+    from kit.stacks.stack import Stack
+
+KEY = "training.padding_free"
+AUTO = "auto"
+# On an H100 padded rows took 1.41 times as long as rows end to end where 20 % of the computed tokens were padding, and
+# 1.30 times where 8 % were: a mask also costs SDPA its fast kernel. Less was not measured.
+_WORTHWHILE = 0.05
+_MARK = ", auto: "
+# Kernels it was measured with, or that are older than the kit: the others are for who asks for them.
+_TAKEN = VARIABLE_LENGTH - {"flex_attention", "flash_attention_4"}
+
+
+def decided(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenRows | None) -> Resolved:
+    """Return a configuration in which ``auto`` is true or false; any other as it is.
+
+    Args:
+        resolved: The configuration.
+        judgement: What the machine is good for.
+        stack: The stack that will run.
+        rows: What is trained on; None where the lengths are not known.
+    """
+    if resolved.values["training"]["padding_free"] != AUTO:
+        return resolved
+    is_end_to_end, reason = _decide(resolved, judgement, stack, rows)
+    values = {section: dict(body) for section, body in resolved.values.items()}
+    values["training"]["padding_free"] = is_end_to_end
+    return replace(
+        resolved,
+        settings=changed(resolved.settings, {KEY: is_end_to_end}),
+        values=values,
+        origins={**resolved.origins, KEY: f"{resolved.origins[KEY]}{_MARK}{reason}"},
+    )
+
+
+def _decide(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenRows | None) -> tuple[bool, str]:
+    settings = resolved.settings
+    ends_meet = changed(settings, {KEY: True})
+    attention = stack.attention_of(ends_meet, judgement.platform)
+    hindrance = _hindrance(attention, ends_meet, judgement, stack)
+    if hindrance or not rows:
+        return False, hindrance or "the rows' lengths are not known here"
+    work = workloads_for(settings, rows)[0](settings)
+    share = 1 - work.tokens / work.computed_tokens
+    told = f"{share:.0%} of the tokens computed would be padding"
+    if share < _WORTHWHILE:
+        return False, f"{told}, less than {_WORTHWHILE:.0%}"
+    return True, f"{told}, and {attention} takes rows of any length as they are"
+
+
+def _hindrance(attention: str, settings: Settings, judgement: Judgement, stack: Stack) -> str:
+    platform, gpu = judgement.platform, judgement.gpu
+    if platform not in {"h100", "cuda"}:
+        return f"it is for an NVIDIA GPU, and this platform is {platform}"
+    if not stack.has_padding_free:
+        return "it is for the current stack"
+    if attention not in _TAKEN:
+        return f"{attention} attention is not taken for it by itself"
+    problem = problem_of(attention, settings, stack, platform, gpu.compute_capability if gpu else None)
+    return f"{attention} {problem}" if problem else ""
+
+
+def is_decided(resolved: Resolved) -> bool:
+    """Tell whether the configuration left it to the data, and that is done."""
+    return _MARK in resolved.origins[KEY]
+
+
+def decision(resolved: Resolved) -> str:
+    """Say in a sentence what ``auto`` became and why; empty where it was not asked for, or is not decided."""
+    if not is_decided(resolved):
+        return ""
+    value = "true" if resolved.settings.training.padding_free else "false"
+    return f"{KEY} is auto, and {value} here: {resolved.origins[KEY].partition(_MARK)[2]}"

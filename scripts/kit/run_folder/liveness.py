@@ -1,0 +1,79 @@
+"""Whether a run that says it is under way still is: its process, where it can be seen from here, or its last write.
+
+The receipt alone cannot tell: a process that was killed, or a machine that lost power, leaves it at ``training``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from kit.files.numbers import mapping, number
+from kit.run_folder.process import boot_id, pid_namespace, start_ticks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.run_folder.history import Run
+
+UNDER_WAY = ("started", "training")
+KILLED = "killed?"
+# What brings a run to its end that has not come to it; there need not be a checkpoint.
+GO_ON = "the same command with --resume auto (make: RESUME=auto) goes on from the last checkpoint, if there is one"
+# A process that cannot be seen from here, such as one in a container, is believed for this long after its last write:
+# loading a large model, or an evaluation, writes nothing for minutes.
+_SILENCE_S = 15 * 60.0
+_CLOCK_S = 5.0  # what adjusting a clock moves the time a machine says it was started
+
+
+def state_of(run: Run) -> str:
+    """Return the receipt's state, or ``killed?`` where it says that the run is under way and nothing is doing it."""
+    if run.state not in UNDER_WAY or is_alive(run.receipt, run.folder):
+        return run.state
+    return KILLED
+
+
+def is_alive(receipt: dict[str, Any], folder: Path) -> bool:
+    """Tell whether a run that has not said its end still goes on."""
+    process = mapping(receipt.get("process"))
+    if _is_visible(process):
+        return _is_running(process)
+    return _seconds_since_last_write(folder) < _SILENCE_S
+
+
+def is_this_process(process: dict[str, Any]) -> bool:
+    """Tell whether a receipt names the process that asks, whatever the clock was set to since."""
+    return process.get("pid") == os.getpid() and _is_visible(process) and _is_running(process)
+
+
+def _is_visible(process: dict[str, Any]) -> bool:
+    """Tell whether the process's number is one of ours: same machine, not restarted since, no container between."""
+    here, there = boot_id(), process.get("boot_id")
+    if here and there:
+        same_machine = here == there
+    else:
+        started = number(process.get("machine_started"))
+        same_machine = started is not None and abs(started - psutil.boot_time()) < _CLOCK_S
+    return same_machine and process.get("namespace") == pid_namespace() and isinstance(process.get("pid"), int)
+
+
+def _is_running(process: dict[str, Any]) -> bool:
+    try:
+        there = psutil.Process(process["pid"])
+        # Numbers are used again: the process must also be as old as the one that wrote the receipt.
+        ticks = start_ticks(there.pid)
+        if ticks is not None and process.get("start_ticks") is not None:
+            same = ticks == process["start_ticks"]
+        else:
+            same = abs(there.create_time() - (number(process.get("created")) or 0.0)) < _CLOCK_S
+        return same and there.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError, OverflowError):
+        return False
+
+
+def _seconds_since_last_write(folder: Path) -> float:
+    written = [path.stat().st_mtime for path in (folder / "run.json", folder / "metrics.jsonl") if path.exists()]
+    return time.time() - max(written, default=0.0)

@@ -1,0 +1,128 @@
+"""Whether a finished run can be made again here: its receipt, its configuration, its data and its base model.
+
+What leaves nothing to rerun (other data, another base model, no end) is an error; what can change bits is a warning
+(``kit.runs.surroundings``), and what is compared afterwards is then held to a tolerance. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
+from kit.config import schema
+from kit.data.dataset import file_sha256
+from kit.files.numbers import listed, mapping
+from kit.model.files import ModelFileError, find, is_local
+from kit.run_folder.receipt import SCHEMA_VERSION
+from kit.runs.surroundings import checkout, compare_surroundings, short
+from kit.runs.verify import readable, verify_metrics, verify_receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kit.run_folder.history import Run
+
+# What may be said anew: where something is, not what it is.
+PLACES = ("data.train_file", "data.val_file", "model.model_name_or_path")
+
+
+def check(run: Run, here: Mapping[str, Any], places: Mapping[str, str]) -> list[Finding]:
+    """Hold a run's receipt against this machine and its files.
+
+    Args:
+        run: The run that is to be made again.
+        here: See ``surroundings``.
+        places: For keys of ``PLACES``: where the file or the folder is now.
+    """
+    then = readable(run.receipt)
+    checks = {
+        "receipt": lambda: [verify_receipt(run.folder)],
+        "metrics": lambda: verify_metrics(run.folder, then),
+        "run": lambda: _run(run, then),
+        "config": lambda: _config(run),
+        "surroundings": lambda: compare_surroundings(then, here),
+        "data": lambda: _data(run, then["data"], places),
+        "base_model": lambda: _base(then, places),
+    }
+    return [finding for name, each in checks.items() for finding in run_check(each, f"reproduce.{name}")]
+
+
+def _run(run: Run, then: Mapping[str, Any]) -> list[Finding]:
+    place = str(run.folder / "run.json")
+    version = then.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        told = f"has schema_version {version}, and this kit reads up to {SCHEMA_VERSION}"
+        return [error("reproduce.schema", told, "use the kit that made the run", place)]
+    found = []
+    if run.state != "finished":
+        fix = "finish it first, with the command it was started with and --resume auto (make: RESUME=auto)"
+        found.append(error("reproduce.state", f"the run is {run.state}: there is no end to compare with", fix, place))
+    for change in map(mapping, listed(then.get("changes_allowed"))):
+        told = f"{change.get('key')} was changed at step {change.get('step')} by --allow-changed"
+        fix = "no one configuration makes it again; reproduce a run that was not changed on its way"
+        found.append(error("reproduce.changed", told, fix, place))
+    for change in map(mapping, listed(then.get("compute_changes"))):
+        step, key, was, now = map(change.get, ("step", "key", "was", "is"))
+        told = f"from step {step} on the run computed with {key} {now}, and before with {was}: one rerun cannot do both"
+        found.append(warning("reproduce.compute", told, where=place))
+    if then.get("resumed_inexactly"):
+        told = "the run was resumed with an optimizer that was not what had been saved, bit for bit"
+        found.append(warning("reproduce.inexact", told, where=place))
+    return found
+
+
+def _config(run: Run) -> list[Finding]:
+    place = str(run.folder / "run.json")
+    _ = run.settings  # raises where there is no configuration
+    recorded = {f"{section}.{key}" for section, body in run.receipt["config"].items() for key in mapping(body)}
+    known = set(schema.keys())
+    named = [f"names {key}, which this code does not know" for key in sorted(recorded - known)]
+    named += [f"does not name {key}, which is younger and left at its default" for key in sorted(known - recorded)]
+    if not named:
+        return [ok("reproduce.config", f"all {len(recorded)} keys of its configuration are this code's too", place)]
+    return [warning("reproduce.config", f"its configuration {text}", checkout(run.receipt), place) for text in named]
+
+
+def _data(run: Run, recorded: list[Any], places: Mapping[str, str]) -> list[Finding]:
+    if not recorded or len(recorded) < len(listed(run.receipt.get("data"))):
+        return [error("reproduce.data", "the receipt names no data", "train it again", str(run.folder / "run.json"))]
+    return [
+        _file("reproduce.data", Path(places.get(key, entry["path"])).expanduser(), entry["sha256"], key)
+        for key, entry in zip(("data.train_file", "data.val_file"), recorded, strict=False)
+    ]
+
+
+def _base(then: Mapping[str, Any], places: Mapping[str, str]) -> list[Finding]:
+    id_, key = "reproduce.base_model", "model.model_name_or_path"
+    base = mapping(then.get("base_model"))
+    if not base.get("files"):
+        return [error(id_, "the receipt names no file of the base model", "train it again", "run.json")]
+    name = places.get(key, base["name"])
+    if is_local(name):
+        return [_file(id_, Path(name).expanduser() / file, digest, key) for file, digest in base["files"].items()]
+    revision = base.get("revision_resolved") or base.get("revision")
+    found = []
+    for file, digest in base["files"].items():
+        try:
+            path = find(name, file, revision)
+        except ModelFileError:
+            text = f"{file} of {name} is not on this machine; the rerun downloads revision {revision or 'main'}"
+            found.append(skipped(id_, text))
+        else:
+            found.append(_file(id_, path, digest, key))
+    return found
+
+
+def _file(id_: str, path: Path, expected: str, key: str) -> Finding:
+    fix = f"put the run's own there, or say where that is: {key}=PATH (make: SET={key}=PATH)"
+    try:
+        digest = file_sha256(path)
+    except FileNotFoundError:
+        return error(id_, "is not on this machine", fix, str(path))
+    except OSError as exc:
+        return error(id_, f"cannot be read ({exc.strerror})", fix, str(path))
+    if digest != expected:
+        told = f"is not the file the run was made from: {short(digest)} instead of {short(expected)}"
+        return error(id_, told, fix, str(path))
+    return ok(id_, "is the file the run was made from", str(path))

@@ -1,0 +1,116 @@
+"""A run made again: its recorded configuration, a folder of its own, a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kit.cli.findings import Finding, error
+from kit.cli.foreground import SIGNALS, CtrlC, wait_for
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.config.yaml_writer import annotated_yaml
+from kit.files.json_files import object_or_none, write_json
+from kit.model.files import is_local
+from kit.run_folder.names import RERUN, RERUN_CONFIG
+from kit.run_folder.receipt import read_receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kit.run_folder.history import Run
+
+
+def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | None]:
+    """Decide what happens to a rerun's folder: begin in it, go on with what is there, or leave it alone.
+
+    Args:
+        folder: Where the rerun writes.
+        run: What it is a rerun of.
+        overwrite: Begin again although one was stopped there, or is of what the run was before it was trained anew.
+
+    Returns:
+        Whether to go on; and why it must not be written to, where that is so.
+    """
+    marker, there = object_or_none(folder / RERUN) or {}, read_receipt(folder)
+    if marker.get("receipt_sha256") == run.receipt.get("sha256"):
+        return there is not None and there.get("state") != "finished" and not overwrite, None
+    place, elsewhere = str(folder), "name another folder: --out NAME"
+    if marker.get("run") == str(run.folder):
+        if overwrite:
+            return False, None
+        fix = f"replace it: --overwrite; or {elsewhere}"
+        return False, error("reproduce.folder", "holds the rerun of what this run was before", fix, place)
+    if marker or there is not None or (folder.exists() and any(folder.iterdir())):
+        return False, error("reproduce.folder", "holds something else than a rerun of this run", elsewhere, place)
+    return False, None
+
+
+def mark(folder: Path, run: Run, **facts: Any) -> None:
+    """Write down whose rerun the folder holds, and what came of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"schema_version": 1, "run": str(run.folder), "receipt_sha256": run.receipt.get("sha256"), **facts}
+    write_json(folder / RERUN, content)
+
+
+def write_config(folder: Path, run: Run, places: Mapping[str, str]) -> Path:
+    """Write the configuration a run had, with its origins, for a run into another folder; return the file.
+
+    Four things differ: where it writes, what it is called, that it reports to nobody, and that a model of the hub is
+    asked for by the commit that was used. ``places`` says where files are now.
+    """
+    values = run.settings.as_mapping()
+    origins = {f"{section}.{key}": "default" for section, body in values.items() for key in body}
+    origins |= {key: f"was: {origin}" for key, origin in (run.receipt.get("origins") or {}).items()}
+    changes = {
+        "training.output_dir": str(folder),
+        "training.run_name": f"{run.settings.training.run_name[:89]}-reproduced",
+        "training.report_to": "none",
+        **places,
+    }
+    commit = (run.receipt.get("base_model") or {}).get("revision_resolved")
+    if commit and not is_local(values["model"]["model_name_or_path"]):
+        changes["model.revision"] = commit
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        values[section][name], origins[key] = value, "for the rerun"
+    path = folder / RERUN_CONFIG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = f"# What the rerun in this folder is trained with; {RERUN} says of which run it is one.\n"
+    path.write_text(header + annotated_yaml(values, origins), encoding="utf-8")
+    return path
+
+
+def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
+    """Train in a process of its own and return its exit code; signals are passed on, so that it saves a checkpoint.
+
+    Args:
+        config: See ``write_config``.
+        resume: Go on with what is in its folder, instead of beginning again.
+        threads: The CPU threads the run computed with; None leaves them to torch.
+    """
+    how = ["--resume", "auto"] if resume else ["--overwrite"]
+    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "train.py"), str(config), *how]
+    environment = dict(os.environ)
+    if threads:
+        environment.pop("MKL_NUM_THREADS", None)  # it would win
+        environment["OMP_NUM_THREADS"] = str(threads)
+    sys.stdout.flush()
+
+    # A session of its own: Ctrl-C reaches a whole process group, and is told here from one pressed again. Its results
+    # are talk here, so they go where its talk does: to file descriptor 2.
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
+
+    ctrl_c = CtrlC()
+
+    def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
+        if number == signal.SIGINT and ctrl_c.press() == "again":
+            process.kill()  # what was saved before is whole
+        else:
+            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    return wait_for(start, SIGNALS, pass_on)

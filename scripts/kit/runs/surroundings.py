@@ -1,0 +1,173 @@
+"""What a run was made in and what is here: code, stack, packages, lock, image, machine; each difference named.
+
+A difference is a warning: it can change bits of what is computed, and leaves nothing undone. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from kit.cli.findings import Finding, ok, skipped, warning
+from kit.files.numbers import mapping
+from kit.machine.cuda_order import chosen_of
+from kit.machine.facts import nvidia_from
+from kit.machine.platforms import judge
+from kit.machine.probe import probe
+from kit.run_folder.provenance import canonical, describe_here, scripts_tree
+from kit.stacks.stack import installed_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Facts = Mapping[str, Any]
+
+# Their versions can change a bit of what is computed; those of the others cannot.
+_COMPUTES = re.compile(
+    r"(torch|transformers|peft|trl|bitsandbytes|accelerate|flash-attn(-[34])?|quack-kernels|liger-kernel|triton|numpy"
+    r"|safetensors|tokenizers|nvidia-(?!ml-py\Z).*)\Z"
+)
+# Mismatches that are told and change no bit: what is installed is compared package by package.
+_HARMLESS = frozenset({"reproduce.lock", "reproduce.other_packages", "reproduce.image", "reproduce.python"})
+GPU_ORDER = "a GPU may add up in another order each time"
+_REVISION = re.compile(r"[0-9a-f]{7,64}\Z")
+_CHANGES = {True: "uncommitted changes", False: "no uncommitted change", None: "perhaps uncommitted changes"}
+
+
+def can_change_bits(package: str) -> bool:
+    """Tell whether another version of a package can change what a run computes."""
+    return bool(_COMPUTES.match(package))
+
+
+def surroundings() -> dict[str, Any]:
+    """Say what a run here would be made in, as its receipt would: plain JSON."""
+    machine = probe()
+    here = {"machine": asdict(machine), "platform": judge(machine).platform, **describe_here(installed_stack())}
+    return dict(json.loads(json.dumps(here)))
+
+
+def compare_surroundings(then: Facts, here: Facts) -> list[Finding]:
+    """Compare what a receipt says with what ``surroundings`` does."""
+    return [_code(then, here), *_stack(then, here), _lock(then, here), *_packages(then, here), *_machine(then, here)]
+
+
+def reasons_for_other_bits(findings: list[Finding], *platforms: Any) -> list[str]:
+    """Say why a rerun could differ in its last bits although nothing is wrong; empty where it must not.
+
+    Args:
+        findings: What was found before it.
+        platforms: Those of the run and of this machine.
+    """
+    reasons = [finding.message for finding in findings if finding.severity == "warning" and finding.id not in _HARMLESS]
+    if set(map(str, platforms)) != {"cpu"}:
+        reasons.append(GPU_ORDER)
+    return reasons
+
+
+def checkout(then: Facts) -> str:
+    """Return the command that brings back a run's code; empty where the receipt does not name it."""
+    revision = str(then.get("git_revision") or "").removesuffix("-dirty")
+    return f"git checkout {revision[:12]}" if _REVISION.match(revision) else ""
+
+
+def short(digest: str) -> str:
+    """Write as much of a hash as tells two apart."""
+    return f"{digest[:12]}…" if len(digest) > 12 else digest  # noqa: PLR2004 - that much
+
+
+def _code(then: Facts, here: Facts) -> Finding:
+    name, was, now = "reproduce.code", then.get("git_revision"), here.get("git_revision")
+    if not isinstance(was, str) or now is None:
+        unknown = "it is not known which code this is" if now is None else "the receipt does not say which code it was"
+        return warning(name, unknown, "use a git clone of the kit" if now is None else "")
+    is_dirty = any(f"{side}".endswith("-dirty") for side in (was, now))  # an image's: it does not say with what
+    same_changes = not is_dirty and then.get("git_diff_sha256") == here.get("git_diff_sha256")
+    if not same_changes:
+        mine, theirs = (_CHANGES.get(side.get("git_dirty")) for side in (here, then))
+        others = ", but others" if mine == theirs else ""
+        told = f"the code is revision {short(now)} with {mine}, and was {short(was)} with {theirs}{others}"
+        return warning(name, told, checkout(then))
+    if was == now:
+        return ok(name, f"revision {short(was)}{', with the same changes' if then.get('git_dirty') else ''}")
+    told = f"the code is revision {short(now)} and was {short(was)}"
+    if _REVISION.match(was) and (tree := scripts_tree(was)) and tree == scripts_tree("HEAD"):
+        return ok(name, f"{told}; scripts/ is the same in both")
+    return warning(name, told, checkout(then))
+
+
+def _stack(then: Facts, here: Facts) -> list[Finding]:
+    return [
+        _compared("stack", then, here, f"make reproduce STACK={then.get('stack')} …"),
+        _compared("python", then, here),
+    ]
+
+
+def _lock(then: Facts, here: Facts) -> Finding:
+    was, now = mapping(then.get("lock")), mapping(here.get("lock"))
+    if not was:
+        return skipped("reproduce.lock", "the receipt does not say from which lock it was installed")
+    if (was.get("name"), was.get("sha256")) == (now.get("name"), now.get("sha256")):
+        return ok("reproduce.lock", "is the same", str(was["name"]))
+    return warning("reproduce.lock", "is not the lock of the run", _install(then), str(was.get("name")))
+
+
+def _install(then: Facts) -> str:
+    return f"{checkout(then) or 'bring back the lock of then'}, then: make setup STACK={then.get('stack')}"
+
+
+def _packages(then: Facts, here: Facts) -> list[Finding]:
+    was, now = (
+        {canonical(str(name)): str(version) for name, version in mapping(side.get("packages")).items()}
+        for side in (then, here)
+    )
+    differing = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    if not differing:
+        return [ok("reproduce.packages", f"all {len(was)} packages have the same version")]
+    found = []
+    for id_, what, counts in (("packages", "that compute", True), ("other_packages", "that compute nothing", False)):
+        told = [
+            f"{name} {_is_and_was(now.get(name), was.get(name))}"
+            for name in differing
+            if can_change_bits(name) is counts
+        ]
+        several = f"{len(told)} packages {what} differ: " if len(told) > 1 else ""
+        if told:
+            found.append(warning(f"reproduce.{id_}", f"{several}{'; '.join(told)}", _install(then)))
+    return found
+
+
+def _machine(then: Facts, here: Facts) -> list[Finding]:
+    was, now = mapping(then.get("machine")), mapping(here.get("machine"))
+    found = [_compared("platform", then, here, "run it on such a machine")]
+    found += [_compared(key, was, now) for key in ("system", "arch", "cpu_model")]
+    if str(then.get("platform")) in {"h100", "cuda"}:
+        found.append(_compared("GPU", {"GPU": gpu_of(was)}, {"GPU": gpu_of(now)}))
+        found.append(_compared("driver_version", mapping(was.get("nvidia")), mapping(now.get("nvidia"))))
+    if then.get("image") or here.get("image"):
+        image, image_here = ({"image": mapping(side.get("image")).get("id") or "none"} for side in (then, here))
+        found.append(_compared("image", image, image_here))
+    return found
+
+
+def gpu_of(machine: Facts) -> str | None:
+    """Name the GPU of a recorded machine that a run uses; None where there is none, or the record does not tell."""
+    try:
+        gpu = chosen_of(nvidia_from(machine.get("nvidia")))
+    except ValueError:  # edited by hand, or of another version
+        return None
+    return gpu.name if gpu else None
+
+
+def _compared(key: str, then: Facts, here: Facts, fix: str = "") -> Finding:
+    was, now, name = then.get(key), here.get(key), key.replace("_", " ")
+    if was is None:
+        return skipped(f"reproduce.{key}", f"the receipt does not say its {name}")
+    if was == now:
+        return ok(f"reproduce.{key}", f"{name}: {was}")
+    return warning(f"reproduce.{key}", f"{name} {_is_and_was(now, was)}", fix)
+
+
+def _is_and_was(now: Any, was: Any) -> str:
+    return f"is {now or 'not there'} and was {was or 'not there'}"

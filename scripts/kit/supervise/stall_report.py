@@ -1,0 +1,79 @@
+"""What is told and written down about a stalled step: on the terminal, in ``stalled.txt`` and in ``run.json``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kit.cli.console import duration, say
+from kit.cli.findings import render, warning
+from kit.run_folder.names import STALLED
+from kit.supervise.stall import GRACE_S, StalledError, sentence
+from kit.train.failures import explain, way_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from kit.run_folder.receipt import Receipt
+    from kit.supervise.stall import Stall
+
+# The run failed: the same code as any other failure. What starts a run again need not tell them apart.
+EXIT_CODE = 1
+
+
+def end_at_once() -> None:
+    """End the process, whatever its main thread hangs in; what is saved is whole at any moment."""
+    os._exit(EXIT_CODE)
+
+
+class StallReport:
+    """Told by ``StallWatch``, each time in a thread of its own: the terminal first, since a disk may be what hangs."""
+
+    def __init__(self, folder: Path, receipt: Receipt, on_stall: str, rows: Callable[[], list[str]]) -> None:
+        """Report on one run.
+
+        Args:
+            folder: The run's folder.
+            receipt: Its receipt.
+            on_stall: ``stop`` or ``warn``.
+            rows: Names the rows of the step that is under way.
+        """
+        self._folder, self._receipt, self._on_stall, self._rows = folder, receipt, on_stall, rows
+
+    def stalled(self, found: Stall) -> None:
+        """Say it, write down where the training stands, and name the step's rows."""
+        rows = self._rows()
+        ends = f"; ended in {duration(GRACE_S)}, unless it goes on" if self._on_stall == "stop" else ""
+        place = self._folder / STALLED
+        render(
+            [warning("run.stalled", f"{sentence(found)}{ends}; where it stands: {place}", f"its rows: {_few(rows)}")],
+            sys.stderr,
+        )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        text = f"{now}  {sentence(found)}\nrows: {', '.join(rows)}\n{found.stands}\n"
+        with place.open("a", encoding="utf-8") as file:
+            file.write(text)
+        entry = {"what": found.doing, "rows": rows, "seconds": round(found.seconds, 1), "went_on": False}
+        self._receipt.update(stalls=[*self._receipt.facts.get("stalls", []), entry])
+
+    def went_on(self, found: Stall) -> None:
+        """Say and write down that it was none."""
+        say(f"{found.doing} went on, after {duration(found.seconds)}", "yellow")
+        *earlier, entry = self._receipt.facts["stalls"]
+        entry = {**entry, "seconds": round(found.seconds, 1), "went_on": True}
+        self._receipt.update(stalls=[*earlier, entry])
+
+    def give_up(self, found: Stall) -> None:
+        """Complete the receipt and say how it ends."""
+        exc = StalledError(sentence(found))
+        render([explain(exc)], sys.stderr)
+        self._receipt.finish("failed", error=f"{type(exc).__name__}: {exc}")
+        render(way_on(self._folder), sys.stderr)
+        sys.stderr.flush()  # what comes next does not
+
+
+def _few(rows: Sequence[str]) -> str:
+    return f"{', '.join(rows[:4])}{', …' if len(rows) > 4 else ''}"  # noqa: PLR2004 - a line

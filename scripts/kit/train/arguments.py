@@ -1,0 +1,77 @@
+"""Translate the configuration into the installed stack's training arguments. Imports torch, by way of the levers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from kit.stacks.stack import installed_stack
+from kit.train.failures import MicroBatchError
+from kit.train.performance import lever_arguments
+
+if TYPE_CHECKING:
+    from kit.config.settings import Settings
+    from kit.data.batch_order import TrainingPlan
+
+
+def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) -> dict[str, Any]:
+    """Translate the configuration into the installed stack's training arguments."""
+    training = settings.training
+    is_current = installed_stack().name == "current"
+    on_cuda = platform in {"h100", "cuda"}
+    has_eval = bool(plan.eval_rows)
+    arguments: dict[str, Any] = {
+        "output_dir": str(settings.run_directory / "checkpoints"),
+        "run_name": training.run_name,
+        "max_steps": plan.steps,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "per_device_eval_batch_size": training.per_device_eval_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        # transformers 5 dropped warmup_ratio; counted here, both stacks warm up for the same steps.
+        "warmup_steps": math.ceil(training.warmup_ratio * plan.steps),
+        "optim": training.optim,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "bf16": training.bf16,
+        "fp16": training.fp16,
+        "logging_steps": training.logging_steps,
+        # A NaN must be seen, not replaced by an average.
+        "logging_nan_inf_filter": False,
+        "eval_strategy" if is_current else "evaluation_strategy": "steps" if has_eval else "no",
+        "eval_steps": training.eval_steps,
+        "save_strategy": "steps",
+        "save_steps": training.save_steps,
+        "seed": training.seed,
+        "report_to": [],  # kit.track.wandb_tracker sends them
+        "disable_tqdm": True,
+        "label_names": ["labels"],
+        # Rows are made on the way out, of a column that no model knows.
+        "remove_unused_columns": False,
+        "use_cpu": platform == "cpu",
+        "dataloader_pin_memory": on_cuda,
+    }
+    arguments |= lever_arguments(settings)
+    if is_current:
+        arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
+        arguments["max_length"] = None
+        if training.torch_empty_cache_steps is not None:
+            arguments["torch_empty_cache_steps"] = training.torch_empty_cache_steps
+    return arguments
+
+
+def require_micro_batch(arguments: Any, rows: int) -> None:
+    """Refuse a trainer whose micro-batches are not the plan's: the steps, the rate and the memory would be others.
+
+    Args:
+        arguments: transformers' training arguments, made by ``training_arguments``.
+        rows: What the trainer takes at once.
+
+    Raises:
+        MicroBatchError: It spreads them over several devices or processes, or takes another number of rows.
+    """
+    devices, planned = max(1, arguments.n_gpu) * arguments.world_size, arguments.per_device_train_batch_size
+    if devices > 1 or rows != planned:
+        raise MicroBatchError(rows, planned, devices)

@@ -1,0 +1,196 @@
+"""``--auto-fit``: where the settings asked for do not fit, the nearest that do, with the same updates.
+
+Taken before a run where the plan says so, and after a rehearsal that ran out of memory: then the same command begins
+again in a fresh process, which finds what to change in ``run.json``. A run that goes on finds it there too. Which
+settings of several that fit are the fastest is tried by ``kit.train.fastest``. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.checks.preflight import check_run
+from kit.cli.findings import warning
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.config.validator import violations
+from kit.config.yaml_writer import scalar
+from kit.files.numbers import mapping
+from kit.machine.nvidia_rules import gigabytes
+from kit.machine.platforms import judge
+from kit.model.shape import shape_of
+from kit.plan.after_oom import nearest_that_fits
+from kit.plan.alternatives import SAME_UPDATE, Question, changed, mildest_that_fits
+from kit.plan.padding_free import AUTO, KEY, is_decided
+from kit.plan.rows import workloads_for
+from kit.plan.run_plan import device_for
+from kit.run_folder.liveness import is_this_process
+from kit.train.fit import Fit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+    from kit.checks.preflight import Preflight
+    from kit.config.resolve import Resolved
+    from kit.config.settings import Settings
+    from kit.data.token_rows import TokenRows
+    from kit.machine.facts import Machine
+    from kit.machine.platforms import Judgement
+    from kit.plan.after_oom import Refusal
+    from kit.plan.alternatives import Alternative
+    from kit.stacks.stack import Stack
+    from kit.train.job import Job
+
+# Each takes less than the one before, so this ends by itself; a run that began six times should be looked at.
+_MOST = 6
+_COMMAND = PROJECT_ROOT / "scripts" / "train.py"
+
+
+class BeginAgainError(Exception):
+    """This process has done what it can: the same command begins again in another."""
+
+
+def check_fitted(
+    resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool
+) -> tuple[Preflight, Fit | None]:
+    """Check one run against one machine; where it is planned not to fit, with the nearest settings that do.
+
+    Returns:
+        The check of the settings that are to be taken, and what was changed; None where nothing was.
+    """
+    preflight = check_run(resolved, judgement, machine, stack, download=download)
+    if not any(item.id == "config.memory" and item.severity == "error" for item in preflight.findings):
+        return preflight, None
+    resolved = preflight.resolved
+    fit = planned_fit(resolved, machine, stack, preflight.train.rows if preflight.train else None)
+    if fit is None:
+        message = "--auto-fit: no other way to cut the same updates is planned to fit"
+        return replace(preflight, findings=[*preflight.findings, warning("config.auto_fit", message)]), None
+    preflight = check_run(applied(resolved, fit), judgement, machine, stack, download=download)
+    note = warning("config.auto_fit", f"--auto-fit: {fit.words}: the same updates; {fit.reason}")
+    return replace(preflight, findings=[*preflight.findings, note]), fit
+
+
+def planned_fit(resolved: Resolved, machine: Machine, stack: Stack, rows: TokenRows | None) -> Fit | None:
+    """Return what to change where a run is planned not to fit; None where no settings of the same updates do.
+
+    Args:
+        resolved: The configuration.
+        machine: The machine.
+        stack: The installed stack.
+        rows: What is trained on; None where it is not known, so that each row is taken to be full length.
+    """
+    question = question_of(resolved.settings, machine, stack, rows)
+    choice = mildest_that_fits(question) if question else None
+    if question is None or choice is None or not choice.is_same_mathematics:
+        return None
+    plan, limit = question.answer({}).plan, question.device.limit
+    room = f", and there are {gigabytes(limit.size_bytes)}" if limit else ""
+    return fit_of(resolved, choice, f"{gigabytes(plan.peak_memory_bytes)} were planned{room}")
+
+
+def fit_after(job: Job, refusal: Refusal) -> Fit | None:
+    """Return what to change after a refused rehearsal; None where nothing that keeps the updates should fit."""
+    question = question_of(job.resolved.settings, job.machine, job.stack, job.files[0].rows if job.files else None)
+    choice = nearest_that_fits(question, refusal) if question else None
+    if choice is None:
+        return None
+    reason = f"the rehearsal ran out of memory at {refusal.rows} x {refusal.length:,} tokens"
+    return fit_of(job.resolved, choice, reason, refusal.reached_bytes)
+
+
+def question_of(settings: Settings, machine: Machine, stack: Stack, rows: TokenRows | None) -> Question | None:
+    """Return the run that other settings are looked for; None where its model's shape or the stack is not known."""
+    shape = shape_of(settings.model)
+    if shape is None or stack.name == "none":
+        return None
+    workloads, _ = workloads_for(settings, rows)
+    return Question(settings, shape, device_for(settings, judge(machine), machine, stack), workloads)
+
+
+def fit_of(resolved: Resolved, choice: Alternative, reason: str, measured_bytes: int | None = None) -> Fit:
+    """Return what a choice changes in a configuration."""
+    after = dict(choice.changes)
+    before = {key: _value(resolved, key) for key in after}
+    if is_decided(resolved):  # by the settings as they were; others would decide otherwise when it goes on
+        after.setdefault(KEY, resolved.settings.training.padding_free)
+        before[KEY] = AUTO
+    return Fit(before, after, reason, measured_bytes)
+
+
+def _value(resolved: Resolved, key: str) -> Any:
+    section, name = key.split(".")
+    return resolved.values[section][name]
+
+
+def applied(resolved: Resolved, fit: Fit) -> Resolved:
+    """Return a configuration with a fit's values in it, their origins saying so."""
+    values = {section: dict(body) for section, body in resolved.values.items()}
+    origins = dict(resolved.origins)
+    for key, value in fit.after.items():
+        section, name = key.split(".")
+        values[section][name] = value
+        origins[key] = f"--auto-fit, was {scalar(fit.before[key])}"
+    return replace(resolved, settings=changed(resolved.settings, fit.after), values=values, origins=origins)
+
+
+def set_line(resolved: Resolved, fit: Fit) -> str:
+    """Write the overrides that a person typed, with the fit's on top, as make takes them."""
+    typed = [
+        key for key, origin in resolved.origins.items() if origin.startswith("command line") and key not in fit.after
+    ]
+    kept = [f"{key}={scalar(_value(resolved, key))}" for key in typed]
+    return f'SET="{" ".join([*kept, fit.words])}"'
+
+
+def recorded(receipt: Mapping[str, Any], resolved: Resolved) -> list[Fit]:
+    """Return the fits a receipt tells of, in order; none where this configuration is not the one they were made for.
+
+    Nor any where one would change more than how an update is cut: the receipt may be anybody's.
+    """
+    rows = resolved.settings.effective_batch_size
+    try:
+        fits = [Fit.read(entry) for entry in receipt.get("auto_fit", ())]
+        for fit in fits:
+            if not fit.before.keys() == fit.after.keys() <= SAME_UPDATE:
+                return []
+            if any(_value(resolved, key) != value for key, value in fit.before.items()):
+                return []
+            resolved = applied(resolved, fit)
+            if violations(resolved.values) or resolved.settings.effective_batch_size != rows:
+                return []
+    except (KeyError, TypeError, ValueError, OverflowError):  # edited by hand
+        return []
+    return fits
+
+
+def is_pending(receipt: Mapping[str, Any]) -> bool:
+    """Tell whether this very process, before it began again, left this receipt: its number and start stay the same."""
+    return bool(receipt.get("begins_again")) and is_this_process(mapping(receipt.get("process")))
+
+
+def may_go_on(job: Job) -> bool:
+    """Tell whether a run may be fitted once more."""
+    return job.auto_fit and len(job.fits) < _MOST
+
+
+def begin_again(argv: Sequence[str] | None) -> NoReturn:
+    """Replace this process by the same command in a fresh one, which holds none of the device's memory.
+
+    Args:
+        argv: The command's arguments where it was called by other code; None for this process's own command line.
+    """
+    command = [str(_COMMAND), *argv] if argv is not None else list(sys.orig_argv[1:])
+    # Leave no driver's file open behind: its memory would stay taken as long as it is.
+    for path in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own is closed by then
+            if int(path.name) > sys.stderr.fileno():
+                os.set_inheritable(int(path.name), False)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - our own interpreter, no shell

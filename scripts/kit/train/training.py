@@ -1,0 +1,255 @@
+"""The run itself, once everything is checked: start or go on, train, save, and write down how it went."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kit.cli.console import say
+from kit.cli.findings import render
+from kit.cli.redaction import redact
+from kit.cli.refusals import is_failure
+from kit.cli.traceback_file import NAME as ERROR_FILE
+from kit.cli.traceback_file import keep_traceback
+from kit.files.durable import fsync_file
+from kit.files.numbers import finite
+from kit.machine.energy import EnergyMeter
+from kit.machine.platforms import judge
+from kit.model.hub import hub_left_alone
+from kit.plan.padding_free import decision
+from kit.run_folder import checkpoints
+from kit.run_folder.clearing import clear
+from kit.run_folder.metrics_tail import parse_line
+from kit.run_folder.names import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG
+from kit.run_folder.provenance import describe_before, describe_data
+from kit.run_folder.receipt import Receipt, carried_over
+from kit.stacks.attention import choose
+from kit.supervise.stop import SAVING, StoppedError, StopRequest
+from kit.track.wandb_tracker import Curves, new_id
+from kit.train.auto_fit import BeginAgainError, fit_after, may_go_on
+from kit.train.failures import RehearsalError, explain, way_on
+from kit.train.fastest import try_and_begin_again
+from kit.train.session import Part, finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from kit.train.job import Job
+    from kit.train.resume import Start
+
+
+def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: None) -> int:
+    """Train a job to its end, to a signal or to a failure; return the exit code.
+
+    Args:
+        job: The run.
+        argv: Its command line, for the receipt.
+        afterwards: Called once the run is over, while signals are still taken: launchers send them again.
+
+    Raises:
+        BeginAgainError: Other settings were chosen; the same command is to begin again in a fresh process.
+    """
+    stop = StopRequest()
+    receipt: Receipt | None = None
+    curves = Curves(job.resolved.settings)
+    with stop.listening(), _followed_by(afterwards):
+        try:
+            try:
+                stop.check()
+                # Kept until the receipt is known here: what cut in would leave one that nobody completes.
+                stop.answer = "stopping, with nothing trained yet"
+                receipt = _begin(job, argv)
+                stop.answer = SAVING
+                stop.raise_from_now_on()
+                if job.candidates:
+                    with hub_left_alone():
+                        try_and_begin_again(job, receipt, stop)
+                curves.start(receipt.facts.get("wandb_id"))
+                with hub_left_alone():
+                    return Part(job, receipt, stop, curves).run()
+            except BaseException as exc:
+                if isinstance(exc, BeginAgainError) or not is_failure(exc):
+                    raise
+                stop.keep_from_now_on()
+                if stop.has_cut_in:
+                    raise StoppedError from exc
+                return _fail(job, receipt, exc)
+        except (StoppedError, BeginAgainError) as exc:
+            if isinstance(exc, BeginAgainError) and stop.signal is None:
+                raise
+            if receipt is not None:
+                finish(receipt, "interrupted", signal=stop.signal)
+            say("stopped before a step was done; nothing is lost", "yellow")
+            return stop.exit_code
+        finally:
+            stop.answer = "the run is over, and this process ends"
+            if receipt is not None:
+                curves.end(receipt, stop)
+
+
+@contextmanager
+def _followed_by(afterwards: Callable[[], None]) -> Iterator[None]:
+    """Do something once a run is over, however it ended; one that begins again is not."""
+    try:
+        yield
+    except BeginAgainError:
+        raise
+    except BaseException:
+        afterwards()
+        raise
+    afterwards()
+
+
+def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
+    """Write down what a run failed of, say what can be done about it, and return the exit code.
+
+    Raises:
+        BeginAgainError: Other settings are taken.
+    """
+    folder = job.resolved.settings.run_directory
+    finding = explain(exc, job)
+    where = keep_traceback(exc, folder)
+    if receipt is not None:
+        kept = {"error_file": ERROR_FILE} if (folder / ERROR_FILE).exists() else {}
+        finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"), **kept)
+        if isinstance(exc, RehearsalError):
+            _fit_and_begin_again(job, receipt, exc)
+    render([replace(finding, fix=f"{finding.fix}; {where}"), *way_on(folder)], sys.stderr)
+    return 1
+
+
+def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> None:
+    """Write down what fits, where other settings may be taken and some do.
+
+    Raises:
+        BeginAgainError: They are to be taken now.
+    """
+    fit = fit_after(job, exc.refusal) if may_go_on(job) else None
+    if fit is None:
+        return
+    receipt.update(auto_fit=[item.as_mapping() for item in (*job.fits, fit)], begins_again=True)
+    say(str(exc), "yellow")
+    say(f"--auto-fit: beginning again with {fit.words}: the same updates", "yellow")
+    raise BeginAgainError from exc
+
+
+def _begin(job: Job, argv: Sequence[str]) -> Receipt:
+    settings, plan, checkpoint = job.resolved.settings, job.plan, job.start.checkpoint
+    folder = settings.run_directory
+    from_step = checkpoint.step if checkpoint else 0
+    if checkpoint:
+        _check_course(checkpoint, plan.steps)
+    _prepare_folder(folder, job.start, is_rerun=_is_rerun(job))
+    gpu = judge(job.machine).gpu
+    attention = choose(settings, job.stack, job.platform, gpu.compute_capability if gpu else None)
+    receipt = Receipt(
+        folder,
+        earlier=job.start.earlier,
+        from_step=from_step,
+        energy=EnergyMeter(job.machine, job.platform).read,
+        **describe_before(argv, settings, job.resolved.origins, job.machine, job.stack),
+        platform=job.platform,
+        data=describe_data(job.files, settings.training.max_seq_length),
+        base_model=job.base,
+        predicted=job.predicted.as_mapping() if job.predicted else None,
+        identity=job.identity,
+        checkpoints=_still_there(job.start, folder, from_step),
+        changes_allowed=_changes_allowed(job.start, from_step),
+        attention_choice=attention.as_mapping(),
+        auto_fit=[fit.as_mapping() for fit in job.fits],
+        steps=plan.steps,
+        steps_done=from_step,
+        # A run that goes on did not see how its adapter began.
+        **({"adapter_init_sha256": checkpoint.facts.get("adapter_init_sha256")} if checkpoint else {}),
+        **_wandb_id(job, from_step),
+    )
+    say(
+        f"{len(plan.rows):,} rows, {plan.tokens[-1]:,} tokens in {plan.steps:,} steps of {plan.batch_size} rows"
+        f" -> {folder}"
+    )
+    say(attention.line(job.platform))
+    if told := decision(job.resolved):
+        say(told)
+    if checkpoint:
+        say(f"going on after step {from_step:,}, from {checkpoint.folder}")
+    return receipt
+
+
+def _is_rerun(job: Job) -> bool:
+    return job.resolved.path.resolve() == (job.resolved.settings.run_directory / RERUN_CONFIG).resolve()
+
+
+def _wandb_id(job: Job, step: int) -> dict[str, str]:
+    """Give a run that reports to wandb its run there; one that goes on has it."""
+    known = carried_over(job.start.earlier or {}, step)
+    return {} if "wandb_id" in known or job.resolved.settings.training.report_to != "wandb" else {"wandb_id": new_id()}
+
+
+def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
+    """Return the earlier receipt's checkpoints that this run goes on from and after: their hashes hold for it too."""
+    there = {number: path.name for number, path in checkpoints.folders(folder / CHECKPOINTS) if number <= step}
+    listed = (start.earlier or {}).get("checkpoints", [])
+    return [entry for entry in listed if there.get(entry.get("step")) == entry.get("name")]
+
+
+def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
+    before: list[dict[str, Any]] = carried_over(start.earlier or {}, step).get("changes_allowed", [])
+    now = [{"step": step, "key": key, "was": then, "is": now} for key, (then, now) in start.allowed.items()]
+    return before + now
+
+
+def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
+    """Look at how far a checkpoint is and at the curves it brings, before anything gives way to them.
+
+    Raises:
+        ResumeError: It is further than this run goes, or its curves are none.
+    """
+    if checkpoint.step > steps:
+        raise checkpoints.ResumeError(
+            f"{checkpoint.folder}: is of step {checkpoint.step:,}, and this run has {steps:,}"
+        )
+    path, last = checkpoint.folder / METRICS, 0
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+        line = parse_line(text)
+        if line is None or not _is_of_the_course(line, checkpoint.step):
+            raise checkpoints.ResumeError(
+                f"{path}:{number}: is no line of a run's curves until step {checkpoint.step:,}"
+            )
+        last = last if "eval_loss" in line else line["step"]
+    if last != checkpoint.step:
+        raise checkpoints.ResumeError(
+            f"{path}: ends at step {last:,}, and the checkpoint is of step {checkpoint.step:,}"
+        )
+
+
+def _is_of_the_course(line: dict[str, Any], steps: int) -> bool:
+    """Tell whether a line could be one that a run wrote until a step; a key that is missing is younger than it."""
+    values = [line.get(key) for key in ("eval_loss", "loss", "grad_norm", "seconds")]
+    return 0 < line["step"] <= steps and all(value is None or finite(value) is not None for value in values)
+
+
+def _prepare_folder(folder: Path, start: Start, *, is_rerun: bool = False) -> None:
+    """Bring the run's folder to where the run begins: nothing, or exactly what the checkpoint knows."""
+    parent = folder / CHECKPOINTS
+    checkpoints.sweep(parent)
+    (folder / ERROR_FILE).unlink(missing_ok=True)  # of the session that failed; its sentence stays in the receipt
+    if start.checkpoint is None:
+        if stays := clear(folder, is_rerun=is_rerun):
+            names = ", ".join(str(path.relative_to(folder)) for path in stays)
+            say(f"{folder}: stays as it is, since no run wrote it: {names}", "yellow")
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f".{RECEIPT}.*"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
+    for step, later in checkpoints.folders(parent):
+        if step > start.checkpoint.step:
+            checkpoints.set_aside(later)
+    aside = folder / f".{METRICS}.partial"
+    shutil.copyfile(start.checkpoint.folder / METRICS, aside)
+    fsync_file(aside)
+    aside.replace(folder / METRICS)

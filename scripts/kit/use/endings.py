@@ -1,0 +1,45 @@
+"""How work with a run's model ends where it does not end well: a sentence and an exit code."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from kit.cli.command import refuse
+from kit.cli.console import say
+from kit.cli.foreground import EndedError
+from kit.cli.traceback_file import keep_traceback
+from kit.run_folder.history import RunError
+from kit.train.failures import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: str) -> int:
+    """Do the work; turn what ends it early into words.
+
+    Args:
+        work: Returns the exit code.
+        stopped: What is said after Ctrl-C, or another signal that asks for the end.
+        when_memory_runs_out: The fix that is named then.
+
+    Returns:
+        The work's exit code; 2 for a run that cannot be used, 128 and its number after a signal, 1 for a failure that
+        has a name.
+    """
+    try:
+        return work()
+    except RunError as exc:
+        return refuse(exc)
+    except (KeyboardInterrupt, EndedError) as exc:
+        say(stopped, "yellow")
+        return 128 + (exc.number if isinstance(exc, EndedError) else signal.SIGINT)
+    except Exception as exc:
+        finding = explain(exc)
+        if finding.id == "run.bug" or isinstance(exc, BrokenPipeError):  # whoever read the output has seen enough
+            raise
+        say(f"error: {finding.message}", "red")
+        fix = when_memory_runs_out if finding.id == "run.out_of_memory" else finding.fix
+        say(f"  fix: {fix}; {keep_traceback(exc)}")
+        return 1

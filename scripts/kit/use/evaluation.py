@@ -1,0 +1,190 @@
+"""An evaluation of base against adapter: its figures as data, as a table, as a verdict. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kit.cli.screen import one_line, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+    from kit.use.answers import Question
+    from kit.use.scores import AnswerScores, RowLosses
+
+SCHEMA_VERSION = 1
+_WIDTH_SHOWN = 400  # characters of one cell
+
+
+@dataclass(frozen=True)
+class Side:
+    """What was measured of the base, or of the adapter.
+
+    Attributes:
+        losses: On the file's answers.
+        answers: Its greedy answers.
+        scores: How they compare; None where nothing was asked.
+        tasks: The harness's measures by task.
+    """
+
+    losses: RowLosses
+    answers: tuple[str, ...] = ()
+    scores: AnswerScores | None = None
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return the figures for JSON; a perplexity beyond a float is None."""
+        perplexity = self.losses.perplexity
+        facts: dict[str, Any] = {
+            "loss": self.losses.mean,
+            "perplexity": perplexity if math.isfinite(perplexity) else None,
+        }
+        if self.scores:
+            scores = asdict(self.scores)
+            interval = [scores.pop("exact_match_low"), scores.pop("exact_match_high")]
+            facts |= {
+                "exact_match": scores.pop("exact_match"),
+                "exact_match_95": interval,
+                "rouge": scores.pop("rouge"),
+            }
+        if self.tasks:
+            facts["tasks"] = self.tasks
+        return facts
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Base against adapter on one file.
+
+    Attributes:
+        facts: What was evaluated, on what, and how: goes into the JSON as it is.
+        questions: What was asked.
+        base: Without the adapter.
+        adapter: With it.
+    """
+
+    facts: dict[str, Any]
+    questions: tuple[Question, ...]
+    base: Side
+    adapter: Side
+
+    @property
+    def better_rows(self) -> int:
+        """Rows whose loss the adapter lowers."""
+        pairs = zip(self.base.losses.sums, self.adapter.losses.sums, strict=True)
+        return sum(with_adapter < without for without, with_adapter in pairs)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return ``evaluation.json``."""
+        samples = [
+            {
+                "line": question.conversation.line,
+                "messages": [turn.as_turn() for turn in question.conversation.messages],
+                "expected": question.expected,
+                "base": without,
+                "adapter": with_adapter,
+            }
+            for question, without, with_adapter in zip(
+                self.questions, self.base.answers, self.adapter.answers, strict=True
+            )
+        ]
+        scores = self.adapter.scores
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **self.facts,
+            "rows": len(self.adapter.losses.sums),
+            "answer_tokens": sum(self.adapter.losses.tokens),
+            "rows_with_lower_loss": self.better_rows,
+            "questions": scores.questions if scores else 0,
+            "rouge_questions": scores.rouge_questions if scores else 0,
+            "base": self.base.as_mapping(),
+            "adapter": self.adapter.as_mapping(),
+            "samples": samples,
+        }
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """Say in a sentence who is better, and in which colour."""
+        before, after = self.base.losses.mean, self.adapter.losses.mean
+        rows = f"on {self.better_rows:,} of {len(self.adapter.losses.sums):,} rows"
+        if after < before:
+            return f"the adapter is better: loss {before:.4f} -> {after:.4f}, lower {rows}", "green"
+        return f"the adapter is not better: loss {before:.4f} -> {after:.4f}, lower {rows}", "yellow"
+
+
+def show(evaluation: Evaluation, stream: TextIO, *, samples: int) -> None:
+    """Write the figures and the first samples side by side."""
+    console = Console(file=stream, highlight=False, soft_wrap=False)
+    console.print(_figures(evaluation))
+    if samples and evaluation.questions:
+        console.print(_samples(evaluation, samples))
+        left = len(evaluation.questions) - samples
+        if left > 0:
+            console.print(f"{left:,} more are in the file named below", style="dim")
+
+
+def _figures(evaluation: Evaluation) -> Table:
+    base, adapter = evaluation.base, evaluation.adapter
+    table = Table("", box=SIMPLE, pad_edge=False)
+    for name in ("base", "adapter"):
+        table.add_column(name, justify="right")
+    table.add_column("measured on")
+    tokens = f"{sum(adapter.losses.tokens):,} tokens, {len(adapter.losses.sums):,} rows"
+    table.add_row("loss, nats a token", *(f"{side.losses.mean:.4f}" for side in (base, adapter)), tokens)
+    table.add_row("perplexity", *(_perplexity(side.losses.perplexity) for side in (base, adapter)), "the same")
+    if base.scores and adapter.scores:
+        asked = f"{adapter.scores.questions:,} questions, greedy"
+        table.add_row("exact match (95 %)", *(_share(side.scores) for side in (base, adapter) if side.scores), asked)
+        long = f"{adapter.scores.rouge_questions:,} answers of 6 words on"
+        if base.scores.rouge and adapter.scores.rouge:
+            for key, name in (("rouge1", "ROUGE-1"), ("rouge2", "ROUGE-2"), ("rougeL", "ROUGE-L")):
+                table.add_row(name, f"{base.scores.rouge[key]:.3f}", f"{adapter.scores.rouge[key]:.3f}", long)
+        else:
+            table.add_row("ROUGE", "-", "-", "no answer of 6 words")
+    for task, measures in adapter.tasks.items():
+        for measure, value in measures.items():
+            if "_stderr" in measure:
+                continue
+            before = base.tasks.get(task, {}).get(measure, math.nan)
+            table.add_row(
+                Text(one_line(f"{task}: {measure}")), f"{before:.4f}", f"{value:.4f}", "lm-evaluation-harness"
+            )
+    return table
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:,.2f}" if value < 1e6 else f"{value:.1e}"  # noqa: PLR2004 - beyond it digits say nothing
+
+
+def _share(scores: AnswerScores) -> str:
+    return f"{scores.exact_match:.0%} ({scores.exact_match_low:.0%}-{scores.exact_match_high:.0%})"
+
+
+def _samples(evaluation: Evaluation, count: int) -> Table:
+    table = Table("question", "expected", "base", "adapter", box=SIMPLE, pad_edge=False)
+    rows: Sequence[tuple[Question, str, str]] = list(
+        zip(evaluation.questions, evaluation.base.answers, evaluation.adapter.answers, strict=True)
+    )[:count]
+    for question, without, with_adapter in rows:
+        right = with_adapter.strip() == question.expected.strip()
+        table.add_row(
+            _cell(question.prompt),
+            _cell(question.expected),
+            _cell(without),
+            _cell(with_adapter, "green" if right else ""),
+        )
+    return table
+
+
+def _cell(text: str, style: str = "") -> Text:
+    shown = visible(text.strip())
+    shown = shown if len(shown) <= _WIDTH_SHOWN else f"{shown[:_WIDTH_SHOWN]} …"
+    return Text(shown, style=style) if shown else Text("(nothing)", style="dim")

@@ -1,0 +1,198 @@
+"""A run's base and adapter on this machine: what is to be loaded, checked before torch is imported, then loaded."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.adapter.portable import read_portable
+from kit.cli.quiet_libraries import quiet_imports
+from kit.data.chat_tokenizer import ChatTokenizer
+from kit.machine.one_device import use_judged_device
+from kit.machine.platforms import judge
+from kit.machine.probe import probe
+from kit.model.families import completed
+from kit.model.files import ModelFileError
+from kit.model.shape import shape_in
+from kit.model.usability import require_whole
+from kit.run_folder.history import NEWEST, Run, RunError, find_run, read_run
+from kit.run_folder.names import ADAPTER_WEIGHTS
+from kit.stacks.stack import FLASH
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from kit.config.settings import Settings
+    from kit.stacks.stack import Stack
+
+_CUDA = frozenset({"h100", "cuda"})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be loaded, and how it differs from what was trained.
+
+    Attributes:
+        run: The run.
+        adapter: The adapter's folder: the run's own, or the one that was named.
+        settings: The run's configuration as it is loaded here.
+        platform: Where to: ``h100``, ``cuda``, ``m4`` or ``cpu``.
+        stack: The installed stack.
+        tokenizer: The base's tokenizer and template.
+        context_length: The most tokens the base can hold.
+        remarks: What is not as it was in training, a sentence each.
+    """
+
+    run: Run
+    adapter: Path
+    settings: Settings
+    platform: str
+    stack: Stack
+    tokenizer: ChatTokenizer
+    context_length: int
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def base_name(self) -> str:
+        """The base model's name or path."""
+        return self.settings.model.model_name_or_path
+
+    @property
+    def is_the_runs_own(self) -> bool:
+        """Whether the adapter is the one the run ended with."""
+        return self.adapter == self.run.folder / "adapter"
+
+    @property
+    def how(self) -> str:
+        """How the base is loaded: ``4 bits (nf4)`` or its type."""
+        quantization = self.settings.quantization
+        return (
+            f"4 bits ({quantization.bnb_4bit_quant_type})"
+            if quantization.load_in_4bit
+            else self.settings.model.torch_dtype
+        )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One model in memory that answers as the adapter, and as the base while the adapter is switched off."""
+
+    choice: Choice
+    model: Any
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        """The base's tokenizer and template."""
+        return self.choice.tokenizer
+
+    @contextlib.contextmanager
+    def speaking(self, *, adapter: bool) -> Iterator[Any]:
+        """Lend the model with or without its adapter, in the precision the run was evaluated in."""
+        import torch
+
+        training = self.choice.settings.training
+        dtype = torch.bfloat16 if training.bf16 else torch.float16
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if training.bf16 or training.fp16:
+                stack.enter_context(torch.autocast(self.model.device.type, dtype=dtype))
+            if not adapter:
+                stack.enter_context(self.model.disable_adapter())
+            yield self.model
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, *, quantised: bool = True) -> None:
+    """Add the run, another adapter in place of its own, and where and how to load."""
+    parser.add_argument("run", nargs="?", default=NEWEST, metavar="RUN", help="a run's folder or name; default: newest")
+    parser.add_argument(
+        "--adapter", type=Path, metavar="FOLDER", help="another adapter for the same base, such as a checkpoint"
+    )
+    if quantised:
+        parser.add_argument("--unquantised", action="store_true", help="load the base in its own type, not in 4 bits")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU, whatever else there is")
+
+
+def choose(options: argparse.Namespace, stack: Stack) -> Choice:
+    """Find what the command line names, and what has to be different on this machine.
+
+    Raises:
+        RunError: Something is missing, or this stack cannot load it; one sentence, the fix after a semicolon.
+    """
+    run = read_run(find_run(options.run))
+    adapter = _adapter_folder(options.adapter) if options.adapter else run.adapter
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise RunError(
+            f"{adapter}: holds no {ADAPTER_WEIGHTS}, and other formats, which can run code when they are loaded, are "
+            "not read; copy the adapter's complete folder, or save it as safetensors where it was made"
+        )
+    portable = read_portable(adapter)
+    platform = "cpu" if options.cpu else judge(probe()).platform
+    settings, remarks = _as_loaded_here(run.settings, stack, platform, unquantised=options.unquantised)
+    name = settings.model.model_name_or_path
+    if options.adapter:
+        trained_on = portable.config.get("base_model_name_or_path")
+        if trained_on and trained_on != name:
+            remarks.append(f"{adapter} was trained on {trained_on}, and is put on {name}")
+    remarks += portable.remarks
+    try:
+        base = require_whole(name, settings.model.revision, stack.name, download=True)
+        tokenizer = ChatTokenizer.load_for(settings, download=True)
+    except ModelFileError as exc:
+        raise RunError(str(exc)) from exc
+    context_length = shape_in(completed(base.config)).max_position_embeddings
+    return Choice(run, adapter, settings, platform, stack, tokenizer, context_length, tuple(remarks))
+
+
+def _adapter_folder(folder: Path) -> Path:
+    folder = folder.expanduser()
+    for path in (folder, folder / "adapter"):
+        if (path / "adapter_config.json").exists():
+            return path
+    raise RunError(f"{folder}: holds no adapter_config.json; name an adapter's or a checkpoint's folder")
+
+
+def _as_loaded_here(
+    settings: Settings, stack: Stack, platform: str, *, unquantised: bool
+) -> tuple[Settings, list[str]]:
+    remarks = []
+    model, quantization = settings.model, settings.quantization
+    if quantization.load_in_4bit and unquantised:
+        quantization = replace(quantization, load_in_4bit=False)
+        remarks.append(f"the base is loaded in {model.torch_dtype}; the adapter was trained on it in 4 bits")
+    elif quantization.load_in_4bit and platform not in stack.four_bit_platforms:
+        raise RunError(
+            f"the run's base is in 4 bits, which the {stack.name} stack cannot load on {platform}; "
+            "use STACK=current, or load it whole: --unquantised"
+        )
+    flash_elsewhere = model.attn_implementation in FLASH and platform not in _CUDA
+    # For rows laid end to end, and here they come one by one; before torch 2.11 it knows no window either.
+    known = {"auto", *stack.attention_implementations} - {"varlen"}
+    if flash_elsewhere or model.attn_implementation not in known:
+        here = stack.resolve_attention("auto", platform)
+        remarks.append(f"attention is {here} here; the run had {model.attn_implementation}")
+        model = replace(model, attn_implementation=here)
+    if platform == "cpu" and "bfloat16" in {model.torch_dtype, quantization.bnb_4bit_compute_dtype}:
+        remarks.append("the run's type is bfloat16, which most CPUs compute slowly")
+    # Rows are answered one by one here, whatever they were laid out like in training.
+    training = replace(settings.training, padding_free=False)
+    return replace(settings, model=model, quantization=quantization, training=training), remarks
+
+
+def load(choice: Choice) -> Loaded:
+    """Load base and adapter onto the platform's device.
+
+    Raises:
+        RunError: The adapter does not fit the base.
+    """
+    use_judged_device()
+    with quiet_imports():
+        from kit.modeling.adapter_in_use import load_adapter
+        from kit.modeling.model import load_base_model
+
+    model = load_adapter(load_base_model(choice.settings, choice.platform), choice.adapter)
+    # Off while training, for gradient checkpointing; answers are several times faster with it.
+    model.config.use_cache = True
+    return Loaded(choice, model)

@@ -1,0 +1,143 @@
+"""Which settings are tried before a run, and which of them is taken: for made-up seconds, without a device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kit.cli.interpreter import PROJECT_ROOT
+from kit.config.resolve import resolve
+from kit.machine import facts as machines
+from kit.model.shape import MISTRAL_7B
+from kit.plan.alternatives import same_updates
+from kit.stacks.stack import stack_of
+from kit.train import auto_fit, fastest
+from kit.train.auto_fit import applied, question_of
+from kit.train.fastest import UPDATES, choose, to_try
+from kit.train.fit import Fit, Tried
+from kit.train.job import Job
+from kit.train.resume import Start
+
+STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"})
+MACHINES = PROJECT_ROOT / "tests/fixtures/machines"
+ROWS = "training.per_device_train_batch_size"
+
+
+def _tried(*seconds: float, rows: int | None = None) -> Tried:
+    """Updates of 100 tokens each that took these seconds."""
+    return Tried({} if rows is None else {ROWS: rows}, seconds, 100 * len(seconds) / sum(seconds), 9)
+
+
+ASKED = _tried(2.0, 4.0, 2.0)
+FELL_OUT = Tried({ROWS: 16}, problem="CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("tried", "taken", "said"),
+    [
+        pytest.param([ASKED, _tried(1.0, 2.0, 1.0, rows=8)], 1, "100.0% faster", id="faster"),
+        pytest.param([ASKED, _tried(2.0, 4.0, 2.0, rows=8)], 0, "nothing else", id="as fast"),
+        pytest.param([ASKED, _tried(3.0, 6.0, 3.0, rows=8)], 0, "nothing else", id="slower"),
+        # 12.5 % in all, of which one update is all.
+        pytest.param([ASKED, _tried(2.0, 4.0, 1.0, rows=8)], 0, "nothing else", id="within the spread"),
+        pytest.param(
+            [ASKED, _tried(1.0, 2.0, 1.0, rows=8), _tried(0.5, 1.0, 0.5, rows=4)], 2, "300.0%", id="the fastest"
+        ),
+        # The one that seems faster is so in one update alone.
+        pytest.param(
+            [ASKED, _tried(2.0, 1.6, 2.0, rows=8), _tried(1.6, 3.2, 1.6, rows=4)], 2, "25.0%", id="the next is sure"
+        ),
+        pytest.param([ASKED, FELL_OUT, _tried(1.0, 2.0, 1.0, rows=4)], 2, "100.0%", id="one does not fit"),
+        pytest.param([ASKED, FELL_OUT], 0, "nothing else that was tried fits", id="no other fits"),
+        pytest.param([FELL_OUT, _tried(9.0, 9.0, 9.0, rows=4)], 1, "CUDA out of memory", id="as asked does not fit"),
+        pytest.param([FELL_OUT, FELL_OUT], 0, "nothing else that was tried fits", id="none fits"),
+    ],
+)
+def test_the_fastest_is_taken_unless_what_was_asked_for_is_as_fast(tried: list[Tried], taken: int, said: str) -> None:
+    place, reason = choose(tried)
+    assert place == taken
+    assert said in reason
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Return a long run on an H100; its rows are not at hand."""
+    monkeypatch.setattr(auto_fit, "shape_of", lambda _: MISTRAL_7B)
+    machine = machines.read(MACHINES / "h100_80gb.json")
+    resolved = resolve(PROJECT_ROOT / "configs/training_config_h100.yaml")
+    plan: Any = SimpleNamespace(steps=1000)
+    return Job(resolved, machine, "h100", STACK, (), plan, base={}, identity={})
+
+
+def test_the_plans_three_fastest_of_the_same_updates_are_tried(job: Job) -> None:
+    fits, why_none = to_try(job)
+    assert why_none == ""
+    assert len(fits) == 3
+    question = question_of(job.resolved.settings, job.machine, job.stack, None)
+    assert question is not None
+    costs = [question.answer(fit.after).cost for fit in fits]
+    fitting = [item.cost for item in same_updates(question) if item.plan.verdict == "fits"]
+    assert costs == sorted(fitting)[:3]
+    for fit in fits:
+        settings = applied(job.resolved, fit).settings
+        assert settings.effective_batch_size == job.resolved.settings.effective_batch_size
+        assert question.answer(fit.after).plan.verdict == "fits"
+
+
+def test_nothing_that_the_configuration_would_be_refused_with_is_tried(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken is held to the same rules as it is read back, and would be tried for ever."""
+    first, *others = to_try(job)[0]
+    refused = applied(job.resolved, first).values
+    monkeypatch.setattr(fastest, "violations", lambda values: ["wrong"] if values == refused else [])
+    assert to_try(job)[0] == others
+
+
+def _on_a_checkpoint(job: Job) -> Job:
+    here: Any = SimpleNamespace(step=10)
+    return replace(job, start=Start(here))
+
+
+def _short(job: Job) -> Job:
+    plan: Any = SimpleNamespace(steps=4 * UPDATES - 1)
+    return replace(job, plan=plan)
+
+
+def _on_an_unknown_device(job: Job) -> Job:
+    machine = machines.read(MACHINES / "linux_cpu.json")
+    return replace(job, machine=replace(machine, memory_available_bytes=None))
+
+
+def _on_a_full_device(job: Job) -> Job:
+    nvidia = job.machine.nvidia
+    assert nvidia is not None
+    gpus = tuple(replace(gpu, memory_used_bytes=gpu.memory_total_bytes) for gpu in nvidia.gpus)
+    return replace(job, machine=replace(job.machine, nvidia=replace(nvidia, gpus=gpus)))
+
+
+def _tried_before(job: Job) -> Job:
+    return replace(job, fits=[Fit({}, {}, "as fast", tried=(ASKED,))])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_on_a_checkpoint, "goes on from a checkpoint"),
+        (_short, "that takes 20 updates and the run has 19"),
+        (_on_an_unknown_device, "what fits here cannot be planned"),
+        (_on_a_full_device, "no other settings of the same updates are planned to fit"),
+    ],
+)
+def test_where_nothing_can_be_compared_one_sentence_says_why(job: Job, change: Any, why: str) -> None:
+    fits, sentence = to_try(change(job))
+    assert fits == []
+    assert sentence.startswith("--auto-fit=fast: nothing is tried, since ")
+    assert why in sentence
+
+
+def test_what_was_tried_is_not_tried_again(job: Job) -> None:
+    assert to_try(_tried_before(job)) == ([], "")
