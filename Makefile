@@ -45,7 +45,7 @@ MAC_ENVIRONMENT := $(if $(filter current,$(STACK)),.venv-m4)
 PY := $(firstword $(wildcard $(ENVIRONMENT)/bin/python $(MAC_ENVIRONMENT)/bin/python) $(PYTHON))
 # What setup_m4.sh made, or `make setup` on a Mac, which is the same lock.
 PY_M4 := $(firstword $(wildcard .venv-m4/bin/python .venv/bin/python) $(PYTHON))
-SETUP := $(PYTHON) tools/setup_environment.py
+SETUP := $(PYTHON) -m tools.setup_environment
 # The image's default is the reference stack; everywhere else it is the current one.
 IMAGE_STACK := $(if $(filter file,$(origin STACK)),reference,$(STACK))
 RESUMED = $(if $(RESUME),--resume="$(RESUME)")
@@ -137,16 +137,16 @@ diff-run: ## what differs between two runs, from which step on they part, and wh
 	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
 
 prove: ## measure this device and the kit on it: speed, memory, parity, a first run (IN; ARGS: --limit SECONDS, --list)
-	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) prove,$(PY) bench/prove.py) $(ARGS)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) prove,$(PY) -m bench.prove) $(ARGS)
 
 parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
 	@$(PY) scripts/parity.py $(ARGS)
 
 torture: ## kill runs, let writes fail, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
-	@$(PY) tests/torture/__main__.py $(ARGS)
+	@PYTHONPATH=tests $(PY) -m torture $(ARGS)
 
 audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)
-	@$(PY) tools/audit.py $(if $(FROM),--from "$(FROM)") $(ARGS)
+	@$(PY) -m tools.audit $(if $(FROM),--from "$(FROM)") $(ARGS)
 
 ##@ Container
 image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)
@@ -166,25 +166,25 @@ demo-image: ## the demo inside the image, on the CPU (the current stack)
 
 ##@ Measure
 bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --rows 10000 100000)
-	@$(PY) bench/bench_data.py $(ARGS)
+	@$(PY) -m bench.bench_data $(ARGS)
 
 bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
-	@$(PY) bench/bench_cli.py $(ARGS)
+	@$(PY) -m bench.bench_cli $(ARGS)
 
 ##@ Work on the kit
 test: ## all tests, on both stacks
 	@$(SETUP)
 	@$(SETUP) --dev
-	@.venv/bin/python tools/run_tests.py $(ARGS)
+	@.venv/bin/python -m tools.run_tests $(ARGS)
 
 test-image: ## build both images and try them, where a Docker engine can be had
 	@$(SETUP)
-	@$(PYTHON) tools/run_image_tests.py $(ARGS)
+	@$(PYTHON) -m tools.run_image_tests $(ARGS)
 
 check: ## the gate: format, lint, types, shell, locks, tracked files, fast tests
 	@$(SETUP)
 	@$(SETUP) --dev
-	@.venv/bin/python tools/check.py $(ARGS)
+	@.venv/bin/python -m tools.check $(ARGS)
 
 format: ## bring every file into the gate's format
 	@$(SETUP) --dev
@@ -192,10 +192,10 @@ format: ## bring every file into the gate's format
 	@.venv-dev/bin/ruff format .
 
 docs: ## write the configuration's reference and its JSON schema, from the schema (ARGS: --check)
-	@$(PY) tools/document.py $(ARGS)
+	@$(PY) -m tools.document $(ARGS)
 
 lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
-	@$(PYTHON) tools/lock.py $(ARGS)
+	@$(PYTHON) -m tools.lock $(ARGS)
 
 clean: ## remove the environments and caches; outputs/ and models/ stay
 	rm -rf .venv .venv-dev .venv-m4 .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

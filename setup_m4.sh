@@ -196,9 +196,9 @@ main() {
 
   ohai "The packages: requirements-m4.txt into $environment; no flash-attn, which is CUDA only"
   if [ "$mode" = check ] || [ -n "$dry_run" ]; then
-    "$python" tools/setup_environment.py --m4 --dry-run || exit $?
+    "$python" -m tools.setup_environment --m4 --dry-run || exit $?
   else
-    "$python" tools/setup_environment.py --m4 || exit $?
+    "$python" -m tools.setup_environment --m4 || exit $?
   fi
   if [ -n "$dry_run" ]; then
     say "would run $environment/bin/python scripts/validate_environment.py --require m4"

@@ -1,8 +1,8 @@
 """Measure what a person waits for: detection, validation, the way to the first step, each against its yardstick.
 
 Run as:
-    python bench/bench_cli.py              five rounds of everything, in turns, medians and ratios
-    python bench/bench_cli.py --rounds 1   a quick look
+    python -m bench.bench_cli              five rounds of everything, in turns, medians and ratios
+    python -m bench.bench_cli --rounds 1   a quick look
 
 Ratios are what counts: both sides run in turns on the same machine. Appends to measurements/*.jsonl, from which the
 tables of docs/BENCHMARKS.md are made. Exit codes: 0 measured and every goal reached, 1 a goal missed, 2 a command

@@ -1,9 +1,9 @@
 """Measure how fast rows become training data, here and in other tools, on the same file in one run.
 
 Run as:
-    python bench/bench_data.py                            10,000, 100,000 and 1,000,000 rows; some 20 minutes
-    python bench/bench_data.py --rows 10000 --tools ours trl
-    python bench/bench_data.py --json                     one JSON object on stdout
+    python -m bench.bench_data                            10,000, 100,000 and 1,000,000 rows; some 20 minutes
+    python -m bench.bench_data --rows 10000 --tools ours trl
+    python -m bench.bench_data --json                     one JSON object on stdout
 
 Each tool reads the same generated rows with the same tokenizer files and ends with token ids and the marks of what the
 loss is taken on. Appends to measurements/*.jsonl, from which the tables of docs/BENCHMARKS.md are made. Exit codes: 0

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.setup.uv import SetupError
-
 from bench.peers import PEERS, version_in, write_job
 from bench.variants import KIT, VARIANTS, overrides
 from kit.cli.interpreter import PROJECT_ROOT
+from tools.setup.uv import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

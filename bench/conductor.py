@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
-from kit.cli.interpreter import python_path
+from kit.cli.interpreter import PROJECT_ROOT, python_path
 from kit.plan.ledger import Place, Record, append, measured_here, read
 from kit.run_folder.provenance import describe_code
 
@@ -122,7 +122,7 @@ class _Process:
             **os.environ,
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
-            "PYTHONPATH": python_path(),
+            "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), python_path()]),
         }
         with self._log.open("ab") as log:
             return subprocess.Popen(

@@ -8,12 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tools.setup.side_environment import side_environment
-
 from bench.variants import Scale, Variant, overrides, rows_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.batch_order import FILLER, make_plan
+from tools.setup.side_environment import side_environment
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 _CONFIG = PROJECT_ROOT / "configs" / "training_config_h100.yaml"

@@ -21,16 +21,15 @@ if TYPE_CHECKING:
     from kit.machine.platforms import Judgement
     from kit.stacks.stack import Stack
 
-KIT = PROJECT_ROOT / "scripts" / "kit"
+KIT, BENCH = PROJECT_ROOT / "scripts" / "kit", PROJECT_ROOT / "bench"
 # What the figures of training on one device depend on: a change elsewhere does not make them old.
 OF_TRAINING = (
-    *(KIT / "stack" / name for name in ("trainer.py", "model.py", "levers.py", "arguments.py", "rows.py")),
-    *(KIT / "stack" / name for name in ("torch_attention.py", "resident.py")),
-    *(KIT / "bench" / name for name in ("steps.py", "clocks.py", "variants.py", "worker.py")),
-    KIT / "budget" / "measure.py",
+    *(KIT / "train" / name for name in ("trainer.py", "performance.py", "arguments.py", "trl_rows.py")),
+    *(KIT / "modeling" / name for name in ("model.py", "torch_attention.py", "resident.py")),
+    *(BENCH / name for name in ("steps.py", "clocks.py", "variants.py", "worker.py", "memory_measure.py")),
     PROJECT_ROOT / "configs" / "training_config_h100.yaml",
 )
-OF_DATA = (KIT / "data", KIT / "intake", KIT / "bench_data")
+OF_DATA = (KIT / "data", KIT / "intake", BENCH / "data_preparation")
 OF_COMMANDS = (KIT,)
 
 

@@ -2,11 +2,11 @@
 
 Run as:
     make prove                                           on an NVIDIA GPU: Mistral-7B in 4 bits, random weights
-    python bench/prove.py --limit 540                  what is worth most first, as far as these seconds go
-    python bench/prove.py                              again: goes on with what is not measured yet
-    python bench/prove.py --only speed/full memory     what begins with one of these
-    python bench/prove.py --list                       what there is to measure, and what of it is known here
-    python bench/prove.py --scale small                the CPU's scale, which shows that everything runs
+    python -m bench.prove --limit 540                  what is worth most first, as far as these seconds go
+    python -m bench.prove                              again: goes on with what is not measured yet
+    python -m bench.prove --only speed/full memory     what begins with one of these
+    python -m bench.prove --list                       what there is to measure, and what of it is known here
+    python -m bench.prove --scale small                the CPU's scale, which shows that everything runs
 
 Needs no network and no data. Each measurement is appended to the ledger as soon as it is there; what was measured with
 this device, driver, versions and code is not measured again (--again does). Exit codes: 0 measured, 1 a measurement
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     found = measurements(case_names(stack.name, on_gpu=device == "cuda"))
     chosen = [item for item in found if not options.only or item.name.startswith(tuple(options.only))]
     if not chosen:
-        return fail(f"nothing begins with {' or '.join(options.only)}", "python bench/prove.py --list")
+        return fail(f"nothing begins with {' or '.join(options.only)}", "python -m bench.prove --list")
     folder = folder or PROJECT_ROOT / "models" / f"bench-{scale}-{device}"
     has_room = scale != "7b" or folder.is_dir() or (machine.disk_free_bytes or 0) >= _ON_DISK
     impossible = {

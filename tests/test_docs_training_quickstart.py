@@ -98,8 +98,8 @@ def test_links_lead_somewhere(link: str) -> None:
     [
         ("is no key of the configuration", "config/findings.py"),
         ("would carry no loss: the answer lies beyond", "data/dataset.py"),
-        ("holds a run already", "preflight.py"),
-        ("killed?", "records/liveness.py"),
+        ("holds a run already", "checks/preflight.py"),
+        ("killed?", "run_folder/liveness.py"),
     ],
 )
 def test_trouble_is_quoted_as_the_kit_says_it(said: str, by: str) -> None:

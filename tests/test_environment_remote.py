@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tools.setup.rules import probe_host, refuse_platform
-from tools.setup.uv import diagnose
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import REFERENCE, packages
+from tools.setup.rules import probe_host, refuse_platform
+from tools.setup.uv import diagnose
 
 FILE = PROJECT_ROOT / "environment-remote.yml"
 TEXT = FILE.read_text(encoding="utf-8")

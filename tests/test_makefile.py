@@ -152,7 +152,7 @@ def test_setup_m4_is_the_script(fresh: Path) -> None:
 
 def test_demo_sets_up_first(fresh: Path) -> None:
     assert recipe(fresh, "demo") == [
-        "python3 tools/setup_environment.py --stack current",
+        "python3 -m tools.setup_environment --stack current",
         ".venv/bin/python scripts/demo.py",
     ]
 
@@ -174,12 +174,12 @@ def test_what_looks_at_runs_gets_the_run(installed: Path, arguments: list[str], 
 
 
 def test_all_tests_have_the_tools_they_look_with(fresh: Path) -> None:
-    assert "python3 tools/setup_environment.py --dev" in recipe(fresh, "test")
+    assert "python3 -m tools.setup_environment --dev" in recipe(fresh, "test")
 
 
 def test_setup_can_run_with_another_python(fresh: Path) -> None:
     assert recipe(fresh, "setup", "PYTHON=python3.12", "STACK=reference") == [
-        "python3.12 tools/setup_environment.py --stack reference"
+        "python3.12 -m tools.setup_environment --stack reference"
     ]
 
 

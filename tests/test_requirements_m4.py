@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from tools.setup.rules import probe_host
-from tools.setup.uv import SetupError, base_python, diagnose, ensure_uv, run_uv
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import M4, packages
 from small_run import read_receipt, run_training
+from tools.setup.rules import probe_host
+from tools.setup.uv import SetupError, base_python, diagnose, ensure_uv, run_uv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -52,7 +52,7 @@ def gate(tools: Path, python: Path, *, with_tests: bool = True) -> list[Step]:
         Step("lint", [str(tools / "ruff"), "check", "."]),
         Step("locks", check_locks),
         Step("tracked files", check_files),
-        Step("generated docs", [str(python), "tools/document.py", "--check"]),
+        Step("generated docs", [str(python), "-m", "tools.document", "--check"]),
         Step("shell", [str(tools / "shellcheck"), *scripts])
         if scripts
         else Step("shell", skipped_because="no scripts"),

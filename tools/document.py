@@ -4,8 +4,8 @@ The configuration's reference page and its JSON schema for editors are made whol
 ``<!-- measured: NAME -->`` and ``<!-- /measured -->``.
 
 Run as:
-    python tools/document.py             (or: make docs)
-    python tools/document.py --check     say whether they are up to date, and write nothing
+    python -m tools.document             (or: make docs)
+    python -m tools.document --check     say whether they are up to date, and write nothing
 
 Exit codes: 0 written, or up to date; 1 --check found one that is stale.
 """
@@ -22,7 +22,6 @@ import json
 from typing import TYPE_CHECKING
 
 from bench.measured_docs import is_measured, with_measurements
-
 from kit.cli.findings import Finding, error, exit_code, ok, render
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page

@@ -1,7 +1,7 @@
 """Write data/sample/ again: the small data set the demo trains on, the same each time.
 
 Run as:
-    python tools/make_sample_data.py
+    python -m tools.make_sample_data
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Run as:
     make setup STACK=reference     # .venv-reference
     make setup ARGS="--with attention"     # FlashAttention 4 beside the current stack; later calls keep it
     make setup-m4                  # .venv-m4, from setup_m4.sh, which checks the Mac first and works its GPU last
-    python3 tools/setup_environment.py --dev    # .venv-dev, what `make check` runs with
+    python3 -m tools.setup_environment --dev    # .venv-dev, what `make check` runs with
 
 Standard library only, and for Python 3.9 on: it is what a new machine runs first.
 """

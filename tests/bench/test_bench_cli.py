@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import bench_cli
 import pytest
+
 from bench.cpu_tables import waiting_table
 from bench.pairs import Pair, StepsBesideTrl, Timed, run_pair
-
 from kit.plan.ledger import read
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import bench_data
 import pytest
+
 from bench.cpu_tables import data_lines
 from bench.data_preparation import peers
 from bench.data_preparation.measure import Run, run_program
 from bench.data_preparation.rows import make_model, make_rows
 from bench.data_preparation.table import table, verdict
-
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 from kit.plan.ledger import read

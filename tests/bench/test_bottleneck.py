@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from bench.bottleneck import IDLE, Kernel, group_of, lines, summarise
 
 

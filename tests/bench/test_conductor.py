@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from bench.conductor import LEFT_OUT, Orders, Outcome, conduct
 from bench.measurements import Measurement
-
 from kit.plan.ledger import Place, Record, append, read
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from bench.memory_cases import gpu_cases
 from bench.memory_comparison import KEPT_WITHIN, PEAK_WITHIN, Measured, against
-
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.model.shape import ModelShape

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
 from bench.in_turns import Competitors, Turns
 from bench.random_base import write_random_base
 from bench.variants import AS_TRL, BASELINE, SCALES, VARIANTS, Variant

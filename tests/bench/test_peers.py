@@ -9,14 +9,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench.peers import PEERS, Peer, write_job
-from bench.variants import KIT, SCALES, Variant, overrides, rows_of
-from tools.setup.uv import SetupError
 
 from bench import commands, peers
+from bench.peers import PEERS, Peer, write_job
+from bench.variants import KIT, SCALES, Variant, overrides, rows_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.batch_order import make_plan
+from tools.setup.uv import SetupError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import prove
 import pytest
+
 from bench.goals import goal_lines
 from bench.known import devices
 from bench.tables import speed_table
-
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.plan.ledger import read, read_all
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def _prove(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT_ROOT / "bench/prove.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    command = [sys.executable, "-m", "bench.prove", *arguments]
+    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.mark.slow

@@ -40,9 +40,8 @@ def test_a_first_run_needs_no_base_that_an_earlier_measurement_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from bench.worker import Worker
-
     from bench import commands
+    from bench.worker import Worker
 
     folder = tmp_path / "base"
     monkeypatch.setattr(commands, "first_run", lambda *_: {"there": (folder / "model.safetensors.index.json").exists()})
@@ -52,9 +51,8 @@ def test_a_first_run_needs_no_base_that_an_earlier_measurement_wrote(
 @pytest.mark.slow
 def test_what_fails_is_a_result_and_the_base_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
-    from bench.worker import Worker
-
     from bench import steps
+    from bench.worker import Worker
 
     def refuse(*_: object) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from bench.goals import goals
 from bench.known import Device, devices
 from bench.measured_docs import is_measured, with_measurements
 from bench.memory_cases import case_names
 from bench.tables import memory_table, other_lines, speed_table
 from bench.variants import BASELINE, SCALES, flop_per_token
-
 from kit.plan.ledger import Place, Record
 
 PLACE = Place("7b", "NVIDIA H100", "580.1", 85_000_000_000, {"torch": "2.11.0"}, "3.12", "abc")

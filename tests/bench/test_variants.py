@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from bench.variants import SCALES, VARIANTS, Variant, flop_per_token, overrides, rows_of
 
+from bench.variants import SCALES, VARIANTS, Variant, flop_per_token, overrides, rows_of
 from kit.checks import rules
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve

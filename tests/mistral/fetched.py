@@ -7,11 +7,11 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tools.setup.tool import ensure_tool
-from tools.setup.uv import SetupError
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import MISTRAL
+from tools.setup.tool import ensure_tool
+from tools.setup.uv import SetupError
 
 if TYPE_CHECKING:
     from pathlib import Path

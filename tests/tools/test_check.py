@@ -3,10 +3,10 @@ from pathlib import Path
 
 import check
 import pytest
-from tools.gate.steps import Step, run_steps
-from tools.gate.tracked_files import LARGEST_FILE_BYTES, check_tracked_files, findings_in, shell_scripts, tracked_files
 
 from kit.cli.interpreter import PROJECT_ROOT
+from tools.gate.steps import Step, run_steps
+from tools.gate.tracked_files import LARGEST_FILE_BYTES, check_tracked_files, findings_in, shell_scripts, tracked_files
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ import subprocess
 
 import pytest
 import run_tests
-from tools.setup.rules import Host
 
 from tools.gate import at_once
+from tools.setup.rules import Host
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36))
 MAC = Host("Darwin", "arm64", (3, 11), macos=(15, 1))

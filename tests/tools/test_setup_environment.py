@@ -12,30 +12,32 @@ from typing import Any
 
 import pytest
 import setup_environment
-from tools.setup.rules import Host
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import CURRENT, UV, digest
 from tools.setup import rules as setup_rules
 from tools.setup import uv as uv_tool
+from tools.setup.rules import Host
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36), is_debian_like=True)
 # What runs before anything is installed.
-STDLIB_ONLY = ("setup_environment", "kit/command", "kit/console", "kit/findings", "kit/interpreter", "kit/logins",
-               "kit/redaction", "kit/refusals", "kit/setup/locks", "kit/setup/rules", "kit/setup/uv",
-               "kit/traceback_file")  # fmt: skip
+STDLIB_ONLY = (
+    "tools/setup_environment", "tools/setup/rules", "tools/setup/uv", "scripts/kit/stacks/locks",
+    *(f"scripts/kit/cli/{name}" for name in ("command", "console", "findings", "interpreter", "logins", "redaction")),
+    *(f"scripts/kit/cli/{name}" for name in ("refusals", "traceback_file")),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STDLIB_ONLY)
 def test_what_runs_first_needs_no_more_than_python_3_9(name: str) -> None:
-    tree = ast.parse((PROJECT_ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8"), feature_version=(3, 9))
+    tree = ast.parse((PROJECT_ROOT / f"{name}.py").read_text(encoding="utf-8"), feature_version=(3, 9))
     imported = {
         module.split(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for module in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
     }
-    assert imported - {"kit"} <= sys.stdlib_module_names
+    assert imported - {"kit", "tools"} <= sys.stdlib_module_names
 
 
 # The command runs in a copy of the project, with a stub in the place of the pinned uv.

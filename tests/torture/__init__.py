@@ -1,1 +1,6 @@
-"""What is done to a run on purpose, to see that nothing is lost."""
+"""What is done to a run on purpose, to see that nothing is lost. Run with tests/ on the path: -m torture."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))

@@ -1,11 +1,11 @@
 """Try to break the kit: runs killed, writes that fail, configurations, rows and files of a run damaged by the thousand.
 
 Run as:
-    python tests/torture/__main__.py                            (or: make torture) all of it
-    python tests/torture/__main__.py --only kills --kills 60
-    python tests/torture/__main__.py --only configs --seed 7    other mutants
-    python tests/torture/__main__.py --only configs --seed 7 --mutant 1234
-    python tests/torture/__main__.py --keep FOLDER              leave everything there to look at
+    PYTHONPATH=tests python -m torture                            (or: make torture) all of it
+    PYTHONPATH=tests python -m torture --only kills --kills 60
+    PYTHONPATH=tests python -m torture --only configs --seed 7    other mutants
+    PYTHONPATH=tests python -m torture --only configs --seed 7 --mutant 1234
+    PYTHONPATH=tests python -m torture --keep FOLDER              leave everything there to look at
 
 kills:   a small run is ended by SIGKILL, by SIGTERM and by several signals in a burst, at random moments and at random
          file operations, and resumed; each must end bit-equal to one nobody touched, and lose nothing beyond its last
@@ -134,7 +134,7 @@ def _preloaded(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         return {"left_out": reason, "faults": []}
     keep = folder / "writes"
     keep.mkdir(exist_ok=True)
-    command = [sys.executable, __file__, "--only", "writes", "--writes", str(options.writes)]
+    command = [sys.executable, "-m", "torture", "--only", "writes", "--writes", str(options.writes)]
     told = run_preloaded(folder, [*command, "--seed", str(options.seed), "--keep", str(keep), "--json"])
     return dict(told["parts"]["writes"])
 

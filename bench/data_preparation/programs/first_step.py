@@ -17,17 +17,17 @@ import tempfile
 import time
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[3]
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
 
 def main() -> None:
     """Print what was done in how many seconds, imports counted."""
     sys.path.insert(0, str(SCRIPTS))
     import torch
+
     from bench.data_preparation.rows import VOCABULARY
     from bench.data_preparation.work_done import cpu_seconds
     from bench.random_base import write_random_base
-
     from kit.model.shape import ModelShape
 
     rows, model, length, _ = sys.argv[1:]

@@ -16,11 +16,12 @@ from pathlib import Path
 def main() -> None:
     """Print what was done in how many seconds, imports not counted."""
     sys.path.append(str(Path(__file__).resolve().parents[3]))  # behind the tool's own modules
-    from bench.data_preparation.work_done import cpu_seconds
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.extras.constants import IGNORE_INDEX
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
+
+    from bench.data_preparation.work_done import cpu_seconds
 
     rows, model, length, processes = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:

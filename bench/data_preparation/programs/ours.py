@@ -16,7 +16,6 @@ def main() -> None:
     """Print what was done in how many seconds, imports not counted."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
     from bench.data_preparation.work_done import cpu_seconds
-
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.dataset import load_file
 

@@ -17,10 +17,11 @@ from typing import Any
 def main() -> None:
     """Print what was done in how many seconds; imports and building a model are not counted."""
     sys.path.append(str(Path(__file__).resolve().parents[3]))  # behind the tool's own modules
-    from bench.data_preparation.work_done import cpu_seconds
     from datasets import load_dataset
     from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
     from trl import SFTConfig, SFTTrainer
+
+    from bench.data_preparation.work_done import cpu_seconds
 
     rows, model, length, processes = sys.argv[1:]
     spent = [0.0, 0.0]

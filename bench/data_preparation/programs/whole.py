@@ -18,9 +18,8 @@ from pathlib import Path
 def main() -> None:
     """Print what was done in how many seconds, imports not counted."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-    from bench.data_preparation.work_done import cpu_seconds
-
     import prepare_data
+    from bench.data_preparation.work_done import cpu_seconds
 
     rows, model, length, processes = sys.argv[1:]
     with tempfile.TemporaryDirectory(dir=Path(rows).parent) as folder:

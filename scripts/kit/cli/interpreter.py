@@ -49,13 +49,18 @@ def use_project_python() -> None:
     for python in candidates:
         already_there = Path(sys.prefix).resolve() == python.parent.parent.resolve()
         if python.exists() and not already_there:
-            os.execv(str(python), [str(python), *sys.argv])  # noqa: S606 - our own interpreter, no shell
+            os.execv(str(python), [str(python), *_arguments()])  # noqa: S606 - our own interpreter, no shell
     print(
         f"error: this Python ({sys.executable}) lacks {' and '.join(missing)}, and the project has no .venv yet\n"
         "  fix: make setup",
         file=sys.stderr,
     )
     raise SystemExit(2)
+
+
+def _arguments() -> list[str]:
+    """Return what this Python was started with: a file and its arguments, or ``-m`` and a module's."""
+    return list(getattr(sys, "orig_argv", [sys.executable, *sys.argv]))[1:]
 
 
 def _name_this_user() -> None:

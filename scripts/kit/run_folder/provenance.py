@@ -17,8 +17,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.setup.uv import STAMP
-
 from kit.audit.histogram import histogram
 from kit.audit.training_file import lengths_of
 from kit.cli.interpreter import PROJECT_ROOT
@@ -26,6 +24,7 @@ from kit.cli.redaction import redact_argv
 from kit.data.dataset import EncodedFile, file_sha256
 from kit.run_folder.process import this_process
 from kit.stacks.locks import CURRENT, M4, REFERENCE, digest, packages
+from tools.setup.uv import STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The process that hands a run's metrics to wandb. ``kit.track.wandb_tracker`` starts it beside the training; not run by hand.
+"""The process that hands a run's metrics to wandb, started by ``wandb_tracker`` beside the training.
 
 It reads ``metrics.jsonl`` as it grows, so the training never waits for what wandb waits for. It ends when its standard
 input says so or closes, which it does when the training dies; and then within ``Order.end_s``. Signals are for the

@@ -1,7 +1,6 @@
 """The curves for Weights & Biases: sent by a process of its own, which a run neither waits for nor depends on.
 
-The run writes ``metrics.jsonl`` and nothing else; ``kit.track.wandb_process`` reads it. At the run's end it is waited for
-``END_S`` at most, and then ended. Whatever was not sent is said, with the command that sends it.
+The run writes ``metrics.jsonl`` and nothing else; ``wandb_process`` reads it. At the run's end it has ``END_S`` to send the rest. Whatever was not sent is said, with the command that sends it.
 """
 
 from __future__ import annotations

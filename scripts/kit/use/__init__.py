@@ -1,1 +1,1 @@
-"""TODO."""
+"""An adapter after training: evaluated, talked to, merged."""

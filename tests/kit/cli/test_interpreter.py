@@ -38,22 +38,18 @@ def test_a_child_finds_the_kit_and_what_this_process_was_given(
     assert python_path() == expected
 
 
+BEFORE_ANYTHING = tuple(
+    f"cli/{name}" for name in ("console", "foreground", "interpreter", "logins", "redaction", "screen")
+)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a project of which nothing is there but the modules every command begins with."""
-    folder = tmp_path / "scripts" / "kit"
-    folder.mkdir(parents=True)
-    for name in (
-        "__init__.py",
-        "console.py",
-        "foreground.py",
-        "interpreter.py",
-        "logins.py",
-        "redaction.py",
-        "regular_files.py",
-        "screen.py",
-    ):
-        shutil.copy(PROJECT_ROOT / "scripts/kit" / name, folder / name)
+    for name in ("cli/__init__", *BEFORE_ANYTHING, "files/__init__", "files/regular_files", "__init__"):
+        there = tmp_path / f"scripts/kit/{name}.py"
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT_ROOT / f"scripts/kit/{name}.py", there)
     (tmp_path / "scripts/command.py").write_text(
         "from kit.cli.interpreter import use_project_python\nuse_project_python()\nprint('here')\n", encoding="utf-8"
     )

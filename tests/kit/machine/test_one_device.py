@@ -219,21 +219,25 @@ _OPENS = re.compile(
     r"^[^#\n]*(?:import load_base_model|torch\.cuda\.is_available\(\)|import native_library)", re.MULTILINE
 )
 _BEGUN_BY = {
-    "kit/use/merge_check.py": "kit/use/loading.py",
-    "bench/loading.py": "prove.py",
-    "bench/programs/unsloth_peer.py": "prove.py",
-    "bench/steps.py": "prove.py",
-    "bench/memory_cases.py": "prove.py",
-    "kit/parity/measure.py": "parity.py",
+    "scripts/kit/use/merge_check.py": "scripts/kit/use/loading.py",
+    "bench/loading.py": "bench/prove.py",
+    "bench/programs/unsloth_peer.py": "bench/prove.py",
+    "bench/steps.py": "bench/prove.py",
+    "bench/memory_cases.py": "bench/prove.py",
+    "scripts/kit/parity/measure.py": "scripts/parity.py",
     "tests/torture/fuzz_bases.py": "on the CPU",
-    "demo.py": "on the CPU",
+    "scripts/demo.py": "on the CPU",
 }
 
 
 def test_every_program_that_opens_a_device_asks_which_first_and_nobody_else_sets_the_variable() -> None:
-    sources = {path.relative_to(SCRIPTS).as_posix(): path.read_text(encoding="utf-8") for path in SCRIPTS.rglob("*.py")}
-    opening = {name for name, text in sources.items() if _OPENS.search(text) and not name.startswith("kit/stack/")}
-    asking = {name for name, text in sources.items() if "use_judged_device()" in text} - {"kit/machine/one_device.py"}
+    folders = ("scripts", "bench", "tools", "tests/torture")
+    paths = [path for folder in folders for path in (PROJECT_ROOT / folder).rglob("*.py")]
+    sources = {path.relative_to(PROJECT_ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    of_training = ("scripts/kit/modeling/", "scripts/kit/train/")
+    opening = {name for name, text in sources.items() if _OPENS.search(text) and not name.startswith(of_training)}
+    judging = "scripts/kit/machine/one_device.py"
+    asking = {name for name, text in sources.items() if "use_judged_device()" in text} - {judging}
     assert opening - set(_BEGUN_BY) <= asking
     assert {name for name in _BEGUN_BY.values() if name.endswith(".py")} <= asking
     setting = re.compile(r"environ[^\n]*CUDA_VISIBLE_DEVICES[\"'][^\n]*[,=]")

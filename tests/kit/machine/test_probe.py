@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tools.gate.at_once import workers
 
 from kit.data.pool import processes_for
 from kit.machine import nvidia as machine_nvidia
@@ -19,6 +18,7 @@ from kit.machine import nvidia_smi as machine_nvidia_smi
 from kit.machine import nvml as machine_nvml
 from kit.machine import probe as machine_probe
 from kit.machine.tools import ask
+from tools.gate.at_once import workers
 
 MIB = 1024**2
 # A kill that has to wait for a stuck tool is bounded; this only tells "bounded" from "for ever".

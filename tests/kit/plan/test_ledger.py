@@ -83,9 +83,9 @@ def test_the_newest_counts_and_a_failure_hides_no_figures() -> None:
 
 
 def test_the_code_that_counts_changes_the_hash() -> None:
-    scripts = PROJECT_ROOT / "scripts"
-    one, other = code_hash([scripts / "prove.py"]), code_hash([scripts / "prove.py", scripts / "kit" / "budget"])
-    assert one == code_hash([scripts / "prove.py"])
+    program, room = PROJECT_ROOT / "scripts/train.py", PROJECT_ROOT / "scripts/kit/plan"
+    one, other = code_hash([program]), code_hash([program, room])
+    assert one == code_hash([program])
     assert one != other
 
 

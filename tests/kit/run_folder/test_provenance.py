@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.setup.uv import STAMP
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
@@ -30,6 +29,7 @@ from kit.run_folder.provenance import (
 )
 from kit.stacks.locks import CURRENT, REFERENCE, digest
 from kit.stacks.stack import stack_of
+from tools.setup.uv import STAMP
 
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
 STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0"})

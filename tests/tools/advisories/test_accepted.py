@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tools.advisories.accepted import FILE, read_accepted
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.error import ConfigError
 from kit.stacks.locks import LOCKS, packages
+from tools.advisories.accepted import FILE, read_accepted
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.advisories.database import DatabaseError, look_up, read_database
 
 from kit.stacks.locks import REFERENCE
+from tools.advisories.database import DatabaseError, look_up, read_database
 
 if TYPE_CHECKING:
     from pathlib import Path

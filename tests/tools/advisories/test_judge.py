@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+
 from tools.advisories.accepted import Accepted
 from tools.advisories.answer import Answer, Vulnerability
 from tools.advisories.judge import judge, judge_age

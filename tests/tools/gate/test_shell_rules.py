@@ -2,10 +2,10 @@ import os
 import subprocess
 
 import pytest
-from tools.gate.shell_rules import check_shell_scripts, shell_findings_in
-from tools.gate.tracked_files import shell_scripts
 
 from kit.cli.interpreter import PROJECT_ROOT
+from tools.gate.shell_rules import check_shell_scripts, shell_findings_in
+from tools.gate.tracked_files import shell_scripts
 
 NEWER_THAN_BASH_3_2 = [
     "declare -A sizes",

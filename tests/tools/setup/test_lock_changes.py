@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tools.setup.lock_changes import Change, as_lines, as_markdown, changes
 
 BEFORE = "same==1\nmoved==1.2.3\nleft==4\nleapt==1.9\nback==2.0\n"

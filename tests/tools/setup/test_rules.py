@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.setup.rules import Host, lock_for, refuse_disk, refuse_folder, refuse_platform, refuse_python, refuse_spaces
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import CURRENT, M4, REFERENCE
 from tools.setup import rules as setup_rules
+from tools.setup.rules import Host, lock_for, refuse_disk, refuse_folder, refuse_platform, refuse_python, refuse_spaces
 
 LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36), is_debian_like=True)
 MAC = Host("Darwin", "arm64", (3, 11), macos=(15, 1))
