@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.cli.command import command_parser, run_main
-from kit.cli.console import fail, paint, say
+from kit.cli.console import fail, gigabytes, paint, say
 from kit.cli.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
 from kit.cli.screen import one_line
 from kit.machine import facts as machines
-from kit.machine.nvidia_rules import gigabytes, place
+from kit.machine.nvidia_rules import place
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe

@@ -29,7 +29,7 @@ from kit.cli.screen import one_line
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.files.json_files import write_json
 from kit.report import after_run
 from kit.run_folder.names import ADAPTER, DEMO

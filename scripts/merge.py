@@ -31,8 +31,9 @@ from kit.cli.command import command_parser, run_main
 from kit.cli.console import paint, say
 from kit.cli.quiet_libraries import quiet_imports
 from kit.cli.screen import one_line
-from kit.data.dataset import file_sha256, load_file
+from kit.data.dataset import load_file
 from kit.data.end_tokens import declare_ends
+from kit.files.digest import file_sha256
 from kit.files.json_files import write_json
 from kit.files.own_files import Claim, put_back, take_place
 from kit.run_folder.history import RunError

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from kit.checks.preflight import Preflight, check_run, once, run_directory_findings
 from kit.cli.command import command_parser, found_and_fix, run_main
 from kit.cli.console import fail, say
+from kit.cli.failures import explain
 from kit.cli.findings import Finding, error, has_errors, render, run_check, summary, warning
 from kit.cli.traceback_file import keep_traceback
 from kit.config.error import ConfigError
@@ -49,7 +50,6 @@ from kit.run_folder.receipt import read_receipt
 from kit.run_folder.run_lock import RunLock
 from kit.stacks.stack import installed_stack
 from kit.train.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
-from kit.train.failures import explain
 from kit.train.fastest import NAME, to_try
 from kit.train.job import Job
 from kit.train.resume import Start, decide, identity_of, named, run_of

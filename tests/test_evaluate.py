@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 import evaluate
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from small_run import read_metrics, run_training
 
 if TYPE_CHECKING:

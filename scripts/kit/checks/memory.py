@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
-from kit.machine.nvidia_rules import gigabytes
 from kit.model.shape import shape_of
 from kit.plan.alternatives import Question, mildest_that_fits
 from kit.plan.rows import workloads_for

@@ -131,6 +131,12 @@ def _outlive(stream: TextIO) -> None:
         stream.write, stream.flush = outliving_write, lambda: outliving(flush)  # type: ignore[method-assign]
 
 
+def gigabytes(size_bytes: float) -> str:
+    """Show a size in decimal gigabytes: ``85.5 GB``, ``70 GB``, ``0.58 GB``."""
+    size = size_bytes / 1e9
+    return f"{size:,.2f} GB" if 0 < size < 1 else f"{size:,.1f}".removesuffix(".0") + " GB"
+
+
 def duration(seconds: float) -> str:
     """Write seconds as ``41 s``, ``3:07 min`` or ``2:05 h`` or ``5 days``."""
     if seconds < 60:  # noqa: PLR2004 - seconds in a minute

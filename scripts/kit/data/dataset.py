@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 import os
 import shlex
 from collections import Counter
@@ -16,11 +15,11 @@ from kit.data.encoding import encode_rows
 from kit.data.pool import in_order, processes_for
 from kit.data.remarks import REMARKS, Mark, add_names, columns_finding, end_findings
 from kit.data.token_rows import RowPacker, TokenBlock
+from kit.files.digest import open_file_sha256
 from kit.files.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from io import BufferedReader
     from pathlib import Path
 
     from kit.data.chat_tokenizer import ChatTokenizer
@@ -111,7 +110,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
                 places.extend(chunk.marked[mark])
             add_names(unused, chunk.unused)
             whole, ended = whole + chunk.whole, ended + chunk.ended
-        digest, is_other = _sha256(file), os.fstat(file.fileno()).st_mtime_ns != before
+        digest, is_other = open_file_sha256(file), os.fstat(file.fileno()).st_mtime_ns != before
 
     rows, findings = packer.rows(), problems.findings(path)
     # Of a list, the last row stands on a line without a comma.
@@ -171,17 +170,6 @@ def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file's bytes, in bounded memory."""
-    with open_regular(path) as file:
-        return _sha256(file)
-
-
-def _sha256(file: BufferedReader) -> str:
-    file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remarks_on_tokens(path: Path, rows: TokenRows, max_seq_length: int) -> list[Finding]:

@@ -37,8 +37,3 @@ def mapping(value: Any) -> dict[str, Any]:
 def listed(value: Any) -> list[Any]:
     """Return a list as it is, and an empty one for whatever is none."""
     return value if isinstance(value, list) else []
-
-
-def gigabytes(size_bytes: float) -> str:
-    """Write bytes as decimal gigabytes: ``1.23 GB``."""
-    return f"{size_bytes / 1e9:,.2f} GB"

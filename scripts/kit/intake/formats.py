@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kit.data.conversations import RowProblem, read_lines
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.files.regular_files import open_regular
 from kit.intake.hub import read_hub
 from kit.intake.json_values import FileError, read_values

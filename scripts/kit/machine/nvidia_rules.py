@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.cuda_order import VISIBLE, counts_as_the_driver, how_to_choose
 
@@ -33,11 +34,6 @@ NATIVE_DRIVER = (530, 30, 2)
 FLOAT16_OVERRIDES = (
     "training.bf16=false training.fp16=true model.torch_dtype=float16 quantization.bnb_4bit_compute_dtype=float16"
 )
-
-
-def gigabytes(size: int) -> str:
-    """Show a size in decimal GB: ``85.5 GB``, ``70 GB``."""
-    return f"{size / GB:.1f}".removesuffix(".0") + " GB"
 
 
 def nvidia_findings(nvidia: Nvidia, gpu: Gpu | None, platform: str) -> list[Finding]:

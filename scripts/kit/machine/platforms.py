@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.console import gigabytes
 from kit.machine.cuda_order import chosen_of
-from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16, gigabytes, nvidia_findings
+from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16, nvidia_findings
 from kit.machine.rules import GIB, apple_findings, host_findings
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.metal import working_set_bytes
-from kit.machine.nvidia_rules import GB, gigabytes
+from kit.machine.nvidia_rules import GB
 
 if TYPE_CHECKING:
     from kit.machine.facts import Apple, Machine

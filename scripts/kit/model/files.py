@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kit.cli.failures import ExplainedError
 from kit.files import regular_files
 from kit.files.json_files import read_object
 from kit.model.hub import hub_answers
@@ -21,8 +22,10 @@ _LOCAL_ROOTS = frozenset({"models", "outputs", "data", "checkpoints"})
 DEMO_BASE = "models/demo-base"
 
 
-class ModelFileError(RuntimeError):
+class ModelFileError(ExplainedError):
     """A model's file is not where it should be; the message is one sentence with its fix."""
+
+    finding_id = "run.model"
 
 
 def is_local(name_or_path: str) -> bool:

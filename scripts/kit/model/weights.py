@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from kit.adapter.portable import private_copy
+from kit.cli.failures import ExplainedError
 from kit.cli.refusals import is_out_of_memory
 from kit.run_folder.history import RunError
 from kit.run_folder.names import ADAPTER_WEIGHTS
-from kit.train.failures import SavedAdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 
 _SAVED = "as_saved"  # the name it has beside the trained one while the two are compared
 _BASE_LAYER = ".base_layer."
+
+
+class SavedAdapterError(ExplainedError):
+    """What was saved as the adapter is not what was trained."""
+
+    finding_id = "run.adapter_lost"
+    fix = (
+        "the last checkpoint holds what was trained; train another base, or lora.target_modules that are plain linear "
+        "layers, and please report it: it is a bug"
+    )
+
+    def __init__(self, difference: str) -> None:
+        """Say where they differ, in one sentence."""
+        super().__init__(f"the saved adapter is not the trained one: {difference}; it was not kept")
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

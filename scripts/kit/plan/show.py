@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.cli.console import duration
-from kit.machine.nvidia_rules import gigabytes
+from kit.cli.console import duration, gigabytes
 from kit.plan.step import device_of
 
 if TYPE_CHECKING:

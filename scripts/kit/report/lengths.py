@@ -62,7 +62,8 @@ def _recorded(histogram: dict[str, Any], truncated: int | None) -> Lengths | Non
 
 def _counted_again(run: Run, entry: dict[str, Any], truncated: int | None) -> Lengths:
     from kit.data.chat_tokenizer import ChatTokenizer
-    from kit.data.dataset import file_sha256, load_file
+    from kit.data.dataset import load_file
+    from kit.files.digest import file_sha256
     from kit.model.files import ModelFileError
 
     named = Path(str(entry["path"])).expanduser()

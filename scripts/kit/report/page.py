@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from kit.cli.console import duration
+from kit.cli.console import duration, gigabytes
 from kit.cli.screen import visible
-from kit.files.numbers import finite, gigabytes, listed, mapping
+from kit.files.numbers import finite, listed, mapping
 from kit.report.verdict import BAD, DOUBTFUL, GOOD, UNDER_WAY_TONE, loss_text
 
 if TYPE_CHECKING:

@@ -20,13 +20,14 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.console import say
+from kit.cli.failures import ExplainedError
 from kit.cli.findings import Finding, warning
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.files.durable import fsync_file, fsync_folder
 from kit.files.json_files import object_or_none, parse
 from kit.files.own_files import is_own, remove_own
 from kit.files.regular_files import read_regular
-from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, METRICS, OPTIMIZER, STATE
+from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CHECKPOINTS, METRICS, OPTIMIZER, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -45,8 +46,11 @@ class DamagedCheckpointError(RuntimeError):
     """A folder is not what its manifest says; the message is a predicate, such as ``has no manifest.json``."""
 
 
-class ResumeError(RuntimeError):
+class ResumeError(ExplainedError):
     """A checkpoint is whole, and what it holds does not fit this run; the message is one sentence."""
+
+    finding_id = "run.resume"
+    fix = "go on from another one (--resume PATH), or begin anew under another name (training.run_name=…)"
 
 
 @dataclass(frozen=True)
@@ -277,3 +281,16 @@ def _names(folder: Path) -> Collection[str]:
     """Name a checkpoint's own files, by its manifest where that can be read."""
     files = (object_or_none(folder / MANIFEST) or {}).get("files")
     return _FILES.union(files) if isinstance(files, dict) else _FILES
+
+
+def way_on(folder: Path) -> list[Finding]:
+    """Say what a run that ended in a failure can go on from.
+
+    Args:
+        folder: The run's folder.
+    """
+    found, _ = newest(folder / CHECKPOINTS)
+    if found is None:
+        return []
+    fix = "once mended, the same command with --resume auto (make: RESUME=auto)"
+    return [warning("run.resumable", f"step {found.step:,} is saved and whole", fix, str(found.folder))]

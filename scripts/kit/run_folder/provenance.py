@@ -21,7 +21,7 @@ from kit.audit.histogram import histogram
 from kit.audit.training_file import lengths_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.redaction import redact_argv
-from kit.data.dataset import EncodedFile, file_sha256
+from kit.files.digest import file_sha256
 from kit.run_folder.process import this_process
 from kit.stacks.locks import CURRENT, M4, REFERENCE, digest, packages
 from tools.setup.uv import STAMP
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kit.config.settings import Settings
+    from kit.data.dataset import EncodedFile
     from kit.machine.facts import Machine
     from kit.stacks.stack import Stack
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
 from kit.config import schema
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.files.numbers import listed, mapping
 from kit.model.files import ModelFileError, find, is_local
 from kit.run_folder.receipt import SCHEMA_VERSION

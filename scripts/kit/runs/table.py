@@ -7,9 +7,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kit.cli.console import duration
+from kit.cli.console import duration, gigabytes
 from kit.cli.screen import one_line
-from kit.files.numbers import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

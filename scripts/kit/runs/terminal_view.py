@@ -8,8 +8,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kit.cli.console import duration
-from kit.files.numbers import finite, gigabytes, number
+from kit.cli.console import duration, gigabytes
+from kit.files.numbers import finite, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

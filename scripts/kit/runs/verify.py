@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.files.numbers import listed, mapping
 from kit.files.regular_files import read_regular
 from kit.model.files import is_local

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import psutil
 
 from kit.cli.console import duration
+from kit.cli.failures import ExplainedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,8 +55,14 @@ class Stall:
     stands: str
 
 
-class StalledError(RuntimeError):
+class StalledError(ExplainedError):
     """A stalled step ended the run."""
+
+    finding_id = "run.stalled"
+    fix = (
+        "look where it stands in stalled.txt (a disk, a folder on the network, the GPU's driver); "
+        "training.stall_timeout=… waits longer, training.on_stall=warn goes on waiting"
+    )
 
 
 class Pulse:

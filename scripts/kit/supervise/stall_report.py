@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kit.cli.console import duration, say
+from kit.cli.failures import explain
 from kit.cli.findings import render, warning
+from kit.run_folder.checkpoints import way_on
 from kit.run_folder.names import STALLED
 from kit.supervise.stall import GRACE_S, StalledError, sentence
-from kit.train.failures import explain, way_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

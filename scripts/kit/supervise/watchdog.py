@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import fmean
 
+from kit.cli.failures import ExplainedError
+
 # A rounding to zero happens once; three exact zeros in a row are labels that are all masked, or a broken kernel.
 _ZEROS = 3
 _WINDOW = 5
@@ -27,8 +29,14 @@ class BadLoss:
     message: str
 
 
-class BadLossError(RuntimeError):
+class BadLossError(ExplainedError):
     """The watchdog ended the run."""
+
+    finding_id = "run.bad_loss"
+    fix = (
+        "look at those rows (all are in run.json under bad_losses); lower training.learning_rate, which "
+        "--allow-changed training.learning_rate lets a resumed run do; training.on_bad_loss=warn goes on regardless"
+    )
 
     def __init__(self, found: BadLoss, place: str) -> None:
         """Name what was found, and where the rows of that step are."""

@@ -1,6 +1,7 @@
-"""The curves for Weights & Biases: sent by a process of its own, which a run neither waits for nor depends on.
+"""Weights & Biases: sent by a process of its own, which a run neither waits for nor depends on.
 
-The run writes ``metrics.jsonl`` and nothing else; ``wandb_process`` reads it. At the run's end it has ``END_S`` to send the rest. Whatever was not sent is said, with the command that sends it.
+The run writes ``metrics.jsonl`` and nothing else; ``wandb_process`` reads it. At the run's end it has ``END_S`` to send
+the rest; what was not sent by then is said, with the command that sends it.
 """
 
 from __future__ import annotations

@@ -5,13 +5,25 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.failures import ExplainedError
 from kit.stacks.stack import installed_stack
-from kit.train.failures import MicroBatchError
 from kit.train.performance import lever_arguments
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.data.batch_order import TrainingPlan
+
+
+class MicroBatchError(ExplainedError):
+    """The trainer would take other micro-batches than the plan counts."""
+
+    finding_id = "run.micro_batch"
+    fix = "start one process, without torchrun or accelerate launch, and leave it one GPU: CUDA_VISIBLE_DEVICES=0"
+
+    def __init__(self, rows: int, planned: int, devices: int) -> None:
+        """Say what it would take, in one sentence."""
+        at_once = f"{rows} rows at once on {devices} device{'' if devices == 1 else 's'}"
+        super().__init__(f"the trainer would take {at_once}, and the plan counts {planned} on one")
 
 
 def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) -> dict[str, Any]:

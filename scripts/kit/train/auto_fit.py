@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.checks.preflight import check_run
+from kit.cli.console import gigabytes
 from kit.cli.findings import warning
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.validator import violations
 from kit.config.yaml_writer import scalar
 from kit.files.numbers import mapping
-from kit.machine.nvidia_rules import gigabytes
 from kit.machine.platforms import judge
 from kit.model.shape import shape_of
 from kit.plan.after_oom import nearest_that_fits

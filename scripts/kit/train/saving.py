@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kit.adapter.card import render_card
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.files.durable import fsync_file, fsync_folder
 from kit.files.own_files import take_place
 from kit.model.base import TOKENIZER_FILES, find_base
 from kit.model.tokenizer_files import make_readable
 from kit.model.tokenizer_form import FormError
-from kit.modeling.adapter_in_use import check_loads_back
+from kit.modeling.adapter_in_use import SavedAdapterError, check_loads_back
 from kit.modeling.model import save_adapter
 from kit.modeling.process_memory import PeakSampler
 from kit.run_folder.names import ADAPTER, ADAPTER_FILES, CARD
-from kit.train.failures import SavedAdapterError
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings

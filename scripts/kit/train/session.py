@@ -12,7 +12,7 @@ from kit.cli.findings import render, warning
 from kit.cli.quiet_libraries import quiet_imports
 from kit.cli.screen import one_line
 from kit.data.batch_order import FILLER
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.machine.one_device import use_judged_device
 from kit.run_folder import checkpoints, disk_space
 from kit.run_folder.names import CHECKPOINTS, METRICS

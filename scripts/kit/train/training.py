@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kit.cli.console import say
-from kit.cli.findings import render
+from kit.cli.console import gigabytes, say
+from kit.cli.failures import explain
+from kit.cli.findings import Finding, error, render
 from kit.cli.redaction import redact
 from kit.cli.refusals import is_failure
 from kit.cli.traceback_file import NAME as ERROR_FILE
@@ -21,6 +22,7 @@ from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
 from kit.plan.padding_free import decision
 from kit.run_folder import checkpoints
+from kit.run_folder.checkpoints import way_on
 from kit.run_folder.clearing import clear
 from kit.run_folder.metrics_tail import parse_line
 from kit.run_folder.names import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG
@@ -29,9 +31,9 @@ from kit.run_folder.receipt import Receipt, carried_over
 from kit.stacks.attention import choose
 from kit.supervise.stop import SAVING, StoppedError, StopRequest
 from kit.track.wandb_tracker import Curves, new_id
-from kit.train.auto_fit import BeginAgainError, fit_after, may_go_on
-from kit.train.failures import RehearsalError, explain, way_on
+from kit.train.auto_fit import BeginAgainError, fit_after, may_go_on, set_line
 from kit.train.fastest import try_and_begin_again
+from kit.train.rehearsal import RehearsalError
 from kit.train.session import Part, finish
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
         BeginAgainError: Other settings are taken.
     """
     folder = job.resolved.settings.run_directory
-    finding = explain(exc, job)
+    finding = _refused(exc, job) if isinstance(exc, RehearsalError) else explain(exc)
     where = keep_traceback(exc, folder)
     if receipt is not None:
         kept = {"error_file": ERROR_FILE} if (folder / ERROR_FILE).exists() else {}
@@ -120,6 +122,20 @@ def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
             _fit_and_begin_again(job, receipt, exc)
     render([replace(finding, fix=f"{finding.fix}; {where}"), *way_on(folder)], sys.stderr)
     return 1
+
+
+def _refused(exc: RehearsalError, job: Job) -> Finding:
+    """Answer a refused rehearsal with the nearest settings that fit."""
+    if job.predicted is None:
+        return explain(exc)
+    message = f"{exc}; {gigabytes(job.predicted.peak_memory_bytes)} planned"
+    fit = fit_after(job, exc.refusal)
+    if fit:
+        fix = f"{set_line(job.resolved, fit)} takes the same updates and should fit; --auto-fit takes it by itself"
+    else:
+        fix = "no other way to cut an update is planned to fit: a smaller training.max_seq_length (which changes what "
+        fix += "is learnt), a smaller model, or a device with more free memory"
+    return error(exc.finding_id, message, fix)
 
 
 def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> None:

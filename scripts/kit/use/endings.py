@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from kit.cli.command import refuse
 from kit.cli.console import say
+from kit.cli.failures import explain
 from kit.cli.foreground import EndedError
 from kit.cli.traceback_file import keep_traceback
 from kit.run_folder.history import RunError
-from kit.train.failures import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

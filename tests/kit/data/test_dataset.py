@@ -16,10 +16,11 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.data import dataset
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import read_conversations
-from kit.data.dataset import EncodedFile, file_sha256, load_file
+from kit.data.dataset import EncodedFile, load_file
 from kit.data.encoding import IGNORE_INDEX
 from kit.data.remarks import add_names, names_of
 from kit.demo.task import TRAIN_ROWS, VALIDATION_WORDS
+from kit.files.digest import file_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

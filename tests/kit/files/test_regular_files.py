@@ -16,8 +16,8 @@ import pytest
 from kit.config.error import ConfigError
 from kit.config.file import read_text as read_config
 from kit.data.conversations import read_conversations
-from kit.data.dataset import file_sha256
 from kit.files import regular_files
+from kit.files.digest import file_sha256
 from kit.files.json_files import object_or_none
 from kit.files.regular_files import NotRegularError, open_regular, read_regular, read_text
 from kit.model.files import ModelFileError, read_json

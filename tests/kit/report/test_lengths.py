@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.report.lengths import histogram_of, lengths_of
 from kit.run_folder.history import read_run
 from written_run import RESOLVED, TRAIN, write_run

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.files.json_files import write_json
 from kit.run_folder.history import read_run
 from kit.run_folder.receipt import Receipt, sealed

@@ -9,7 +9,7 @@ import pytest
 
 import verify as command
 from kit.cli.findings import has_errors
-from kit.data.dataset import file_sha256
+from kit.files.digest import file_sha256
 from kit.run_folder import checkpoints
 from kit.run_folder.receipt import Receipt
 from kit.runs.verify import verify

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.cli.failures import explain
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.batch_order import make_plan
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.train.failures import MicroBatchError, explain
+from kit.train.arguments import MicroBatchError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
+from kit.cli.failures import explain
 from kit.supervise.watchdog import BadLoss, BadLossError
-from kit.train.failures import explain
 
 
 class OutOfMemoryError(RuntimeError):
