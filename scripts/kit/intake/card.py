@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kit.audit.findings import rows
 from kit.audit.histogram import bars
 from kit.cli.screen import one_line
 from kit.data.remarks import names_of
+from kit.intake.findings import rows
 from kit.intake.ledger import DROPPED, TRAIN, VAL
 
 if TYPE_CHECKING:

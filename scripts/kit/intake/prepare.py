@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.audit.findings import duplicate_findings, leakage_findings, measures_of, token_findings
 from kit.cli.findings import Finding, has_errors, ok
 from kit.data.remarks import columns_finding
 from kit.intake.card import REPEATS, SIDES, build_card, write_card
 from kit.intake.collect import Collected, Collector, reject, secret_findings
+from kit.intake.findings import duplicate_findings, leakage_findings, measures_of, token_findings
 from kit.intake.ledger import TRAIN, VAL, Ledger
 from kit.intake.near import DEFAULT_THRESHOLD, NearIndex
 from kit.intake.publish import BOOKS, Draft
