@@ -97,7 +97,7 @@ class Mac:
 
     def _copy_the_kit(self) -> None:
         ignore = shutil.ignore_patterns("__pycache__")
-        for name in ("scripts", "locks", "configs"):
+        for name in ("scripts", "tools", "locks", "configs"):
             shutil.copytree(PROJECT_ROOT / name, self.root / name, ignore=ignore)
         for name in ("setup_m4.sh", "requirements-m4.txt", "Makefile"):
             shutil.copy(PROJECT_ROOT / name, self.root)

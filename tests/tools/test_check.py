@@ -1,10 +1,10 @@
 import subprocess
 from pathlib import Path
 
-import check
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
+from tools import check
 from tools.gate.steps import Step, run_steps
 from tools.gate.tracked_files import LARGEST_FILE_BYTES, check_tracked_files, findings_in, shell_scripts, tracked_files
 
