@@ -11,7 +11,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.stacks.locks import UV, digest
+from kit.stacks.locks import STAMP, UV, digest
 from tools.setup import uv as uv_tool
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Mac:
         self.root = folder / "a project with spaces"
         self.bin, self.log = folder / "bin", folder / "log"
         self.environment = self.root / ".venv-m4"
-        self.stamp = self.environment / uv_tool.STAMP
+        self.stamp = self.environment / STAMP
         self._copy_the_kit()
         self._make_tools()
 
@@ -104,7 +104,7 @@ class Mac:
         uv = self.root / ".cache" / "uv" / "bin" / "uv"
         uv.parent.mkdir(parents=True)
         _write_program(uv, UV_STUB.format(log=self.log, real_python=uv_tool.base_python()))
-        (self.root / ".cache" / "uv" / uv_tool.STAMP).write_text(digest((self.root / UV.target).read_text()))
+        (self.root / ".cache" / "uv" / STAMP).write_text(digest((self.root / UV.target).read_text()))
 
     def _make_tools(self) -> None:
         shim = self.folder / "shim"

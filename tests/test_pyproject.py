@@ -1,6 +1,7 @@
 import ast
 import tomllib
 from fnmatch import fnmatch
+from pathlib import Path
 
 from kit.cli.interpreter import PROJECT_ROOT
 
@@ -30,7 +31,7 @@ def test_what_runs_before_anything_is_installed_is_linted_for_python_3_9() -> No
     while waiting:
         waiting = {path for module in waiting for path in imported(module)} - reached
         reached |= waiting
-    packages = {path.rpartition("/")[0] + "/__init__.py" for path in reached}
+    packages = {f"{folder}/__init__.py" for path in reached for folder in Path(path).parents}
     reached |= {path for path in packages if (PROJECT_ROOT / path).exists()}
     assert {path for path in reached if not any(fnmatch(path, pattern) for pattern in FOR_PYTHON_3_9)} == set()
     assert {pattern for pattern in FOR_PYTHON_3_9 if not any(fnmatch(path, pattern) for path in reached)} == set()

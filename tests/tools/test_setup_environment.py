@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.stacks.locks import CURRENT, UV, digest
+from kit.stacks.locks import CURRENT, STAMP, UV, digest
 from tools import setup_environment
 from tools.setup import rules as setup_rules
 from tools.setup import uv as uv_tool
@@ -67,7 +67,7 @@ class Project:
         self.root = root
         self.log = root / "uv.log"
         self.environment = root / ".venv-dev"
-        self.stamp = self.environment / uv_tool.STAMP
+        self.stamp = self.environment / STAMP
         for name in ("scripts", "tools"):
             shutil.copytree(PROJECT_ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(PROJECT_ROOT / "locks", root / "locks")
@@ -76,7 +76,7 @@ class Project:
         uv.parent.mkdir(parents=True)
         uv.write_text(STUB_UV.format(log=self.log, python=uv_tool.base_python()))
         uv.chmod(0o755)
-        (root / ".cache" / "uv" / uv_tool.STAMP).write_text(digest((root / UV.target).read_text()))
+        (root / ".cache" / "uv" / STAMP).write_text(digest((root / UV.target).read_text()))
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "tools.setup_environment", "--dev", "--skip-disk-check", *arguments]
@@ -312,4 +312,4 @@ def test_a_package_with_another_hash_is_not_installed(project: Project) -> None:
     (project.root / "tiny.txt").write_text(f"iniconfig==2.3.1 --hash=sha256:{'0' * 64}\n")
     done = project.run("--lock", str(project.root / "tiny.txt"), "--folder", str(project.root / "env"))
     assert done.returncode == 2
-    assert not (project.root / "env" / uv_tool.STAMP).exists()
+    assert not (project.root / "env" / STAMP).exists()
