@@ -62,6 +62,7 @@ def test_the_gate_has_all_its_parts() -> None:
         "generated docs",
         "shell",
         "dockerfile",
+        "rooms",
         "types",
         "fast tests",
     ]
