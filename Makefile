@@ -191,7 +191,7 @@ format: ## bring every file into the gate's format
 	@.venv-dev/bin/ruff check --quiet --fix-only .
 	@.venv-dev/bin/ruff format .
 
-docs: ## write the configuration's reference and its JSON schema, from the schema (ARGS: --check)
+docs: ## write what docs/ takes from the schema, the receipt's keys and the ledger (ARGS: --check)
 	@$(PY) -m tools.document $(ARGS)
 
 lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)

@@ -1,7 +1,7 @@
-"""Write what in docs/ is made from the Cerberus schema and from the ledger of measurements.
+"""Write what in docs/ is made from the Cerberus schema, the receipt's keys and the ledger of measurements.
 
-The configuration's reference page and its JSON schema for editors are made whole; in other pages what stands between
-``<!-- measured: NAME -->`` and ``<!-- /measured -->``.
+The pages of the configuration's and the receipt's keys and the JSON schema for editors are made whole; in other pages
+what stands between ``<!-- measured: NAME -->`` and ``<!-- /measured -->``.
 
 Run as:
     python -m tools.document             (or: make docs)
@@ -26,6 +26,7 @@ from kit.cli.findings import Finding, error, exit_code, ok, render
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
 from kit.plan.ledger import read_all
+from tools.receipt_page import receipt_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,18 +45,19 @@ def generated(folder: Path) -> dict[str, str]:
     pages = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
     return {
         "CONFIG_REFERENCE.md": reference_page(),
+        "RECEIPT.md": receipt_page(),
         "training_config.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
         **{name: with_measurements(text, records) for name, text in pages.items() if is_measured(text)},
     }
 
 
 def check(folder: Path = DOCS) -> list[Finding]:
-    """Compare what is there with what the schema and the ledger give."""
+    """Compare what is there with what it is made from."""
     findings = []
     for name, content in generated(folder).items():
         path = folder / name
         is_current = path.is_file() and path.read_text(encoding="utf-8") == content
-        message = "is up to date" if is_current else "is not what the schema and the ledger give"
+        message = "is up to date" if is_current else "is not what the schema, the receipt's keys and the ledger give"
         where = f"docs/{name}"
         findings.append(
             ok("docs.generated", message, where) if is_current else error("docs.stale", message, "make docs", where)

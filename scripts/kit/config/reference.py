@@ -1,4 +1,4 @@
-"""The Cerberus schema as a page: every key with its meaning, what it may hold, its default and where it matters."""
+"""The Cerberus schema as a page: every key with its meaning, its values, its default and where it matters."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from kit.config.yaml_writer import scalar
 _HEAD = """<!-- Generated from scripts/kit/config/schema.py by `make docs`; do not edit. -->
 # Configuration reference
 
-One YAML file describes a run. A key that is left out has its default; a key that is not listed here is refused, with
-the nearest right name. Any value can be changed for one run, with the same rules:
+One YAML file describes a run. Missing keys take their defaults; unknown keys are refused with the nearest known name.
+Override any value for one run:
 
 ```sh
 make config CONFIG=configs/training_config_demo.yaml SET="training.learning_rate=1e-3 lora.r=8"
 python scripts/config_loader.py configs/training_config_demo.yaml training.learning_rate=1e-3 lora.r=8
 ```
 
-Editors check a file while it is typed against [training_config.schema.json](training_config.schema.json), made from the
-same rules; the shipped files name it in their first line, which the YAML language server reads. Two things only the kit
-itself refuses: a whole number written as `4.0`, and `.nan`. What a machine, a stack or two keys together do not allow
-is not here: `make validate` says it.
+Editors validate against [training_config.schema.json](training_config.schema.json), which the shipped files name in
+their first line for the YAML language server; only the kit refuses `4.0` for a whole number and `.nan`. `make validate`
+checks what depends on the machine, the stack or several keys.
 """
 
 
@@ -36,7 +35,7 @@ def reference_page() -> str:
 
 
 def _table(keys: dict[str, dict[str, Any]]) -> str:
-    rows = ["| key | meaning | may be | default |", "|---|---|---|---|"]
+    rows = ["| key | meaning | values | default |", "|---|---|---|---|"]
     rows += [
         f"| `{key}` | {_meaning(rule)} | {_cell(describe(rule))} | {_default(rule)} |" for key, rule in keys.items()
     ]

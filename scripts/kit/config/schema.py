@@ -91,13 +91,12 @@ _MODEL = {
     ),
     "revision": _text(
         None,
-        "The base model's commit, tag or branch; a commit makes the run repeatable. It belongs to the name it stands "
-        "with: naming another model on the command line leaves a file's revision out.",
+        "The base model's commit (repeatable), tag or branch; a file's is ignored if an override names another model.",
     ),
     "torch_dtype": _choice(
         "bfloat16",
         ("bfloat16", "float16", "float32"),
-        "The type of the weights that are not quantised (embedding, head, norms).",
+        "The type of the unquantised weights (embedding, head, norms).",
         "dtype",
     ),
     "attn_implementation": _choice(
@@ -106,7 +105,7 @@ _MODEL = {
             *("auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "varlen", "flex_attention"),
             *("sdpa", "eager"),
         ),
-        "How attention is computed; auto takes the best that is installed and names it in the log and the receipt.",
+        "The attention kernel; auto takes the best one installed and records it.",
         "attention",
         "flash_attention",
         "use_flash_attention_2",
@@ -123,7 +122,7 @@ _QUANTIZATION = {
     "bnb_4bit_compute_dtype": _choice(
         "bfloat16",
         ("bfloat16", "float16", "float32"),
-        "The type that 4-bit weights are expanded to for each multiplication.",
+        "The type 4-bit weights are dequantised to for each multiplication.",
         "compute_dtype",
     ),
 }
@@ -156,7 +155,7 @@ _DATA = {
     ),
     "val_file": _text(
         None,
-        "The JSONL file to measure on; null trains without evaluation.",
+        "The JSONL file to evaluate on; null: no evaluation.",
         "eval_file",
         "validation_file",
         "val_path",
@@ -164,8 +163,7 @@ _DATA = {
     "template_date": {
         **_text(
             None,
-            "The day that the model's chat template takes for today, where it asks for one; the same rows would become "
-            "other ids tomorrow otherwise.",
+            "Today's date for chat templates that print it, so that the same rows always give the same ids.",
             regex=r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z",
             form="a day as YYYY-MM-DD",
         ),
@@ -173,41 +171,41 @@ _DATA = {
     },
 }
 _TRAINING = {
-    "output_dir": _text(None, "Where the run writes; null means outputs/<run_name>.", "output", "output_path"),
+    "output_dir": _text(None, "The run's directory; null: outputs/<run_name>.", "output", "output_path"),
     "run_name": _text(
         _REQUIRED,
-        "The run's name: of its directory and in wandb.",
+        "Names the run's directory and its wandb run.",
         "name",
         "experiment_name",
         regex=_RUN_NAME,
         form="1 to 100 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
     ),
-    "seed": _integer(42, 0, 2**32 - 1, "Seeds the adapter, the order of the rows and dropout.", "random_seed"),
+    "seed": _integer(42, 0, 2**32 - 1, "Seeds the adapter, the row order and dropout.", "random_seed"),
     "max_seq_length": _integer(
-        2048, 8, 131072, "Tokens a row may have; longer rows are cut.", "max_length", "sequence_length", "cutoff_len"
+        2048, 8, 131072, "Tokens per row; longer rows are truncated.", "max_length", "sequence_length", "cutoff_len"
     ),
     "per_device_train_batch_size": _integer(
         1, 1, 1024, "Rows in one forward pass: the micro-batch.", "batch_size", "micro_batch_size", "train_batch_size"
     ),
     "per_device_eval_batch_size": _integer(1, 1, 1024, "Rows in one forward pass of evaluation.", "eval_batch_size"),
     "gradient_accumulation_steps": _integer(
-        16, 1, 4096, "Micro-batches added up before the weights move.", "grad_accumulation", "accumulation_steps"
+        16, 1, 4096, "Micro-batches per weight update.", "grad_accumulation", "accumulation_steps"
     ),
     "gradient_checkpointing": _boolean(
         True, "Recompute activations in the backward pass: a third more compute, far less memory."
     ),
     "gradient_checkpointing_every_n_layers": _integer(
-        1, 1, 1000, "Checkpoint only every n-th layer: spends spare memory to recompute less; the same gradients."
+        1, 1, 1000, "Checkpoint every n-th layer: more memory, less recomputation, the same gradients."
     ),
     "padding_free": _switch(
         False,
-        "Lay a micro-batch's rows end to end instead of padding them (packing within it); each attends to itself "
-        "alone. auto does so where that spares enough and the GPU has a kernel for it.",
+        "Concatenate a micro-batch's rows instead of padding them; each attends only to itself. auto: where that saves "
+        "enough and the GPU has a kernel for it.",
         "packing",
         "sample_packing",
     ),
     "sort_within_update": _boolean(
-        True, "Put rows of like length into one micro-batch, within each update: less padding, the same update."
+        True, "Batch rows of similar length within each update: less padding, the same update."
     ),
     "torch_compile": _boolean(
         False, "Compile the decoder layers: minutes at the start, then faster steps.", "compile", platforms=_CUDA_OR_CPU
@@ -220,50 +218,50 @@ _TRAINING = {
         **_integer(-1, -1, 10_000_000, "Optimizer steps; -1 lets num_train_epochs decide.", "steps"),
         "forbidden": [0],
     },
-    "learning_rate": _number(_REQUIRED, 1.0, "The peak step size of the optimizer.", "lr", above=0.0),
-    "lr_scheduler_type": _choice("cosine", _SCHEDULERS, "How the learning rate moves over the run.", "scheduler"),
-    "warmup_ratio": _number(0.03, 1.0, "The share of all steps in which the learning rate rises.", "warmup", low=0.0),
+    "learning_rate": _number(_REQUIRED, 1.0, "The peak learning rate.", "lr", above=0.0),
+    "lr_scheduler_type": _choice("cosine", _SCHEDULERS, "The learning rate's schedule.", "scheduler"),
+    "warmup_ratio": _number(0.03, 1.0, "The share of steps in which the learning rate rises.", "warmup", low=0.0),
     "optim": _choice("paged_adamw_32bit", _OPTIMIZERS, "The optimizer; paged and 8-bit ones need CUDA.", "optimizer"),
-    "weight_decay": _number(0.01, 1.0, "Pull of the adapter's weights towards zero.", "wd", low=0.0),
-    "max_grad_norm": _number(0.3, 1000.0, "Gradients longer than this are scaled down; 0 turns it off.", low=0.0),
+    "weight_decay": _number(0.01, 1.0, "Decay of the adapter's weights.", "wd", low=0.0),
+    "max_grad_norm": _number(0.3, 1000.0, "Clip gradients to this norm; 0: off.", low=0.0),
     "bf16": _boolean(True, "Mixed precision in bfloat16.", "use_bf16"),
     "fp16": _boolean(False, "Mixed precision in float16, for GPUs without bfloat16.", "use_fp16", platforms=_CUDA),
-    "logging_steps": _integer(10, 1, 1_000_000, "Optimizer steps between two log lines.", "log_interval"),
-    "eval_steps": _integer(100, 1, 1_000_000, "Optimizer steps between two evaluations.", "eval_interval"),
-    "save_steps": _integer(500, 1, 1_000_000, "Optimizer steps between two checkpoints.", "save_interval"),
+    "logging_steps": _integer(10, 1, 1_000_000, "Optimizer steps between log lines.", "log_interval"),
+    "eval_steps": _integer(100, 1, 1_000_000, "Optimizer steps between evaluations.", "eval_interval"),
+    "save_steps": _integer(500, 1, 1_000_000, "Optimizer steps between checkpoints.", "save_interval"),
     "save_total_limit": _integer(3, 1, 1000, "Checkpoints kept; the oldest are deleted."),
     "torch_empty_cache_steps": _integer(
-        None, 1, 1_000_000, "Steps between two clearings of the device's cache; null never.", platforms=_ACCELERATORS
+        None, 1, 1_000_000, "Steps between clearings of the device's cache; null: never.", platforms=_ACCELERATORS
     ),
     "on_bad_loss": _choice(
         "stop",
         ("stop", "warn"),
-        "What a loss or gradient that is NaN or infinite, a loss stuck at 0.0 or an exploding one does.",
+        "What to do on a NaN or infinite loss or gradient, and on a loss stuck at 0.0 or diverging.",
     ),
-    "on_stall": _choice("stop", ("stop", "warn"), "What a step does in which nothing gets finished any more."),
+    "on_stall": _choice("stop", ("stop", "warn"), "What to do when a step stalls."),
     "stall_timeout": _integer(
-        600, 0, 604_800, "Seconds after which a micro-batch that does not end counts as stalled; 0 never.", "timeout"
+        600, 0, 604_800, "Seconds without a finished micro-batch that count as a stall; 0: never.", "timeout"
     ),
-    "report_to": _choice("none", ("wandb", "none"), "Who gets the curves besides metrics.jsonl.", "logger"),
+    "report_to": _choice("none", ("wandb", "none"), "Where curves go besides metrics.jsonl.", "logger"),
 }
 _WANDB = {
     "project": _text(None, "The Weights & Biases project.", "wandb_project"),
-    "entity": _text(None, "The Weights & Biases team or user; null means the one logged in.", "wandb_entity"),
+    "entity": _text(None, "The Weights & Biases team or user; null: the one logged in.", "wandb_entity"),
     "mode": _choice(
         "online",
         ("online", "offline", "disabled"),
-        "online sends at once, offline keeps for `wandb sync`.",
+        "online sends, offline keeps for `wandb sync`.",
         "wandb_mode",
     ),
 }
 
 SCHEMA: dict[str, dict[str, Any]] = {
     "model": _section("The base model and how it is loaded.", _MODEL),
-    "quantization": _section("The 4-bit base, in bitsandbytes' own names.", _QUANTIZATION),
-    "lora": _section("The adapter, in peft's own names.", _LORA),
-    "data": _section("The files a run trains on and is measured on.", _DATA),
-    "training": _section("The run, in transformers' own names.", _TRAINING),
-    "wandb": _section("Where the curves go when training.report_to is wandb.", _WANDB),
+    "quantization": _section("The 4-bit base, in bitsandbytes' names.", _QUANTIZATION),
+    "lora": _section("The adapter, in peft's names.", _LORA),
+    "data": _section("The files to train and evaluate on.", _DATA),
+    "training": _section("The run, in transformers' names.", _TRAINING),
+    "wandb": _section("Used if training.report_to is wandb.", _WANDB),
 }
 
 

@@ -19,6 +19,7 @@ from kit.files.json_files import object_or_none, parse, render, without_nan, wri
 from kit.files.numbers import finite, listed
 from kit.files.regular_files import read_text
 from kit.run_folder.names import RECEIPT
+from kit.run_folder.receipt_keys import LAST_STEP, top_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,27 +28,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-# What a key tells of. What a session writes anew is its own and goes with it.
-OF_THE_SESSION = frozenset(
-    {
-        *("schema_version", "state", "ended_at", "run_name", "argv", "process", "signal", "begins_again"),
-        *("error", "error_file"),
-        *("config", "origins", "seed", "identity", "auto_fit", "steps", "predicted", "rehearsal", "steps_done"),
-        *("git_revision", "git_dirty", "git_diff_sha256", "stack", "python", "packages", "locks", "lock", "image"),
-        *("platform", "machine", "attention", "attention_choice", "data", "base_model", "peak_memory_bytes", "wandb"),
-        *("loss_trace_sha256", "metrics_sha256", "adapter_sha256", "adapter_files", "left_out_of_adapter_config"),
-    }
-)
-# A run has had them once it has: the next session begins with them and adds its own. `seconds` and `energy_joules` are
-# the sums over `sessions`; `checkpoints` are those that are still there.
-OF_THE_RUN = frozenset(
-    {
-        *("started_at", "sessions", "seconds", "energy_joules", "checkpoints", "adapter_init_sha256"),
-        *("changes_allowed", "compute_changes", "bad_losses", "stalls", "resumed_inexactly", "wandb_id"),
-    }
-)
-# Of the last step that is saved: they hold where the next session goes on from that very step.
-OF_THE_STEP = frozenset({"tokens", "train_loss", "eval_loss", "compute"})
 # Entries of a change say from which step on; one that was made after the step that is gone on from was never trained.
 _CHANGES = ("changes_allowed", "compute_changes")
 _WANDB_ID = re.compile(r"[0-9a-f]{8}\Z")
@@ -134,7 +114,7 @@ class Receipt:
 
 
 def carried_over(earlier: Mapping[str, Any], from_step: int) -> dict[str, Any]:
-    """Return what an earlier receipt tells of a run that is gone on with from a step: see ``OF_THE_RUN``."""
+    """Return what an earlier receipt tells of a run that is gone on with from a step: see ``receipt_keys``."""
     kept: dict[str, Any] = {}
     for key in ("bad_losses", "stalls", *_CHANGES):
         entries = [entry for entry in listed(earlier.get(key)) if isinstance(entry, dict)]
@@ -147,7 +127,7 @@ def carried_over(earlier: Mapping[str, Any], from_step: int) -> dict[str, Any]:
     if from_step and earlier.get("resumed_inexactly") is True:
         kept["resumed_inexactly"] = True
     if from_step and earlier.get("steps_done") == from_step:
-        kept |= {key: earlier[key] for key in OF_THE_STEP if key in earlier}
+        kept |= {key: earlier[key] for key in top_level(LAST_STEP) if key in earlier}
     return kept
 
 
