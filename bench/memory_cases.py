@@ -37,6 +37,24 @@ class Case:
     job: Job
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was counted of one case.
+
+    Attributes:
+        standing_bytes: Parameters, buffers, quantisation constants and gradients, before the step that is counted; on
+            CUDA all that is allocated.
+        saved_bytes: What autograd keeps after the forward pass, parameters left out, each storage once.
+        step_bytes: The peak of a forward and backward pass above what stood before it.
+        layers_bytes: The same without head and loss.
+    """
+
+    standing_bytes: int
+    saved_bytes: int
+    step_bytes: int
+    layers_bytes: int
+
+
 def cases(stack: str, *, small: bool = False) -> list[Case]:
     """Return what is measured with a stack: on its GPU if there is one, and if not ``small``."""
     import torch

@@ -10,29 +10,11 @@ from kit.plan.loss import saved_by_loss
 from kit.plan.memory import fixed_terms, plan_peak, step_bytes
 
 if TYPE_CHECKING:
-    from bench.memory_cases import Case
+    from bench.memory_cases import Case, Measured
 
 # How far off a prediction may be: of what stands and what autograd keeps, counted exactly; of the peak, which has
 # working sets in it; of the layers alone, which in so small a model are mostly working set.
 KEPT_WITHIN, PEAK_WITHIN, LAYERS_WITHIN = 0.01, 0.05, 0.1
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was counted of one case.
-
-    Attributes:
-        standing_bytes: Parameters, buffers, quantisation constants and gradients, before the step that is counted; on
-            CUDA all that is allocated.
-        saved_bytes: What autograd keeps after the forward pass, parameters left out, each storage once.
-        step_bytes: The peak of a forward and backward pass above what stood before it.
-        layers_bytes: The same without head and loss.
-    """
-
-    standing_bytes: int
-    saved_bytes: int
-    step_bytes: int
-    layers_bytes: int
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from bench.memory_comparison import Measured
+from bench.memory_cases import Measured
 from kit.data.encoding import IGNORE_INDEX
 from kit.modeling.model import attach_adapter, never_repack
 

@@ -22,7 +22,7 @@ from kit.cli.quiet_libraries import quiet_imports
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.in_turns import Competitors
+    from bench.alternating import Competitors
 
 PYTHON = sys.executable
 BIN = Path(sys.executable).parent
@@ -210,7 +210,7 @@ def steps_beside_trl(job: Path, rounds: int) -> StepsBesideTrl:
         import torch
         import transformers  # noqa: F401 - its remarks are silenced once it is there
 
-        from bench.in_turns import Competitors
+        from bench.alternating import Competitors
         from bench.random_base import write_random_base
     from bench.variants import AS_TRL, BASELINE, STEADY, VARIANTS, Variant
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.memory_cases import gpu_cases
-from bench.memory_comparison import KEPT_WITHIN, PEAK_WITHIN, Measured, against
+from bench.memory_cases import Measured, gpu_cases
+from bench.memory_comparison import KEPT_WITHIN, PEAK_WITHIN, against
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.model.shape import ModelShape

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bench.in_turns import Competitors, Turns
+from bench.alternating import Alternation, Competitors
 from bench.random_base import write_random_base
 from bench.variants import AS_TRL, BASELINE, SCALES, VARIANTS, Variant
 
@@ -29,7 +29,7 @@ def _in_threads(*jobs: object) -> None:
 
 
 def test_two_sides_go_one_after_the_other() -> None:
-    turns, order = Turns(), []
+    turns, order = Alternation(), []
 
     def take(side: int) -> None:
         with turns.leaving():
@@ -43,7 +43,7 @@ def test_two_sides_go_one_after_the_other() -> None:
 
 
 def test_a_side_that_fails_does_not_keep_the_other_waiting() -> None:
-    turns, done = Turns(), []
+    turns, done = Alternation(), []
 
     def begin_and_fail() -> None:
         with turns.leaving():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _SIDES = 2
 
 
-class Turns:
+class Alternation:
     """Whose turn it is; nobody begins before both are there, and nobody waits for one that has left."""
 
     def __init__(self) -> None:
@@ -67,14 +67,14 @@ class Turns:
                 self._changed.notify_all()
 
 
-class TurnTaker(TrainerCallback):  # type: ignore[misc]
+class AlternatingCallback(TrainerCallback):  # type: ignore[misc]
     """Times a trainer's steps, each in its turn; has to be the last callback.
 
     Attributes:
         seconds: Of each optimizer step, with what comes between it and the one before.
     """
 
-    def __init__(self, turns: Turns, side: int) -> None:
+    def __init__(self, turns: Alternation, side: int) -> None:
         """Take the turns of one side, 0 or 1."""
         self.seconds: list[float] = []
         self._turns, self._side, self._began = turns, side, 0.0
@@ -128,8 +128,8 @@ class Competitors:
         Returns:
             The seconds of each timed step of the kit, and of trl.
         """
-        turns = Turns()
-        ours, others = TurnTaker(turns, 1 - kit_first), TurnTaker(turns, int(kit_first))
+        turns = Alternation()
+        ours, others = AlternatingCallback(turns, 1 - kit_first), AlternatingCallback(turns, int(kit_first))
         other = self._build_plain(folder, others)
         with self._built_kit(folder, ours) as trainer, ThreadPoolExecutor(_SIDES) as threads:
 
