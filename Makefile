@@ -145,8 +145,8 @@ parity: ## train a small canonical model here: does every number agree with the 
 torture: ## kill runs, let writes fail, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
 	@PYTHONPATH=tests $(PY) -m torture $(ARGS)
 
-audit: ## look for known vulnerabilities in what the locks pin (FROM: a saved database; ARGS: --service, --lock, --json)
-	@$(PY) -m tools.audit $(if $(FROM),--from "$(FROM)") $(ARGS)
+audit: ## look for known vulnerabilities in what the locks pin (ARGS: --lock NAME)
+	@$(PY) -m tools.audit $(ARGS)
 
 ##@ Container
 image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)
@@ -155,8 +155,8 @@ image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA25
 image-check: ## say whether this machine can build the image and train in it
 	@$(call IMAGE,$(IMAGE_STACK)) check $(ARGS)
 
-image-sbom: ## list what is in the image: outputs/sbom-STACK.cdx.json
-	@$(call IMAGE,$(IMAGE_STACK)) sbom $(ARGS)
+image-sbom: ## list the Python packages of the image: outputs/sbom-STACK.cdx.json (FLASH_ATTN_WHEEL)
+	@$(PYTHON) -m tools.image_sbom --stack $(IMAGE_STACK) $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") $(ARGS)
 
 shell-h100: ## a shell in the image
 	@$(call IMAGE,$(IMAGE_STACK)) shell $(ARGS)

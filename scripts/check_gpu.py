@@ -13,11 +13,8 @@ Exit code: 0 fine or warnings only, 1 something has to be mended, 2 wrong use or
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import sys
-import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +23,7 @@ from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, gigabytes, paint, say
 from kit.cli.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
 from kit.cli.screen import one_line
+from kit.files.durable import replace_file
 from kit.machine import facts as machines
 from kit.machine.nvidia_rules import place
 from kit.machine.one_device import use_judged_device
@@ -145,25 +143,6 @@ def _show(machine: Machine, judgement: Judgement, findings: Sequence[Finding]) -
         print(f"{paint(f'{name:<8}', 'bold', stream=sys.stdout)}  {text}")
 
 
-def _record(machine: Machine, path: Path) -> None:
-    """Write the facts whole or not at all.
-
-    Raises:
-        OSError: The folder is not there or cannot be written to.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(machines.to_json(machine))
-        # mkstemp keeps the file from everybody else, which a record to be shared should not be.
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__, "check_gpu.py")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -193,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             machine = replace(machine, mps_available=mps == "ok")
     if arguments.record:
         try:
-            _record(machine, arguments.record)
+            replace_file(arguments.record, machines.to_json(machine).encode())
         except OSError as exc:
             return fail(f"{arguments.record}: cannot be written: {exc.strerror or exc}", "give --record another path")
         say(f"facts written to {arguments.record}")

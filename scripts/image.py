@@ -4,7 +4,6 @@ Run as:
     python scripts/image.py build --stack reference           (or: make image)
     python scripts/image.py train CONFIG key.path=value …     (or: make train-h100): checks host and image, then trains
     python scripts/image.py detect | validate | prove | shell | demo  (make detect IN=docker, …)
-    python scripts/image.py sbom                              what is inside, as CycloneDX JSON
     python scripts/image.py check [--json]                    only say whether this machine can do all that
 
 Standard library only, and for Python 3.9 on: the host needs nothing but Docker. The image is built again whenever what
@@ -54,9 +53,7 @@ def check(engine: Engine, command: str, stack: str) -> list[Finding]:
     """Judge the host for one command; ``check`` asks everything."""
     found = run_check(lambda: rules.check_machine(engine), "image.machine")
     needs_compose = command in {*_RUN, "check"}
-    found += run_check(
-        lambda: rules.check_engine(engine, to_build=command != "sbom", needs_compose=needs_compose), "image.engine"
-    )
+    found += run_check(lambda: rules.check_engine(engine, needs_compose=needs_compose), "image.engine")
     if command in {"build", "check"}:
         found += run_check(lambda: rules.check_disk(engine, stack), "image.disk")
     if command in {"train", "check"}:
@@ -116,31 +113,6 @@ def make_image(client: Client, build: Build) -> int:
     return 0
 
 
-def write_sbom(client: Client, tag: str, target: Path) -> int:
-    """Ask the image what is inside and keep the answer."""
-    # Asked first, because `docker run` would look for a missing image in a registry.
-    if ask([client.path, "image", "inspect", tag]).code:
-        say(f"error: there is no image {tag} yet", "red")
-        say(f"  fix: make image STACK={tag.partition(':')[2]}")
-        return 1
-    confined = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
-    done = subprocess.run([client.path, "run", "--rm", *confined, tag, "sbom"], capture_output=True, check=False)
-    if done.returncode:
-        say(done.stderr.decode(errors="replace").strip(), "dim", lines=True)
-        say(f"error: {tag} did not list its packages: its own words are above", "red")
-        say(f"  fix: build it again: make image STACK={tag.partition(':')[2]}")
-        return 1
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.write_bytes(done.stdout)
-    aside.replace(target)  # never through a link
-    listed = [str(component["purl"]) for component in json.loads(done.stdout)["components"]]
-    python = sum(purl.startswith("pkg:pypi/") for purl in listed)
-    system = len(listed) - python
-    print(one_line(f"{target}: what is in {tag}: {python} Python packages, {system} of the system"))
-    return 0
-
-
 def run_service(options: argparse.Namespace, engine: Engine, client: Client, build: Build) -> int:
     """Have compose run the service; return the exit code of what ran inside."""
     prepare_folders(ROOT, build.user)
@@ -173,9 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flash-attn-wheel", metavar="URL", help="another wheel; empty leaves flash-attn out")
     parser.add_argument("--flash-attn-sha256", default="", metavar="HEX", help="the wheel's checksum")
     parser.add_argument("--network", default="", help="the build's network, such as host")
-    parser.add_argument("--output", type=Path, help="sbom: the file to write")
     parser.add_argument("--json", action="store_true", help="check: one JSON object on stdout")
-    parser.add_argument("command", choices=("build", "check", "sbom", *_RUN))
+    parser.add_argument("command", choices=("build", "check", *_RUN))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the command inside: CONFIG key.path=value …")
     return parser
 
@@ -197,9 +168,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"not started: {summary(findings)}. Mend the errors above, then run the same command again.", "red", "bold")
         return 1
     build = the_build(options, engine)
-    if options.command == "sbom":
-        target = options.output or ROOT / "outputs" / f"sbom-{options.stack}.cdx.json"
-        return write_sbom(engine.client, build.tag, target)
     labels = labels_of(engine.client, build.tag)
     if labels and options.command != "build":
         build = remembered(build, labels, wheel_given=options.flash_attn_wheel is not None)

@@ -8,6 +8,8 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
+from packaging.utils import canonicalize_name
+
 from kit.cli.interpreter import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -75,13 +77,9 @@ def deviations(receipt: dict[str, object], lock: Path) -> dict[str, tuple[str, s
     pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
     packages = receipt["packages"]
     assert isinstance(packages, dict)
-    installed = {_canonical(name): version.split("+")[0] for name, version in packages.items()}
+    installed = {canonicalize_name(name): version.split("+")[0] for name, version in packages.items()}
     return {
-        name: (version, installed.get(_canonical(name)))
+        name: (version, installed.get(canonicalize_name(name)))
         for name, version in pins
-        if installed.get(_canonical(name)) != version
+        if installed.get(canonicalize_name(name)) != version
     }
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -96,7 +96,6 @@ def test_values_without_a_configuration_are_for_the_h100s(container: Container, 
     [
         (("detect", "--json"), "[scripts/check_gpu.py][--json]"),
         (("demo",), "[scripts/demo.py]"),
-        (("sbom",), "[-m][kit.image.sbom]"),
         (("python", "-V"), "[-V]"),
     ],
 )

@@ -27,12 +27,12 @@ IN_BLOCKS = [
 COMMANDS = sorted({*IN_BLOCKS, *re.findall(r"`(make [^`]*)`", TEXT + STACKS)})
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
 # These need nothing but the engine; the rest set up, train or check on this machine itself.
-IN_THE_ENGINE = re.compile(r"make (image|train-h100|shell-h100|demo-image)\b|make .*\bIN=docker\b")
+IN_THE_ENGINE = re.compile(r"make (image(?!-sbom)|train-h100|shell-h100|demo-image)\b|make .*\bIN=docker\b")
 
 
 def test_the_commands_are_found() -> None:
     assert len(MAKE) >= 19
-    assert len([command for command in MAKE if IN_THE_ENGINE.match(command)]) >= 15
+    assert len([command for command in MAKE if IN_THE_ENGINE.match(command)]) >= 14
     assert [command.split()[0] for command in IN_BLOCKS if not command.startswith("make ")] == ["cp", "docker"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import REFERENCE, packages
@@ -151,13 +152,9 @@ def test_the_pip_section_installs_exactly_the_lock_and_it_imports(
                 pytest.skip(trouble.message)
             pytest.fail(f"{trouble.message}\n{done.stderr[-2000:]}")
         listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-        installed = {_normal(item["name"]): item["version"] for item in json.loads(listed.stdout)}
-        assert installed == {_normal(name): version for name, version in LOCKED.items()}
+        installed = {canonicalize_name(item["name"]): item["version"] for item in json.loads(listed.stdout)}
+        assert installed == {canonicalize_name(name): version for name, version in LOCKED.items()}
         imported = subprocess.run([python, "-c", IMPORTS], capture_output=True, text=True, check=False)
         assert imported.stdout.splitlines()[-1:] == ["12.1"], imported.stderr
     finally:
         shutil.rmtree(environment)
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -109,20 +109,3 @@ def test_a_secret_reaches_neither_the_engines_command_line_nor_the_image(
     assert "a token or a password is on the command line" in done.stderr
     assert host.calls() == []
     assert not [text for text in ("hf_Ab", "p4ss", "the-wandb-key-1") if text in done.stderr + done.stdout]
-
-
-def test_the_list_of_contents_counts_both_kinds_of_packages(host: EngineHost, tmp_path: Path) -> None:
-    target = tmp_path / "new" / "sbom.json"
-    done = host.image("--stack", "current", "--output", str(target), "sbom")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("what is in mistral-qlora-kit:current: 1 Python packages, 1 of the system\n")
-    assert len(json.loads(target.read_text())["components"]) == 2
-
-
-def test_an_image_that_is_not_there_is_looked_for_in_no_registry(host: EngineHost) -> None:
-    done = host.image("sbom", NO_IMAGE="1")
-    assert (done.returncode, host.calls()) == (1, [])
-    assert done.stderr.splitlines()[-2:] == [
-        "error: there is no image mistral-qlora-kit:reference yet",
-        "  fix: make image STACK=reference",
-    ]

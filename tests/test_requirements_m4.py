@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import M4, packages
@@ -76,8 +77,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Wheel]:
     found = {}
     for item in json.loads((folder / "report.json").read_text())["install"]:
         download = item["download_info"]
-        name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
-        found[name] = Wheel(download["url"].rsplit("/", 1)[-1], download["archive_info"]["hashes"]["sha256"])
+        found[canonicalize_name(item["metadata"]["name"])] = Wheel(
+            download["url"].rsplit("/", 1)[-1], download["archive_info"]["hashes"]["sha256"]
+        )
     return found
 
 

@@ -1,14 +1,12 @@
-"""Look for known vulnerabilities in what the locks pin, and say what could not be looked up.
+"""Look for known vulnerabilities in what the locks pin, with pip-audit.
 
 Run as:
-    make audit                                     # ask the package index's own advisories, lock by lock
-    make audit ARGS="--service osv"                # ask osv.dev
-    make audit FROM=advisories.zip                 # no network: a saved database, as osv.dev exports it, or a folder
-    make audit ARGS="--lock reference --json"      # one lock; one JSON object on stdout
+    make audit                            # every lock
+    make audit ARGS="--lock reference"    # only this one; may be given again
 
-A vulnerability that is lived with stands in locks/accepted-vulnerabilities.yaml, with its reason and an end.
-Exit codes: 0 every package was looked up and nothing is left to mend, 1 something is, 2 wrong use or no tool,
-77 nothing was found, and not everything could be looked up: that is no "ok".
+locks/accepted-vulnerabilities.yaml lists the vulnerabilities that pip-audit ignores, each with a reason and an end.
+Exit codes: 0 every package was looked up and nothing is left to fix; 1 a vulnerability, or an entry of the list that is
+over or unneeded; 2 wrong use, or a lock that could not be audited.
 """
 
 from __future__ import annotations
@@ -18,132 +16,114 @@ from kit.cli.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
+import os
+import subprocess
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
 
-from kit.cli.command import command_parser, run_main
+from cerberus import Validator
+
+from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import fail, paint, say
-from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, summary
+from kit.cli.findings import error, render
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.error import ConfigError
-from kit.stacks.locks import LOCKS, Lock, packages
-from tools.advisories.accepted import FILE, read_accepted
-from tools.advisories.answer import canonical
-from tools.advisories.database import DatabaseError, look_up, read_database
-from tools.advisories.judge import judge, judge_age
-from tools.advisories.service import SERVICES, ask, ensure_pip_audit
-from tools.setup.uv import SetupError
+from kit.config.yaml_reader import read_document
+from kit.stacks.locks import AUDIT, LOCKS, packages
+from tools.setup.tool import ensure_tool
+from tools.setup.uv import SetupError, tool_environment
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from tools.advisories.answer import Answer
+    from kit.stacks.locks import Lock
 
-UNCHECKED = 77  # what .ci/run and autotools call "could not be run here"
+FILE = "locks/accepted-vulnerabilities.yaml"
+_LONGEST = timedelta(days=366)
+_TEXT = {"type": "string", "empty": False}
+_VERDICTS: Final = {
+    0: ("nothing to fix in what the locks pin", "green"),
+    1: ("something to fix in what the locks pin", "red"),
+    2: ("not everything could be looked up: this is no audit", "yellow"),
+}
+
+
+def read_accepted(path: Path, pinned: set[tuple[str, str]], today: date) -> list[dict[str, Any]]:
+    """Read the accepted vulnerabilities.
+
+    Args:
+        path: The list.
+        pinned: Every name and version that a lock pins.
+        today: The day that an entry must not be over on.
+
+    Raises:
+        ConfigError: The file cannot be read, or an entry is over, unneeded or not what it has to be.
+    """
+    day = {"type": "date", "coerce": date.fromisoformat, "max": today + _LONGEST}
+    entry = {"id": _TEXT, "package": _TEXT, "version": _TEXT, "reason": {"type": "string", "minlength": 20}}
+    entries = {"type": "list", "schema": {"type": "dict", "schema": {**entry, "expires": day}}}
+    checker = Validator({"accepted": entries}, require_all=True)
+    if not checker.validate(read_document(path).values):
+        problem = f"is no list of entries with a reason and an end within a year: {checker.errors}"
+        raise ConfigError([error("audit.accepted_file", problem, "docs/SECURITY.md shows an entry", str(path))])
+    accepted: list[dict[str, Any]] = checker.document["accepted"]
+    findings = []
+    for one in accepted:
+        about = f"{one['id']} of {one['package']} {one['version']} was accepted"
+        if (one["package"], one["version"]) not in pinned:
+            findings.append(error("audit.unneeded", f"{about}, and no lock pins that", "delete the entry", str(path)))
+        elif one["expires"] < today:
+            fix = "review it: a new reason and date, or a newer version"
+            findings.append(error("audit.expired", f"{about} until {one['expires']}, which is over", fix, str(path)))
+    if findings:
+        raise ConfigError(findings)
+    return accepted
+
+
+def audit(program: Path, lock: Lock, ignored: Sequence[str]) -> int:
+    """Run pip-audit on a lock, show what it says, and return the exit code."""
+    # Strict, because without it a package that the service does not know passes: behind a mirror, every one of them.
+    command = [str(program), "--requirement", lock.target, "--disable-pip", "--strict", "--aliases", "on"]
+    command += ["--desc", "off", "--progress-spinner", "off", *(f"--ignore-vuln={one}" for one in ignored)]
+    done = subprocess.run(
+        command, cwd=PROJECT_ROOT, env=tool_environment(os.environ), capture_output=True, text=True, check=False
+    )
+    # The last line, because what it fails of may stand under a traceback.
+    say(f"{lock.target}: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
+    if done.stdout:
+        say(done.stdout.rstrip(), lines=True)
+    # It exits with 1 in both cases, but only vulnerabilities make a table.
+    return (1 if done.stdout else 2) if done.returncode else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ask, judge, show; return the exit code."""
-    options = _parser().parse_args(argv)
-    locks = [lock for lock in LOCKS if not options.lock or lock.name in options.lock]
-    today = datetime.now(UTC).date()
-    try:
-        accepted = read_accepted(PROJECT_ROOT / FILE)
-        pins = {lock: _pins(lock) for lock in locks}
-        findings: list[Finding] = []
-        if options.source:
-            answers, findings = _from_database(options.source, pins)
-        else:
-            answers = _from_service(options, pins)
-    except ConfigError as exc:
-        render(exc.findings, sys.stderr)
-        return 2
-    except (SetupError, _Unusable) as exc:
-        return fail(exc.message, exc.fix)
-    # Which entries are of no use can be told only where every lock was looked at.
-    entries = accepted if len(locks) == len(LOCKS) else [one for one in accepted if _is_held(one.package, pins)]
-    findings += judge(answers, entries, today)
-    return _show(findings, answers, json=options.json)
-
-
-class _Unusable(Exception):  # noqa: N818 - ends this command alone, with its sentence
-    def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.message, self.fix = message, fix
-
-
-def _pins(lock: Lock) -> dict[str, str]:
-    try:
-        text = (PROJECT_ROOT / lock.target).read_text(encoding="utf-8")
-    except OSError as exc:
-        raise _Unusable(
-            f"{lock.target}: cannot be read ({exc.strerror})", "git checkout the file, or make lock"
-        ) from exc
-    return {canonical(name): version for name, version in packages(text).items()}
-
-
-def _is_held(package: str, pins: dict[Lock, dict[str, str]]) -> bool:
-    return any(package in held for held in pins.values())
-
-
-def _from_service(options: argparse.Namespace, pins: dict[Lock, dict[str, str]]) -> list[Answer]:
-    program = ensure_pip_audit(PROJECT_ROOT)
-    answers = []
-    for number, (lock, held) in enumerate(pins.items(), start=1):
-        say(f"[{number}/{len(pins)}] {lock.target}: {len(held)} packages, asked of {options.service} …", "dim")
-        answers.append(ask(program, lock, held, options.service))
-    return answers
-
-
-def _from_database(path: Path, pins: dict[Lock, dict[str, str]]) -> tuple[list[Answer], list[Finding]]:
-    fix = "name a folder of OSV records, osv.dev's zip archive for the PyPI ecosystem, or a JSON file of them"
-    try:
-        database = read_database(path.expanduser(), {name for held in pins.values() for name in held})
-    except DatabaseError as exc:
-        raise _Unusable(f"{path}: {exc}", fix) from exc
-    except OSError as exc:
-        raise _Unusable(f"{path}: cannot be read ({exc.strerror or exc})", fix) from exc
-    age = judge_age(database.newest, datetime.now(UTC).date(), database.count, str(path))
-    return [look_up(database, lock, held, f"saved, to {database.newest}") for lock, held in pins.items()], [age]
-
-
-def _show(findings: list[Finding], answers: list[Answer], *, json: bool) -> int:
-    is_complete = not any(finding.severity == "skipped" for finding in findings)
-    code = exit_code(findings) or (0 if is_complete else UNCHECKED)
-    words = {
-        0: ("nothing to mend in what the locks pin", "green"),
-        1: ("something to mend in what the locks pin", "red"),
-        UNCHECKED: ("no vulnerability was found, and not everything could be looked up: this is no audit", "yellow"),
-    }
-    if json:
-        verdict = "failed" if has_errors(findings) else "passed" if is_complete else "incomplete"
-        counts = {
-            answer.target: {
-                "packages": len(answer.pins),
-                "unchecked": len(answer.unchecked),
-                "vulnerabilities": len(answer.vulnerabilities),
-            }
-            for answer in answers
-        }
-        print(as_json(findings, verdict=verdict, locks=counts))
-        return code
-    render(findings)
-    text, colour = words[code]
-    print(f"\n{paint(text, colour, 'bold', stream=sys.stdout)} ({summary(findings)})")
-    return code
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Check the list of accepted ones, audit each lock, show the verdict, and return the exit code."""
     parser = command_parser(__doc__, "audit.py")
-    parser.add_argument("--service", choices=SERVICES, default="pypi", help="whom to ask; default: %(default)s")
-    parser.add_argument("--from", dest="source", type=Path, metavar="PATH", help="a saved database instead")
     names = [lock.name for lock in LOCKS]
     parser.add_argument("--lock", action="append", choices=names, help="only this one; may be given again")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
+    wanted = parser.parse_args(argv).lock or names
+    try:
+        pins = {lock: set(packages((PROJECT_ROOT / lock.target).read_text(encoding="utf-8")).items()) for lock in LOCKS}
+        accepted = read_accepted(PROJECT_ROOT / FILE, set().union(*pins.values()), datetime.now(UTC).date())
+        program = ensure_tool(PROJECT_ROOT, AUDIT, "pip-audit", size="40 MB")
+    except ConfigError as exc:
+        render(exc.findings, sys.stderr)
+        return exc.exit_code
+    except SetupError as exc:
+        return fail(exc.message, exc.fix)
+    except OSError as exc:
+        return refuse(exc)
+    codes = [
+        audit(program, lock, [one["id"] for one in accepted if (one["package"], one["version"]) in held])
+        for lock, held in pins.items()
+        if lock.name in wanted
+    ]
+    code = 1 if 1 in codes else max(codes)
+    text, colour = _VERDICTS[code]
+    print(paint(text, colour, "bold", stream=sys.stdout))
+    return code
 
 
 if __name__ == "__main__":

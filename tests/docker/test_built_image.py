@@ -18,6 +18,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from docker_image import DEMO, GID, UID, Image
 from kit.image.container import Service, compose_variables, run_command
@@ -69,26 +70,11 @@ def test_a_run_can_name_the_image_it_was_made_in(image: Image) -> None:
     assert environment["KIT_LOCK_SHA256"] == labels["kit.lock.sha256"]
 
 
-def test_everything_in_the_lock_is_inside_and_the_sbom_lists_it(image: Image) -> None:
-    done = image.run("sbom")
-    document = json.loads(done.stdout)
-    listed = {item["name"]: item["version"] for item in document["components"] if item["purl"].startswith("pkg:pypi/")}
+def test_everything_in_the_lock_is_inside(image: Image) -> None:
+    done = image.run("python", "-m", "pip", "list", "--format", "json")
+    listed = {canonicalize_name(item["name"]): item["version"] for item in json.loads(done.stdout)}
     locked = packages((image.tree / "locks" / f"{image.stack}-linux-x86_64.txt").read_text())
-    assert document["specVersion"] == "1.5"
-    assert {name: listed.get(name) for name in locked} == locked
-    assert any(item["purl"].startswith("pkg:deb/") and item["name"] == "gcc" for item in document["components"])
-
-
-def test_make_lists_what_is_in_the_image(image: Image) -> None:
-    done = subprocess.run(
-        ["make", "image-sbom", f"STACK={image.stack}", f"PYTHON={sys.executable}"],
-        cwd=image.tree, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    document = json.loads((image.tree / "outputs" / f"sbom-{image.stack}.cdx.json").read_text())
-    assert f"what is in {image.tag}: " in done.stdout
-    licensed = [item for item in document["components"] if item.get("licenses")]
-    assert len(licensed) > 50
+    assert {name: listed.get(canonicalize_name(name)) for name in locked} == locked
 
 
 def test_a_service_is_confined_by_the_kernel_too(image: Image) -> None:

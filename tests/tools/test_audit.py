@@ -1,20 +1,27 @@
-"""`make audit` says what is known, and what it could not find out: an audit that reached nobody is no "ok"."""
+"""`make audit` passes only where pip-audit looked up everything, and ignores only what was accepted, for a time."""
 
 from __future__ import annotations
 
-import json
-import os
-from datetime import UTC, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.stacks.locks import DEV, UV
+from kit.config.error import ConfigError
+from kit.stacks.locks import REFERENCE, UV
 from tools import audit
-from tools.advisories import service
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+TABLE = "print('torch 2.1.0 PYSEC-9 9.9 CVE-2026-9\\x1b[2J')\nprint('Found 1 known', file=sys.stderr)\nsys.exit(1)"
+ENTRY = {
+    "id": "CVE-2026-1",
+    "package": "torch",
+    "version": '"2.1.0"',
+    "reason": "the kit does not reach that code",
+    "expires": "2027-04-30",
+}
 
 
 @pytest.fixture
@@ -23,126 +30,79 @@ def pip_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     program = tmp_path / "pip-audit"
 
     def answers(body: str) -> None:
-        program.write_text(
-            "#!/usr/bin/env python3\nimport json, sys\n"
-            "path = sys.argv[sys.argv.index('--requirement') + 1]\n"
-            "pins = [line.strip().split('==') for line in open(path)]\n"
-            f"{body}\n"
-        )
+        program.write_text(f"#!/usr/bin/env python3\nimport sys\n{body}\n")
         program.chmod(0o755)
 
-    monkeypatch.setattr(audit, "ensure_pip_audit", lambda _root: program)
+    monkeypatch.setattr(audit, "ensure_tool", lambda *_, **__: program)
     return answers
 
 
-KNOWN = "print(json.dumps({'dependencies': [{'name': n, 'version': v, 'vulns': []} for n, v in pins], 'fixes': []}))"
-UNKNOWN = (
-    "print(json.dumps({'dependencies': [{'name': n, 'skip_reason': 'Dependency not found'} for n, v in pins]}))\n"
-    "print('No known vulnerabilities found', file=sys.stderr)"
+@pytest.mark.parametrize(
+    ("body", "code", "verdict"),
+    [
+        ("print('No known vulnerabilities found', file=sys.stderr)", 0, "nothing to fix"),
+        (TABLE, 1, "something to fix"),
+        (f"if {UV.target!r} in sys.argv: sys.exit(1)\n{TABLE}", 1, "something to fix"),
+        ("print('ERROR: torch: not found', file=sys.stderr)\nsys.exit(1)", 2, "this is no audit"),
+        ("sys.exit(9)", 2, "this is no audit"),
+    ],
+    ids=["clean", "vulnerable", "vulnerable-and-unknown", "unknown", "silent"],
 )
-BAD = (
-    "vulns = [{'id': 'PYSEC-9', 'fix_versions': ['9.9'], 'aliases': ['CVE-2026-9']}]\n"
-    "print(json.dumps({'dependencies': [{'name': n, 'version': v, 'vulns': vulns} for n, v in pins]}))\nsys.exit(1)"
-)
-DOWN = "print('ERROR:pip_audit._cli:Could not connect to the vulnerability feed', file=sys.stderr)\nsys.exit(1)"
-
-
-def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    code = audit.main(arguments)
-    return code, capsys.readouterr().out
-
-
-def test_where_every_package_was_looked_up_and_nothing_is_known_it_passes(
-    pip_audit: Any, capsys: pytest.CaptureFixture[str]
+def test_only_an_audit_of_everything_passes(
+    pip_audit: Any, capsys: pytest.CaptureFixture[str], body: str, code: int, verdict: str
 ) -> None:
-    pip_audit(KNOWN)
-    code, out = _run(capsys, "--lock", "uv")
-    assert code == 0
-    assert out.splitlines()[-1].startswith("nothing to mend in what the locks pin")
+    pip_audit(body)
+    assert audit.main(["--lock", "uv", "--lock", "reference"]) == code
+    out, err = capsys.readouterr()
+    (line,) = out.splitlines()
+    assert verdict in line
+    assert all(f"{lock.target}: " in err for lock in (UV, REFERENCE))
+    assert "\x1b" not in err
+
+
+def test_each_lock_is_asked_about_with_what_was_accepted_of_its_versions(pip_audit: Any, tmp_path: Path) -> None:
+    pip_audit(f"open({str(tmp_path / 'seen')!r}, 'a').write(' '.join(sys.argv) + '\\n')")
+    audit.main([])
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert len(seen) == len(audit.LOCKS)
+    assert all("--strict" in line for line in seen)
+    assert [line for line in seen if "--ignore-vuln=CVE-2025-32434" in line] == [
+        line for line in seen if REFERENCE.target in line
+    ]
+
+
+def _read(path: Path, **changes: str | None) -> list[dict[str, Any]]:
+    entry = {key: value for key, value in {**ENTRY, **changes}.items() if value is not None}
+    body = "\n    ".join(f"{key}: {value}" for key, value in entry.items())
+    path.write_text(f"accepted:\n  - {body}\n", encoding="utf-8")
+    return audit.read_accepted(path, {("torch", "2.1.0")}, date(2026, 11, 23))
+
+
+def test_an_accepted_entry_is_read(tmp_path: Path) -> None:
+    assert _read(tmp_path / "a.yaml") == [{**ENTRY, "version": "2.1.0", "expires": date(2027, 4, 30)}]
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
+    ("changes", "problem"),
     [
-        (UNKNOWN, "the service does not know it, or has no advisories to give"),
-        (DOWN, "the service cannot be reached"),
-        ("print('{}')", "it said nothing"),
-        ("sys.exit(9)", "it said nothing"),
+        ({"reason": None}, "required field"),
+        ({"why": "x"}, "unknown field"),
+        ({"reason": "wontfix"}, "min length"),
+        ({"version": "2.1"}, "must be of string type"),
+        ({"expires": "soon"}, "Invalid isoformat"),
+        ({"expires": "2028-01-01"}, "max value"),
+        ({"expires": "2026-10-01"}, "accepted until 2026-10-01, which is over"),
+        ({"version": '"2.1.1"'}, "torch 2.1.1 was accepted, and no lock pins that"),
     ],
 )
-def test_a_service_that_knows_or_says_nothing_is_no_pass(
-    pip_audit: Any, capsys: pytest.CaptureFixture[str], body: str, reason: str
+def test_an_entry_without_reason_or_end_or_for_another_version_is_refused(
+    tmp_path: Path, changes: dict[str, str | None], problem: str
 ) -> None:
-    pip_audit(body)
-    code, out = _run(capsys, "--lock", "uv", "--lock", "dev")
-    assert code == 77
-    assert reason in out
-    for lock in (UV, DEV):
-        assert f"{lock.target}: not checked: none of its" in out
-    assert "this is no audit" in out.splitlines()[-1]
+    with pytest.raises(ConfigError, match=problem):
+        _read(tmp_path / "a.yaml", **changes)
 
 
-def test_a_vulnerability_fails_and_names_version_and_fix(pip_audit: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    pip_audit(BAD)
-    code, out = _run(capsys, "--lock", "uv", "--json")
-    body = json.loads(out)
-    assert (code, body["schema_version"], body["verdict"]) == (1, 1, "failed")
-    assert body["locks"] == {UV.target: {"packages": 1, "unchecked": 0, "vulnerabilities": 1}}
-    (finding,) = (finding for finding in body["findings"] if finding["severity"] == "error")
-    assert finding["message"].endswith("CVE-2026-9 (PYSEC-9)")
-    assert "9.9" in finding["fix"]
-
-
-def test_what_could_not_be_looked_up_is_incomplete_in_json(pip_audit: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    pip_audit(UNKNOWN)
-    code, out = _run(capsys, "--lock", "uv", "--json")
-    assert (code, json.loads(out)["verdict"]) == (77, "incomplete")
-
-
-def test_every_pin_is_asked_about_without_its_marker(pip_audit: Any, tmp_path: Path) -> None:
-    seen = tmp_path / "seen"
-    pip_audit(f"open({str(seen)!r}, 'w').write(repr((sys.argv[1:], pins)))\n{KNOWN}")
-    audit.main(["--lock", "dev"])
-    text = seen.read_text()
-    assert "--no-deps" in text
-    assert "--disable-pip" in text
-    assert ";" not in text
-    assert "colorama" not in text or "sys_platform" not in text
-
-
-def _database(path: Path, day: str) -> Path:
-    (path / "a.json").write_text(json.dumps({"id": "X", "modified": f"{day}T00:00:00Z", "affected": []}))
-    return path / "a.json"
-
-
-def test_a_fresh_saved_database_needs_no_network_and_no_tool(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(audit, "ensure_pip_audit", None)
-    today = str(datetime.now(UTC).date())
-    code, out = _run(capsys, "--from", str(_database(tmp_path, today)))
-    assert code == 0, out
-
-
-def test_an_old_saved_database_is_no_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out = _run(capsys, "--from", str(_database(tmp_path, "2020-01-01")))
-    assert code == 77
-    assert "what was published since is not checked" in out
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]"])
-def test_a_database_that_is_none_is_wrong_use(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
-) -> None:
-    path = tmp_path / "a.json"
-    if content is not None:
-        path.write_text(content)
-    assert audit.main(["--from", str(path)]) == 2
-    assert "fix: name a folder of OSV records" in capsys.readouterr().err
-
-
-def test_the_certificate_that_pip_trusts_is_the_services_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_CERT", os.devnull)
-    assert service._environment()["REQUESTS_CA_BUNDLE"] == os.devnull
+def test_nothing_is_asked_while_the_list_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "FILE", "pyproject.toml")
+    monkeypatch.setattr(audit, "ensure_tool", None)
+    assert audit.main([]) == 1

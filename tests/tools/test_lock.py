@@ -202,7 +202,7 @@ def test_check_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_check_ends_with_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     lock_command.main(["--check"])
-    assert capsys.readouterr().out.splitlines()[-1] == "locks: 8 ok"
+    assert capsys.readouterr().out.splitlines()[-1] == "locks: 9 ok"
 
 
 def test_a_refresh_says_what_changed_lock_by_lock_and_writes_it_for_a_review(

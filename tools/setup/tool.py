@@ -6,6 +6,7 @@ Standard library only, and for Python 3.9 on.
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from kit.cli.console import say
@@ -32,7 +33,9 @@ def ensure_tool(root: Path, lock: Lock, program: str, *, size: str) -> Path:
     uv = ensure_uv(root)
     say(f"Fetching {program} (about {size}) → .cache/{program}")
     shutil.rmtree(home, ignore_errors=True)
-    run_uv(uv, ["venv", "--quiet", "--no-project", "--python", base_python(), str(home)], f"uv could not make {home}")
+    # The locks are for 3.11 and newer, and a command that needs nothing installed may run on an older one.
+    python = base_python() if sys.version_info >= (3, 11) else "3.11"
+    run_uv(uv, ["venv", "--quiet", "--no-project", "--python", python, str(home)], f"uv could not make {home}")
     sync = ["pip", "sync", "--quiet", "--require-hashes", "--only-binary", ":all:"]
     run_uv(
         uv,

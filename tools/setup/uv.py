@@ -86,12 +86,13 @@ def diagnose(output: str, fallback: str) -> SetupError:
 
 
 def tool_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables pip and uv run with: nothing that leads them astray, one certificate bundle for both."""
+    """Return the variables pip and uv run with: nothing that leads them astray, one certificate bundle for all."""
     clean = {name: value for name, value in environ.items() if name not in _MISLEADING}
     bundle = next((clean[name] for name in _CERTIFICATE_VARIABLES if clean.get(name)), None)
     if bundle:
         clean.setdefault("SSL_CERT_FILE", bundle)  # what uv reads
         clean.setdefault("PIP_CERT", bundle)  # what every pip reads
+        clean.setdefault("REQUESTS_CA_BUNDLE", bundle)  # what pip-audit reads
     clean["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     clean.setdefault("UV_HTTP_TIMEOUT", "180")  # a slow proxy may take long over a 700 MB wheel's first byte
     return clean

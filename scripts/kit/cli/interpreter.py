@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
-_NEEDED = ("cerberus", "yaml")
+_NEEDED = ("cerberus", "packaging", "yaml")
 
 
 def python_path() -> str:
@@ -51,7 +51,7 @@ def use_project_python() -> None:
         if python.exists() and not already_there:
             os.execv(str(python), [str(python), *_arguments()])  # noqa: S606 - our own interpreter, no shell
     print(
-        f"error: this Python ({sys.executable}) lacks {' and '.join(missing)}, and the project has no .venv yet\n"
+        f"error: this Python ({sys.executable}) lacks {', '.join(missing)}, and the project has no .venv yet\n"
         "  fix: make setup",
         file=sys.stderr,
     )

@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from packaging.utils import canonicalize_name
+
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.environment import access_probe
 from kit.environment.device_probe import STAGE_PREFIX
@@ -42,19 +44,14 @@ _SECRET_NAME = re.compile(r"TOKEN|API_?KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNOR
 _LINUX_LOCKS = {"reference": locks.REFERENCE, "current": locks.CURRENT}
 
 
-def canonical(name: str) -> str:
-    """Return a distribution's canonical name (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def installed_versions() -> dict[str, str]:
     """Return every installed distribution's version by canonical name, from metadata alone."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         # The first on sys.path is the one that is imported.
-        if name and canonical(name) not in found:
-            found[canonical(name)] = distribution.version
+        if name:
+            found.setdefault(canonicalize_name(name), distribution.version)
     return dict(sorted(found.items()))
 
 

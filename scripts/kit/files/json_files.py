@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
+from kit.files.durable import replace_file
 from kit.files.regular_files import read_text
 
 if TYPE_CHECKING:
@@ -70,17 +69,7 @@ def write_json(path: Path, data: Any) -> None:
 
     What JSON cannot say (NaN, infinity) is written as null.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.unlink(missing_ok=True)
-        with aside.open("xb") as file:  # never through a link
-            file.write(render(data))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+    replace_file(path, render(data))
 
 
 def render(data: Any) -> bytes:

@@ -73,23 +73,32 @@ def carry_over(old: Path, new: Path, names: Collection[str]) -> None:
         old.rmdir()
 
 
-def take_place(aside: Path, folder: Path, names: Callable[[Path], Collection[str]]) -> None:
+def take_place(
+    aside: Path,
+    folder: Path,
+    names: Callable[[Path], Collection[str]],
+    check: Callable[[Path], None] = lambda _old: None,
+) -> None:
     """Put a folder that was written aside in another's place, whose files go only when the new ones stand.
 
     Args:
         aside: The new one.
         folder: What it is to be.
         names: Names the kit's own files in a folder.
+        check: Raises where the old one, which nobody finds any more, is not to be replaced; it goes back then.
 
     Raises:
         OSError: It cannot be done; ``put_back`` mends what a process leaves that is killed here.
     """
     put_back(folder, names)
-    if folder.exists():
-        folder.rename(_replaced(folder))
-    aside.replace(folder)
-    fsync_folder(folder.parent)
-    put_back(folder, names)
+    try:
+        if folder.exists():
+            folder.rename(_replaced(folder))
+            check(_replaced(folder))
+        aside.replace(folder)
+        fsync_folder(folder.parent)
+    finally:
+        put_back(folder, names)
 
 
 def put_back(folder: Path, names: Callable[[Path], Collection[str]]) -> None:

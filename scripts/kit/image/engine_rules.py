@@ -37,7 +37,7 @@ def check_machine(engine: Engine) -> list[Finding]:
     return []
 
 
-def check_engine(engine: Engine, *, to_build: bool = False, needs_compose: bool = True) -> list[Finding]:
+def check_engine(engine: Engine, *, needs_compose: bool = True) -> list[Finding]:
     """Judge client, daemon and, where it is needed, compose."""
     if engine.client is None:
         fix = "install Docker Engine (Debian, Ubuntu: apt-get install docker.io docker-compose)"
@@ -45,7 +45,7 @@ def check_engine(engine: Engine, *, to_build: bool = False, needs_compose: bool 
     found = [] if engine.server else [_why_no_server(engine)]
     if engine.server:
         found.append(ok("image.engine", f"Docker {engine.server}, by {engine.client.path}"))
-    if to_build and not engine.client.has_buildkit:
+    if not engine.client.has_buildkit:
         version = ".".join(map(str, engine.client.version))
         message = f"{engine.client.path} ({version}) has no buildx, and from 23 on only buildx builds with BuildKit"
         fix = "install the plugin: apt-get install docker-buildx-plugin (Debian's own package: docker-buildx)"

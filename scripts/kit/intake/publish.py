@@ -7,16 +7,13 @@ meanwhile is carried over.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
 import re
 import shutil
-import sys
 from typing import TYPE_CHECKING, Self
 
 from kit.files.durable import fsync_file, fsync_folder
-from kit.files.own_files import Claim, carry_over, is_own
+from kit.files.own_files import Claim, is_own, put_back, remove_own, take_place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
 # What a folder of prepared data may hold, so that nothing else is ever removed.
 OWN_FILES = frozenset({"train.jsonl", "val.jsonl", "data_card.json", "data_card.md", "rejects.jsonl"})
 BOOKS = ".books"  # of a draft alone: what is remembered of the rows while they are read
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 
 
 class OccupiedError(Exception):
@@ -127,7 +122,7 @@ class Draft:
                 path.rmdir()
 
     def publish(self) -> None:
-        """Put the written files in the place of the old ones, in one step where the system has one.
+        """Put the written files in the place of the old ones.
 
         Raises:
             OccupiedError: Somebody has put data there meanwhile.
@@ -136,47 +131,23 @@ class Draft:
         for path in self.path.iterdir():
             fsync_file(path)
         fsync_folder(self.path)
-        try:
-            self.path.replace(self.folder)  # over an empty folder too, and never over anything else
-        except OSError as exc:
-            if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                raise
-            self._replace()
-        fsync_folder(self.folder.parent)
-
-    def _replace(self) -> None:
-        _check_publishable(self.folder, overwrite=self._overwrite)
-        if _exchanged(self.path, self.folder):
-            try:
-                _check_publishable(self.path, overwrite=self._overwrite)
-            except OccupiedError:
-                _exchanged(self.path, self.folder)
-                raise
-            return
-        old = self.folder.with_name(f".{self.folder.name}.old-{os.getpid()}")
-        self.folder.replace(old)
-        try:
-            self.path.replace(self.folder)
-        except BaseException:
-            old.replace(self.folder)
-            raise
+        take_place(
+            self.path, self.folder, lambda _: OWN_FILES, lambda old: _check_publishable(old, overwrite=self._overwrite)
+        )
 
     def _bring_back(self) -> None:
         """Clear what lies beside the folder, of this command or of one that was killed.
 
         What others put into a folder that has since been replaced goes into the new one.
         """
-        name = re.compile(rf"\.{re.escape(self.folder.name)}\.(new|old)-\d+")
-        for aside in sorted(self.folder.parent.iterdir(), reverse=True):  # "old" before "new"
-            found = name.fullmatch(aside.name)
-            if not found or aside.is_symlink() or not aside.is_dir():
-                continue
-            with contextlib.suppress(OSError):  # what is in the way stays beside the folder
-                if found[1] == "old" and not self.folder.exists():
-                    aside.replace(self.folder)  # killed between two renames: what was there goes back
-                else:
-                    shutil.rmtree(aside / BOOKS, ignore_errors=True)
-                    carry_over(aside, self.folder, OWN_FILES)
+        with contextlib.suppress(OSError):  # what is in the way stays beside the folder
+            put_back(self.folder, lambda _: OWN_FILES)
+        name = re.compile(rf"\.{re.escape(self.folder.name)}\.new-\d+")
+        for aside in self.folder.parent.iterdir():
+            if name.fullmatch(aside.name) and aside.is_dir() and not aside.is_symlink():
+                shutil.rmtree(aside / BOOKS, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove_own(aside, OWN_FILES)
 
 
 def _check_publishable(folder: Path, *, overwrite: bool) -> None:
@@ -187,14 +158,3 @@ def _check_publishable(folder: Path, *, overwrite: bool) -> None:
         _check_own(folder, overwrite=overwrite)
     except OccupiedError as exc:
         raise OccupiedError(f"{exc}, which came meanwhile: nothing was written", exc.fix) from exc
-
-
-def _exchanged(one: Path, other: Path) -> bool:
-    """Swap two folders in one step (Linux); tell whether that was done."""
-    if sys.platform != "linux":
-        return False
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):  # an older libc
-        return False
-    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)

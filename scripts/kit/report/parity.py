@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
+
+from packaging.utils import canonicalize_name
 
 from kit.files.numbers import mapping
 from kit.parity.agreement import judge, verdict_of
@@ -39,9 +40,9 @@ def parity_line(run: Run) -> str:
 
 def _unlike(result: Result, receipt: dict[str, Any]) -> str:
     """Name what was another when parity was measured; empty where nothing was."""
-    packages = {_canonical(str(name)): version for name, version in mapping(receipt.get("packages")).items()}
+    packages = {canonicalize_name(str(name)): version for name, version in mapping(receipt.get("packages")).items()}
     for name, version in mapping(result.where.get("versions")).items():
-        if name != "wandb" and packages.get(_canonical(name)) != version:
+        if name != "wandb" and packages.get(canonicalize_name(name)) != version:
             return f"{name} was {version}"
     device = _device(receipt)
     measured_on = result.where.get("device")
@@ -52,7 +53,3 @@ def _device(receipt: dict[str, Any]) -> Any:
     machine = mapping(receipt.get("machine"))
     gpu = gpu_of(machine) if receipt.get("platform") in {"h100", "cuda"} else None
     return gpu or machine.get("cpu_model")
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

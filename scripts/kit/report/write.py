@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.files.durable import replace_file
 from kit.report.charts import curves_png, page_charts
 from kit.report.contents import gather
 from kit.report.page import render_page
@@ -36,18 +35,6 @@ def write_report(folder: Path) -> Written:
     """
     contents = gather(folder)
     page, picture = folder / REPORT_PAGE, folder / REPORT_PICTURE
-    _replace(picture, curves_png(contents))
-    _replace(page, render_page(contents, page_charts(contents)).encode("utf-8", "replace"))
+    replace_file(picture, curves_png(contents))
+    replace_file(page, render_page(contents, page_charts(contents)).encode("utf-8", "replace"))
     return Written(page, picture, contents.verdict)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.unlink(missing_ok=True)
-        with aside.open("xb") as file:  # never through a link
-            file.write(content)
-        aside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import re
 import subprocess
 import sys
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from packaging.utils import canonicalize_name
 
 from kit.audit.histogram import histogram
 from kit.audit.training_file import lengths_of
@@ -117,8 +118,8 @@ def describe_lock(stack: str, installed: Mapping[str, str]) -> dict[str, Any] | 
     lock = next((lock for lock, text in texts.items() if digest(text) == mark), own)
     if lock not in texts:
         return None
-    locked = {canonical(name): version for name, version in packages(texts[lock]).items()}
-    found = {canonical(name): version for name, version in installed.items()}
+    locked = {canonicalize_name(name): version for name, version in packages(texts[lock]).items()}
+    found = {canonicalize_name(name): version for name, version in installed.items()}
     return {
         "name": lock.target,
         "sha256": digest(texts[lock]),
@@ -129,11 +130,6 @@ def describe_lock(stack: str, installed: Mapping[str, str]) -> dict[str, Any] | 
             if locked.get(name) != found.get(name)
         ],
     }
-
-
-def canonical(name: str) -> str:
-    """Write a distribution's name in the one form that all its spellings share (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _installed_from() -> str | None:

@@ -10,13 +10,15 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from packaging.utils import canonicalize_name
+
 from kit.cli.findings import Finding, ok, skipped, warning
 from kit.files.numbers import mapping
 from kit.machine.cuda_order import chosen_of
 from kit.machine.facts import nvidia_from
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
-from kit.run_folder.provenance import canonical, describe_here, scripts_tree
+from kit.run_folder.provenance import describe_here, scripts_tree
 from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ def _install(then: Facts) -> str:
 
 def _packages(then: Facts, here: Facts) -> list[Finding]:
     was, now = (
-        {canonical(str(name)): str(version) for name, version in mapping(side.get("packages")).items()}
+        {canonicalize_name(str(name)): str(version) for name, version in mapping(side.get("packages")).items()}
         for side in (then, here)
     )
     differing = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]

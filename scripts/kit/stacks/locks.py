@@ -75,9 +75,11 @@ DEV = Lock("dev", "locks/dev.in", "locks/dev.txt", ("--universal", *_PYTHON), in
 UV = Lock("uv", "locks/uv.in", "locks/uv.txt", ("--universal", "--python-version", "3.9"))
 # pip-audit, for `make audit`: in .cache/pip-audit, so that what looks for vulnerabilities shapes no environment.
 AUDIT = Lock("audit", "locks/audit.in", "locks/audit.txt", ("--universal", *_PYTHON, "--only-binary", ":all:"))
+# cyclonedx-bom, for `make image-sbom`: in .cache/cyclonedx-py.
+SBOM = Lock("sbom", "locks/sbom.in", "locks/sbom.txt", ("--universal", *_PYTHON, "--only-binary", ":all:"))
 # mistral-common, for the tests that hold the rows to it: in .cache/mistral_common.
 MISTRAL = Lock("mistral", "locks/mistral.in", "locks/mistral.txt", ("--universal", *_PYTHON, "--only-binary", ":all:"))
-LOCKS = (REFERENCE, CURRENT, ATTENTION, M4, DEV, UV, AUDIT, MISTRAL)
+LOCKS = (REFERENCE, CURRENT, ATTENTION, M4, DEV, UV, AUDIT, SBOM, MISTRAL)
 STAMP = ".kit-lock"  # in an environment: the hash of the lock it was made from
 
 

@@ -94,6 +94,6 @@ def test_a_user_whom_the_system_has_no_name_for_has_one(monkeypatch: pytest.Monk
 def test_without_an_environment_the_command_that_makes_one_is_named(project: Path) -> None:
     done = _run_without_packages(project)
     assert done.returncode == 2
-    assert "lacks cerberus and yaml" in done.stderr
+    assert "lacks cerberus, packaging, yaml" in done.stderr
     assert "fix: make setup" in done.stderr
     assert done.stdout == ""

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from kit.environment import probe as environment_probe
 from kit.environment.checks import check_device_work
@@ -110,7 +111,7 @@ def test_the_lock_belongs_to_system_and_stack(tmp_path: Path) -> None:
 def test_installed_packages_are_named_canonically() -> None:
     installed = environment_probe.installed_versions()
     assert "pytest" in installed
-    assert all(name == environment_probe.canonical(name) for name in installed)
+    assert all(name == canonicalize_name(name) for name in installed)
 
 
 def test_free_space_is_found_for_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:

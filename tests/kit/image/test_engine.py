@@ -27,7 +27,7 @@ def but(**changes: object) -> Engine:
 
 
 def judge(engine: Engine) -> list[Finding]:
-    found = [*check_machine(engine), *check_engine(engine, to_build=True), *check_disk(engine, "reference")]
+    found = [*check_machine(engine), *check_engine(engine), *check_disk(engine, "reference")]
     return [*found, *check_gpu(engine), *check_access(engine)]
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from killed import killed_at
-from kit.intake import publish
 from kit.intake.publish import Draft, OccupiedError, check_free
 
 
@@ -36,10 +35,7 @@ def test_a_folder_appears_whole_and_leaves_nothing_beside(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("can_exchange", [True, False])
-def test_an_older_one_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool) -> None:
-    if not can_exchange:
-        monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+def test_an_older_one_is_replaced_whole(tmp_path: Path) -> None:
     _write(tmp_path / "b", "old")
     (tmp_path / "b" / "rejects.jsonl").touch()
     _write(tmp_path / "b", "new")
@@ -60,7 +56,6 @@ def test_what_is_interrupted_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_when_the_last_step_fails_the_old_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path / "b", "old")
-    monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
     real = Path.replace
 
     def refuse(path: Path, target: Path) -> Path:
@@ -85,8 +80,9 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
     dead = 2**22 + 1  # above every process number
     (tmp_path / f".b.new-{dead}").mkdir()
-    (tmp_path / f".b.old-{dead}").mkdir()
-    (tmp_path / f".b.old-{dead}" / "train.jsonl").write_text("old", encoding="utf-8")
+    (tmp_path / f".b.new-{dead}" / "train.jsonl").write_text("new", encoding="utf-8")
+    (tmp_path / ".b.replaced").mkdir()
+    (tmp_path / ".b.replaced" / "train.jsonl").write_text("old", encoding="utf-8")
     (tmp_path / ".b.new-notes").mkdir()  # not the kit's
     with pytest.raises(KeyboardInterrupt):
         _write(tmp_path / "b", "new", done=False)
@@ -124,13 +120,8 @@ def test_a_file_in_the_way_is_refused_and_free_places_are_fine(tmp_path: Path) -
     check_free(tmp_path / "own", overwrite=True)
 
 
-@pytest.mark.parametrize("can_exchange", [True, False])
 @pytest.mark.parametrize("there", [False, True])
-def test_what_others_put_there_meanwhile_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool, there: bool
-) -> None:
-    if not can_exchange:
-        monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+def test_what_others_put_there_meanwhile_is_kept(tmp_path: Path, there: bool) -> None:
     if there:
         _write(tmp_path / "b", "old")
     _write(tmp_path / "b", "new", meanwhile="notes.txt")
@@ -138,13 +129,7 @@ def test_what_others_put_there_meanwhile_is_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("is_late", [False, True])
-def test_data_put_there_meanwhile_is_never_replaced_unasked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool
-) -> None:
-    looks = iter([not is_late, True])
-    real = publish._check_publishable
-    monkeypatch.setattr(publish, "_check_publishable", lambda *a, **k: next(looks) and real(*a, **k))
+def test_data_put_there_meanwhile_is_never_replaced_unasked(tmp_path: Path) -> None:
     with pytest.raises(OccupiedError, match="which came meanwhile"):
         _write(tmp_path / "b", "new", meanwhile="train.jsonl", overwrite=False)
     assert _content(tmp_path / "b") == {"train.jsonl": "mine"}
@@ -168,18 +153,13 @@ def test_one_command_at_a_time_writes_a_folder(tmp_path: Path) -> None:
     assert _content(tmp_path / "b") == {"train.jsonl": "mine"}
 
 
-@pytest.mark.parametrize("can_exchange", [True, False])
-def test_killed_before_any_file_operation_a_draft_leaves_the_old_files_or_the_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
-) -> None:
-    if not can_exchange:
-        monkeypatch.setattr(publish, "_exchanged", lambda *_: False)
+def test_killed_before_any_file_operation_a_draft_leaves_the_old_files_or_the_new(tmp_path: Path) -> None:
     operations, was_killed = 0, True
     while was_killed:
         folder = tmp_path / str(operations) / "b"
         _write(folder, "old")
         was_killed = killed_at(operations, functools.partial(_write, folder, "new", meanwhile="notes.txt"))
-        if can_exchange or folder.exists():  # without an exchange it is away between two renames
+        if folder.exists():  # it is away between two renames
             assert _texts(folder) in ({"old"}, {"new"}), operations
         with contextlib.suppress(OccupiedError, KeyboardInterrupt):  # of the notes beside them, or as it is told to
             _write(folder, "never", done=False)

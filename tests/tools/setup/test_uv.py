@@ -23,9 +23,9 @@ def test_what_pip_and_uv_say_is_explained(output: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"])
-def test_one_certificate_variable_serves_both_pip_and_uv(name: str) -> None:
+def test_one_certificate_variable_serves_pip_uv_and_pip_audit(name: str) -> None:
     variables = uv_tool.tool_environment({name: "/ca.pem"})
-    assert (variables["SSL_CERT_FILE"], variables["PIP_CERT"]) == ("/ca.pem", "/ca.pem")
+    assert [variables[own] for own in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")] == ["/ca.pem"] * 3
 
 
 def test_variables_that_lead_an_installation_astray_are_dropped() -> None:
