@@ -35,7 +35,7 @@ from kit.data.dataset import load_file
 from kit.data.end_tokens import declare_ends
 from kit.files.digest import file_sha256
 from kit.files.json_files import write_json
-from kit.files.own_files import Claim, put_back, take_place
+from kit.files.own_files import FolderClaim, put_back, take_place
 from kit.run_folder.history import RunError
 from kit.run_folder.names import ADAPTER_WEIGHTS, CARD, MERGE_STAMP, MERGED, merged_files
 from kit.stacks.stack import installed_stack
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choice = choose(options, installed_stack())
         out = _place(options, choice)
         out.parent.mkdir(parents=True, exist_ok=True)
-        claim = Claim(out)
+        claim = FolderClaim(out)
         if not claim.acquire():
             raise RunError(f"{out}: is being written by another command; wait for it, or name another: --out FOLDER")
         try:

@@ -38,6 +38,7 @@ from kit.config.resolve import Resolved, resolve
 from kit.data.batch_order import make_plan
 from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
+from kit.files.folder_lock import FolderLock
 from kit.machine.platforms import PLATFORMS
 from kit.machine.target import Target, add_config_arguments, target_of
 from kit.model.files import ModelFileError
@@ -46,8 +47,8 @@ from kit.model.weights import describe_base
 from kit.plan.run_plan import plan_training
 from kit.report import after_run
 from kit.run_folder.disk_space import space_findings
+from kit.run_folder.liveness import take_run_lock
 from kit.run_folder.receipt import read_receipt
-from kit.run_folder.run_lock import RunLock
 from kit.stacks.stack import installed_stack
 from kit.train.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
 from kit.train.fastest import NAME, to_try
@@ -79,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     resolved, fits, preflight, findings = _check(resolved, fits, target, options)
     if has_errors(findings):
         return _refuse(findings)
-    lock = RunLock(resolved.settings.run_directory)
+    lock = FolderLock(resolved.settings.run_directory)
     try:
         # Looked at again under the lock: another run may have begun or ended there since.
-        findings += run_check(lock.acquire, "run.lock") or _folder_findings(resolved, options)
+        findings += run_check(lambda: take_run_lock(lock), "run.lock") or _folder_findings(resolved, options)
         try:
             job = _job(resolved, fits, target, preflight, options)
         except ModelFileError as exc:

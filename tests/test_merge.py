@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import merge
 from kit.cli.foreground import EndedError
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.files.own_files import Claim
+from kit.files.own_files import FolderClaim
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,7 +176,7 @@ def test_an_earlier_merge_is_replaced_only_when_asked(run: Path, capsys: pytest.
 
 
 def test_one_merge_at_a_time_writes_a_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    claim = Claim(run / "merged")
+    claim = FolderClaim(run / "merged")
     assert claim.acquire()
     assert merge.main([str(run), "--cpu", "--no-check"]) == 2
     claim.release()

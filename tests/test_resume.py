@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import train
+from kit.files.folder_lock import FolderLock
 from kit.run_folder import checkpoints
-from kit.run_folder.run_lock import RunLock
 from small_run import CONFIG, overrides, read_metrics, read_receipt
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
 def test_two_runs_in_one_folder_are_refused(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lock = RunLock(tmp_path / "out")
+    lock = FolderLock(tmp_path / "out")
     lock.acquire()
     try:
         assert _train(tiny_base, tmp_path / "out") == 1

@@ -7,19 +7,19 @@ import os
 from typing import TYPE_CHECKING
 
 from kit.files.durable import fsync_folder
-from kit.run_folder.run_lock import RunLock
+from kit.files.folder_lock import FolderLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
 
-class Claim:
+class FolderClaim:
     """The right to write a folder, held by one command at a time: a lock beside it, gone with its holder."""
 
     def __init__(self, folder: Path) -> None:
         """Claim nothing yet."""
-        self._lock = RunLock(folder.with_name(f".{folder.name}.writing"))
+        self._lock = FolderLock(folder.with_name(f".{folder.name}.writing"))
 
     def acquire(self) -> bool:
         """Take it; tell whether it was free.
@@ -29,7 +29,7 @@ class Claim:
         """
         while True:
             with contextlib.suppress(FileNotFoundError):  # its holder let go, and took the lock's folder with it
-                return not self._lock.acquire()
+                return self._lock.acquire() is None
 
     def release(self) -> None:
         """Let go."""

@@ -13,7 +13,7 @@ import shutil
 from typing import TYPE_CHECKING, Self
 
 from kit.files.durable import fsync_file, fsync_folder
-from kit.files.own_files import Claim, is_own, put_back, remove_own, take_place
+from kit.files.own_files import FolderClaim, is_own, put_back, remove_own, take_place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ class Draft:
         self.folder = folder.resolve() if folder.is_symlink() else folder.absolute()
         self.path = self.folder.with_name(f".{self.folder.name}.new-{os.getpid()}")
         self._overwrite = overwrite
-        self._claim = Claim(self.folder)
+        self._claim = FolderClaim(self.folder)
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:

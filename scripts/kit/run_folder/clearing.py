@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from kit.cli.traceback_file import NAME as ERROR_FILE
+from kit.files.folder_lock import NAME as LOCK
 from kit.files.json_files import object_or_none
 from kit.files.own_files import put_back, remove_own
 from kit.run_folder import checkpoints
@@ -29,7 +30,6 @@ from kit.run_folder.names import (
     evaluation_name,
     merged_files,
 )
-from kit.run_folder.run_lock import NAME as LOCK
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from kit.cli.findings import error
 from kit.files.numbers import mapping, number
 from kit.run_folder.process import boot_id, pid_namespace, start_ticks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kit.cli.findings import Finding
+    from kit.files.folder_lock import FolderLock
     from kit.run_folder.history import Run
 
 UNDER_WAY = ("started", "training")
@@ -77,3 +80,19 @@ def _is_running(process: dict[str, Any]) -> bool:
 def _seconds_since_last_write(folder: Path) -> float:
     written = [path.stat().st_mtime for path in (folder / "run.json", folder / "metrics.jsonl") if path.exists()]
     return time.time() - max(written, default=0.0)
+
+
+def take_run_lock(lock: FolderLock) -> list[Finding]:
+    """Lock a run's folder, or say who has it.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    holder = lock.acquire()
+    if holder is None:
+        return []
+    fix = "wait for it, stop it, or give this run a name of its own: training.run_name=…"
+    if holder.file:
+        fix += f"; where that process is gone: rm {holder.file}"
+    message = f"another run is under way in this folder ({holder.name or 'it has just begun'})"
+    return [error("run.locked", message, fix, str(lock.path.parent))]

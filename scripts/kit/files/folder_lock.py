@@ -1,4 +1,4 @@
-"""One run in one folder at a time: a lock that ends with the process that holds it, however that ends."""
+"""One process in one folder at a time: a lock that ends with the process that holds it, however that ends."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import errno
 import fcntl
 import os
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from kit.cli.findings import Finding, error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +21,21 @@ _NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 _PATIENCE_S = 0.5  # a dead holder's file is replaced in two looks
 
 
-class RunLock:
-    """An ``flock`` on a file in the run's folder: the kernel lets go of it when the holder dies.
+@dataclass(frozen=True)
+class Holder:
+    """Who has a lock.
+
+    Attributes:
+        name: ``process 12 on host``; empty where it has just begun.
+        file: What a person removes once that process is gone; None where the kernel sees to it.
+    """
+
+    name: str
+    file: Path | None = None
+
+
+class FolderLock:
+    """An ``flock`` on a file in a folder: the kernel lets go of it when the holder dies.
 
     Where the file system has none, the file itself is the lock: it is made by one process alone, and names its process,
     that one's start and its host, so that a later run there sees whether it is gone. Only of another host that cannot
@@ -34,14 +46,14 @@ class RunLock:
         """Lock nothing yet.
 
         Args:
-            folder: The run's folder; made where it is missing.
+            folder: Made where it is missing.
         """
         self.path = folder / NAME
         self._descriptor: int | None = None
         self._file: SoftFileLock | None = None
 
-    def acquire(self) -> list[Finding]:
-        """Take the lock, or say who has it. Never waits.
+    def acquire(self) -> Holder | None:
+        """Take the lock, or return who has it. Never waits.
 
         Raises:
             OSError: The folder cannot be written to.
@@ -54,7 +66,7 @@ class RunLock:
             except BlockingIOError:
                 holder = os.read(descriptor, 200).decode(errors="replace").strip()
                 os.close(descriptor)
-                return [self._held(holder)]
+                return Holder(holder)
             except OSError as exc:
                 if not os.fstat(descriptor).st_size:  # made for the question alone
                     self.path.unlink(missing_ok=True)
@@ -68,17 +80,9 @@ class RunLock:
         self._descriptor = descriptor
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        return []
+        return None
 
-    def _held(self, holder: str, fix: str = "") -> Finding:
-        return error(
-            "run.locked",
-            f"another run is under way in this folder ({holder or 'it has just begun'})",
-            f"wait for it, stop it, or give this run a name of its own: training.run_name=…{fix}",
-            str(self.path.parent),
-        )
-
-    def _acquire_file(self) -> list[Finding]:
+    def _acquire_file(self) -> Holder | None:
         from filelock import SoftFileLock, Timeout
 
         place = self.path.with_name(f"{NAME}.held")
@@ -87,10 +91,9 @@ class RunLock:
             lock.acquire()
         except Timeout:
             process, host = _holder_in(place)
-            fix = f"; where that process is gone: rm {place}"
-            return [self._held(f"process {process} on {host}", fix)]
+            return Holder(f"process {process} on {host}", place)
         self._file = lock
-        return []
+        return None
 
     def _is_still_there(self, descriptor: int) -> bool:
         try:
