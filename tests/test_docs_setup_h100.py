@@ -1,12 +1,11 @@
-"""docs/SETUP_H100.md and docs/STACKS.md: each command of the container is run on a host that is not there, the others
-are known to make; what they quote is what the kit says."""
+"""docs/SETUP_H100.md and docs/STACKS.md: each command of the container is run on a host that is not there; what they
+quote is what the kit says."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,14 +84,6 @@ def test_what_a_command_asks_for_reaches_the_container(clone: Path, tmp_path: Pa
     assert f"`{command}`" in TEXT
     host.run(*shlex.split(command), cwd=clone)
     assert host.calls()[-1].endswith(reaches)
-
-
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize("command", MAKE)
-def test_make_knows_each_command(command: str) -> None:
-    words = shlex.split(command)
-    done = subprocess.run(["make", "-n", *words[1:]], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_default_wheel_is_the_one_described() -> None:

