@@ -43,7 +43,8 @@ from kit.machine.target import Target, add_config_arguments, target_of
 from kit.model.files import ModelFileError
 from kit.model.usability import require_whole
 from kit.model.weights import describe_base
-from kit.plan.run_plan import plan_training
+from kit.plan.alternatives import question_of
+from kit.plan.run_plan import device_for
 from kit.report import after_run
 from kit.run_folder.disk_space import space_findings
 from kit.run_folder.receipt import read_receipt
@@ -236,9 +237,12 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
     # A run that was fitted anew since its checkpoint differs from it in these, and the updates are the same.
     allowed = [*options.allow_changed, *(key for fit in fits for key in fit.after)]
     start = decide(options.resume, settings.run_directory, identity, allowed) if _resumes(options) else Start()
-    predicted = plan_training(settings, target.judgement, target.machine, stack, plan)
+    question = preflight.question
+    if question is None:  # the base's config.json came with its download
+        device = device_for(settings, target.judgement, target.machine, stack)
+        question = question_of(settings, device, *(file.rows for file in files))
     return Job(
-        resolved, target.machine, platform, stack, files, plan, base, identity, start, predicted, options.auto_fit, fits
+        resolved, target.machine, platform, stack, files, plan, base, identity, start, question, options.auto_fit, fits
     )
 
 

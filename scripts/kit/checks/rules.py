@@ -1,4 +1,4 @@
-"""Cross-field and cross-platform rules: pure functions over one ``Situation``, each returning findings."""
+"""Rules across fields and platforms: pure functions over one ``Situation``, each returning findings; and one plan."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from kit.checks import adapter, device, duration, files, memory, precision, repo
 from kit.checks import performance as levers
 from kit.checks.context import Situation
 from kit.cli.findings import Finding, ok, run_check, skipped
+from kit.plan.alternatives import Question, question_of
+from kit.plan.run_plan import device_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kit.config.resolve import Resolved
+    from kit.data.token_rows import TokenRows
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
     from kit.stacks.stack import Stack
@@ -42,20 +45,47 @@ RULES: tuple[Callable[[Situation], list[Finding]], ...] = (
     reporting.wandb,
     reporting.idle_wandb,
     memory.row_length,
-    memory.fits,
-    duration.duration,
     files.model_path,
     files.data_files,
 )
 
 
 def check(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack) -> list[Finding]:
-    """Run every rule over a configuration, a judged machine and a stack; a rule that crashes becomes a finding."""
-    run = Situation(resolved, machine, judgement.platform, judgement.gpu, stack)
-    findings = [ok("config.schema", f"{len(resolved.origins)} keys are known and in range", str(resolved.path))]
+    """Run every rule over a configuration, a judged machine and a stack, and plan it with rows of full length."""
+    run = Situation(resolved, machine, judgement, stack)
+    return [*check_rules(run), *check_plan(run)[0]]
+
+
+def check_rules(run: Situation) -> list[Finding]:
+    """Run every rule; one that crashes becomes a finding."""
+    found = [ok("config.schema", f"{len(run.resolved.origins)} keys are known and in range", str(run.resolved.path))]
     if not run.is_installed:
         message = "what the installed libraries can do was not checked: torch and transformers are not installed"
-        findings.append(skipped("config.stack", message, "make setup"))
+        found.append(skipped("config.stack", message, "make setup"))
     for rule in RULES:
-        findings += run_check(lambda rule=rule: rule(run), f"config.{rule.__name__}")  # type: ignore[misc]
-    return findings
+        found += run_check(lambda rule=rule: rule(run), f"config.{rule.__name__}")  # type: ignore[misc]
+    return found
+
+
+def check_plan(
+    run: Situation, rows: TokenRows | None = None, held_out: TokenRows | None = None
+) -> tuple[list[Finding], Question | None]:
+    """Plan a run once, and hold its memory against the device; return the plan with what is found.
+
+    Args:
+        run: What is about to run.
+        rows: What it is trained on; None where that is not known, and each row is taken to be full length.
+        held_out: What it is evaluated on.
+    """
+    planned: list[Question | None] = []
+
+    def plan() -> list[Finding]:
+        device = device_for(run.settings, run.judgement, run.machine, run.stack)
+        planned.append(question_of(run.settings, device, rows, held_out))
+        return memory.fits(run, planned[0])
+
+    found = run_check(plan, "config.memory")
+    question = planned[0] if planned else None
+    if question:
+        found += run_check(lambda: duration.duration(run, question.plan), "config.duration")
+    return found, question

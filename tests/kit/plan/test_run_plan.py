@@ -14,12 +14,12 @@ from kit.machine import facts as machines
 from kit.machine.facts import Apple, Gpu, Machine
 from kit.machine.platforms import FLOPS_PER_SECOND, TOKENS_PER_SECOND, judge
 from kit.model.shape import MISTRAL_7B, ModelShape
-from kit.plan import measured, time
-from kit.plan.alternatives import Question, faster, mildest_that_fits, other_mathematics
+from kit.plan import alternatives, measured, time
+from kit.plan.alternatives import Question, faster, mildest_that_fits, other_mathematics, question_of
 from kit.plan.limits import MemoryLimit, memory_limit
 from kit.plan.measured import rate_of, rates_on
 from kit.plan.rows import workloads_for
-from kit.plan.run_plan import Device, plan_run, plan_training
+from kit.plan.run_plan import Device, device_for, plan_run
 from kit.plan.show import left_out
 from kit.plan.step import Job, MicroBatch
 from kit.plan.time import flop_of, speed_of
@@ -266,14 +266,26 @@ def test_rows_count_where_they_share_the_models_memory(machine: str, counts: boo
     assert terms.get("rows and their order") == (work.rows_bytes if counts else None)
 
 
-def test_a_run_is_planned_for_its_receipt() -> None:
+def test_a_run_is_planned_once_for_everyone_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = machines.read(MACHINES / "h100_80gb.json")
     settings = _settings(training__max_seq_length=64, training__num_train_epochs=1.0)
     rows = TokenRows.of(EncodedRow([1] * 64, [-100, *[1] * 63], line, 64) for line in range(32))
-    training = make_plan(settings, rows)
-    predicted = plan_training(settings, judge(machine), machine, Stack("current", {}), training)
-    assert predicted is not None
+    device = device_for(settings, judge(machine), machine, Stack("current", {}))
+    question = question_of(settings, device, rows, rows)
+    assert question is not None
+    predicted = question.plan
+    monkeypatch.setattr(alternatives, "plan_run", lambda *_: pytest.fail("planned again"))
+    assert question.plan is predicted
     assert (predicted.steps, predicted.tokens, predicted.batch.rows) == (2, 2048, 4)
     mapping = predicted.as_mapping()
     assert mapping["peak_memory_bytes"] == sum(mapping["terms"].values()) == predicted.peak_memory_bytes
-    assert plan_training(settings, judge(machine), machine, Stack("none"), training) is None
+    unknown = _settings(model__model_name_or_path="somebody/something")
+    assert question_of(unknown, device, rows) is None
+
+
+@pytest.mark.parametrize(("name", "attention"), [("h100_80gb", "sdpa"), ("linux_cpu", "sdpa"), ("m4_32gb", "sdpa")])
+def test_without_a_stack_a_run_is_planned_as_the_one_that_set_up_installs(name: str, attention: str) -> None:
+    """It was planned in eager attention, which that stack takes nowhere: 37.3 GB for 15.6 on an H100."""
+    machine, settings = machines.read(MACHINES / f"{name}.json"), _settings()
+    device = device_for(settings, judge(machine), machine, Stack("none"))
+    assert (device.stack, device.attention) == ("current", attention)
