@@ -27,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.checks.environment import environment_findings
 from kit.checks.preflight import Preflight, check_run, once, run_directory_findings
 from kit.cli.command import command_parser, found_and_fix, run_main
 from kit.cli.console import fail, say
@@ -36,7 +37,6 @@ from kit.cli.traceback_file import keep_traceback
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
 from kit.data.batch_order import make_plan
-from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.machine.platforms import PLATFORMS
 from kit.machine.target import Target, add_config_arguments, target_of
@@ -46,7 +46,6 @@ from kit.model.weights import describe_base
 from kit.plan.alternatives import question_of
 from kit.plan.run_plan import device_for
 from kit.report import after_run
-from kit.run_folder.disk_space import space_findings
 from kit.run_folder.receipt import read_receipt
 from kit.run_folder.run_lock import RunLock
 from kit.stacks.stack import installed_stack
@@ -198,7 +197,6 @@ def _check(
     stack, judgement, settings = installed_stack(), target.judgement, resolved.settings
     say(f"{target.config} on {judgement.platform}: {judgement.reason}; {stack.name} stack", "bold")
     findings = _folder_findings(resolved, options)
-    findings += run_check(lambda: space_findings(settings), "run.disk_space")
     require = options.require
     if require and judgement.platform != require:
         findings.append(
