@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from typing import TYPE_CHECKING
+
+from kit.machine.probe import disk_free_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def free_bytes(folder: Path) -> int:
-    """Free space on the disk a folder is, or will be, on."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
 
 
 def require(folder: Path, needed: int) -> None:
@@ -22,7 +17,7 @@ def require(folder: Path, needed: int) -> None:
     Raises:
         OSError: It does not (ENOSPC).
     """
-    free = free_bytes(folder)
-    if free < needed:
+    free = disk_free_bytes(folder)
+    if free is not None and free < needed:
         message = f"no space left on device: a checkpoint takes {needed:,} bytes and {free:,} are free"
         raise OSError(errno.ENOSPC, message, str(folder))

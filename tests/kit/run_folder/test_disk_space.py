@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_disk_of_a_folder_that_is_still_to_be_made_is_asked(tmp_path: Path) -> None:
-    assert disk_space.free_bytes(tmp_path / "a" / "b") > 0
-
-
 def test_a_save_without_room_does_not_begin(tmp_path: Path) -> None:
     disk_space.require(tmp_path, 1)
     with pytest.raises(OSError, match="no space left") as caught:
