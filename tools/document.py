@@ -27,7 +27,7 @@ from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
 from kit.machine import planned
 from kit.plan.ledger import read_all
-from kit.plan.needs import shipped
+from tools.shipped_needs import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

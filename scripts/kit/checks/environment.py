@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
 from kit.environment import checks
+from kit.environment.access_checks import check_access
 from kit.machine.planned import planned
 from kit.machine.platforms import judge
 from kit.model.shape import KNOWN_SHAPES, shape_of
@@ -37,10 +38,11 @@ def environment_findings(
         with_access: Whether model, wandb, disk and memory are judged.
     """
     platform = platform or judge(environment.machine).platform
-    found = checks.environment_findings(environment, settings, platform, with_access=with_access)
+    found = checks.environment_findings(environment, settings, platform)
     if with_access:
         name = environment.model.name if environment.model else ""
         shape = shape_of(settings.model) if settings else KNOWN_SHAPES.get(name)
+        found += run_check(lambda: check_access(environment, settings), "environment.access")
         found += run_check(lambda: check_space(environment, settings, platform, shape), "environment.space")
     return found
 

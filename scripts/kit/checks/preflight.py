@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from kit.audit.training_file import audit_training_file
 from kit.checks.context import Situation
-from kit.checks.rules import check_plan, check_rules
+from kit.checks.plan import check_plan
+from kit.checks.rules import check_rules
 from kit.cli.command import found_and_fix
 from kit.cli.findings import Finding, error, has_errors, ok, run_check, skipped, warning
 from kit.data.chat_tokenizer import ChatTokenizer

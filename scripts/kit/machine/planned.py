@@ -1,6 +1,6 @@
 """What the shipped configurations take on each platform, as the plan says it: read, since it cannot be asked here.
 
-``planned.json`` is written by ``make docs`` from ``kit.plan.needs``, and the gate compares the two. Standard library
+``planned.json`` is written by ``make docs``, and the gate compares the two. Standard library
 only, for Python 3.9 and later.
 """
 

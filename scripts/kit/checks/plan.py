@@ -1,19 +1,46 @@
-"""Rules on size: whether the rows fit the model and the device. The arithmetic is ``kit.plan``'s."""
+"""Hold the plan against the machine: whether the rows fit the model and the device, and how long the run takes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.cli.console import duration as in_words
 from kit.cli.console import gigabytes
-from kit.cli.findings import Finding, error, ok, skipped, warning
+from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
 from kit.model.shape import shape_of
-from kit.plan.alternatives import mildest_that_fits
+from kit.plan.alternatives import Question, mildest_that_fits, question_of
+from kit.plan.run_plan import device_for
 from kit.plan.show import left_out, limit_words
 
 if TYPE_CHECKING:
     from kit.checks.context import Situation
-    from kit.plan.alternatives import Question
+    from kit.data.token_rows import TokenRows
     from kit.plan.run_plan import RunPlan
+
+
+def check_plan(
+    run: Situation, rows: TokenRows | None = None, held_out: TokenRows | None = None
+) -> tuple[list[Finding], Question | None]:
+    """Plan a run once, and hold its memory against the device; return the plan with what is found.
+
+    Args:
+        run: What is about to run.
+        rows: What it is trained on; None where that is not known, and each row is taken to be full length.
+        held_out: What it is evaluated on.
+    """
+    planned: list[Question | None] = []
+
+    def plan() -> list[Finding]:
+        device = device_for(run.settings, run.judgement, run.machine, run.stack)
+        planned.append(question_of(run.settings, device, rows, held_out))
+        return fits(run, planned[0])
+
+    found = run_check(plan, "config.memory")
+    question = planned[0] if planned else None
+    if question:
+        found += run_check(lambda: duration(run, question.plan), "config.duration")
+    return found, question
 
 
 def row_length(run: Situation) -> list[Finding]:
@@ -57,3 +84,22 @@ def _sentence(plan: RunPlan, kind: str) -> str:
     parts = ", ".join(f"{term.name} {gigabytes(term.size_bytes)}" for term in largest)
     longest = f"{plan.batch.rows} x {plan.batch.length:,} tokens"
     return f"planned peak {gigabytes(plan.peak_memory_bytes)} {kind}at {longest} ({parts}, …){limit_words(plan)}"
+
+
+def duration(run: Situation, plan: RunPlan) -> list[Finding]:
+    """State tokens and hours; silent where neither tokens nor rows could be counted."""
+    spent = plan.duration
+    span = f"{in_words(spent.fast_seconds)} to {in_words(spent.slow_seconds)}" if spent else ""
+    if plan.is_counted:
+        size = f"{plan.tokens:,} tokens in {plan.steps:,} steps of {run.settings.effective_batch_size} rows"
+        if spent is None:
+            return [ok("run.time", f"{size}; how long they take is not known for this model here")]
+        padding = f"{plan.computed_tokens - plan.tokens:,} of padding counted"
+        return [ok("run.time", f"{size}: {span} on {run.platform} {spent.basis}, {padding}")]
+    if spent is None or not Path(run.settings.data.train_file).expanduser().is_file():
+        return []
+    message = (
+        f"at most {plan.tokens / 1e6:,.1f} M tokens if every row is full length: {span} on "
+        f"{run.platform} {spent.basis}; shorter rows take less"
+    )
+    return [ok("config.duration", message, run.where("data.train_file"))]
