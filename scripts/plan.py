@@ -40,7 +40,7 @@ from kit.model.shape import read_shape, shape_of
 from kit.plan.alternatives import Alternative, Question, faster, mildest_that_fits, other_mathematics
 from kit.plan.padding_free import decided, decision
 from kit.plan.rows import read_rows, workloads_for
-from kit.plan.run_plan import Device, RunPlan, plan_run
+from kit.plan.run_plan import RunPlan, device_for
 from kit.plan.show import alternative_lines, left_out, meaning, memory_lines, source_lines, time_lines
 from kit.plan.write import write_config
 from kit.stacks.stack import Stack, installed_stack, stack_named
@@ -153,16 +153,13 @@ def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, r
     read = None if rows else read_rows(resolved.settings)
     resolved = decided(resolved, target.judgement, stack, read)
     settings = resolved.settings
-    platform = target.judgement.platform
-    attention = stack.planned_attention(settings, platform)
-    name = "current" if stack.name == "none" else stack.name
-    device = Device(target.machine, platform, target.judgement.gpu, name, attention)
-    workloads, words = workloads_for(settings, read, rows)
-    question = Question(settings, shape, device, workloads)
-    plan = plan_run(settings, shape, device, workloads(settings))
+    device = device_for(settings, target.judgement, target.machine, stack)
+    question = Question(settings, shape, device, *workloads_for(settings, rows or read))
+    plan = question.plan
     left_out = tuple(key for key in _NOT_PLANNED if getattr(settings.training, key))
     mildest = None if plan.verdict in {"fits", "unknown"} else mildest_that_fits(question)
-    return Planned(plan, faster(question), other_mathematics(question), mildest, words, attention, left_out, resolved)
+    found = faster(question), other_mathematics(question)
+    return Planned(plan, *found, mildest, question.rows, device.attention, left_out, resolved)
 
 
 def _show(planned: Planned, target: Target, stack: Stack) -> None:

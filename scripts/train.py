@@ -27,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.checks.environment import environment_findings
 from kit.checks.preflight import Preflight, check_run, once, run_directory_findings
 from kit.cli.command import command_parser, found_and_fix, run_main
 from kit.cli.console import fail, say
@@ -36,7 +37,6 @@ from kit.cli.traceback_file import keep_traceback
 from kit.config.error import ConfigError
 from kit.config.resolve import Resolved, resolve
 from kit.data.batch_order import make_plan
-from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.files.folder_lock import FolderLock
 from kit.machine.platforms import PLATFORMS
@@ -44,9 +44,9 @@ from kit.machine.target import Target, add_config_arguments, target_of
 from kit.model.files import ModelFileError
 from kit.model.usability import require_whole
 from kit.model.weights import describe_base
-from kit.plan.run_plan import plan_training
+from kit.plan.alternatives import question_of
+from kit.plan.run_plan import device_for
 from kit.report import after_run
-from kit.run_folder.disk_space import space_findings
 from kit.run_folder.liveness import take_run_lock
 from kit.run_folder.receipt import read_receipt
 from kit.stacks.stack import installed_stack
@@ -198,7 +198,6 @@ def _check(
     stack, judgement, settings = installed_stack(), target.judgement, resolved.settings
     say(f"{target.config} on {judgement.platform}: {judgement.reason}; {stack.name} stack", "bold")
     findings = _folder_findings(resolved, options)
-    findings += run_check(lambda: space_findings(settings), "run.disk_space")
     require = options.require
     if require and judgement.platform != require:
         findings.append(
@@ -237,9 +236,12 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
     # A run that was fitted anew since its checkpoint differs from it in these, and the updates are the same.
     allowed = [*options.allow_changed, *(key for fit in fits for key in fit.after)]
     start = decide(options.resume, settings.run_directory, identity, allowed) if _resumes(options) else Start()
-    predicted = plan_training(settings, target.judgement, target.machine, stack, plan)
+    question = preflight.question
+    if question is None:  # the base's config.json came with its download
+        device = device_for(settings, target.judgement, target.machine, stack)
+        question = question_of(settings, device, *(file.rows for file in files))
     return Job(
-        resolved, target.machine, platform, stack, files, plan, base, identity, start, predicted, options.auto_fit, fits
+        resolved, target.machine, platform, stack, files, plan, base, identity, start, question, options.auto_fit, fits
     )
 
 

@@ -21,13 +21,13 @@ if __name__ == "__main__":
 
 from typing import TYPE_CHECKING
 
+from kit.checks.environment import environment_findings
 from kit.checks.preflight import check_run, once
 from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import say
 from kit.cli.findings import Finding, exit_code, skipped
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
-from kit.environment.checks import environment_findings
 from kit.environment.probe import probe as probe_environment
 from kit.machine.target import Target, add_target_arguments, show, target_of
 from kit.stacks.stack import Stack, installed_stack, stack_named, stack_run_on

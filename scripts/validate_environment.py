@@ -20,6 +20,7 @@ from kit.cli.interpreter import use_project_python
 if __name__ == "__main__":
     use_project_python()
 
+from kit.checks import environment
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, say
 from kit.cli.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
@@ -66,7 +67,7 @@ def environment_findings(
     env: Environment, settings: Settings | None = None, platform: str | None = None
 ) -> list[Finding]:
     """Run every check that applies to these facts, this configuration and this platform."""
-    return checks.environment_findings(env, settings, platform)
+    return environment.environment_findings(env, settings, platform)
 
 
 def required_platform(env: Environment, required: str | None) -> list[Finding]:
@@ -139,7 +140,7 @@ def main(argv: list[str] | None = None, find_out: Callable[..., Environment] = p
             return fail(f"{arguments.record}: {exc}", "give a file that can be written")
     judgement = judge(env.machine)
     platform = arguments.require or judgement.platform
-    findings = [*required_platform(env, arguments.require), *checks.environment_findings(env, settings, platform)]
+    findings = [*required_platform(env, arguments.require), *environment_findings(env, settings, platform)]
     next_command = _next_command(env, findings, arguments.config)
     about = {"platform": judgement.platform, "reason": judgement.reason, "stack": env.stack.name, "next": next_command}
     show(findings, as_one_object=arguments.json, **about)

@@ -1,7 +1,7 @@
-"""Write what in docs/ is made from the Cerberus schema, the receipt's keys and the ledger of measurements.
+"""Write what is made from the configuration's schema, the receipt's keys, the ledger of measurements and the plan.
 
-The pages of the configuration's and the receipt's keys and the JSON schema for editors are made whole; in other pages
-what stands between ``<!-- measured: NAME -->`` and ``<!-- /measured -->``.
+Whole files: the pages of the configuration's and the receipt's keys, the JSON schema for editors, and what detection
+says that a run needs and takes. In other pages: what stands between ``<!-- measured: NAME -->`` and its end.
 
 Run as:
     python -m tools.document             (or: make docs)
@@ -19,14 +19,16 @@ if __name__ == "__main__":
     use_project_python()
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.measured_docs import is_measured, with_measurements
 from kit.cli.findings import Finding, error, exit_code, ok, render
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
+from kit.machine import planned
 from kit.plan.ledger import read_all
 from tools.receipt_page import receipt_page
+from tools.shipped_needs import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,30 +37,34 @@ if TYPE_CHECKING:
 DOCS = PROJECT_ROOT / "docs"
 
 
-def generated(folder: Path) -> dict[str, str]:
-    """Return the files that are made, or parts of which are: name in docs/, and content.
+def generated(folder: Path) -> dict[Path, str]:
+    """Return the files that are made, or parts of which are, and their content.
 
     Args:
-        folder: Where the pages are whose parts are made.
+        folder: Where the pages are.
     """
     records = read_all()
-    pages = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+    pages = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
     return {
-        "CONFIG_REFERENCE.md": reference_page(),
-        "RECEIPT.md": receipt_page(),
-        "training_config.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
-        **{name: with_measurements(text, records) for name, text in pages.items() if is_measured(text)},
+        folder / "CONFIG_REFERENCE.md": reference_page(),
+        folder / "RECEIPT.md": receipt_page(),
+        folder / "training_config.schema.json": _json(json_schema()),
+        planned.FILE: _json(shipped()),
+        **{path: with_measurements(text, records) for path, text in pages.items() if is_measured(text)},
     }
+
+
+def _json(body: dict[str, Any]) -> str:
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
 
 def check(folder: Path = DOCS) -> list[Finding]:
     """Compare what is there with what it is made from."""
     findings = []
-    for name, content in generated(folder).items():
-        path = folder / name
+    for path, content in generated(folder).items():
         is_current = path.is_file() and path.read_text(encoding="utf-8") == content
-        message = "is up to date" if is_current else "is not what the schema, the receipt's keys and the ledger give"
-        where = f"docs/{name}"
+        message = "is up to date" if is_current else "is not what it is made from gives"
+        where = f"{path.parent.name}/{path.name}"
         findings.append(
             ok("docs.generated", message, where) if is_current else error("docs.stale", message, "make docs", where)
         )
@@ -70,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "document.py")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is stale")
     if not parser.parse_args(argv).check:
-        for name, content in generated(DOCS).items():
-            (DOCS / name).write_text(content, encoding="utf-8")
+        for path, content in generated(DOCS).items():
+            path.write_text(content, encoding="utf-8")
     findings = check()
     render(findings)
     return exit_code(findings)

@@ -102,7 +102,7 @@ def test_a_save_that_fails_costs_nothing_that_was_saved(torture: Torture, number
 def test_a_disk_that_fills_up_is_noticed_before_the_save_begins(torture: Torture) -> None:
     def fill_up() -> None:
         free = iter([10**12, 10**3])
-        disk_space.free_bytes = lambda _folder: next(free)
+        disk_space.disk_free_bytes = lambda _folder: next(free)
 
     assert torture.attempt("filling", in_child=fill_up) == 1
     assert [path.name for path in (torture.folder / "filling/checkpoints").iterdir()] == ["checkpoint-3"]

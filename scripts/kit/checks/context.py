@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from kit.config.resolve import Resolved
     from kit.config.settings import Settings
     from kit.machine.facts import Gpu, Machine
+    from kit.machine.platforms import Judgement
     from kit.stacks.stack import Stack
 
 CUDA_PLATFORMS = frozenset({"h100", "cuda"})
@@ -21,21 +22,29 @@ class Situation:
     Attributes:
         resolved: The configuration and the origin of each value.
         machine: The machine's facts.
-        platform: What ``kit.machine.platforms.judge`` made of them.
-        gpu: The NVIDIA GPU a run uses, as judged; None elsewhere.
+        judgement: What ``kit.machine.platforms.judge`` made of them.
         stack: What is installed.
     """
 
     resolved: Resolved
     machine: Machine
-    platform: str
-    gpu: Gpu | None
+    judgement: Judgement
     stack: Stack
 
     @property
     def settings(self) -> Settings:
         """The configuration, typed."""
         return self.resolved.settings
+
+    @property
+    def platform(self) -> str:
+        """What the machine was judged to be."""
+        return self.judgement.platform
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The NVIDIA GPU a run uses, as judged; None elsewhere."""
+        return self.judgement.gpu
 
     @property
     def on_cuda(self) -> bool:

@@ -11,22 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.audit.training_file import audit_training_file
-from kit.checks import rules
 from kit.checks.context import Situation
-from kit.checks.memory import device_of, fits
+from kit.checks.plan import check_plan
+from kit.checks.rules import check_rules
 from kit.cli.command import found_and_fix
-from kit.cli.console import duration
 from kit.cli.findings import Finding, error, has_errors, ok, run_check, skipped, warning
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
 from kit.data.template_form import form_findings, template_findings
 from kit.model.base import find_base
 from kit.model.files import DEMO_BASE, ModelFileError, is_local
-from kit.model.shape import shape_of
 from kit.model.usability import base_findings
 from kit.plan.padding_free import KEY, decided, decision, is_decided
-from kit.plan.rows import workloads_for
-from kit.plan.run_plan import plan_run
 from kit.run_folder.names import earlier_run
 
 if TYPE_CHECKING:
@@ -37,6 +33,7 @@ if TYPE_CHECKING:
     from kit.data.token_rows import TokenRows
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
+    from kit.plan.alternatives import Question
     from kit.stacks.stack import Stack
 
 
@@ -60,6 +57,7 @@ class Preflight:
         train: The training file; None where it could not be read.
         val: The validation file; None where there is none, or it could not be read.
         resolved: The configuration that was checked: what it left to the data is decided in it.
+        question: The same, planned; None where the model's shape is not known.
     """
 
     findings: list[Finding]
@@ -67,6 +65,7 @@ class Preflight:
     train: EncodedFile | None
     val: EncodedFile | None
     resolved: Resolved
+    question: Question | None = None
 
 
 def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool) -> Preflight:
@@ -79,7 +78,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         stack: The stack that will run: the installed one, or of a recorded machine its own.
         download: Whether the hub may be asked for the tokenizer.
     """
-    findings = rules.check(resolved, judgement, machine, stack)
+    findings = check_rules(Situation(resolved, machine, judgement, stack))
     tokenizer = None
     if not _NO_MODEL & {finding.id for finding in findings}:
         findings += run_check(lambda: check_base(resolved.settings, stack), "model.base")
@@ -98,14 +97,9 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     resolved = decided(resolved, judgement, stack, train.rows if train else None)
     if is_decided(resolved):
         findings.append(ok("config.levers.auto", decision(resolved), where))
-    if train and train.rows:
-        # The rules know only the number of rows; here their tokens are counted.
-        counted = train.rows
-        run = Situation(resolved, machine, judgement.platform, judgement.gpu, stack)
-        findings = [finding for finding in findings if finding.id not in {"config.duration", "config.memory"}]
-        findings += run_check(lambda: fits(run, counted), "config.memory")
-        findings += run_check(lambda: expected_time(run, counted), "run.time")
-    return Preflight(findings, tokenizer, train, val, resolved)
+    rows, held_out = (file.rows if file and file.rows else None for file in (train, val))
+    planned, question = check_plan(Situation(resolved, machine, judgement, stack), rows, held_out)
+    return Preflight([*findings, *planned], tokenizer, train, val, resolved, question)
 
 
 def once(findings: Sequence[Finding]) -> list[Finding]:
@@ -189,21 +183,6 @@ def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
 
 def _ids(rows: TokenRows, index: int) -> bytes:
     return hashlib.blake2b(rows.tokens_of(index)[0].tobytes(), digest_size=16).digest()
-
-
-def expected_time(run: Situation, rows: TokenRows) -> list[Finding]:
-    """Say how long the run takes on this machine, from the tokens that were counted."""
-    settings = run.settings
-    shape = shape_of(settings.model)
-    workloads, _ = workloads_for(settings, rows)
-    work = workloads(settings)
-    size = f"{work.tokens:,} tokens in {work.steps:,} steps of {settings.effective_batch_size} rows"
-    spent = plan_run(settings, shape, device_of(run), work).duration if shape else None
-    if spent is None:
-        return [ok("run.time", f"{size}; how long they take is not known for this model here")]
-    low, high = duration(spent.fast_seconds), duration(spent.slow_seconds)
-    padding = work.computed_tokens - work.tokens
-    return [ok("run.time", f"{size}: {low} to {high} on {run.platform} {spent.basis}, {padding:,} of padding counted")]
 
 
 def run_directory_findings(settings: Settings, *, overwrite: bool) -> list[Finding]:

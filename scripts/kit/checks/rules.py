@@ -1,12 +1,13 @@
-"""Cross-field and cross-platform rules: pure functions over one ``Situation``, each returning findings."""
+"""Rules across fields and platforms: pure functions over one ``Situation``, each returning findings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.checks import adapter, device, duration, files, memory, precision, reporting, schedule
+from kit.checks import adapter, device, files, precision, reporting, schedule
 from kit.checks import performance as levers
 from kit.checks.context import Situation
+from kit.checks.plan import check_plan, row_length
 from kit.cli.findings import Finding, ok, run_check, skipped
 
 if TYPE_CHECKING:
@@ -41,21 +42,24 @@ RULES: tuple[Callable[[Situation], list[Finding]], ...] = (
     schedule.warmup,
     reporting.wandb,
     reporting.idle_wandb,
-    memory.row_length,
-    memory.fits,
-    duration.duration,
+    row_length,
     files.model_path,
     files.data_files,
 )
 
 
 def check(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack) -> list[Finding]:
-    """Run every rule over a configuration, a judged machine and a stack; a rule that crashes becomes a finding."""
-    run = Situation(resolved, machine, judgement.platform, judgement.gpu, stack)
-    findings = [ok("config.schema", f"{len(resolved.origins)} keys are known and in range", str(resolved.path))]
+    """Run every rule over a configuration, a judged machine and a stack, and plan it with rows of full length."""
+    run = Situation(resolved, machine, judgement, stack)
+    return [*check_rules(run), *check_plan(run)[0]]
+
+
+def check_rules(run: Situation) -> list[Finding]:
+    """Run every rule; one that crashes becomes a finding."""
+    found = [ok("config.schema", f"{len(run.resolved.origins)} keys are known and in range", str(run.resolved.path))]
     if not run.is_installed:
         message = "what the installed libraries can do was not checked: torch and transformers are not installed"
-        findings.append(skipped("config.stack", message, "make setup"))
+        found.append(skipped("config.stack", message, "make setup"))
     for rule in RULES:
-        findings += run_check(lambda rule=rule: rule(run), f"config.{rule.__name__}")  # type: ignore[misc]
-    return findings
+        found += run_check(lambda rule=rule: rule(run), f"config.{rule.__name__}")  # type: ignore[misc]
+    return found

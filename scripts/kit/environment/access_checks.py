@@ -1,6 +1,6 @@
-"""Judge what an environment may reach: the base model, Weights & Biases, disk and memory.
+"""Judge what an environment may reach: the base model and Weights & Biases.
 
-Functions over ``kit.environment.facts.Environment``; how large the model is, its ``config.json`` says.
+Pure functions over ``kit.environment.facts.Environment``.
 """
 
 from __future__ import annotations
@@ -10,20 +10,11 @@ from typing import TYPE_CHECKING
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.environment.facts import NO_FOLDER
 from kit.model.files import DEMO_BASE, download_command
-from kit.model.shape import KNOWN_SHAPES, shape_of
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.environment.facts import Environment, ModelAccess
-    from kit.model.shape import ModelShape
 
-GB = 1_000_000_000
-SMALLEST_OUTPUT_BYTES = GB
-_PUBLISHED_BYTES = 2  # of a parameter: weights are published in 16 bits
-_TRAINED_BYTES = 12  # of an adapter's parameter in a checkpoint: float32, and two Adam moments
-# Of the published weights. The largest file of Mistral-7B is 9.9 of its 14.5 GB; on unified memory the 4-bit run
-# itself has to fit beside it.
-_MEMORY_SHARE = {"h100": 1.1, "cuda": 1.1, "m4": 1.65}
 _GATED_FIX = "accept the model's terms on its page, then `hf auth login` or set HF_TOKEN"
 
 
@@ -101,79 +92,6 @@ def check_wandb(environment: Environment, settings: Settings | None = None) -> l
     return [ok("environment.wandb", f"online, logged in through {access.login}")]
 
 
-def _space(identity: str, what: str, free: int | None, needed: int, fix: str) -> Finding:
-    if free is None:
-        return skipped(identity, f"{what}: the free space could not be found out")
-    if free < needed:
-        return error(identity, f"{what}: {free / GB:.1f} GB free, {needed / GB:.1f} GB needed", fix)
-    if free < 2 * needed:
-        return warning(
-            identity, f"{what}: {free / GB:.1f} GB free is little above the {needed / GB:.1f} GB needed", fix
-        )
-    return ok(identity, f"{what}: {free / GB:.1f} GB free, {needed / GB:.1f} GB needed")
-
-
-def check_space(
-    environment: Environment, settings: Settings | None, platform: str, shape: ModelShape | None
-) -> list[Finding]:
-    """Judge disk and memory against what a run of this model writes and loads.
-
-    Args:
-        environment: The facts.
-        settings: The run's configuration, where there is one.
-        platform: Platform name.
-        shape: The model's sizes, where they are known.
-    """
-    model = environment.model
-    # One more than is kept: the new checkpoint is written before the oldest goes; and the adapter beside them.
-    checkpoints = 0
-    if settings and shape:
-        adapter = shape.lora_parameters(settings.lora.r, settings.lora.target_modules)
-        checkpoints = (settings.training.save_total_limit + 2) * adapter * _TRAINED_BYTES
-    found = [
-        _space(
-            "environment.output_disk",
-            "disk for the run's output",
-            environment.output_disk_free_bytes,
-            max(SMALLEST_OUTPUT_BYTES, checkpoints),
-            "free some, or training.output_dir=<a folder on a larger disk>",
-        )
-    ]
-    if model is None:
-        return found
-    if not (model.kind == "folder" or (model.is_cached and not model.missing_files)):
-        found.append(_download_space(environment, shape))
-    if shape is not None:
-        found += _memory(environment, shape, platform)
-    return found
-
-
-def _download_space(environment: Environment, shape: ModelShape | None) -> Finding:
-    identity, what = "environment.cache_disk", "disk for the model's download"
-    if shape is None:
-        return skipped(identity, f"{what}: how large the model is, its config.json says, which is not here yet")
-    fix = "free some, or set HF_HOME to a folder on a larger disk"
-    return _space(identity, what, environment.cache_disk_free_bytes, shape.parameters * _PUBLISHED_BYTES, fix)
-
-
-def _memory(environment: Environment, shape: ModelShape, platform: str) -> list[Finding]:
-    memory, share = environment.machine.memory_total_bytes, _MEMORY_SHARE.get(platform)
-    if memory is None or share is None:
-        return []
-    needed = share * _PUBLISHED_BYTES * shape.parameters
-    if memory >= needed:
-        return [ok("environment.memory", f"{memory / GB:.0f} GB of memory")]
-    size = f"a model of {shape.parameters / GB:.1f} B parameters"
-    message = f"{memory / GB:.0f} GB of memory; loading {size} wants {needed / GB:.0f} GB"
-    fix = "close other programs and watch the swap, or use a machine with more memory"
-    return [warning("environment.memory", message, fix)]
-
-
-def check_access(environment: Environment, settings: Settings | None, platform: str) -> list[Finding]:
+def check_access(environment: Environment, settings: Settings | None) -> list[Finding]:
     """Run every check in here."""
-    shape = shape_of(settings.model) if settings else environment.model and KNOWN_SHAPES.get(environment.model.name)
-    return [
-        *check_model(environment, settings),
-        *check_wandb(environment, settings),
-        *check_space(environment, settings, platform, shape or None),
-    ]
+    return [*check_model(environment, settings), *check_wandb(environment, settings)]

@@ -1,8 +1,8 @@
 """Judge an environment: can this machine and these packages do the run, and if not, what mends it.
 
 Pure functions over ``kit.environment.facts.Environment``; every one returns findings. What a GPU needs is judged in
-``device_checks``, versions in ``version_checks``, what the environment may reach (model, wandb, disk, memory) in
-``access_checks``.
+``device_checks``, versions in ``version_checks``; what it may reach, and disk and memory, which ask the plan, are added
+in ``kit.checks.environment``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error, ok, run_check, skipped
-from kit.environment import access_checks
 from kit.environment import version_checks as versions
 from kit.environment.device_checks import check_flash_attention, check_imports_h100, check_imports_m4
-from kit.machine.platforms import judge
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
@@ -85,22 +83,8 @@ def check_configured_device(environment: Environment, settings: Settings, platfo
     return found
 
 
-def environment_findings(
-    environment: Environment,
-    settings: Settings | None = None,
-    platform: str | None = None,
-    *,
-    with_access: bool = True,
-) -> list[Finding]:
-    """Run every check that applies.
-
-    Args:
-        environment: The facts.
-        settings: The run's configuration; without it, what depends on one is a warning or left out.
-        platform: ``h100``, ``cuda``, ``m4`` or ``cpu``; by default what the machine is judged to be.
-        with_access: Whether model, wandb and disk are judged.
-    """
-    platform = platform or judge(environment.machine).platform
+def environment_findings(environment: Environment, settings: Settings | None, platform: str) -> list[Finding]:
+    """Run every check in this room that applies: see ``kit.checks.environment``."""
     asked = "auto" if settings is None else settings.model.attn_implementation
     found: list[Finding] = []
     if platform in {"h100", "cuda"}:
@@ -116,7 +100,5 @@ def environment_findings(
     found += run_check(lambda: check_device_work(environment), "environment.device")
     if settings is not None:
         found += run_check(lambda: check_configured_device(environment, settings, platform), "environment.configured")
-    if with_access:
-        found += run_check(lambda: access_checks.check_access(environment, settings, platform), "environment.access")
     # Two checks may come upon the same thing, such as a missing torch: it is said once.
     return list({(finding.id, finding.where, finding.message): finding for finding in found}.values())

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -64,14 +63,6 @@ def read_lock(system: str, stack_name: str, root: Path = PROJECT_ROOT) -> Lock |
         return Lock(lock.target, locks.packages((root / lock.target).read_text(encoding="utf-8")))
     except OSError:
         return None
-
-
-def disk_free_bytes(path: Path) -> int | None:
-    """Return the free space where a path is, or would be made."""
-    for place in (path, *path.absolute().parents):
-        with contextlib.suppress(OSError):
-            return shutil.disk_usage(place).free
-    return None
 
 
 def child_environment() -> dict[str, str]:
@@ -212,7 +203,7 @@ def probe(
         lock=read_lock(machine.system, stack_of(installed).name),
         model=model,
         wandb=access_probe.probe_wandb(),
-        output_disk_free_bytes=disk_free_bytes(output),
-        cache_disk_free_bytes=disk_free_bytes(access_probe.hub_cache()),
+        output_disk_free_bytes=machine_probe.disk_free_bytes(output),
+        cache_disk_free_bytes=machine_probe.disk_free_bytes(access_probe.hub_cache()),
         **facts,
     )

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING
 from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.cuda_order import VISIBLE, counts_as_the_driver, how_to_choose
+from kit.machine.planned import planned
 
 if TYPE_CHECKING:
     from kit.machine.facts import Gpu, Nvidia
 
 GB = 10**9
-# Above what an 80 GB card has left after the driver's share is reserved, below which the H100's settings do not fit.
+# What the H100's configuration is made for: what an 80 GB card has left when the driver has reserved its share.
 H100_BYTES = 70 * GB
-# The smallest run, micro-batch 1 at 2,048 tokens with all layers recomputed: 3.60 GB of 4-bit weights, 0.52 embedding
-# and head, 0.67 adapter with gradients and Adam, 0.12 one dequantised layer, 0.5 CUDA context, 2,048 tokens x 0.71 MB
-# = 1.45: together 6.9 GB, and 15 % for fragments.
-SMALLEST_RUN_BYTES = 8 * GB
 # An idle GPU shows up to some hundred MB in use: a display, a monitor.
 _IDLE_BYTES = GB
 OLDEST_BF16 = (8, 0)
@@ -170,14 +167,16 @@ def _asked(nvidia: Nvidia) -> str:
 def _memory(gpu: Gpu, where: str) -> Finding:
     size = gigabytes(gpu.memory_total_bytes)
     id, what = ("gpu.mig", "this MIG slice") if gpu.is_mig_slice else ("gpu.memory", "this GPU")  # noqa: A001
-    if gpu.memory_total_bytes < SMALLEST_RUN_BYTES:
+    smallest, largest = planned("cuda").device_bytes, planned("h100").device_bytes
+    if gpu.memory_total_bytes < smallest:
         fix = (
             "use a larger slice, or the whole GPU" if gpu.is_mig_slice else "use a GPU with more memory, or: make demo"
         )
-        needed = f"the smallest 7B run needs about {gigabytes(SMALLEST_RUN_BYTES)}"
+        needed = f"the smallest 7B run needs about {gigabytes(smallest)}"
         return error(id, f"{what} has {size}; {needed}", fix, where)
     if gpu.memory_total_bytes < H100_BYTES:
-        message = f"{what} has {size}; the H100 configuration needs {gigabytes(H100_BYTES)}"
+        takes = f"is made for {gigabytes(H100_BYTES)} and takes {gigabytes(largest)} as it stands"
+        message = f"{what} has {size}; the H100 configuration {takes}"
         fix = "make validate CONFIG=configs/training_config.yaml, which compares what a run needs with what is here"
         if gpu.is_mig_slice:
             fix = f"use a larger slice or the whole GPU; or {fix}"
@@ -197,7 +196,7 @@ def _busy(nvidia: Nvidia, gpu: Gpu, platform: str, where: str) -> Finding:
     idle = [other for other in nvidia.gpus if (other.memory_used_bytes or 0) < _IDLE_BYTES and not other.mig_enabled]
     if idle:
         fix = f"put {how_to_choose(nvidia, idle[0])} in front of the command, that GPU is idle; or {fix}"
-    needed = H100_BYTES if platform == "h100" else SMALLEST_RUN_BYTES
+    needed = planned(platform).device_bytes
     if gpu.memory_free_bytes < needed <= gpu.memory_total_bytes:
         return error("gpu.busy", f"{message}; {gigabytes(needed)} are needed", fix, where)
     return warning("gpu.busy", message, fix, where)

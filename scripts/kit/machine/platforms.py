@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.console import gigabytes
 from kit.machine.cuda_order import chosen_of
 from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16, nvidia_findings
+from kit.machine.planned import planned
 from kit.machine.rules import GIB, apple_findings, host_findings
 
 if TYPE_CHECKING:
@@ -30,27 +31,6 @@ CONFIGS = {
     "cpu": Path("configs/training_config_demo.yaml"),
 }
 
-# Training tokens a second for Mistral-7B in 4 bits, padding counted, (low, high). A token costs 32.5 to 47.6 GFLOP,
-# depending on how many layers are recomputed.
-# h100: as an H100 was measured (measurements/): 5,100 in rows of many lengths and 7,200 in full rows with the shipped
-#   settings, 10,400 in full rows without checkpoints.
-# cuda: not measured: 0.16 to 0.6 of the GPU's dense 16-bit peak (kit.plan.time), from a T4 (65 TFLOP/s) to an A100
-#   (312), as in NVIDIA's data sheets. A GPU newer than the H100 can be faster.
-# m4: not measured: the 3.8 to 4.3 TFLOP/s of an M4's ten GPU cores over the cost of a token; a ceiling.
-# cpu: not measured: 50 to 500 GFLOP/s in float32 over the cost of a token.
-TOKENS_PER_SECOND: dict[str, tuple[int, int]] = {
-    "h100": (5_000, 10_400),
-    "cuda": (220, 5_800),
-    "m4": (80, 139),
-    "cpu": (1, 10),
-}
-# The same in operations a second, (at worst, at best): for `make plan`, which knows what a run's tokens cost.
-FLOPS_PER_SECOND: dict[str, tuple[float, float]] = {
-    "h100": (238e12, 338e12),
-    "cuda": (10.4e12, 187e12),
-    "m4": (3.8e12, 4.3e12),
-    "cpu": (0.05e12, 0.5e12),
-}
 M4_GPU_CORES = 10
 # The job that the project's expected times are stated for.
 EXAMPLES, EPOCHS = 15_000, 3
@@ -105,23 +85,19 @@ def hours(tokens: int, platform: str, gpu_cores: int | None = None) -> tuple[flo
     Raises:
         ValueError: There is no such platform, or the tokens are negative.
     """
-    if platform not in TOKENS_PER_SECOND:
+    if platform not in PLATFORMS:
         raise ValueError(f"platform {platform!r} is not one of {', '.join(PLATFORMS)}")
     if tokens < 0:
         raise ValueError(f"tokens is {tokens}; it cannot be negative")
-    slow, fast = TOKENS_PER_SECOND[platform]
+    takes = planned(platform)
     scale = gpu_cores / M4_GPU_CORES if platform == "m4" and gpu_cores else 1.0
-    return tokens / (fast * scale) / _SECONDS_PER_HOUR, tokens / (slow * scale) / _SECONDS_PER_HOUR
-
-
-def chosen_gpu(machine: Machine) -> Gpu | None:
-    """Return the GPU a run uses; ``kit.machine.one_device`` leaves a process this one alone."""
-    return chosen_of(machine.nvidia)
+    slow, fast = takes.slow_tokens_per_second * scale, takes.fast_tokens_per_second * scale
+    return tokens / fast / _SECONDS_PER_HOUR, tokens / slow / _SECONDS_PER_HOUR
 
 
 def judge(machine: Machine) -> Judgement:
     """Decide what this machine is, and say everything that stands in the way."""
-    gpu = chosen_gpu(machine)
+    gpu = chosen_of(machine.nvidia)  # kit.machine.one_device leaves a process this one alone
     platform, reason = _platform(machine, gpu)
     findings = (
         *nvidia_findings(machine.nvidia, gpu, platform),

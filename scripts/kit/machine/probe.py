@@ -6,6 +6,7 @@ never. Whatever cannot be found out is None, or NVIDIA's ``problem``: nothing he
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
@@ -41,7 +42,7 @@ def probe() -> Machine:
         cpu_count=usable_cores(),
         memory_total_bytes=total,
         memory_available_bytes=available,
-        disk_free_bytes=_disk_free(PROJECT_ROOT),
+        disk_free_bytes=disk_free_bytes(PROJECT_ROOT),
         in_container=_in_container(system),
         # No driver of NVIDIA's runs on macOS, so nobody is asked there.
         nvidia=Nvidia() if system == "Darwin" else probe_nvidia(),
@@ -142,11 +143,12 @@ def _cgroup_folders(controller: str) -> list[Path]:
     return folders
 
 
-def _disk_free(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
+def disk_free_bytes(path: Path) -> int | None:
+    """Return the free space of the disk that a path is, or will be, on."""
+    for place in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(place).free
+    return None
 
 
 def _in_container(system: str) -> bool:

@@ -6,13 +6,13 @@ is sold in binary ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.metal import working_set_bytes
 from kit.machine.nvidia_rules import GB
+from kit.machine.planned import planned
 
 if TYPE_CHECKING:
     from kit.machine.facts import Apple, Machine
@@ -22,50 +22,16 @@ OLDEST_MACOS = (14, 0)
 # bitsandbytes has Metal kernels for 4-bit from here on; below, it computes in plain PyTorch without saying so.
 METAL_KERNEL_MACOS = (26, 0)
 MAC_BYTES = 32 * GIB
-# Below this the weights, the run and macOS itself do not fit together into the GPU's share of the memory.
-SMALLEST_MAC_BYTES = 24 * GIB
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a platform's run wants from the machine around the accelerator, in bytes.
-
-    Attributes:
-        disk: With ``disk_sum`` as the arithmetic behind it.
-        memory_total: RAM.
-        memory_available: RAM that is free now.
-    """
-
-    disk: int
-    disk_sum: str
-    memory_total: int
-    memory_available: int
-
-
-# Disk: 14.5 GB are Mistral-7B's weights in 16 bits, 7.4 GB the installed Linux stack, 0.5 GB one checkpoint of the
-# adapter with its optimizer (41.9 M x 4 bytes x 3). RAM: a whole shard of weights, up to 9.9 GB, can pass through it.
-_CUDA_NEED = Need(
-    disk=60 * GB,
-    disk_sum="14.5 weights + 15 image and its build cache + 2 checkpoints + 14.5 merged model = 46, with room to spare",
-    memory_total=16 * GB,
-    memory_available=10 * GB,
-)
-NEEDS = {
-    "h100": _CUDA_NEED,
-    "cuda": _CUDA_NEED,
-    "m4": Need(
-        disk=40 * GB,
-        disk_sum="14.5 weights + 2 environment + 2 checkpoints + 14.5 merged model = 33, with room to spare",
-        memory_total=0,  # judged as unified memory
-        memory_available=10 * GB,
-    ),
-    "cpu": Need(
-        disk=10 * GB,
-        disk_sum="7.4 environment, and the demo's small files",
-        memory_total=4 * GB,
-        memory_available=2 * GB,
-    ),
+# What macOS and what it starts by itself keep.
+_MACOS_BYTES = 4 * GB
+# Installed: the Linux stack, or the image with its build cache.
+_INSTALLED = {
+    "h100": (15 * GB, "image and its build cache"),
+    "cuda": (15 * GB, "image and its build cache"),
+    "m4": (2 * GB, "environment"),
+    "cpu": (7_400_000_000, "environment"),
 }
+_ROOM_TO_SPARE = 1.2
 # Not even the environment's small files, a log and one checkpoint fit into less.
 _HOPELESS_DISK_BYTES = 2 * GB
 
@@ -115,7 +81,8 @@ def _unified_memory(apple: Apple) -> Finding:
         f"{size / GIB:.0f} GB unified memory, of which Metal lends the GPU about {lent}; the M4 configuration is made"
     )
     message += " for 32 GB"
-    if size < SMALLEST_MAC_BYTES:
+    takes = planned("m4")
+    if size < takes.device_bytes + takes.loading_bytes + _MACOS_BYTES:
         return error("apple.memory", message, "use a Mac with 32 GB or more for Mistral-7B; here: make demo")
     if size < MAC_BYTES:
         fix = "make validate CONFIG=configs/training_config_m4.yaml, which compares what a run needs with what is here"
@@ -125,8 +92,7 @@ def _unified_memory(apple: Apple) -> Finding:
 
 def host_findings(machine: Machine, platform: str) -> list[Finding]:
     """Return everything there is to say about the system, the RAM and the disk."""
-    need = NEEDS[platform]
-    return [*_system(machine), *_memory(machine, need), _disk(machine.disk_free_bytes, need)]
+    return [*_system(machine), *_memory(machine, platform), _disk(machine.disk_free_bytes, platform)]
 
 
 def _system(machine: Machine) -> list[Finding]:
@@ -139,26 +105,34 @@ def _system(machine: Machine) -> list[Finding]:
     return []
 
 
-def _memory(machine: Machine, need: Need) -> list[Finding]:
+def _memory(machine: Machine, platform: str) -> list[Finding]:
     total, available = machine.memory_total_bytes, machine.memory_available_bytes
     if total is None:
         return [skipped("machine.memory", "the size of the RAM is unknown, so it was not checked")]
-    if total < need.memory_total:
-        message = f"{gigabytes(total)} RAM; {gigabytes(need.memory_total)} are wanted, while the weights load"
+    takes = planned(platform)
+    loading = takes.loading_bytes
+    # Where the device's memory is the machine's own, the run is in it too; a Mac's whole is judged as unified memory.
+    needed = loading if platform in ("h100", "cuda") else max(loading, takes.device_bytes)
+    if total < needed and platform != "m4":
+        message = f"{gigabytes(total)} RAM; {gigabytes(needed)} are wanted, while the weights load"
         return [warning("machine.memory", message, "use a machine with more RAM, or raise the container's limit")]
-    if available is not None and available < need.memory_available:
-        message = (
-            f"{gigabytes(available)} of {gigabytes(total)} RAM are free; {gigabytes(need.memory_available)} are wanted"
-        )
+    if available is not None and available < needed:
+        message = f"{gigabytes(available)} of {gigabytes(total)} RAM are free; {gigabytes(needed)} are wanted"
         return [warning("machine.memory", message, "close other programs before a run")]
     return [ok("machine.memory", f"{gigabytes(total)} RAM")]
 
 
-def _disk(free: int | None, need: Need) -> Finding:
+def _disk(free: int | None, platform: str) -> Finding:
     if free is None:
         return skipped("machine.disk", "the free disk space is unknown, so it was not checked")
-    if free >= need.disk:
+    takes, (installed, what) = planned(platform), _INSTALLED[platform]
+    parts = {what: installed, "checkpoints": takes.output_bytes}
+    if platform != "cpu":
+        parts = {"weights": takes.weights_bytes, **parts, "merged model": takes.weights_bytes}
+    needed = round(sum(parts.values()) * _ROOM_TO_SPARE)
+    if free >= needed:
         return ok("machine.disk", f"{gigabytes(free)} disk free")
-    message = f"{gigabytes(free)} disk free; {gigabytes(need.disk)} are wanted (GB: {need.disk_sum})"
+    terms = " + ".join(f"{size / GB:.3g} {name}" for name, size in parts.items())
+    message = f"{gigabytes(free)} disk free; {gigabytes(needed)} are wanted (GB: {terms}, with room to spare)"
     fix = "free space, or put the project and HF_HOME, where the weights are kept, on a larger disk"
     return (error if free < _HOPELESS_DISK_BYTES else warning)("machine.disk", message, fix)

@@ -69,15 +69,14 @@ def nearest_that_fits(question: Question, refusal: Refusal) -> Alternative | Non
         question: The run that was refused.
         refusal: What was seen.
     """
-    refused = question.answer({}).plan
-    most = _most_moving(question, refused, refusal)
+    most = _most_moving(question, refusal)
     fitting = [item for item in same_updates(question) if item.plan.peak.moving_bytes <= most]
     return min(fitting, key=lambda item: nearness(question, item), default=None)
 
 
-def _most_moving(question: Question, refused: RunPlan, refusal: Refusal) -> float:
+def _most_moving(question: Question, refusal: Refusal) -> float:
     """Return the most that a micro-batch may be planned to add: always less than the refused one's."""
-    moving = refused.peak.moving_bytes
+    moving = question.plan.peak.moving_bytes
     coming = coming_bytes(question.shape, question.settings)
-    most = (refusal.room_bytes * TIGHT - refusal.standing_bytes - coming) / growth(refusal, refused)
+    most = (refusal.room_bytes * TIGHT - refusal.standing_bytes - coming) / growth(refusal, question.plan)
     return most if most < moving else moving * _UNEXPLAINED

@@ -6,9 +6,12 @@ recomputed. Rounding, and the random numbers of dropout, may differ.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from kit.model.shape import shape_of
+from kit.plan.rows import workloads_for
 from kit.plan.run_plan import RunPlan, plan_run
 from kit.stacks.stack import VARIABLE_LENGTH
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kit.config.settings import Settings
+    from kit.data.token_rows import TokenRows
     from kit.model.shape import ModelShape
     from kit.plan.run_plan import Device
     from kit.plan.workload import Workload
@@ -69,19 +73,26 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Question:
-    """The run that other settings are looked for.
+    """The run that is planned, and that other settings are looked for.
 
     Attributes:
         settings: The configuration.
         shape: The model's sizes.
         device: What it runs on.
         workloads: Counts the micro-batches of a configuration.
+        rows: In words, the rows it is planned for.
     """
 
     settings: Settings
     shape: ModelShape
     device: Device
     workloads: Callable[[Settings], Workload]
+    rows: str = ""
+
+    @functools.cached_property
+    def plan(self) -> RunPlan:
+        """The run as it stands, planned once."""
+        return plan_run(self.settings, self.shape, self.device, self.workloads(self.settings))
 
     def answer(self, changes: dict[str, Any], *, same: bool = True) -> Alternative:
         """Plan the run with some values changed."""
@@ -90,15 +101,30 @@ class Question:
         return Alternative(tuple(changes.items()), plan, same)
 
 
+def question_of(
+    settings: Settings, device: Device, rows: TokenRows | int | None, held_out: TokenRows | None = None
+) -> Question | None:
+    """Return a run to plan; None where its model's shape is not known.
+
+    Args:
+        settings: The configuration.
+        device: What it runs on.
+        rows: What it is trained on, as far as it is known: see ``workloads_for``.
+        held_out: What it is evaluated on.
+    """
+    shape = shape_of(settings.model)
+    return None if shape is None else Question(settings, shape, device, *workloads_for(settings, rows, held_out))
+
+
 def faster(question: Question) -> list[Alternative]:
     """Return every choice that leaves the mathematics as it is and fits, fastest first; the present one included.
 
     Where time is not known, as for a very small model, there is nothing to rank by and only the present one.
     """
-    found = [question.answer({})]
-    if found[0].plan.duration is None:
-        return found
-    found += same_updates(question)
+    present = Alternative((), question.plan, is_same_mathematics=True)
+    if question.plan.duration is None:
+        return [present]
+    found = [present, *same_updates(question)]
     return sorted((item for item in found if item.plan.verdict in {"fits", "unknown"}), key=rank)
 
 

@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 _BLOCK, _OUTER_BLOCK = 64, 256
 _TABLE, _OUTER_TABLE = 16 * 4, 256 * 4
 # Optimizer state of one parameter, where it does not follow the parameter's own type. The 8-bit ones keep two states
-# of one byte and a float32 constant for each 256 values; sgd runs without momentum; adafactor keeps a row and a column.
+# of one byte and a float32 constant for each 256 values; sgd runs without momentum.
 _STATE_BYTES = {
     "paged_adamw_32bit": 8.0,
     "paged_adamw_8bit": 2 * (1 + 4 / 256),
     "adamw_8bit": 2 * (1 + 4 / 256),
-    "adafactor": 0.0,
     "sgd": 0.0,
 }
 # bitsandbytes/optim/optimizer.py: smaller tensors of a paged optimizer stay in the allocator.
@@ -90,15 +89,27 @@ def quantised_weights(shape: ModelShape, settings: Settings) -> tuple[int, int]:
 
 def adapter_terms(shape: ModelShape, settings: Settings) -> tuple[Term, ...]:
     """Return the adapter's weights, gradients and optimizer state: 16 bytes a parameter for AdamW in float32."""
-    lora = settings.lora
-    parameters = shape.lora_parameters(lora.r, lora.target_modules)
-    each = DTYPE_BYTES[lora.adapter_dtype]
-    state = _STATE_BYTES.get(settings.training.optim, 2.0 * each)
+    weights = adapter_bytes(shape, settings)
     return (
-        Term("adapter", parameters * each),
-        Term("adapter gradients", parameters * each),
-        Term("optimizer", round(parameters * state)),
+        Term("adapter", weights),
+        Term("adapter gradients", weights),
+        Term("optimizer", optimizer_bytes(shape, settings)),
     )
+
+
+def adapter_bytes(shape: ModelShape, settings: Settings) -> int:
+    """Return the size of the adapter's weights."""
+    lora = settings.lora
+    return shape.lora_parameters(lora.r, lora.target_modules) * DTYPE_BYTES[lora.adapter_dtype]
+
+
+def optimizer_bytes(shape: ModelShape, settings: Settings) -> int:
+    """Return the size of the optimizer's state."""
+    lora, optim = settings.lora, settings.training.optim
+    parameters = shape.lora_parameters(lora.r, lora.target_modules)
+    if optim == "adafactor":  # a float32 for each row and each column
+        return (parameters // lora.r + 2 * lora.r * len(lora.target_modules) * shape.num_hidden_layers) * _FLOAT32
+    return round(parameters * _STATE_BYTES.get(optim, 2.0 * DTYPE_BYTES[lora.adapter_dtype]))
 
 
 def paged_bytes(shape: ModelShape, settings: Settings) -> int:

@@ -20,6 +20,7 @@ _LARGE_ON = (9, 0)
 # The libraries on a CPU: their own memory, 0.54 GB once a trainer is built and 0.1 in the course of a step, and the
 # files they map.
 _LIBRARIES, _MAPPED = 640_000_000, 560_000_000
+PROCESS_BYTES = _LIBRARIES + _MAPPED
 # On a CPU the C library holds on to what is freed between blocks that live: measured in training runs of 3 to 30
 # layers, this share of the activations. A block from 32 MiB on is mapped, and given back (mallopt(3)).
 _HEAP_SHARE = 0.6

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 def workloads_for(
-    settings: Settings, rows: TokenRows | None, number: int | None = None
+    settings: Settings, rows: TokenRows | int | None, held_out: TokenRows | None = None
 ) -> tuple[Callable[[Settings], Workload], str]:
     """Return what counts the micro-batches of a configuration, and in words what it counts.
 
     Args:
         settings: The configuration, for the data's file.
-        rows: The encoded rows; None where they could not be read.
-        number: How many rows to take, all full length, instead of the file's.
+        rows: The encoded rows; a number of them, each taken to be full length; None where they could not be read.
+        held_out: Those that are evaluated on, which take memory too.
     """
     # Imported here: what only checks a configuration does not need numpy.
     from kit.plan.workload import full_length
 
-    if rows and number is None:
-        return _remembered(rows), f"{len(rows):,} rows of {settings.data.train_file}"
-    if number is not None:
-        return functools.partial(full_length, rows=number), f"{number:,} rows, each taken to be full length"
+    if isinstance(rows, int):
+        return functools.partial(full_length, rows=rows), f"{rows:,} rows, each taken to be full length"
+    if rows:
+        return _remembered(rows, held_out), f"{len(rows):,} rows of {settings.data.train_file}"
     path = Path(settings.data.train_file).expanduser()
     lines = _count_rows(path)
     if lines:
@@ -68,12 +68,13 @@ def _count_rows(path: Path) -> int:
         return 0
 
 
-def _remembered(rows: TokenRows) -> Callable[[Settings], Workload]:
+def _remembered(rows: TokenRows, held_out: TokenRows | None) -> Callable[[Settings], Workload]:
     """Count each cut of the rows into micro-batches once, however many configurations are compared."""
     from kit.data.batch_order import make_plan
     from kit.plan.workload import workload_of
 
     counted: dict[tuple[int, ...], Workload] = {}
+    evaluated = () if held_out is None else (held_out,)
 
     def workload(settings: Settings) -> Workload:
         training = settings.training
@@ -85,7 +86,7 @@ def _remembered(rows: TokenRows) -> Callable[[Settings], Workload]:
             training.sort_within_update,
         )
         if key not in counted:
-            counted[key] = workload_of(make_plan(settings, rows.cut(training.max_seq_length)), settings)
+            counted[key] = workload_of(make_plan(settings, rows.cut(training.max_seq_length), *evaluated), settings)
         return counted[key]
 
     return workload

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kit.model.shape import shape_of
 from kit.plan.limits import MemoryLimit, memory_limit
 from kit.plan.memory import Peak, plan_peak, step_bytes
 from kit.plan.overheads import Term, sources
 from kit.plan.step import Job, device_of
 from kit.plan.time import Duration, duration_of, speed_of
+from kit.stacks.stack import stack_named
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
     from kit.machine.facts import Gpu, Machine
     from kit.machine.platforms import Judgement
     from kit.model.shape import ModelShape
@@ -133,27 +132,16 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
     )
 
 
-def plan_training(
-    settings: Settings, judgement: Judgement, machine: Machine, stack: Stack, training: TrainingPlan
-) -> RunPlan | None:
-    """Plan the run that is about to start, for its receipt; None where the model's shape is not known.
+def device_for(settings: Settings, judgement: Judgement, machine: Machine, stack: Stack) -> Device:
+    """Return what a configuration runs on, with the attention it would have there.
 
     Args:
         settings: The configuration.
         judgement: What the machine is good for.
         machine: The machine.
-        stack: The installed stack.
-        training: The rows and their order.
+        stack: The stack that runs it; where none is installed, the one that `make setup` would.
     """
-    from kit.plan.workload import workload_of  # numpy
-
-    shape = shape_of(settings.model)
-    if shape is None or stack.name == "none":
-        return None
-    return plan_run(settings, shape, device_for(settings, judgement, machine, stack), workload_of(training, settings))
-
-
-def device_for(settings: Settings, judgement: Judgement, machine: Machine, stack: Stack) -> Device:
-    """Return what a configuration runs on, with the attention it would have there."""
-    attention = stack.planned_attention(settings, judgement.platform)
-    return Device(machine, judgement.platform, judgement.gpu, stack.name, attention)
+    platform = judgement.platform
+    if stack.name == "none":
+        stack = stack_named("current", platform)
+    return Device(machine, platform, judgement.gpu, stack.name, stack.planned_attention(settings, platform))

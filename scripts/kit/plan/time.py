@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.machine.platforms import FLOPS_PER_SECOND, M4_GPU_CORES
+from kit.machine.platforms import M4_GPU_CORES
 from kit.plan.loss import scored_tokens
 from kit.plan.measured import Rate, rate_of, rates_on
 
@@ -38,6 +38,17 @@ _GPUS = (
 # many lengths, 0.35 in full rows and 0.68 in a matrix product alone (measurements/). Idling and what runs at its
 # memory's speed are nearly half of its step, and less where computing is slower: the best is taken to be 0.6.
 _WORST, _BEST = 0.16, 0.6
+# Operations a second of a platform whose device is in no list, at worst and at best.
+# h100: as an H100 was measured (measurements/) with the shipped settings, in rows of many lengths and in full rows.
+# cuda: not measured: from a T4 at worst to an A100 at best. A GPU newer than the H100 can be faster.
+# m4: not measured: the 3.8 to 4.3 TFLOP/s of an M4's ten GPU cores; a ceiling.
+# cpu: not measured: 50 to 500 GFLOP/s in float32.
+_FLOPS_PER_SECOND = {
+    "h100": (238e12, 338e12),
+    "cuda": (65e12 * _WORST, 312e12 * _BEST),
+    "m4": (3.8e12, 4.3e12),
+    "cpu": (0.05e12, 0.5e12),
+}
 # Memory bandwidth in bytes a second, for expanding 4-bit weights: of an M4 as Apple states it, of CPUs roughly.
 _BANDWIDTH = {"h100": 3.35e12, "cuda": 0.3e12, "m4": 0.12e12, "cpu": 0.03e12}
 # Expanding reads 4 bits and writes 16, and the multiplication reads them again.
@@ -105,7 +116,7 @@ class Duration:
 
 def speed_of(machine: Machine, platform: str, gpu_name: str = "") -> Speed:
     """Return the rates of a device."""
-    slow, fast = FLOPS_PER_SECOND[platform]
+    slow, fast = _FLOPS_PER_SECOND[platform]
     sheet = next((row for row in _GPUS if row[0] in gpu_name), None)
     bandwidth = sheet[2] * 1e12 if sheet else _BANDWIDTH[platform]
     if rates := rates_on(gpu_name):

@@ -21,13 +21,9 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.validator import violations
 from kit.config.yaml_writer import scalar
 from kit.files.numbers import mapping
-from kit.machine.platforms import judge
-from kit.model.shape import shape_of
 from kit.plan.after_oom import nearest_that_fits
-from kit.plan.alternatives import SAME_UPDATE, Question, changed, mildest_that_fits
+from kit.plan.alternatives import SAME_UPDATE, changed, mildest_that_fits
 from kit.plan.padding_free import AUTO, KEY, is_decided
-from kit.plan.rows import workloads_for
-from kit.plan.run_plan import device_for
 from kit.run_folder.liveness import is_this_process
 from kit.train.fit import Fit
 
@@ -37,12 +33,10 @@ if TYPE_CHECKING:
 
     from kit.checks.preflight import Preflight
     from kit.config.resolve import Resolved
-    from kit.config.settings import Settings
-    from kit.data.token_rows import TokenRows
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
     from kit.plan.after_oom import Refusal
-    from kit.plan.alternatives import Alternative
+    from kit.plan.alternatives import Alternative, Question
     from kit.stacks.stack import Stack
     from kit.train.job import Job
 
@@ -66,51 +60,37 @@ def check_fitted(
     preflight = check_run(resolved, judgement, machine, stack, download=download)
     if not any(item.id == "config.memory" and item.severity == "error" for item in preflight.findings):
         return preflight, None
-    resolved = preflight.resolved
-    fit = planned_fit(resolved, machine, stack, preflight.train.rows if preflight.train else None)
+    fit = planned_fit(preflight.resolved, preflight.question)
     if fit is None:
         message = "--auto-fit: no other way to cut the same updates is planned to fit"
         return replace(preflight, findings=[*preflight.findings, warning("config.auto_fit", message)]), None
-    preflight = check_run(applied(resolved, fit), judgement, machine, stack, download=download)
+    preflight = check_run(applied(preflight.resolved, fit), judgement, machine, stack, download=download)
     note = warning("config.auto_fit", f"--auto-fit: {fit.words}: the same updates; {fit.reason}")
     return replace(preflight, findings=[*preflight.findings, note]), fit
 
 
-def planned_fit(resolved: Resolved, machine: Machine, stack: Stack, rows: TokenRows | None) -> Fit | None:
+def planned_fit(resolved: Resolved, question: Question | None) -> Fit | None:
     """Return what to change where a run is planned not to fit; None where no settings of the same updates do.
 
     Args:
         resolved: The configuration.
-        machine: The machine.
-        stack: The installed stack.
-        rows: What is trained on; None where it is not known, so that each row is taken to be full length.
+        question: The same, planned; None where it could not be.
     """
-    question = question_of(resolved.settings, machine, stack, rows)
     choice = mildest_that_fits(question) if question else None
     if question is None or choice is None or not choice.is_same_mathematics:
         return None
-    plan, limit = question.answer({}).plan, question.device.limit
+    limit = question.device.limit
     room = f", and there are {gigabytes(limit.size_bytes)}" if limit else ""
-    return fit_of(resolved, choice, f"{gigabytes(plan.peak_memory_bytes)} were planned{room}")
+    return fit_of(resolved, choice, f"{gigabytes(question.plan.peak_memory_bytes)} were planned{room}")
 
 
 def fit_after(job: Job, refusal: Refusal) -> Fit | None:
     """Return what to change after a refused rehearsal; None where nothing that keeps the updates should fit."""
-    question = question_of(job.resolved.settings, job.machine, job.stack, job.files[0].rows if job.files else None)
-    choice = nearest_that_fits(question, refusal) if question else None
+    choice = nearest_that_fits(job.question, refusal) if job.question else None
     if choice is None:
         return None
     reason = f"the rehearsal ran out of memory at {refusal.rows} x {refusal.length:,} tokens"
     return fit_of(job.resolved, choice, reason, refusal.reached_bytes)
-
-
-def question_of(settings: Settings, machine: Machine, stack: Stack, rows: TokenRows | None) -> Question | None:
-    """Return the run that other settings are looked for; None where its model's shape or the stack is not known."""
-    shape = shape_of(settings.model)
-    if shape is None or stack.name == "none":
-        return None
-    workloads, _ = workloads_for(settings, rows)
-    return Question(settings, shape, device_for(settings, judge(machine), machine, stack), workloads)
 
 
 def fit_of(resolved: Resolved, choice: Alternative, reason: str, measured_bytes: int | None = None) -> Fit:

@@ -19,7 +19,7 @@ from kit.machine.one_device import use_judged_device
 from kit.plan.alternatives import most_promising
 from kit.supervise.stall import StallWatch
 from kit.supervise.stall_report import StallReport, end_at_once
-from kit.train.auto_fit import BeginAgainError, applied, fit_of, question_of
+from kit.train.auto_fit import BeginAgainError, applied, fit_of
 from kit.train.fit import Fit, Tried, as_typed
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def to_try(job: Job) -> tuple[list[Fit], str]:
         return [], ""
     if job.start.checkpoint:
         return [], f"{NAME}: nothing is tried, since the run goes on from a checkpoint, with its settings"
-    question = question_of(job.resolved.settings, job.machine, job.stack, job.files[0].rows if job.files else None)
+    question = job.question
     if question is None or question.device.limit is None:
         return [], f"{NAME}: nothing is tried, since what fits here cannot be planned"
     promising = (fit_of(job.resolved, choice, "to be tried") for choice in most_promising(question, _MOST))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kit.data.batch_order import TrainingPlan
     from kit.data.dataset import EncodedFile
     from kit.machine.facts import Machine
+    from kit.plan.alternatives import Question
     from kit.plan.run_plan import RunPlan
     from kit.stacks.stack import Stack
     from kit.train.fit import Fit
@@ -33,7 +34,7 @@ class Job:
         base: The base model's files by hash: see ``describe_base``.
         identity: What a resumed run must have in common: see ``identity_of``.
         start: How it begins.
-        predicted: What it will take; None where that is not known.
+        question: The same, planned; None where that could not be.
         auto_fit: Other settings of the same updates may be taken where these do not fit.
         fits: Those that were taken already, in order.
         candidates: What to try before the run, which then begins again; mostly nothing.
@@ -48,7 +49,12 @@ class Job:
     base: dict[str, Any]
     identity: dict[str, Any]
     start: Start = field(default_factory=Start)
-    predicted: RunPlan | None = None
+    question: Question | None = None
     auto_fit: bool = False
     fits: Sequence[Fit] = ()
     candidates: Sequence[Fit] = ()
+
+    @property
+    def predicted(self) -> RunPlan | None:
+        """What it will take; None where that is not known."""
+        return self.question.plan if self.question else None

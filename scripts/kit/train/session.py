@@ -14,6 +14,7 @@ from kit.cli.screen import one_line
 from kit.data.batch_order import FILLER
 from kit.files.digest import file_sha256
 from kit.machine.one_device import use_judged_device
+from kit.plan.needs import checkpoint_bytes
 from kit.run_folder import checkpoints, disk_space
 from kit.run_folder.names import CHECKPOINTS, METRICS
 from kit.run_folder.receipt import loss_trace_sha256
@@ -206,7 +207,9 @@ class Part:
             save_state(folder, self.trainer, self.trainer.randomness, evaluation_is_due=self.trainer.evaluation_is_due)
             shutil.copyfile(self.folder / METRICS, folder / METRICS)
 
-        disk_space.require(self.folder, self.last_size or disk_space.checkpoint_bytes(self.settings) or 0)
+        question = self.job.question
+        planned = checkpoint_bytes(question.shape, self.settings) if question else 0
+        disk_space.require(self.folder, self.last_size or planned)
         facts = {
             "identity": self.job.identity,
             "adapter_sha256": adapter_sha256(self.trainer.model),

@@ -21,7 +21,9 @@ from kit.data.dataset import load_file
 from kit.data.token_rows import TokenRows
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
+from kit.plan import alternatives
 from kit.plan.rows import workloads_for
+from kit.plan.run_plan import plan_run
 from kit.stacks.stack import stack_of
 from small_base import write_base
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from kit.cli.findings import Finding
     from kit.config.resolve import Resolved
     from kit.data.chat_tokenizer import ChatTokenizer
+    from kit.plan.run_plan import RunPlan
 
 DEMO = PROJECT_ROOT / "configs" / "training_config_demo.yaml"
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
@@ -84,6 +87,26 @@ def test_what_is_left_to_the_data_is_decided_by_it_before_memory_and_time_are_pl
     result, found = _check(_resolved(base, even, None, **changes, gradient_accumulation_steps=1))
     assert result.resolved.settings.training.padding_free is False
     assert "less than 5%" in found["config.levers.auto"][0].message
+
+
+def test_a_run_is_planned_once_with_the_rows_that_were_counted(
+    chat_folder: ChatFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RunPlan] = []
+
+    def planning(*args: Any) -> RunPlan:
+        made.append(plan_run(*args))
+        return made[-1]
+
+    monkeypatch.setattr(alternatives, "plan_run", planning)
+    base = write_base(chat_folder(), max_position_embeddings=512)
+    train, val = _rows(tmp_path / "train.jsonl", "a", "b", "c"), _rows(tmp_path / "val.jsonl", "d")
+    result, found = _check(_resolved(base, train, val))
+    assert result.question
+    assert [result.question.plan] == made
+    assert result.question.plan.is_counted
+    assert len(found["config.memory"]) == len(found["run.time"]) == 1
+    assert "config.duration" not in found
 
 
 def test_a_good_run_is_loaded(chat_folder: ChatFolder, tmp_path: Path) -> None:

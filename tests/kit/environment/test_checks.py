@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.checks.environment import environment_findings
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.environment import facts
-from kit.environment.access_checks import check_space
-from kit.environment.checks import environment_findings
 from kit.environment.facts import Environment, Lock, WandbAccess
 from kit.environment.version_checks import check_lock
-from kit.model.families import completed
-from kit.model.shape import shape_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,24 +157,6 @@ def test_a_model_complete_in_the_cache_needs_neither_network_nor_download_space(
     found = environment_findings(good)
     assert by_id(found, "environment.model").severity == "ok"
     assert "environment.cache_disk" not in {finding.id for finding in found}
-
-
-def test_a_models_size_is_its_shapes_and_not_its_names() -> None:
-    """A name that holds 7b asked for 14.5 GB of disk; one of 8 billion parameters that does not for none at all."""
-    good = environment("h100_current_good")
-    assert good.model is not None
-    away = replace(good, model=replace(good.model, is_cached=False, kind="hub"), cache_disk_free_bytes=20 * 10**9)
-    for name in ("google/gemma-2-27b-it", "meta-llama/Llama-3.1-8B-Instruct"):
-        found = check_space(away, settings(f"model.model_name_or_path={name}"), "h100", None)
-        assert by_id(found, "environment.cache_disk").severity == "skipped"
-    llama = {"model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336}
-    llama |= {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}
-    shape = shape_in(completed({**llama, "max_position_embeddings": 131_072}))
-    found = check_space(away, settings(), "h100", shape)
-    assert "16.1 GB needed" in by_id(found, "environment.cache_disk").message
-    small = replace(away, machine=replace(away.machine, memory_total_bytes=16 * 10**9))
-    warned = by_id(check_space(small, settings(), "h100", shape), "environment.memory")
-    assert "loading a model of 8.0 B parameters wants 18 GB" in warned.message
 
 
 def test_a_local_build_of_a_locked_version_is_no_drift() -> None:

@@ -114,10 +114,6 @@ def test_installed_packages_are_named_canonically() -> None:
     assert all(name == canonicalize_name(name) for name in installed)
 
 
-def test_free_space_is_found_for_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    assert environment_probe.disk_free_bytes(tmp_path / "not" / "yet") is not None
-
-
 def test_without_work_no_child_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment_probe, "work_device", lambda *_: pytest.fail("a child was started"))
     assert environment_probe.probe(work=False).probe == DeviceProbe()

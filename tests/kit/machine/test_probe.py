@@ -533,3 +533,7 @@ def test_this_machine_can_be_probed() -> None:
     machine = machine_probe.probe()
     assert machine.cpu_count >= 1
     assert machine.disk_free_bytes
+
+
+def test_free_space_is_found_for_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert machine_probe.disk_free_bytes(tmp_path / "not" / "yet")

@@ -13,7 +13,9 @@ from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
+from kit.plan.alternatives import question_of
 from kit.plan.padding_free import KEY, decided, decision, is_decided
+from kit.plan.run_plan import device_for
 from kit.stacks.stack import stack_of
 from kit.train.auto_fit import applied, planned_fit, recorded, set_line
 
@@ -99,12 +101,8 @@ def test_the_place_stays_in_the_origin() -> None:
     assert is_decided(resolved)
 
 
-def test_a_fit_keeps_what_was_decided_for_the_settings_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_keeps_what_was_decided_for_the_settings_before_it() -> None:
     """With fewer rows at once there is no padding: decided anew, a run that goes on would be refused as another."""
-    from kit.model.shape import MISTRAL_7B
-    from kit.train import auto_fit
-
-    monkeypatch.setattr(auto_fit, "shape_of", lambda _: MISTRAL_7B)
     machine = machines.read(PROJECT_ROOT / "tests/fixtures/machines/h100_80gb.json")
     assert machine.nvidia is not None
     small = tuple(replace(gpu, memory_used_bytes=gpu.memory_total_bytes - 15 * 10**9) for gpu in machine.nvidia.gpus)
@@ -112,7 +110,8 @@ def test_a_fit_keeps_what_was_decided_for_the_settings_before_it(monkeypatch: py
     rows, stack = _rows(tuple(range(250, 4001, 250))), stack_of(CURRENT)
     asked = resolve(H100, {KEY: "auto"})
     before = decided(asked, judge(machine), stack, rows)
-    fit = planned_fit(before, machine, stack, rows)
+    device = device_for(before.settings, judge(machine), machine, stack)
+    fit = planned_fit(before, question_of(before.settings, device, rows))
     assert fit is not None
     assert (fit.before[KEY], fit.after[KEY]) == ("auto", True)
     assert f"{KEY}=true" in set_line(before, fit)

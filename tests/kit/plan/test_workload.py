@@ -111,7 +111,7 @@ def test_shorter_rows_are_cut_before_they_are_counted() -> None:
 @pytest.mark.parametrize(("number", "words"), [(None, "15,000 rows, each taken to be full length: "), (7, "7 rows")])
 def test_a_plan_says_what_it_took_for_the_rows(number: int | None, words: str) -> None:
     settings = _settings(data__train_file="nowhere/rows.jsonl")
-    workloads, said = workloads_for(settings, None, number)
+    workloads, said = workloads_for(settings, number)
     assert words in said
     assert workloads(settings).tokens == (number or 15_000) * 3 * 4096
 

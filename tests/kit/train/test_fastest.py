@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.machine import facts as machines
-from kit.model.shape import MISTRAL_7B
-from kit.plan.alternatives import same_updates
+from kit.machine.platforms import judge
+from kit.plan.alternatives import question_of, same_updates
+from kit.plan.run_plan import device_for
 from kit.stacks.stack import stack_of
-from kit.train import auto_fit, fastest
-from kit.train.auto_fit import applied, question_of
+from kit.train import fastest
+from kit.train.auto_fit import applied
 from kit.train.fastest import UPDATES, choose, to_try
 from kit.train.fit import Fit, Tried
 from kit.train.job import Job
 from kit.train.resume import Start
+
+if TYPE_CHECKING:
+    from kit.machine.facts import Machine
 
 STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"})
 MACHINES = PROJECT_ROOT / "tests/fixtures/machines"
@@ -63,20 +67,25 @@ def test_the_fastest_is_taken_unless_what_was_asked_for_is_as_fast(tried: list[T
 
 
 @pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch) -> Job:
+def job() -> Job:
     """Return a long run on an H100; its rows are not at hand."""
-    monkeypatch.setattr(auto_fit, "shape_of", lambda _: MISTRAL_7B)
     machine = machines.read(MACHINES / "h100_80gb.json")
     resolved = resolve(PROJECT_ROOT / "configs/training_config_h100.yaml")
     plan: Any = SimpleNamespace(steps=1000)
-    return Job(resolved, machine, "h100", STACK, (), plan, base={}, identity={})
+    return _on(machine, Job(resolved, machine, "h100", STACK, (), plan, base={}, identity={}))
+
+
+def _on(machine: Machine, job: Job) -> Job:
+    settings = job.resolved.settings
+    device = device_for(settings, judge(machine), machine, STACK)
+    return replace(job, machine=machine, question=question_of(settings, device, None))
 
 
 def test_the_plans_three_fastest_of_the_same_updates_are_tried(job: Job) -> None:
     fits, why_none = to_try(job)
     assert why_none == ""
     assert len(fits) == 3
-    question = question_of(job.resolved.settings, job.machine, job.stack, None)
+    question = job.question
     assert question is not None
     costs = [question.answer(fit.after).cost for fit in fits]
     fitting = [item.cost for item in same_updates(question) if item.plan.verdict == "fits"]
@@ -109,14 +118,14 @@ def _short(job: Job) -> Job:
 
 def _on_an_unknown_device(job: Job) -> Job:
     machine = machines.read(MACHINES / "linux_cpu.json")
-    return replace(job, machine=replace(machine, memory_available_bytes=None))
+    return _on(replace(machine, memory_available_bytes=None), job)
 
 
 def _on_a_full_device(job: Job) -> Job:
     nvidia = job.machine.nvidia
     assert nvidia is not None
     gpus = tuple(replace(gpu, memory_used_bytes=gpu.memory_total_bytes) for gpu in nvidia.gpus)
-    return replace(job, machine=replace(job.machine, nvidia=replace(nvidia, gpus=gpus)))
+    return _on(replace(job.machine, nvidia=replace(nvidia, gpus=gpus)), job)
 
 
 def _tried_before(job: Job) -> Job:

@@ -1,0 +1,105 @@
+"""Hold the plan against the machine: whether the rows fit the model and the device, and how long the run takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.cli.console import duration as in_words
+from kit.cli.console import gigabytes
+from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
+from kit.model.shape import shape_of
+from kit.plan.alternatives import Question, mildest_that_fits, question_of
+from kit.plan.run_plan import device_for
+from kit.plan.show import left_out, limit_words
+
+if TYPE_CHECKING:
+    from kit.checks.context import Situation
+    from kit.data.token_rows import TokenRows
+    from kit.plan.run_plan import RunPlan
+
+
+def check_plan(
+    run: Situation, rows: TokenRows | None = None, held_out: TokenRows | None = None
+) -> tuple[list[Finding], Question | None]:
+    """Plan a run once, and hold its memory against the device; return the plan with what is found.
+
+    Args:
+        run: What is about to run.
+        rows: What it is trained on; None where that is not known, and each row is taken to be full length.
+        held_out: What it is evaluated on.
+    """
+    planned: list[Question | None] = []
+
+    def plan() -> list[Finding]:
+        device = device_for(run.settings, run.judgement, run.machine, run.stack)
+        planned.append(question_of(run.settings, device, rows, held_out))
+        return fits(run, planned[0])
+
+    found = run_check(plan, "config.memory")
+    question = planned[0] if planned else None
+    if question:
+        found += run_check(lambda: duration(run, question.plan), "config.duration")
+    return found, question
+
+
+def row_length(run: Situation) -> list[Finding]:
+    """Refuse rows longer than the positions the model was made with."""
+    shape, key = shape_of(run.settings.model), "training.max_seq_length"
+    length = run.settings.training.max_seq_length
+    if shape is None or length <= shape.max_position_embeddings:
+        return []
+    message = f"{key} is {length:,}, but the model has {shape.max_position_embeddings:,} positions"
+    return [error("config.memory.positions", message, f"{key}={shape.max_position_embeddings}", run.where(key))]
+
+
+def fits(run: Situation, question: Question | None) -> list[Finding]:
+    """Compare the planned peak with what the device has.
+
+    Args:
+        run: What is about to run.
+        question: The same, to be planned; None where the model's shape is not known.
+    """
+    key = "training.per_device_train_batch_size"
+    if question is None:
+        message = "memory was not planned: the model's config.json is not in a local directory"
+        return [skipped("config.memory", message, where=run.where("model.model_name_or_path"))]
+    if question.device.limit is None:
+        return [skipped("config.memory", "memory was not compared: the machine did not say what it has")]
+    plan = question.plan
+    uncounted = left_out(plan, run.platform)
+    planned = _sentence(plan, "resident " if run.platform == "cpu" else "")
+    message = f"{planned}; {uncounted}" if uncounted else planned
+    if plan.verdict == "fits":
+        return [ok("config.memory", message, run.where(key))]
+    severity = warning if plan.verdict == "tight" else error
+    # The same updates first, then shorter rows.
+    mildest = mildest_that_fits(question)
+    fix = mildest.overrides if mildest else "free memory on the device, or use a smaller model or a larger device"
+    return [severity("config.memory", message, fix, run.where(key))]
+
+
+def _sentence(plan: RunPlan, kind: str) -> str:
+    largest = sorted(plan.peak.terms, key=lambda term: term.size_bytes, reverse=True)[:3]
+    parts = ", ".join(f"{term.name} {gigabytes(term.size_bytes)}" for term in largest)
+    longest = f"{plan.batch.rows} x {plan.batch.length:,} tokens"
+    return f"planned peak {gigabytes(plan.peak_memory_bytes)} {kind}at {longest} ({parts}, …){limit_words(plan)}"
+
+
+def duration(run: Situation, plan: RunPlan) -> list[Finding]:
+    """State tokens and hours; silent where neither tokens nor rows could be counted."""
+    spent = plan.duration
+    span = f"{in_words(spent.fast_seconds)} to {in_words(spent.slow_seconds)}" if spent else ""
+    if plan.is_counted:
+        size = f"{plan.tokens:,} tokens in {plan.steps:,} steps of {run.settings.effective_batch_size} rows"
+        if spent is None:
+            return [ok("run.time", f"{size}; how long they take is not known for this model here")]
+        padding = f"{plan.computed_tokens - plan.tokens:,} of padding counted"
+        return [ok("run.time", f"{size}: {span} on {run.platform} {spent.basis}, {padding}")]
+    if spent is None or not Path(run.settings.data.train_file).expanduser().is_file():
+        return []
+    message = (
+        f"at most {plan.tokens / 1e6:,.1f} M tokens if every row is full length: {span} on "
+        f"{run.platform} {spent.basis}; shorter rows take less"
+    )
+    return [ok("config.duration", message, run.where("data.train_file"))]
