@@ -39,16 +39,15 @@ class ModelSettings:
     )
     revision: str | None = key(
         None,
-        "The base model's commit, tag or branch; a commit makes the run repeatable. It belongs to the name it stands "
-        "with: naming another model on the command line leaves a file's revision out.",
+        "The base model's commit (repeatable), tag or branch; a file's is ignored if an override names another model.",
         may_differ=True,
     )
     torch_dtype: str = key(
-        "bfloat16", "The type of the weights that are not quantised (embedding, head, norms).", "dtype", allowed=_DTYPES
+        "bfloat16", "The type of the unquantised weights (embedding, head, norms).", "dtype", allowed=_DTYPES
     )
     attn_implementation: str = key(
         "auto",
-        "How attention is computed; auto takes the best that is installed and names it in the log and the receipt.",
+        "The attention kernel; auto takes the best one installed and records it.",
         *("attention", "flash_attention", "use_flash_attention_2"),
         may_differ=True,  # what it resolves to counts, under `attention`
         allowed=_ATTENTION,
@@ -57,7 +56,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationSettings:
-    """The 4-bit base, in bitsandbytes' own names."""
+    """The 4-bit base, in bitsandbytes' names."""
 
     load_in_4bit: bool = key(True, "Keep the frozen base model in 4 bits: the Q of QLoRA.", "quantize", "4bit")
     bnb_4bit_quant_type: str = key(
@@ -71,7 +70,7 @@ class QuantizationSettings:
     )
     bnb_4bit_compute_dtype: str = key(
         "bfloat16",
-        "The type that 4-bit weights are expanded to for each multiplication.",
+        "The type 4-bit weights are dequantised to for each multiplication.",
         "compute_dtype",
         allowed=_DTYPES,
     )
@@ -79,7 +78,7 @@ class QuantizationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """The adapter, in peft's own names."""
+    """The adapter, in peft's names."""
 
     r: int = key(REQUIRED, "The rank of the adapter's two matrices.", "lora_r", "rank", within=(1, 1024))
     lora_alpha: int = key(REQUIRED, "The adapter's output is scaled by lora_alpha / r.", "alpha", within=(1, 4096))
@@ -102,7 +101,7 @@ class LoraSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """The files a run trains on and is measured on."""
+    """The files to train and evaluate on."""
 
     train_file: str = key(
         REQUIRED,
@@ -112,14 +111,13 @@ class DataSettings:
     )
     val_file: str | None = key(
         None,
-        "The JSONL file to measure on; null trains without evaluation.",
+        "The JSONL file to evaluate on; null: no evaluation.",
         *("eval_file", "validation_file", "val_path"),
         may_differ=True,
     )
     template_date: str | None = key(
         None,
-        "The day that the model's chat template takes for today, where it asks for one; the same rows would become "
-        "other ids tomorrow otherwise.",
+        "Today's date for chat templates that print it, so that the same rows always give the same ids.",
         form="a day as YYYY-MM-DD",
         regex=r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z",
         check_with="day",
@@ -128,14 +126,14 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The run, in transformers' own names."""
+    """The run, in transformers' names."""
 
     output_dir: str | None = key(
-        None, "Where the run writes; null means outputs/<run_name>.", "output", "output_path", may_differ=True
+        None, "The run's directory; null: outputs/<run_name>.", "output", "output_path", may_differ=True
     )
     run_name: str = key(
         REQUIRED,
-        "The run's name: of its directory and in wandb.",
+        "Names the run's directory and its wandb run.",
         *("name", "experiment_name"),
         to_trainer=True,
         may_differ=True,
@@ -144,15 +142,11 @@ class TrainingSettings:
         regex=r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z",
     )
     seed: int = key(
-        42,
-        "Seeds the adapter, the order of the rows and dropout.",
-        "random_seed",
-        to_trainer=True,
-        within=(0, 2**32 - 1),
+        42, "Seeds the adapter, the row order and dropout.", "random_seed", to_trainer=True, within=(0, 2**32 - 1)
     )
     max_seq_length: int = key(
         2048,
-        "Tokens a row may have; longer rows are cut.",
+        "Tokens per row; longer rows are truncated.",
         *("max_length", "sequence_length", "cutoff_len"),
         within=(8, 131072),
     )
@@ -168,7 +162,7 @@ class TrainingSettings:
     )
     gradient_accumulation_steps: int = key(
         16,
-        "Micro-batches added up before the weights move.",
+        "Micro-batches per weight update.",
         *("grad_accumulation", "accumulation_steps"),
         to_trainer=True,
         within=(1, 4096),
@@ -177,19 +171,17 @@ class TrainingSettings:
         True, "Recompute activations in the backward pass: a third more compute, far less memory.", to_trainer=True
     )
     gradient_checkpointing_every_n_layers: int = key(
-        1,
-        "Checkpoint only every n-th layer: spends spare memory to recompute less; the same gradients.",
-        within=(1, 1000),
+        1, "Checkpoint every n-th layer: more memory, less recomputation, the same gradients.", within=(1, 1000)
     )
     padding_free: bool = key(
         False,
-        "Lay a micro-batch's rows end to end instead of padding them (packing within it); each attends to itself "
-        "alone. auto does so where that spares enough and the GPU has a kernel for it.",
+        "Concatenate a micro-batch's rows instead of padding them; each attends only to itself. auto: where that "
+        "saves enough and the GPU has a kernel for it.",
         *("packing", "sample_packing"),
         or_auto=True,
     )
     sort_within_update: bool = key(
-        True, "Put rows of like length into one micro-batch, within each update: less padding, the same update."
+        True, "Batch rows of similar length within each update: less padding, the same update."
     )
     torch_compile: bool = key(
         False, "Compile the decoder layers: minutes at the start, then faster steps.", "compile", platforms=_CUDA_OR_CPU
@@ -201,15 +193,11 @@ class TrainingSettings:
     max_steps: int = key(
         -1, "Optimizer steps; -1 lets num_train_epochs decide.", "steps", within=(-1, 10_000_000), forbidden=[0]
     )
-    learning_rate: float = key(
-        REQUIRED, "The peak step size of the optimizer.", "lr", to_trainer=True, above=0.0, max=1.0
-    )
+    learning_rate: float = key(REQUIRED, "The peak learning rate.", "lr", to_trainer=True, above=0.0, max=1.0)
     lr_scheduler_type: str = key(
-        "cosine", "How the learning rate moves over the run.", "scheduler", to_trainer=True, allowed=_SCHEDULERS
+        "cosine", "The learning rate's schedule.", "scheduler", to_trainer=True, allowed=_SCHEDULERS
     )
-    warmup_ratio: float = key(
-        0.03, "The share of all steps in which the learning rate rises.", "warmup", within=(0.0, 1.0)
-    )
+    warmup_ratio: float = key(0.03, "The share of steps in which the learning rate rises.", "warmup", within=(0.0, 1.0))
     optim: str = key(
         "paged_adamw_32bit",
         "The optimizer; paged and 8-bit ones need CUDA.",
@@ -217,65 +205,59 @@ class TrainingSettings:
         to_trainer=True,
         allowed=_OPTIMIZERS,
     )
-    weight_decay: float = key(
-        0.01, "Pull of the adapter's weights towards zero.", "wd", to_trainer=True, within=(0.0, 1.0)
-    )
-    max_grad_norm: float = key(
-        0.3, "Gradients longer than this are scaled down; 0 turns it off.", to_trainer=True, within=(0.0, 1000.0)
-    )
+    weight_decay: float = key(0.01, "Decay of the adapter's weights.", "wd", to_trainer=True, within=(0.0, 1.0))
+    max_grad_norm: float = key(0.3, "Clip gradients to this norm; 0: off.", to_trainer=True, within=(0.0, 1000.0))
     bf16: bool = key(True, "Mixed precision in bfloat16.", "use_bf16", to_trainer=True)
     fp16: bool = key(
         False, "Mixed precision in float16, for GPUs without bfloat16.", "use_fp16", platforms=_CUDA, to_trainer=True
     )
     logging_steps: int = key(
-        10, "Optimizer steps between two log lines.", "log_interval", to_trainer=True, may_differ=True, within=_MANY
+        10, "Optimizer steps between log lines.", "log_interval", to_trainer=True, may_differ=True, within=_MANY
     )
     eval_steps: int = key(
-        100, "Optimizer steps between two evaluations.", "eval_interval", to_trainer=True, may_differ=True, within=_MANY
+        100, "Optimizer steps between evaluations.", "eval_interval", to_trainer=True, may_differ=True, within=_MANY
     )
     save_steps: int = key(
-        500, "Optimizer steps between two checkpoints.", "save_interval", to_trainer=True, may_differ=True, within=_MANY
+        500, "Optimizer steps between checkpoints.", "save_interval", to_trainer=True, may_differ=True, within=_MANY
     )
     save_total_limit: int = key(3, "Checkpoints kept; the oldest are deleted.", may_differ=True, within=(1, 1000))
     torch_empty_cache_steps: int | None = key(
         None,
-        "Steps between two clearings of the device's cache; null never.",
+        "Steps between clearings of the device's cache; null: never.",
         platforms=_ACCELERATORS,
         may_differ=True,
         within=_MANY,
     )
     on_bad_loss: str = key(
         "stop",
-        "What a loss or gradient that is NaN or infinite, a loss stuck at 0.0 or an exploding one does.",
+        "What to do on a NaN or infinite loss or gradient, and on a loss stuck at 0.0 or diverging.",
         may_differ=True,
         allowed=_ON_TROUBLE,
     )
-    on_stall: str = key(
-        "stop", "What a step does in which nothing gets finished any more.", may_differ=True, allowed=_ON_TROUBLE
-    )
+    on_stall: str = key("stop", "What to do when a step stalls.", may_differ=True, allowed=_ON_TROUBLE)
     stall_timeout: int = key(
         600,
-        "Seconds after which a micro-batch that does not end counts as stalled; 0 never.",
+        "Seconds without a finished micro-batch that count as a stall; 0: never.",
         "timeout",
         may_differ=True,
         within=(0, 604_800),
     )
     report_to: str = key(
-        "none", "Who gets the curves besides metrics.jsonl.", "logger", may_differ=True, allowed=["wandb", "none"]
+        "none", "Where curves go besides metrics.jsonl.", "logger", may_differ=True, allowed=["wandb", "none"]
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class WandbSettings:
-    """Where the curves go when training.report_to is wandb."""
+    """Used if training.report_to is wandb."""
 
     project: str | None = key(None, "The Weights & Biases project.", "wandb_project", may_differ=True)
     entity: str | None = key(
-        None, "The Weights & Biases team or user; null means the one logged in.", "wandb_entity", may_differ=True
+        None, "The Weights & Biases team or user; null: the one logged in.", "wandb_entity", may_differ=True
     )
     mode: str = key(
         "online",
-        "online sends at once, offline keeps for `wandb sync`.",
+        "online sends, offline keeps for `wandb sync`.",
         "wandb_mode",
         may_differ=True,
         allowed=["online", "offline", "disabled"],
