@@ -56,6 +56,11 @@ class Settings:
         """Rows per optimizer step on one device: micro-batch times accumulation."""
         return self.training.per_device_train_batch_size * self.training.gradient_accumulation_steps
 
+    @property
+    def mixed_precision(self) -> str | None:
+        """The type that training's autocast computes in; None without it."""
+        return "bfloat16" if self.training.bf16 else "float16" if self.training.fp16 else None
+
 
 def _section(section: type[Any], values: Mapping[str, Any]) -> Any:
     """Build one section; what is left to the kit is false until it is decided: nobody finds a word in a switch."""
