@@ -26,12 +26,13 @@ from kit.cli.findings import Finding, error, exit_code, ok, render
 from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
 from kit.plan.ledger import read_all
+from tools.shipped_configs import check_configs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-DOCS = PROJECT_ROOT / "docs"
+DOCS, CONFIGS = PROJECT_ROOT / "docs", PROJECT_ROOT / "configs"
 
 
 def generated(folder: Path) -> dict[str, str]:
@@ -60,7 +61,7 @@ def check(folder: Path = DOCS) -> list[Finding]:
         findings.append(
             ok("docs.generated", message, where) if is_current else error("docs.stale", message, "make docs", where)
         )
-    return findings
+    return findings + check_configs(CONFIGS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
