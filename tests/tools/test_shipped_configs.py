@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.config.resolve import resolve
+from kit.config.yaml_writer import annotated_yaml
 from tools.shipped_configs import check_configs
 
 if TYPE_CHECKING:
@@ -16,9 +18,11 @@ CONFIGS = PROJECT_ROOT / "configs"
 
 
 def _check(folder: Path, old: str, new: str) -> list[tuple[str, str]]:
-    text = (CONFIGS / "training_config_demo.yaml").read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (folder / "one.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    """Check a complete configuration in which a line of one key is written otherwise."""
+    complete = resolve(CONFIGS / "training_config_demo.yaml")
+    text = annotated_yaml(complete.values, dict.fromkeys(complete.origins, "-"))
+    (line,) = [line for line in text.splitlines(keepends=True) if line.startswith(f"  {old}:")]
+    (folder / "one.yaml").write_text(text.replace(line, "").replace("  fp16:", f"{new}  fp16:"), encoding="utf-8")
     return [(finding.message, finding.fix) for finding in check_configs(folder)]
 
 
@@ -28,19 +32,18 @@ def test_the_shipped_configs_name_every_key_in_the_order_of_declaration() -> Non
 
 
 @pytest.mark.parametrize(
-    ("old", "told", "line"),
+    ("key", "told", "line"),
     [
-        ("  bf16:", "does not name training.bf16", "add `bf16: true` below `max_grad_norm`, with a comment above"),
-        ("  project:", "does not name wandb.project", "add `project: null` first under `wandb:`, with"),
+        ("bf16", "does not name training.bf16", "add `bf16: true` below `"),
+        ("project", "does not name wandb.project", "add `project: null` first under `wandb:`, with"),
     ],
 )
-def test_a_key_that_one_lacks_is_named_with_the_line_to_add(tmp_path: Path, old: str, told: str, line: str) -> None:
-    ((message, fix),) = _check(tmp_path, old, f"  # {old.strip()}")
+def test_a_key_that_one_lacks_is_named_with_the_line_to_add(tmp_path: Path, key: str, told: str, line: str) -> None:
+    ((message, fix),) = _check(tmp_path, key, "")
     assert message == told
     assert fix.startswith(line)
 
 
 def test_a_key_out_of_its_place_is_named(tmp_path: Path) -> None:
-    precision = "  bf16: false\n  # See bf16.\n  fp16: false\n"
-    ((message, _),) = _check(tmp_path, precision, "  fp16: false\n  bf16: false\n")
-    assert message == "names training.fp16 where training.bf16 belongs"
+    ((message, _),) = _check(tmp_path, "seed", "  seed: 42\n")
+    assert message == "names training.max_seq_length where training.seed belongs"

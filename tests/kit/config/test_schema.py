@@ -13,6 +13,7 @@ from kit.config.declaration import ALL_PLATFORMS
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.config.validator import describe, violations
+from kit.config.yaml_writer import annotated_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +106,8 @@ def test_a_mutant_is_rejected_with_its_path(key: str, kind: str, value: Any, req
 def test_a_misspelt_key_is_rejected_and_the_right_one_named(key: str, tmp_path: Path) -> None:
     name = key.split(".")[1]
     misspelt = f"{name}x" if len(name) > 1 else "rr"
-    changed = BASE.read_text(encoding="utf-8").replace(f"  {name}:", f"  {misspelt}:")
+    complete = resolve(BASE)
+    changed = annotated_yaml(complete.values, complete.origins).replace(f"  {name}:", f"  {misspelt}:")
     path = tmp_path / "config.yaml"
     path.write_text(changed, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
