@@ -24,11 +24,8 @@ _TYPES: dict[Any, dict[str, Any]] = {
 
 def _key(declared: Field[Any], hint: Any) -> dict[str, Any]:
     is_nullable = isinstance(hint, UnionType)
-    kind, meta, rules = (
-        get_args(hint)[0] if is_nullable else hint,
-        declared.metadata["meta"],
-        declared.metadata["rules"],
-    )
+    kind = get_args(hint)[0] if is_nullable else hint
+    meta, rules = declared.metadata["meta"], declared.metadata["rules"]
     if meta["or_auto"]:
         rules = {"type": "switch", "allowed": [True, False, "auto"]}
     elif kind is str and not rules:
