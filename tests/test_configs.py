@@ -67,18 +67,6 @@ def test_the_shipped_configs_are_as_many_as_expected() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_shipped_config_is_complete_in_itself(path: Path) -> None:
-    defaulted = [key for key, origin in resolve(path).origins.items() if origin == "default"]
-    assert defaulted == []
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_shipped_config_lists_its_keys_in_the_schemas_order(path: Path) -> None:
-    lines = [int(origin.rsplit(":", 1)[1]) for origin in resolve(path).origins.values()]
-    assert lines == sorted(lines)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_says_why_above_each_key(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     bare = [line for before, line in pairwise(lines) if re.match(r"  \w", line) and "  #" not in before]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import train
 from kit.files.folder_lock import FolderLock
 from kit.run_folder import checkpoints
+from new_key import DEFAULT, KEY, kit_with_new_key
 from small_run import CONFIG, overrides, read_metrics, read_receipt
 
 if TYPE_CHECKING:
@@ -64,6 +67,21 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(whole: Path, tiny_base: Pa
     sessions = mine["sessions"]
     assert [(each["state"], each["from_step"]) for each in sessions] == [("killed", 0), ("finished", 2)]  # type: ignore[attr-defined]
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in whole.iterdir())
+
+
+def test_a_key_that_came_after_a_run_was_stopped_changes_nothing_of_it(
+    whole: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    """Each new key stranded every run that had been begun before."""
+    output = _as_killed_after(whole, tmp_path / "out", 2)
+    (tmp_path / "kit").mkdir()
+    command = [sys.executable, str(kit_with_new_key(tmp_path / "kit") / "train.py"), str(CONFIG), "--resume", "auto"]
+    command += overrides(tiny_base, output, **CHANGES)
+    told = subprocess.run([*command, f"{KEY}=0.5"], capture_output=True, text=True, check=False, timeout=300)
+    assert (told.returncode, f"{KEY} is 0.5 and was {DEFAULT}" in told.stderr) == (1, True), told.stderr
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert read_receipt(output)["adapter_sha256"] == read_receipt(whole)["adapter_sha256"]
 
 
 def test_when_it_is_evaluated_changes_nothing_of_what_is_learnt(whole: Path, tiny_base: Path, tmp_path: Path) -> None:

@@ -28,13 +28,14 @@ from kit.config.reference import reference_page
 from kit.machine import planned
 from kit.plan.ledger import read_all
 from tools.receipt_page import receipt_page
+from tools.shipped_configs import check_configs
 from tools.shipped_needs import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-DOCS = PROJECT_ROOT / "docs"
+DOCS, CONFIGS = PROJECT_ROOT / "docs", PROJECT_ROOT / "configs"
 
 
 def generated(folder: Path) -> dict[Path, str]:
@@ -68,7 +69,7 @@ def check(folder: Path = DOCS) -> list[Finding]:
         findings.append(
             ok("docs.generated", message, where) if is_current else error("docs.stale", message, "make docs", where)
         )
-    return findings
+    return findings + check_configs(CONFIGS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -41,6 +41,7 @@ def test_the_generated_docs_are_up_to_date() -> None:
 
 def test_a_stale_one_is_found_and_the_gate_would_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "DOCS", tmp_path)
+    monkeypatch.setattr(document, "CONFIGS", tmp_path)
     monkeypatch.setattr(document.check, "__defaults__", (tmp_path,))
     assert document.main(["--check"]) == 1
     assert document.main([]) == 0
@@ -51,6 +52,7 @@ def test_a_stale_one_is_found_and_the_gate_would_fail(tmp_path: Path, monkeypatc
 
 def test_a_page_whose_figures_are_not_the_ledgers_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "DOCS", tmp_path)
+    monkeypatch.setattr(document, "CONFIGS", tmp_path)
     monkeypatch.setattr(document.check, "__defaults__", (tmp_path,))
     page = tmp_path / "BENCHMARKS.md"
     page.write_bytes((PROJECT_ROOT / "docs" / "BENCHMARKS.md").read_bytes())

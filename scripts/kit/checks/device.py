@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error, warning
 from kit.config import schema
+from kit.config.keys import BITSANDBYTES_OPTIMIZERS
 from kit.stacks.attention import FLASH_ATTN_4, problem_of
 from kit.stacks.stack import FLASH, version_tuple
 
@@ -20,12 +21,12 @@ _KEYS_WITH_OWN_RULE = frozenset({"training.fp16", "training.torch_compile", "tra
 def optimizer(run: Situation) -> list[Finding]:
     """Refuse optimizers that the device or the stack has no kernels for."""
     optim, key = run.settings.training.optim, "training.optim"
-    if optim in schema.BITSANDBYTES_OPTIMIZERS and not run.on_cuda:
+    if optim in BITSANDBYTES_OPTIMIZERS and not run.on_cuda:
         message = (
             f"{key} is {optim}, which needs CUDA; adamw_torch is the 32-bit AdamW of this platform ({run.platform})"
         )
         return [error("config.device.optim", message, f"{key}=adamw_torch", run.where(key))]
-    if optim in schema.BITSANDBYTES_OPTIMIZERS and run.is_installed and "bitsandbytes" not in run.stack.versions:
+    if optim in BITSANDBYTES_OPTIMIZERS and run.is_installed and "bitsandbytes" not in run.stack.versions:
         message = f"{key} is {optim}, but bitsandbytes is not installed"
         return [error("config.device.optim", message, "make setup", run.where(key))]
     if optim == "adamw_torch_fused" and run.stack.name == "reference" and not run.on_cuda:

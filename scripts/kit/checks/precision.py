@@ -21,7 +21,7 @@ def mixed_precision(run: Situation) -> list[Finding]:
         message = "training.bf16 and training.fp16 are both true; a run has one mixed precision"
         return [error("config.precision.both", message, "training.fp16=false", run.where("training.fp16"))]
     found = []
-    mixed = "bfloat16" if training.bf16 else "float16" if training.fp16 else None
+    mixed = run.settings.mixed_precision
     switch = "training.bf16" if training.bf16 else "training.fp16"
     if mixed and model.torch_dtype not in {mixed, "float32"}:
         message = f"model.torch_dtype is {model.torch_dtype} while {switch} is true; {mixed} or float32 go with it"
@@ -41,7 +41,7 @@ def compute_dtype(run: Situation) -> list[Finding]:
     training, quantization = run.settings.training, run.settings.quantization
     if not quantization.load_in_4bit or training.bf16 == training.fp16:
         return []
-    mixed = "bfloat16" if training.bf16 else "float16"
+    mixed = run.settings.mixed_precision
     compute = quantization.bnb_4bit_compute_dtype
     if compute == mixed:
         return []

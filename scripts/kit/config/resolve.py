@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error
@@ -38,6 +38,24 @@ class Resolved:
     settings: Settings
     values: dict[str, dict[str, Any]]
     origins: dict[str, str]
+
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key path, as it was written: a list, or ``auto``."""
+        section, name = key.split(".")
+        return self.values[section][name]
+
+    def with_changes(self, changes: Mapping[str, Any], origins: Mapping[str, str]) -> Resolved:
+        """Return the configuration with some values replaced.
+
+        Args:
+            changes: The new values, by dotted key path.
+            origins: Where each of them came from.
+        """
+        values = {section: dict(body) for section, body in self.values.items()}
+        for key, value in changes.items():
+            section, name = key.split(".")
+            values[section][name] = value
+        return replace(self, settings=Settings.from_mapping(values), values=values, origins={**self.origins, **origins})
 
     def where(self, key: str) -> str:
         """Say where a key's value can be changed: its origin, or the file it could stand in."""
@@ -119,15 +137,13 @@ def _where(draft: _Draft, path: tuple[str, ...]) -> str:
 
 def _complete(draft: _Draft) -> Resolved:
     """Fill in the defaults and give whole numbers the type of their key, so that 1 and 1.0 resolve alike."""
-    values: dict[str, dict[str, Any]] = {section: {} for section in schema.SCHEMA}
+    values = schema.completed(draft.values)
     origins: dict[str, str] = {}
-    defaults = schema.defaults()
     for dotted, rule in schema.keys().items():
         section, key = dotted.split(".")
-        given = draft.values.get(section, {})
-        value = given[key] if key in given else defaults[section][key]
-        values[section][key] = float(value) if rule["type"] == "number" else value
-        origins[dotted] = draft.origins[section, key] if key in given else DEFAULT
+        if rule["type"] == "number":
+            values[section][key] = float(values[section][key])
+        origins[dotted] = draft.origins.get((section, key), DEFAULT)
     return Resolved(draft.path, Settings.from_mapping(values), values, origins)
 
 

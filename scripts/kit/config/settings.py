@@ -1,132 +1,50 @@
-"""The configuration as typed, frozen data: what everything past the loader works with.
-
-The Cerberus schema (``kit.config.schema``) knows each key's range, default and meaning; a test holds these fields to
-its keys.
-"""
+"""The configuration as typed, frozen data: what everything past the loader works with."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from kit.config import keys  # noqa: TC001 - the annotations are read
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """The base model and how it is loaded."""
-
-    model_name_or_path: str
-    revision: str | None
-    torch_dtype: str
-    attn_implementation: str
-
-
-@dataclass(frozen=True)
-class QuantizationSettings:
-    """The 4-bit base: bitsandbytes' own names."""
-
-    load_in_4bit: bool
-    bnb_4bit_quant_type: str
-    bnb_4bit_use_double_quant: bool
-    bnb_4bit_compute_dtype: str
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """The adapter: peft's own names, and the type its weights are kept in."""
-
-    r: int
-    lora_alpha: int
-    lora_dropout: float
-    target_modules: tuple[str, ...]
-    adapter_dtype: str
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """The files a run trains on and is measured on."""
-
-    train_file: str
-    val_file: str | None
-    template_date: str | None
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """The run: transformers' own names. Lengths are in tokens, intervals in optimizer steps."""
-
-    output_dir: str | None
-    run_name: str
-    seed: int
-    max_seq_length: int
-    per_device_train_batch_size: int
-    per_device_eval_batch_size: int
-    gradient_accumulation_steps: int
-    gradient_checkpointing: bool
-    gradient_checkpointing_every_n_layers: int
-    padding_free: bool
-    sort_within_update: bool
-    torch_compile: bool
-    use_liger_kernel: bool
-    num_train_epochs: float
-    max_steps: int
-    learning_rate: float
-    lr_scheduler_type: str
-    warmup_ratio: float
-    optim: str
-    weight_decay: float
-    max_grad_norm: float
-    bf16: bool
-    fp16: bool
-    logging_steps: int
-    eval_steps: int
-    save_steps: int
-    save_total_limit: int
-    torch_empty_cache_steps: int | None
-    on_bad_loss: str
-    on_stall: str
-    stall_timeout: int
-    report_to: str
-
-
-@dataclass(frozen=True)
-class WandbSettings:
-    """Where the curves go when ``training.report_to`` is ``wandb``."""
-
-    project: str | None
-    entity: str | None
-    mode: str
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
 class Settings:
     """One run's whole configuration, validated and complete."""
 
-    model: ModelSettings
-    quantization: QuantizationSettings
-    lora: LoraSettings
-    data: DataSettings
-    training: TrainingSettings
-    wandb: WandbSettings
+    model: keys.ModelSettings
+    quantization: keys.QuantizationSettings
+    lora: keys.LoraSettings
+    data: keys.DataSettings
+    training: keys.TrainingSettings
+    wandb: keys.WandbSettings
 
     @classmethod
-    def from_mapping(cls, values: dict[str, dict[str, Any]]) -> Settings:
-        """Build from a mapping that the schema has normalised: every key present, every value of its type."""
-        # What is left to the kit is false until it is decided: nobody who reads a switch finds a word in it.
-        training = {**values["training"], "padding_free": values["training"]["padding_free"] is True}
-        lora = {**values["lora"], "target_modules": tuple(values["lora"]["target_modules"])}
-        return cls(
-            model=ModelSettings(**values["model"]),
-            quantization=QuantizationSettings(**values["quantization"]),
-            lora=LoraSettings(**lora),
-            data=DataSettings(**values["data"]),
-            training=TrainingSettings(**training),
-            wandb=WandbSettings(**values["wandb"]),
-        )
+    def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> Settings:
+        """Build from a mapping that the schema has completed: every key present, every value of its type."""
+        sections = get_type_hints(cls)
+        return cls(**{name: _section(section, values[name]) for name, section in sections.items()})
 
     def as_mapping(self) -> dict[str, Any]:
         """Return plain nested dictionaries, for JSON and for the receipt."""
         return asdict(self)
+
+    def value(self, path: str) -> Any:
+        """Return the value of a dotted path."""
+        section, name = path.split(".")
+        return getattr(getattr(self, section), name)
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Settings:
+        """Return a configuration with some values replaced, by dotted path."""
+        sections: dict[str, dict[str, Any]] = {}
+        for path, value in changes.items():
+            section, name = path.split(".")
+            sections.setdefault(section, {})[name] = value
+        return replace(self, **{name: replace(getattr(self, name), **body) for name, body in sections.items()})
 
     @property
     def run_directory(self) -> Path:
@@ -137,3 +55,18 @@ class Settings:
     def effective_batch_size(self) -> int:
         """Rows per optimizer step on one device: micro-batch times accumulation."""
         return self.training.per_device_train_batch_size * self.training.gradient_accumulation_steps
+
+    @property
+    def mixed_precision(self) -> str | None:
+        """The type that training's autocast computes in; None without it."""
+        return "bfloat16" if self.training.bf16 else "float16" if self.training.fp16 else None
+
+
+def _section(section: type[Any], values: Mapping[str, Any]) -> Any:
+    """Build one section; what is left to the kit is false until it is decided: nobody finds a word in a switch."""
+    typed = {}
+    for declared in fields(section):
+        value = values[declared.name]
+        decided = value is True if declared.metadata["meta"]["or_auto"] else value
+        typed[declared.name] = tuple(decided) if isinstance(decided, list) else decided
+    return section(**typed)

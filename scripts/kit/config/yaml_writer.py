@@ -11,7 +11,11 @@ from kit.config.yaml_reader import plain_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
+    from kit.config.resolve import Resolved
+
+_WIDEST_ALIGNED = 60  # characters
 _PLAIN = re.compile(r"[A-Za-z/_.][A-Za-z0-9/_.-]*\Z")
 # Words that YAML 1.1 readers take for booleans.
 _YAML_1_1_BOOLEANS = frozenset({"y", "n", "yes", "no", "on", "off"})
@@ -41,6 +45,17 @@ def _flow(value: Any) -> str:
     return f"[{', '.join(scalar(item) for item in value)}]"
 
 
+def write_config(path: Path, resolved: Resolved, heading: str, *, may_replace: bool = False) -> None:
+    """Write a whole configuration, each value with its origin, below a heading in a comment.
+
+    Raises:
+        FileExistsError: There is a file already; it stays as it is.
+        OSError: The file cannot be written.
+    """
+    with path.open("w" if may_replace else "x", encoding="utf-8") as stream:
+        stream.write(f"# {heading}\n{annotated_yaml(resolved.values, resolved.origins)}")
+
+
 def annotated_yaml(values: Mapping[str, Mapping[str, Any]], origins: Mapping[str, str]) -> str:
     """Write sections of keys, each value with its origin in an aligned comment."""
     lines = {
@@ -55,6 +70,3 @@ def annotated_yaml(values: Mapping[str, Mapping[str, Any]], origins: Mapping[str
             f"{lines[f'{section}.{key}']:<{width}}  # {one_line(origins[f'{section}.{key}'])}" for key in body
         )
     return "\n".join(written) + "\n"
-
-
-_WIDEST_ALIGNED = 60  # characters

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from kit.config.settings import ModelSettings
+    from kit.config.keys import ModelSettings
 
 
 @dataclass(frozen=True)

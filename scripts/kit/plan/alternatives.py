@@ -7,7 +7,7 @@ recomputed. Rounding, and the random numbers of dropout, may differ.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.model.shape import shape_of
@@ -96,7 +96,7 @@ class Question:
 
     def answer(self, changes: dict[str, Any], *, same: bool = True) -> Alternative:
         """Plan the run with some values changed."""
-        settings = changed(self.settings, changes)
+        settings = self.settings.with_changes(changes)
         plan = plan_run(settings, self.shape, self.device, self.workloads(settings))
         return Alternative(tuple(changes.items()), plan, same)
 
@@ -158,7 +158,7 @@ def mildest_that_fits(question: Question) -> Alternative | None:
         "training.gradient_accumulation_steps": question.settings.effective_batch_size,
         "training.gradient_checkpointing": True,
     }
-    needed = {key: value for key, value in least.items() if _value(question.settings, key) != value}
+    needed = {key: value for key, value in least.items() if question.settings.value(key) != value}
     for length in _halves(question.settings):
         shorter = question.answer(needed | {"training.max_seq_length": length}, same=False)
         if shorter.plan.verdict == "fits":
@@ -174,20 +174,6 @@ def _halves(settings: Settings) -> list[int]:
     return lengths
 
 
-def _value(settings: Settings, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(settings, section), name)
-
-
-def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
-    """Return a configuration with some ``key.path`` values replaced."""
-    sections: dict[str, dict[str, Any]] = {}
-    for key, value in changes.items():
-        section, name = key.split(".")
-        sections.setdefault(section, {})[name] = value
-    return replace(settings, **{name: replace(getattr(settings, name), **body) for name, body in sections.items()})
-
-
 def rank(item: Alternative) -> tuple[float, int, int]:
     """Return what to sort by: the cost, at equal cost the smaller peak, then the fewer changes."""
     return round(item.cost, 3), item.plan.peak_memory_bytes, len(item.changes)
@@ -197,7 +183,7 @@ def nearness(question: Question, item: Alternative) -> tuple[float, ...]:
     """Return what to sort by where time may not be known: then what recomputes least, in the largest micro-batches."""
     if item.plan.duration is not None:
         return rank(item)
-    training = changed(question.settings, dict(item.changes)).training
+    training = question.settings.with_changes(dict(item.changes)).training
     recomputed = training.gradient_checkpointing / training.gradient_checkpointing_every_n_layers
     return recomputed, -item.plan.batch.tokens, len(item.changes)
 
@@ -220,6 +206,6 @@ def _same_update(settings: Settings, device: Device) -> Iterator[dict[str, Any]]
                     "training.gradient_checkpointing_every_n_layers": max(layers, 1),
                     "training.padding_free": padding_free,
                 }
-                changes = {key: value for key, value in wanted.items() if value != _value(settings, key)}
+                changes = {key: value for key, value in wanted.items() if value != settings.value(key)}
                 if changes:
                     yield changes

@@ -6,10 +6,8 @@ key's origin says why: all that compares runs or makes one again has the decisio
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kit.plan.alternatives import changed
 from kit.plan.rows import workloads_for
 from kit.stacks.attention import problem_of
 from kit.stacks.stack import VARIABLE_LENGTH
@@ -40,22 +38,15 @@ def decided(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenR
         stack: The stack that will run.
         rows: What is trained on; None where the lengths are not known.
     """
-    if resolved.values["training"]["padding_free"] != AUTO:
+    if resolved.value(KEY) != AUTO:
         return resolved
     is_end_to_end, reason = _decide(resolved, judgement, stack, rows)
-    values = {section: dict(body) for section, body in resolved.values.items()}
-    values["training"]["padding_free"] = is_end_to_end
-    return replace(
-        resolved,
-        settings=changed(resolved.settings, {KEY: is_end_to_end}),
-        values=values,
-        origins={**resolved.origins, KEY: f"{resolved.origins[KEY]}{_MARK}{reason}"},
-    )
+    return resolved.with_changes({KEY: is_end_to_end}, {KEY: f"{resolved.origins[KEY]}{_MARK}{reason}"})
 
 
 def _decide(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenRows | None) -> tuple[bool, str]:
     settings = resolved.settings
-    ends_meet = changed(settings, {KEY: True})
+    ends_meet = settings.with_changes({KEY: True})
     attention = stack.attention_of(ends_meet, judgement.platform)
     hindrance = _hindrance(attention, ends_meet, judgement, stack)
     if hindrance or not rows:

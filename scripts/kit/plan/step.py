@@ -82,7 +82,7 @@ class Job:
     @property
     def is_mixed(self) -> bool:
         """Training runs under autocast."""
-        return self.settings.training.bf16 or self.settings.training.fp16
+        return self.settings.mixed_precision is not None
 
     @property
     def base_size(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.config.yaml_writer import annotated_yaml, scalar
+from kit.config import yaml_writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,13 +20,6 @@ def write_config(path: Path, resolved: Resolved, choice: Alternative) -> None:
         FileExistsError: There is a file already; it stays as it is.
         OSError: The file cannot be written.
     """
-    values = {section: dict(body) for section, body in resolved.values.items()}
-    origins = dict(resolved.origins)
-    for key, value in choice.changes:
-        section, name = key.split(".")
-        was = values[section].get(name)
-        values[section][name] = value
-        origins[key] = f"plan, was {scalar(was)}"
-    heading = f"# {resolved.path} with the settings `make plan` found fastest: {choice.overrides}\n"
-    with path.open("x", encoding="utf-8") as stream:
-        stream.write(heading + annotated_yaml(values, origins))
+    origins = {key: f"plan, was {yaml_writer.scalar(resolved.value(key))}" for key, _ in choice.changes}
+    heading = f"{resolved.path} with the settings `make plan` found fastest: {choice.overrides}"
+    yaml_writer.write_config(path, resolved.with_changes(dict(choice.changes), origins), heading)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kit.cli.traceback_file import NAME as ERROR_FILE
-from kit.config import schema
+from kit.config.schema import completed
 from kit.config.settings import Settings
 from kit.config.validator import show, violations
 from kit.files.json_files import read_object
-from kit.files.numbers import mapping
 from kit.files.regular_files import read_regular
 from kit.run_folder.metrics_tail import parse_line
 
@@ -68,10 +67,7 @@ class Run:
         recorded = self.receipt.get("config")
         if not isinstance(recorded, dict):
             raise RunError(f"{self.folder}/run.json: holds no configuration; train it again")
-        values = schema.defaults()
-        for section, keys in values.items():
-            given = mapping(recorded.get(section))
-            keys.update({key: given[key] for key in schema.SCHEMA[section]["schema"] if key in given})
+        values = completed(recorded)
         for wrong in violations(values):
             key = ".".join(wrong.path)
             raise RunError(

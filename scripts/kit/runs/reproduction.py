@@ -77,11 +77,16 @@ def _config(run: Run) -> list[Finding]:
     _ = run.settings  # raises where there is no configuration
     recorded = {f"{section}.{key}" for section, body in run.receipt["config"].items() for key in mapping(body)}
     known = set(schema.keys())
-    named = [f"names {key}, which this code does not know" for key in sorted(recorded - known)]
-    named += [f"does not name {key}, which is younger and left at its default" for key in sorted(known - recorded)]
-    if not named:
-        return [ok("reproduce.config", f"all {len(recorded)} keys of its configuration are this code's too", place)]
-    return [warning("reproduce.config", f"its configuration {text}", checkout(run.receipt), place) for text in named]
+    id_, it = "reproduce.config", "its configuration"
+    gone = [
+        warning(id_, f"{it} names {key}, which this code does not know", checkout(run.receipt), place)
+        for key in sorted(recorded - known)
+    ]
+    younger = [
+        ok(id_, f"{it} does not name {key}, which is younger and left at its default", place)
+        for key in sorted(known - recorded)
+    ]
+    return gone + younger or [ok(id_, f"all {len(recorded)} keys of {it} are this code's too", place)]
 
 
 def _data(run: Run, recorded: list[Any], places: Mapping[str, str]) -> list[Finding]:

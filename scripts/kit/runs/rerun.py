@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.findings import Finding, error
 from kit.cli.foreground import SIGNALS, CtrlC, wait_for
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.config.yaml_writer import annotated_yaml
+from kit.config import schema, yaml_writer
+from kit.config.resolve import DEFAULT, Resolved
 from kit.files.json_files import object_or_none, write_json
 from kit.model.files import is_local
 from kit.run_folder.names import RERUN, RERUN_CONFIG
@@ -62,25 +63,24 @@ def write_config(folder: Path, run: Run, places: Mapping[str, str]) -> Path:
     Four things differ: where it writes, what it is called, that it reports to nobody, and that a model of the hub is
     asked for by the commit that was used. ``places`` says where files are now.
     """
-    values = run.settings.as_mapping()
-    origins = {f"{section}.{key}": "default" for section, body in values.items() for key in body}
+    settings = run.settings
+    origins = dict.fromkeys(schema.keys(), DEFAULT)
     origins |= {key: f"was: {origin}" for key, origin in (run.receipt.get("origins") or {}).items()}
     changes = {
         "training.output_dir": str(folder),
-        "training.run_name": f"{run.settings.training.run_name[:89]}-reproduced",
+        "training.run_name": f"{settings.training.run_name[:89]}-reproduced",
         "training.report_to": "none",
         **places,
     }
     commit = (run.receipt.get("base_model") or {}).get("revision_resolved")
-    if commit and not is_local(values["model"]["model_name_or_path"]):
+    if commit and not is_local(settings.model.model_name_or_path):
         changes["model.revision"] = commit
-    for key, value in changes.items():
-        section, _, name = key.partition(".")
-        values[section][name], origins[key] = value, "for the rerun"
     path = folder / RERUN_CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = f"# What the rerun in this folder is trained with; {RERUN} says of which run it is one.\n"
-    path.write_text(header + annotated_yaml(values, origins), encoding="utf-8")
+    resolved = Resolved(path, settings, settings.as_mapping(), origins)
+    heading = f"What the rerun in this folder is trained with; {RERUN} says of which run it is one."
+    rerun = resolved.with_changes(changes, dict.fromkeys(changes, "for the rerun"))
+    yaml_writer.write_config(path, rerun, heading, may_replace=True)
     return path
 
 

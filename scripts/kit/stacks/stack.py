@@ -43,7 +43,7 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 def is_float32(settings: Settings) -> bool:
     """Whether attention is computed in 32 bits."""
-    return settings.model.torch_dtype == "float32" and not (settings.training.bf16 or settings.training.fp16)
+    return settings.model.torch_dtype == "float32" and settings.mixed_precision is None
 
 
 def window_in_use(settings: Settings) -> int | None:

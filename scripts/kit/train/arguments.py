@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.failures import ExplainedError
+from kit.config.schema import keys_with
 from kit.stacks.stack import installed_stack
 from kit.train.performance import lever_arguments
 
@@ -33,30 +34,15 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
     on_cuda = platform in {"h100", "cuda"}
     has_eval = bool(plan.eval_rows)
     arguments: dict[str, Any] = {
+        **{key.partition(".")[2]: settings.value(key) for key in keys_with("to_trainer")},
         "output_dir": str(settings.run_directory / "checkpoints"),
-        "run_name": training.run_name,
         "max_steps": plan.steps,
-        "per_device_train_batch_size": training.per_device_train_batch_size,
-        "per_device_eval_batch_size": training.per_device_eval_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "gradient_checkpointing": training.gradient_checkpointing,
-        "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.lr_scheduler_type,
         # transformers 5 dropped warmup_ratio; counted here, both stacks warm up for the same steps.
         "warmup_steps": math.ceil(training.warmup_ratio * plan.steps),
-        "optim": training.optim,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "bf16": training.bf16,
-        "fp16": training.fp16,
-        "logging_steps": training.logging_steps,
         # A NaN must be seen, not replaced by an average.
         "logging_nan_inf_filter": False,
         "eval_strategy" if is_current else "evaluation_strategy": "steps" if has_eval else "no",
-        "eval_steps": training.eval_steps,
         "save_strategy": "steps",
-        "save_steps": training.save_steps,
-        "seed": training.seed,
         "report_to": [],  # kit.track.wandb_tracker sends them
         "disable_tqdm": True,
         "label_names": ["labels"],

@@ -22,7 +22,7 @@ from kit.config.validator import violations
 from kit.config.yaml_writer import scalar
 from kit.files.numbers import mapping
 from kit.plan.after_oom import nearest_that_fits
-from kit.plan.alternatives import SAME_UPDATE, changed, mildest_that_fits
+from kit.plan.alternatives import SAME_UPDATE, mildest_that_fits
 from kit.plan.padding_free import AUTO, KEY, is_decided
 from kit.run_folder.liveness import is_this_process
 from kit.train.fit import Fit
@@ -96,27 +96,17 @@ def fit_after(job: Job, refusal: Refusal) -> Fit | None:
 def fit_of(resolved: Resolved, choice: Alternative, reason: str, measured_bytes: int | None = None) -> Fit:
     """Return what a choice changes in a configuration."""
     after = dict(choice.changes)
-    before = {key: _value(resolved, key) for key in after}
+    before = {key: resolved.value(key) for key in after}
     if is_decided(resolved):  # by the settings as they were; others would decide otherwise when it goes on
         after.setdefault(KEY, resolved.settings.training.padding_free)
         before[KEY] = AUTO
     return Fit(before, after, reason, measured_bytes)
 
 
-def _value(resolved: Resolved, key: str) -> Any:
-    section, name = key.split(".")
-    return resolved.values[section][name]
-
-
 def applied(resolved: Resolved, fit: Fit) -> Resolved:
     """Return a configuration with a fit's values in it, their origins saying so."""
-    values = {section: dict(body) for section, body in resolved.values.items()}
-    origins = dict(resolved.origins)
-    for key, value in fit.after.items():
-        section, name = key.split(".")
-        values[section][name] = value
-        origins[key] = f"--auto-fit, was {scalar(fit.before[key])}"
-    return replace(resolved, settings=changed(resolved.settings, fit.after), values=values, origins=origins)
+    origins = {key: f"--auto-fit, was {scalar(fit.before[key])}" for key in fit.after}
+    return resolved.with_changes(fit.after, origins)
 
 
 def set_line(resolved: Resolved, fit: Fit) -> str:
@@ -124,7 +114,7 @@ def set_line(resolved: Resolved, fit: Fit) -> str:
     typed = [
         key for key, origin in resolved.origins.items() if origin.startswith("command line") and key not in fit.after
     ]
-    kept = [f"{key}={scalar(_value(resolved, key))}" for key in typed]
+    kept = [f"{key}={scalar(resolved.value(key))}" for key in typed]
     return f'SET="{" ".join([*kept, fit.words])}"'
 
 
@@ -139,7 +129,7 @@ def recorded(receipt: Mapping[str, Any], resolved: Resolved) -> list[Fit]:
         for fit in fits:
             if not fit.before.keys() == fit.after.keys() <= SAME_UPDATE:
                 return []
-            if any(_value(resolved, key) != value for key, value in fit.before.items()):
+            if any(resolved.value(key) != value for key, value in fit.before.items()):
                 return []
             resolved = applied(resolved, fit)
             if violations(resolved.values) or resolved.settings.effective_batch_size != rows:

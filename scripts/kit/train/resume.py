@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, ok, warning
-from kit.config.schema import with_defaults
+from kit.config.schema import keys_with, with_defaults
 from kit.files.numbers import mapping
 from kit.run_folder import checkpoints
 from kit.run_folder.checkpoints import Checkpoint, DamagedCheckpointError
@@ -27,30 +27,7 @@ if TYPE_CHECKING:
     from kit.data.token_rows import TokenRows
     from kit.stacks.stack import Stack
 
-# They say when and where something is written, not what is learnt. Files and models count by what is in them.
-MAY_DIFFER = frozenset(
-    {
-        "data.train_file",
-        "data.val_file",
-        "model.attn_implementation",  # what it resolves to counts, under `attention`
-        "model.model_name_or_path",
-        "model.revision",
-        "training.eval_steps",
-        "training.logging_steps",
-        "training.on_bad_loss",
-        "training.on_stall",
-        "training.output_dir",
-        "training.report_to",
-        "training.run_name",
-        "training.save_steps",
-        "training.save_total_limit",
-        "training.stall_timeout",
-        "training.torch_empty_cache_steps",
-        "wandb.entity",
-        "wandb.mode",
-        "wandb.project",
-    }
-)
+MAY_DIFFER = frozenset(keys_with("may_differ"))
 # The saved state has their shape.
 CANNOT_CHANGE = frozenset({"lora.adapter_dtype", "lora.r", "lora.target_modules", "training.optim"})
 _PIECE = 10_000  # numbers written at a time

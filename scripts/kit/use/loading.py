@@ -93,12 +93,11 @@ class Loaded:
         """Lend the model with or without its adapter, in the precision the run was evaluated in."""
         import torch
 
-        training = self.choice.settings.training
-        dtype = torch.bfloat16 if training.bf16 else torch.float16
+        mixed = self.choice.settings.mixed_precision
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            if training.bf16 or training.fp16:
-                stack.enter_context(torch.autocast(self.model.device.type, dtype=dtype))
+            if mixed:
+                stack.enter_context(torch.autocast(self.model.device.type, dtype=getattr(torch, mixed)))
             if not adapter:
                 stack.enter_context(self.model.disable_adapter())
             yield self.model

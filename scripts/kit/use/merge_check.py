@@ -59,11 +59,8 @@ def check_merged(choice: Choice, base: BaseWeights, merged: Path, dtype: str, ro
     """
     # In the type that people will use it in, but for float16 on a CPU, which the older torch cannot multiply.
     computed = "float32" if (dtype, choice.platform) == ("float16", "cpu") else dtype
-    settings = choice.settings
-    as_written = replace(
-        settings,
-        model=replace(settings.model, torch_dtype=computed),
-        training=replace(settings.training, bf16=False, fp16=False),
+    as_written = choice.settings.with_changes(
+        {"model.torch_dtype": computed, "training.bf16": False, "training.fp16": False}
     )
     say(f"checking every weight, and the logits of {len(rows)} rows …", "dim")
     loaded = load(replace(choice, settings=as_written))
@@ -75,7 +72,7 @@ def check_merged(choice: Choice, base: BaseWeights, merged: Path, dtype: str, ro
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    there = replace(as_written, model=replace(as_written.model, model_name_or_path=str(merged), revision=None))
+    there = as_written.with_changes({"model.model_name_or_path": str(merged), "model.revision": None})
     after = logits_of(load_base_model(there, choice.platform), rows)
     return Checked(weights, compare(before, after, rows, computed, measures))
 

@@ -45,8 +45,7 @@ def loss_rounding(model: Any, losses: RowLosses, settings: Settings) -> float:
 
 def _unit_roundoff(settings: Settings) -> float:
     """Return u of the coarsest type that is computed in."""
-    training, quantization = settings.training, settings.quantization
-    types = [settings.model.torch_dtype]
+    quantization = settings.quantization
+    types = [settings.model.torch_dtype, *filter(None, [settings.mixed_precision])]
     types += [quantization.bnb_4bit_compute_dtype] * quantization.load_in_4bit
-    types += ["bfloat16"] * training.bf16 + ["float16"] * training.fp16
     return max(float(torch.finfo(getattr(torch, name)).eps) / 2 for name in types)

@@ -159,6 +159,16 @@ def test_the_printed_configuration_resolves_to_itself(minimal: Path, tmp_path: P
     assert "default" not in resolve(second).origins.values()
 
 
+def test_a_configuration_with_changes_has_them_and_their_origins_in_both_its_forms(minimal: Path) -> None:
+    first = resolve(minimal)
+    changes = {"lora.target_modules": ["q_proj"], "training.padding_free": "auto", "training.seed": 1}
+    second = first.with_changes(changes, dict.fromkeys(changes, "a test"))
+    assert {key: second.value(key) for key in changes} == changes
+    assert (second.settings.lora.target_modules, second.settings.training.padding_free) == (("q_proj",), False)
+    assert {key for key, origin in second.origins.items() if origin == "a test"} == set(changes)
+    assert first == resolve(minimal)
+
+
 def test_resolving_imports_no_machine_learning_library(minimal: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from kit.config.resolve import resolve; import kit.checks.rules\n"

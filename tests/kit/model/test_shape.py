@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kit.config.schema import LINEAR_MODULES
-from kit.config.settings import ModelSettings
+from kit.config.keys import LINEAR_MODULES, ModelSettings
 from kit.model.shape import KNOWN_SHAPES, MISTRAL_7B, ModelShape, read_shape, shape_of
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ SMALL = {
 
 
 def model(name: object) -> ModelSettings:
-    return ModelSettings(str(name), None, "bfloat16", "auto")
+    return ModelSettings(model_name_or_path=str(name))
 
 
 def sizes(**changes: int) -> ModelShape:

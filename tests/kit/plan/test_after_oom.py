@@ -13,7 +13,7 @@ from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B, ModelShape
 from kit.plan.after_oom import Refusal, asked_bytes, growth, nearest_that_fits
-from kit.plan.alternatives import Question, changed
+from kit.plan.alternatives import Question
 from kit.plan.memory import coming_bytes
 from kit.plan.run_plan import Device
 from kit.plan.workload import full_length
@@ -63,7 +63,7 @@ def test_what_is_offered_keeps_the_updates_and_fits_by_what_was_measured(room: i
     refusal = _refusal(reached=room + 6.0, room=room)
     found = nearest_that_fits(question, refusal)
     assert found is not None
-    settings = changed(question.settings, dict(found.changes))
+    settings = question.settings.with_changes(dict(found.changes))
     assert settings.effective_batch_size == 16
     assert {key.partition(".")[0] for key, _ in found.changes} == {"training"}
     assert not {"training.max_seq_length", "training.num_train_epochs"} & dict(found.changes).keys()
@@ -90,7 +90,7 @@ def test_each_refusal_leads_to_less_until_nothing_is_left() -> None:
         if found is None:
             break
         seen.append(found.plan.peak.moving_bytes)
-        question = replace(question, settings=changed(question.settings, dict(found.changes)))
+        question = replace(question, settings=question.settings.with_changes(dict(found.changes)))
     assert seen == sorted(seen, reverse=True)
     assert len(set(seen)) == len(seen) > 2
     assert question.settings.training.per_device_train_batch_size == 1

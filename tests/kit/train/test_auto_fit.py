@@ -105,7 +105,7 @@ def test_a_receipt_changes_nothing_but_how_an_update_is_cut(
     before: dict[str, Any], after: dict[str, Any], resolved: Resolved
 ) -> None:
     """Any key could be set by a receipt, and counted then as allowed to differ from the checkpoint."""
-    known = {key: auto_fit._value(resolved, key) for key in before}
+    known = {key: resolved.value(key) for key in before}
     assert recorded(_receipt(Fit(known, after, "it was so")), resolved) == []
 
 
