@@ -56,10 +56,9 @@ def fits(run: Situation, rows: TokenRows | None = None) -> list[Finding]:
 
 
 def device_of(run: Situation) -> Device:
-    """Return what a run is planned on; with no stack installed, as the current one would run it."""
-    name = "reference" if run.stack.name == "reference" else "current"
+    """Return what a run is planned on; with no stack installed, as the default one would run it."""
     attention = run.stack.planned_attention(run.settings, run.platform)
-    return Device(run.machine, run.platform, run.gpu, name, attention)
+    return Device(run.machine, run.platform, run.gpu, run.stack, attention)
 
 
 def _sentence(plan: RunPlan, kind: str) -> str:

@@ -8,6 +8,7 @@ from kit.checks import adapter, device, duration, files, memory, precision, repo
 from kit.checks import performance as levers
 from kit.checks.context import Situation
 from kit.cli.findings import Finding, ok, run_check, skipped
+from kit.stacks.stack import unknown_generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,7 @@ def check(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Sta
     if not run.is_installed:
         message = "what the installed libraries can do was not checked: torch and transformers are not installed"
         findings.append(skipped("config.stack", message, "make setup"))
+    findings += unknown_generation(stack)
     for rule in RULES:
         findings += run_check(lambda rule=rule: rule(run), f"config.{rule.__name__}")  # type: ignore[misc]
     return findings

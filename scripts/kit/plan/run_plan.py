@@ -32,14 +32,14 @@ class Device:
         machine: Its facts.
         platform: What it was judged to be.
         gpu: The NVIDIA GPU a run uses; None elsewhere.
-        stack: ``reference`` or ``current``.
+        stack: What is installed there.
         attention: The implementation that will run, not ``auto``.
     """
 
     machine: Machine
     platform: str
     gpu: Gpu | None
-    stack: str
+    stack: Stack
     attention: str
 
     @property
@@ -112,7 +112,9 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
     apart = settings.training.gradient_checkpointing_every_n_layers
     first = workload.largest[0]
     capability = device.gpu.compute_capability if device.gpu else None
-    job = Job(shape, settings, device.stack, device_of(device.platform), device.attention, first, apart, capability)
+    job = Job(
+        shape, settings, device.stack.traits, device_of(device.platform), device.attention, first, apart, capability
+    )
     job = max((replace(job, batch=batch) for batch in workload.largest), key=step_bytes)
     peak = plan_peak(job)
     if job.device != "cuda" and workload.rows_bytes:  # a CPU's memory and a Mac's hold the rows too
@@ -148,7 +150,7 @@ def plan_training(
     from kit.plan.workload import workload_of  # numpy
 
     shape = shape_of(settings.model)
-    if shape is None or stack.name == "none":
+    if shape is None or not stack.is_installed:
         return None
     return plan_run(settings, shape, device_for(settings, judgement, machine, stack), workload_of(training, settings))
 
@@ -156,4 +158,4 @@ def plan_training(
 def device_for(settings: Settings, judgement: Judgement, machine: Machine, stack: Stack) -> Device:
     """Return what a configuration runs on, with the attention it would have there."""
     attention = stack.planned_attention(settings, judgement.platform)
-    return Device(machine, judgement.platform, judgement.gpu, stack.name, attention)
+    return Device(machine, judgement.platform, judgement.gpu, stack, attention)

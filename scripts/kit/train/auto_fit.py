@@ -107,7 +107,7 @@ def fit_after(job: Job, refusal: Refusal) -> Fit | None:
 def question_of(settings: Settings, machine: Machine, stack: Stack, rows: TokenRows | None) -> Question | None:
     """Return the run that other settings are looked for; None where its model's shape or the stack is not known."""
     shape = shape_of(settings.model)
-    if shape is None or stack.name == "none":
+    if shape is None or not stack.is_installed:
         return None
     workloads, _ = workloads_for(settings, rows)
     return Question(settings, shape, device_for(settings, judge(machine), machine, stack), workloads)
