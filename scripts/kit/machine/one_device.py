@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 
 from kit.machine import metal
 from kit.machine.cuda_order import DRIVERS_ORDER, ORDER, VISIBLE, chosen_position
 from kit.machine.nvidia import probe_with_names
-from kit.stacks.stack import installed_stack
+from kit.stacks.generation import version_tuple
+from kit.stacks.registry import generation_of
 
 # torch's variable, and the newer name for it.
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
@@ -38,8 +40,12 @@ def use_judged_device() -> None:
 
 
 def _grows_allocator() -> bool:
-    stack = installed_stack()
-    return stack.is_installed and stack.traits.grows_allocator
+    # Of transformers alone: all that kit.stacks.stack looks at is not for the Python a machine came with.
+    try:
+        installed = metadata.version("transformers")
+    except metadata.PackageNotFoundError:
+        return False
+    return bool(version_tuple(installed)) and generation_of("", {"transformers": installed}).traits.grows_allocator
 
 
 def judged_gpu_name() -> str:

@@ -14,8 +14,6 @@ from kit.stacks.locks import CURRENT, M4
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from kit.config.settings import Settings
-
 _NUMBER = "row"
 
 TRAITS = Traits(
@@ -53,16 +51,15 @@ def load_model(folder: str, dtype: Any, options: Mapping[str, Any]) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
 
 
-def training_arguments(told: dict[str, Any], settings: Settings) -> Any:
+def training_arguments(told: dict[str, Any], empty_cache_steps: int | None) -> Any:
     """Build trl's arguments, for rows that are tokenised and cut already."""
     from trl import SFTConfig
 
-    every = settings.training.torch_empty_cache_steps
-    emptied = {} if every is None else {"torch_empty_cache_steps": every}
+    emptied = {} if empty_cache_steps is None else {"torch_empty_cache_steps": empty_cache_steps}
     return SFTConfig(**told, **emptied, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
 
 
-def trainer_options(tokenizer: Any, _settings: Settings) -> dict[str, Any]:
+def trainer_options(tokenizer: Any, _max_seq_length: int) -> dict[str, Any]:
     """Return what trl wants of a trainer."""
     return {"processing_class": tokenizer}
 

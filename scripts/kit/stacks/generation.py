@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from kit.config.settings import Settings
     from kit.model.reader import Reader
     from kit.stacks.locks import Lock
 
@@ -90,8 +89,10 @@ class Generation:
         usual_on: Platforms whose own command runs it; the default generation has the others.
         image_packages: What its image for NVIDIA GPUs adds to the lock, with what stands for the version.
         load_model: Calls ``from_pretrained`` on a folder, with the weights' type and the other options.
-        training_arguments: Builds the trainer's arguments of those that all generations share.
-        trainer_options: What the trainer is built with besides what all generations share, from a tokenizer.
+        training_arguments: Builds the trainer's arguments, from those that all generations share and
+            ``torch_empty_cache_steps``.
+        trainer_options: What the trainer is built with besides what all generations share, from a tokenizer and
+            ``max_seq_length``.
         dataset: Wraps the numbers of rows for the trainer; the callable makes the columns of some of them.
     """
 
@@ -99,8 +100,8 @@ class Generation:
     known: Mapping[str, tuple[Version, Version]]
     locks: Mapping[str, Lock]
     load_model: Callable[[str, Any, Mapping[str, Any]], Any]
-    training_arguments: Callable[[dict[str, Any], Settings], Any]
-    trainer_options: Callable[[Any, Settings], dict[str, Any]]
+    training_arguments: Callable[[dict[str, Any], int | None], Any]
+    trainer_options: Callable[[Any, int], dict[str, Any]]
     dataset: Callable[[Sequence[int], Callable[[Sequence[int]], dict[str, list[list[int]]]]], Any]
     usual_on: frozenset[str] = frozenset()
     image_packages: Mapping[str, str] = field(default_factory=dict)

@@ -14,8 +14,6 @@ from kit.stacks.locks import REFERENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from kit.config.settings import Settings
-
 TRAITS = Traits(
     name="reference",
     reader=Reader(
@@ -55,7 +53,7 @@ def load_model(folder: str, dtype: Any, options: Mapping[str, Any]) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, torch_dtype=dtype, **options)
 
 
-def training_arguments(told: dict[str, Any], _settings: Settings) -> Any:
+def training_arguments(told: dict[str, Any], _empty_cache_steps: int | None) -> Any:
     """Build transformers' own arguments: trl 0.7.4 has none."""
     from transformers import TrainingArguments
 
@@ -63,11 +61,11 @@ def training_arguments(told: dict[str, Any], _settings: Settings) -> Any:
     return TrainingArguments(**renamed)
 
 
-def trainer_options(tokenizer: Any, settings: Settings) -> dict[str, Any]:
+def trainer_options(tokenizer: Any, max_seq_length: int) -> dict[str, Any]:
     """Return what trl 0.7.4 wants of a trainer, the name of a text column among it: the rows have none."""
     return {
         "tokenizer": tokenizer,
-        "max_seq_length": settings.training.max_seq_length,
+        "max_seq_length": max_seq_length,
         "dataset_text_field": "text",
     }
 

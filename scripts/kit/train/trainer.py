@@ -201,11 +201,12 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
         ResumeError: The checkpoint's adapter is not of this run's shape.
     """
     tokenizer = load_tokenizer(settings)
-    stack = installed_stack()
-    arguments = stack.generation.training_arguments(training_arguments(settings, plan, platform), settings)
+    stack, training = installed_stack(), settings.training
+    told = training_arguments(settings, plan, platform)
+    arguments = stack.generation.training_arguments(told, training.torch_empty_cache_steps)
     require_micro_batch(arguments, arguments.train_batch_size)
     padded = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
-    collator = EndToEnd() if settings.training.padding_free else padded
+    collator = EndToEnd() if training.padding_free else padded
     # trl rounds the adapter of a 4-bit base to bfloat16; its initial values are put back unrounded.
     initial = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     done = resumed.step if resumed else 0
@@ -220,7 +221,7 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
         "train_dataset": trained,
         "eval_dataset": evaluated,
         "callbacks": [resume, *callbacks],
-        **stack.generation.trainer_options(tokenizer, settings),
+        **stack.generation.trainer_options(tokenizer, training.max_seq_length),
     }
     kind = _PlanTrainer if stack.traits.weighs_by_tokens else _WeighingTrainer
     trainer = kind(plan, platform, resumed, **shared)
@@ -230,8 +231,8 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             weight.data = initial[name].to(dtype)
-    leave_out_idle_window(model.config, settings.training.max_seq_length)
-    if settings.training.torch_compile:
+    leave_out_idle_window(model.config, training.max_seq_length)
+    if training.torch_compile:
         compile_layers(model)
     if resumed is not None:
         resumed.restore_adapter(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +13,11 @@ from hypothesis import strategies as st
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import nvidia as machine_nvidia
-from kit.machine import one_device
 from kit.machine.cuda_order import chosen_of
 from kit.machine.facts import Gpu, Nvidia, nvidia_from
 from kit.machine.nvidia_rules import nvidia_findings
 from kit.machine.nvml import Found, Report
 from kit.machine.one_device import ALLOCATOR, judged_gpu_name, use_judged_device
-from kit.stacks.stack import stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,8 +159,7 @@ def test_the_allocator_grows_on_a_gpu_unless_it_was_told_anything(
 ) -> None:
     versions = {"current": "5.23.0", "reference": "4.36.0", "damaged": "?"}
     ask(monkeypatch, gpus, **variables)
-    installed = stack_of({"torch": "2.1.0", "transformers": versions[stack]})
-    monkeypatch.setattr(one_device, "installed_stack", lambda: installed)
+    monkeypatch.setattr(metadata, "version", lambda _: versions[stack])
     use_judged_device()
     expected = {name: value for name, value in variables.items() if name in ALLOCATOR} | told
     assert {name: os.environ[name] for name in ALLOCATOR if name in os.environ} == expected
