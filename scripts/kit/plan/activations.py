@@ -1,7 +1,7 @@
 """Bytes autograd keeps for the backward pass, operation by operation.
 
 Read from the modeling code of transformers 4.36 and 5.23, peft 0.7 and 0.21, bitsandbytes 0.41 and 0.50, and held to
-within 1 % of what torch's own hooks count (tests/kit/budget). Letters as in the code: ``h`` hidden size, ``T`` tokens
+within 1 % of what torch's own hooks count (``bench``). Letters as in the code: ``h`` hidden size, ``T`` tokens
 of the padded micro-batch, ``r`` rank. Parameters are not counted, an activation kept by two operations counts once.
 """
 

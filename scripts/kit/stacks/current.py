@@ -25,6 +25,8 @@ TRAITS = Traits(
         *("flash_attention_3", "flash_attention_2", "sdpa", "varlen", "flex_attention", "eager"),
         "flash_attention_4",
     ),
+    cuda="12.8",
+    newest_capability=None,
     fused_adamw_off_cuda=True,
     grows_allocator=True,
     padding_free=True,

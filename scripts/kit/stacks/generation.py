@@ -33,6 +33,8 @@ class Traits:
         reader: What its transformers reads of a base.
         four_bit_platforms: Platforms on which its bitsandbytes trains in 4 bits.
         attention: The attention it has for the model, where each package is installed; best first for ``auto``.
+        cuda: The CUDA its torch is built with, as it is locked.
+        newest_capability: The newest compute capability that this CUDA builds for; None where none is known beyond it.
         fused_adamw_off_cuda: torch's fused AdamW works elsewhere than on CUDA.
         grows_allocator: torch's CUDA allocator is told to grow what it holds.
         padding_free: Rows laid end to end are kept apart by their positions.
@@ -55,6 +57,8 @@ class Traits:
     reader: Reader
     four_bit_platforms: frozenset[str]
     attention: tuple[str, ...]
+    cuda: str
+    newest_capability: Version | None
     fused_adamw_off_cuda: bool
     grows_allocator: bool
     padding_free: bool

@@ -27,6 +27,8 @@ TRAITS = Traits(
     ),
     four_bit_platforms=frozenset({"h100", "cuda"}),
     attention=("flash_attention_2", "eager"),  # transformers 4.36 has no SDPA path for Mistral
+    cuda="12.1",
+    newest_capability=(9, 0),  # https://docs.nvidia.com/cuda/archive/12.1.0/
     fused_adamw_off_cuda=False,
     grows_allocator=False,
     padding_free=False,
