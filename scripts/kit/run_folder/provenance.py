@@ -23,8 +23,8 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.redaction import redact_argv
 from kit.files.digest import file_sha256
 from kit.run_folder.process import this_process
-from kit.stacks.locks import LOCKS, digest, packages
-from kit.stacks.registry import generation_of
+from kit.stacks.locks import digest, packages
+from kit.stacks.registry import GENERATIONS, generation_of
 from tools.setup.uv import STAMP
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def describe_lock(stack: str, installed: Mapping[str, str]) -> dict[str, Any] | 
     That is the lock whose hash the set-up left in the environment, else the stack's own for this system.
 
     Args:
-        stack: ``reference`` or ``current``.
+        stack: A generation's name.
         installed: Version by distribution name.
 
     Returns:
@@ -115,7 +115,8 @@ def describe_lock(stack: str, installed: Mapping[str, str]) -> dict[str, Any] | 
     """
     own = generation_of(stack, installed).lock_for("m4" if platform.system() == "Darwin" else "")
     mark = _installed_from()
-    texts = {lock: text for lock in (own, *LOCKS) if (text := _text(PROJECT_ROOT / lock.target))}
+    known = [lock for item in GENERATIONS.values() for lock in item.locks.values()]
+    texts = {lock: text for lock in (own, *known) if (text := _text(PROJECT_ROOT / lock.target))}
     lock = next((lock for lock, text in texts.items() if digest(text) == mark), own)
     if lock not in texts:
         return None
