@@ -31,7 +31,7 @@ class Measurement:
         cuda_only: It makes sense on an NVIDIA GPU alone.
         on_disk: It reads the base from the disk, where 14.5 GB of it are written once.
         apart: It has a process of its own: it patches libraries, or starts the kit's commands.
-        current_only: The reference stack has no such lever.
+        padding_free_only: It is for stacks that know rows laid end to end: one without it has few of the levers.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Measurement:
     cuda_only: bool = False
     on_disk: bool = False
     apart: bool = False
-    current_only: bool = False
+    padding_free_only: bool = False
 
     @property
     def kind(self) -> str:
@@ -64,7 +64,7 @@ def measurements(memory_cases: Sequence[str]) -> list[Measurement]:
         *first,
         Measurement("parity", "Does a step here compute what it computes elsewhere?", 40, 0, apart=True),
         *_again(),
-        Measurement("profile/full", "What does a step's time go into?", 20, current_only=True),
+        Measurement("profile/full", "What does a step's time go into?", 20, padding_free_only=True),
         Measurement("loading", "How long does a real base take from the disk?", 60, on_disk=True, apart=True),
         Measurement(
             "first run",
@@ -75,7 +75,7 @@ def measurements(memory_cases: Sequence[str]) -> list[Measurement]:
             apart=True,
         ),
         *rest,
-        Measurement("profile/ragged", "What does a step's time go into?", 20, cuda_only=True, current_only=True),
+        Measurement("profile/ragged", "What does a step's time go into?", 20, cuda_only=True, padding_free_only=True),
         Measurement("evaluation", "How fast is a loss over validation rows?", 10),
         Measurement("generation", "How fast are answers written?", 30),
         *(
@@ -111,13 +111,13 @@ def _speeds(variant: Variant) -> Iterator[Measurement]:
             variant.package,
             variant.cuda_only,
             apart=variant.patches,
-            current_only=True,
+            padding_free_only=True,
         )
 
 
 def _again() -> list[Measurement]:
     baseline = next(variant for variant in VARIANTS if variant.name == BASELINE)
     return [
-        Measurement(f"{item.name}{AGAIN}", item.answers, item.seconds, item.gpu_bytes, current_only=True)
+        Measurement(f"{item.name}{AGAIN}", item.answers, item.seconds, item.gpu_bytes, padding_free_only=True)
         for item in _speeds(baseline)
     ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.model.shape import MISTRAL_7B, ModelShape
 from kit.plan.step import Job, MicroBatch
+
+if TYPE_CHECKING:
+    from kit.stacks.generation import Traits
 
 _BASE = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 _PLAIN: dict[str, Any] = {"lora.lora_dropout": 0.0, "training.gradient_checkpointing": False}
@@ -55,7 +58,7 @@ class Measured:
     layers_bytes: int
 
 
-def cases(stack: str, *, small: bool = False) -> list[Case]:
+def cases(stack: Traits, *, small: bool = False) -> list[Case]:
     """Return what is measured with a stack: on its GPU if there is one, and if not ``small``."""
     import torch
 
@@ -64,33 +67,33 @@ def cases(stack: str, *, small: bool = False) -> list[Case]:
     return _on_cpu(stack)
 
 
-def case_names(stack: str, *, on_gpu: bool) -> list[str]:
+def case_names(stack: Traits, *, on_gpu: bool) -> list[str]:
     """Return the names of what ``cases`` returns; imports no torch."""
     return [case.name for case in (gpu_cases(stack) if on_gpu else _on_cpu(stack))]
 
 
-def _job(stack: str, shape: ModelShape, batch: MicroBatch, every: int, **more: Any) -> Job:
+def _job(stack: Traits, shape: ModelShape, batch: MicroBatch, every: int, **more: Any) -> Job:
     overrides = _PLAIN | {"lora.r": 8} | more.pop("overrides", {})
     return Job(shape, resolve(_BASE, overrides).settings, stack, "cpu", more.pop("attention"), batch, every)
 
 
-def base_job(stack: str, shape: ModelShape, device: str) -> Job:
+def base_job(stack: Traits, shape: ModelShape, device: str) -> Job:
     """Return a job whose base all cases on a device share, and all that ``make prove`` times."""
     on_cuda = device == "cuda"
-    attention = "sdpa" if stack == "current" else "eager"
     overrides = {} if on_cuda else _FLOAT32
-    return replace(_job(stack, shape, _batch(1, 8), 1, attention=attention, overrides=overrides), device=device)
+    return replace(
+        _job(stack, shape, _batch(1, 8), 1, attention=stack.plain_attention, overrides=overrides), device=device
+    )
 
 
 def _batch(rows: int, length: int, *, padded: bool = False) -> MicroBatch:
     return MicroBatch(rows, length, padded, rows * (length - 1) - padded)
 
 
-def _on_cpu(stack: str) -> list[Case]:
-    """Small models; the reference stack has no 4-bit on a CPU, no SDPA and checkpoints all layers or none."""
-    is_current = stack == "current"
-    attention = "sdpa" if is_current else "eager"
-    quantised: dict[str, Any] = {} if is_current else _UNQUANTISED
+def _on_cpu(stack: Traits) -> list[Case]:
+    """Small models; an older stack has no 4-bit on a CPU, no SDPA and checkpoints all layers or none."""
+    attention, in_4bit = stack.plain_attention, "cpu" in stack.four_bit_platforms
+    quantised: dict[str, Any] = {} if in_4bit else _UNQUANTISED
     wanted: list[tuple[str, dict[str, Any], int]] = [
         ("no checkpoints", {}, 1),
         ("dropout", _DROPOUT, 1),
@@ -102,14 +105,17 @@ def _on_cpu(stack: str) -> list[Case]:
         ("bfloat16 adapter", {"lora.adapter_dtype": "bfloat16"}, 1),
         ("adapters on attention alone", {"lora.target_modules": ["q_proj", "v_proj"]}, 1),
     ]
-    if is_current:
+    if in_4bit:
         wanted += [
             ("unquantised", _UNQUANTISED, 1),
             ("unquantised, dropout", _UNQUANTISED | _DROPOUT, 1),
+            ("no double quantisation", {"quantization.bnb_4bit_use_double_quant": False}, 1),
+        ]
+    if stack.partial_checkpointing_from:
+        wanted += [
             ("every 2nd layer checkpointed", _CHECKPOINTS, 2),
             ("every 2nd layer checkpointed, dropout", _CHECKPOINTS | _DROPOUT, 2),
             ("every 3rd layer checkpointed", _CHECKPOINTS, 3),
-            ("no double quantisation", {"quantization.bnb_4bit_use_double_quant": False}, 1),
         ]
     found = [
         Case(name, _job(stack, _SMALL, _batch(2, 64), every, attention=attention, overrides=quantised | overrides))
@@ -121,19 +127,18 @@ def _on_cpu(stack: str) -> list[Case]:
         found.append(Case(name, _job(stack, _SMALL, batch, 1, attention=attention, overrides=quantised | _DROPOUT)))
     for name, shape in _SHAPES.items():
         found.append(Case(name, _job(stack, shape, _batch(2, 96), 1, attention=attention, overrides=quantised)))
-    if is_current:
+    if attention != "eager":
         found.append(Case("eager", _job(stack, _SMALL, _batch(2, 256), 1, attention="eager")))
     return found
 
 
-def gpu_cases(stack: str, capability: tuple[int, int] | None = None) -> list[Case]:
+def gpu_cases(stack: Traits, capability: tuple[int, int] | None = None) -> list[Case]:
     """Return what is measured on a GPU: Mistral-7B in 4 bits, r=16 on all modules, as the shipped configuration has it.
 
     Args:
-        stack: ``reference`` or ``current``.
+        stack: What the libraries do.
         capability: The GPU's compute capability, where it is known.
     """
-    attention = "sdpa" if stack == "current" else "eager"
     sizes: list[tuple[int, int, dict[str, Any], int, bool]] = [
         (1, 2_048, _CHECKPOINTS, 1, False),
         (4, 2_048, _CHECKPOINTS, 1, False),
@@ -152,10 +157,12 @@ def gpu_cases(stack: str, capability: tuple[int, int] | None = None) -> list[Cas
     ]
     found = []
     for rows, length, overrides, every, padded in sizes:
-        if every > 1 and stack != "current":
+        if every > 1 and stack.partial_checkpointing_from is None:
             continue
         batch = _batch(rows, length, padded=padded)
-        job = _job(stack, MISTRAL_7B, batch, every, attention=attention, overrides=overrides | {"lora.r": 16})
+        job = _job(
+            stack, MISTRAL_7B, batch, every, attention=stack.plain_attention, overrides=overrides | {"lora.r": 16}
+        )
         words = [f"{rows} x {length}", f"every {every}", *(f"{key}={value}" for key, value in overrides.items())]
         name = ", ".join([*words, "padded"] if padded else words)
         found.append(Case(name, replace(job, device="cuda", capability=capability)))

@@ -84,10 +84,11 @@ def with_adapter(job: Job, base: Any) -> Any:
         if parameter.requires_grad:
             parameter.data = parameter.data.to(getattr(torch, settings.lora.adapter_dtype))
     if settings.training.gradient_checkpointing:
-        options = {} if job.is_reference else {"every_n_layers": job.every_n_layers}
+        partial = job.stack.partial_checkpointing_from is not None
+        options = {"every_n_layers": job.every_n_layers} if partial else {}
         base.gradient_checkpointing_enable({"use_reentrant": False}, **options)
         model.enable_input_require_grads()
-    if not job.is_reference:
+    if job.stack.loss_in_tiles:
         from trl.trainer.utils import add_fused_lm_head
 
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
@@ -138,7 +139,7 @@ def _batch(job: Job) -> tuple[dict[str, Any], Any]:
 
 def _loss(job: Job, model: Any, inputs: dict[str, Any], labels: Any) -> Any:
     """The loss as the trainers of ``kit.train.trainer`` compute it, under the autocast accelerate puts around it."""
-    if not job.is_reference:
+    if job.stack.loss_in_tiles:
         with _mixed(job):
             outputs = model(**inputs, labels=labels, fused_lm_head=True)
         return -outputs.log_probs.sum() / labels.numel()

@@ -25,6 +25,7 @@ KIT, BENCH = PROJECT_ROOT / "scripts" / "kit", PROJECT_ROOT / "bench"
 # What the figures of training on one device depend on: a change elsewhere does not make them old.
 OF_TRAINING = (
     *(KIT / "train" / name for name in ("trainer.py", "performance.py", "arguments.py", "trl_rows.py")),
+    *(KIT / "stacks" / name for name in ("current.py", "reference.py")),
     *(KIT / "modeling" / name for name in ("model.py", "torch_attention.py", "resident.py")),
     *(BENCH / name for name in ("steps.py", "clocks.py", "variants.py", "worker.py", "memory_measure.py")),
     PROJECT_ROOT / "configs" / "training_config_h100.yaml",

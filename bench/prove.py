@@ -73,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     if scale == "7b" and device != "cuda":
         return fail("the 7b scale needs an NVIDIA GPU", "--scale small")
     stack = installed_stack()
-    if stack.name == "none":
+    if not stack.is_installed:
         return fail("torch and transformers are not installed", "make setup")
     place = place_of(machine, judgement, stack, scale, OF_TRAINING)
     ledger = (ledgers or (FOLDER if scale == "7b" else _OUTPUT)) / place.file_name
-    found = measurements(case_names(stack.name, on_gpu=device == "cuda"))
+    found = measurements(case_names(stack.traits, on_gpu=device == "cuda"))
     chosen = [item for item in found if not options.only or item.name.startswith(tuple(options.only))]
     if not chosen:
         return fail(f"nothing begins with {' or '.join(options.only)}", "python -m bench.prove --list")
@@ -132,7 +132,7 @@ def _is_writable(path: Path) -> bool:
 
 
 def _problem(item: Measurement, stack: Stack, judgement: Judgement, device: str) -> str:
-    if item.current_only and stack.name != "current":
+    if item.padding_free_only and not stack.traits.padding_free:
         return f"the {stack.name} stack has no such lever"
     if item.cuda_only and device != "cuda":
         return "needs an NVIDIA GPU"

@@ -97,7 +97,7 @@ def _described(settings: Settings, plan: TrainingPlan, scale: Scale, device: str
         settings,
     )
     apart = settings.training.gradient_checkpointing_every_n_layers
-    job = Job(scale.shape, settings, installed_stack().name, device, attention, work.largest[0], apart)
+    job = Job(scale.shape, settings, installed_stack().traits, device, attention, work.largest[0], apart)
     return described(job, work, flop_of(job, work))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.known import speed_names, variant_of
 from bench.memory_cases import case_names
+from kit.stacks.registry import DEFAULT, GENERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ def memory_table(device: Device) -> list[str]:
         "| configuration | planned GB | allocated GB | off by | reserved GB | whole device GB |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for case in case_names("current", on_gpu=True):
+    for case in case_names(GENERATIONS[DEFAULT].traits, on_gpu=True):
         name = f"memory/{case}"
         found = device.result(name)
         if found is None:

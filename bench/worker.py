@@ -84,12 +84,10 @@ class Worker:
             from bench.memory_cases import base_job
             from bench.memory_measure import build_base
             from bench.random_base import write_random_config
+            from kit.modeling.model import register_attention
             from kit.modeling.resident import ResidentBase
             from kit.stacks.stack import installed_stack
-        if installed_stack().name == "current":
-            from kit.modeling import torch_attention
-
-            torch_attention.register()
+        register_attention(installed_stack().traits)
         self.facts = {"import_seconds": time.perf_counter() - BEGAN}
         if self.device == "cuda":
             small = torch.ones(8, 8, device="cuda")
@@ -101,7 +99,7 @@ class Worker:
         began = time.perf_counter()
         torch.manual_seed(0)
         write_random_config(self.scale.shape, self.folder, dtype=self._dtype())
-        base = build_base(base_job(installed_stack().name, self.scale.shape, self.device))
+        base = build_base(base_job(installed_stack().traits, self.scale.shape, self.device))
         if self.device == "cuda":
             torch.cuda.synchronize()
             self.facts["drawn_peak_bytes"] = torch.cuda.max_memory_allocated()
@@ -138,7 +136,7 @@ class Worker:
         from kit.plan.memory import plan_peak
         from kit.stacks.stack import installed_stack
 
-        case = next(item for item in cases(installed_stack().name, small=self.device != "cuda") if item.name == which)
+        case = next(item for item in cases(installed_stack().traits, small=self.device != "cuda") if item.name == which)
         if self.device != "cuda":
             return compare(case).as_mapping()
         import torch

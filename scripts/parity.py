@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure or read, judge, report; return the exit code."""
     options = _parser().parse_args(argv)
-    if options.measured is None and installed_stack().name == "none":
+    if options.measured is None and not installed_stack().is_installed:
         return fail("torch and transformers are not installed", "make setup")
     try:
         return _record() if options.record else _agree(options)

@@ -43,6 +43,7 @@ from kit.plan.rows import read_rows, workloads_for
 from kit.plan.run_plan import RunPlan, device_for
 from kit.plan.show import alternative_lines, left_out, meaning, memory_lines, source_lines, time_lines
 from kit.plan.write import write_config
+from kit.stacks.registry import GENERATIONS
 from kit.stacks.stack import Stack, installed_stack, stack_named
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ class Planned:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__, "plan.py")
     add_target_arguments(parser)
-    parser.add_argument(
-        "--stack", choices=("current", "reference"), help="plan for this stack; without it, the installed"
-    )
+    parser.add_argument("--stack", choices=tuple(GENERATIONS), help="plan for this stack; without it, the installed")
     parser.add_argument("--model-config", type=Path, metavar="FILE", help="a config.json instead of the model's own")
     parser.add_argument("--rows", type=int, metavar="N", help="plan for N rows of full length, not for the data")
     parser.add_argument(

@@ -36,6 +36,7 @@ from kit.runs.reproduction import PLACES, check
 from kit.runs.rerun import claim, mark, train_again, write_config
 from kit.runs.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
 from kit.runs.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
+from kit.stacks.registry import make_argument
 from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Attempt:
     @property
     def next_command(self) -> str:
         """What trains it again."""
-        stack = " STACK=reference" if installed_stack().name == "reference" else ""
+        stack = make_argument(installed_stack().name)
         given = " ".join(f"{key}={path}" for key, path in self.places.items())
         places = f" SET={shlex.quote(given)}" if given else ""
         return f"make reproduce{stack} RUN={shlex.quote(str(self.run.folder))}{places}"

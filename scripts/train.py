@@ -230,7 +230,7 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
     plan = make_plan(settings, *(file.rows for file in files))
     # What was not here before is downloaded now, and judged as the rest was.
     base = describe_base(
-        require_whole(settings.model.model_name_or_path, settings.model.revision, stack.name, download=True)
+        require_whole(settings.model.model_name_or_path, settings.model.revision, stack.traits.reader, download=True)
     )
     identity = identity_of(settings, plan, stack, platform, base)
     # A run that was fitted anew since its checkpoint differs from it in these, and the updates are the same.

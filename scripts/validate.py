@@ -30,7 +30,8 @@ from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.environment.probe import probe as probe_environment
 from kit.machine.target import Target, add_target_arguments, show, target_of
-from kit.stacks.stack import Stack, installed_stack, stack_named, stack_run_on
+from kit.stacks.registry import GENERATIONS, stack_run_on
+from kit.stacks.stack import Stack, installed_stack, stack_named
 from kit.train.auto_fit import check_fitted
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__, "validate.py")
     add_target_arguments(parser)
     parser.add_argument(
-        "--stack", choices=("current", "reference"), help="with --from: judge for this stack, not the usual one there"
+        "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack, not the usual one there"
     )
     parser.add_argument("--no-probe", action="store_true", help="do not work the device: seconds faster, and less sure")
     parser.add_argument(
@@ -102,7 +103,7 @@ def judged_stack(target: Target) -> Stack:
         platform = target.judgement.platform
         return stack_named(target.stack or stack_run_on(platform), platform, elsewhere=True)
     installed = installed_stack()
-    if target.stack and installed.name not in {target.stack, "none"}:
+    if target.stack and installed.is_installed and installed.name != target.stack:
         fix = f"make setup STACK={target.stack}"
         raise ValueError(f"--stack {target.stack}: this environment is the {installed.name} stack; {fix}")
     return installed

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     more = sys.argv[1:] if argv is None else argv
     refusal = refuse_platform(probe_host(), "reference")
     both = "tests on both stacks"
-    setup = [sys.executable, str(PROJECT_ROOT / "scripts" / "setup_environment.py"), "--stack", "reference"]
+    setup = [sys.executable, "-m", "tools.setup_environment", "--stack", "reference"]
     steps = [
         pytest_step("tests", "not stacks", more),
         *(

@@ -16,7 +16,8 @@ from kit.model.shape import MISTRAL_7B, ModelShape
 from kit.plan.needs import loading_bytes, output_bytes, published_bytes
 from kit.plan.run_plan import device_for, plan_run
 from kit.plan.workload import full_length
-from kit.stacks.stack import stack_named, stack_run_on
+from kit.stacks.registry import stack_run_on
+from kit.stacks.stack import stack_named
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings

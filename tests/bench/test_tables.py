@@ -13,6 +13,7 @@ from bench.memory_cases import case_names
 from bench.tables import memory_table, other_lines, speed_table
 from bench.variants import BASELINE, SCALES, flop_per_token
 from kit.plan.ledger import Place, Record
+from kit.stacks.registry import GENERATIONS
 
 PLACE = Place("7b", "NVIDIA H100", "580.1", 85_000_000_000, {"torch": "2.11.0"}, "3.12", "abc")
 SCALE = SCALES["7b"]
@@ -59,7 +60,7 @@ def test_what_is_not_measured_is_said_with_its_reason() -> None:
     assert "| Liger kernels | not measured: out of memory | | | | | | |" in table
     assert "| kit defaults | not measured | | | | | | |" in table
     assert "| Unsloth | not measured | | | | | | |" in table
-    assert len(memory_table(_device(FULL))) == 2 + len(case_names("current", on_gpu=True))
+    assert len(memory_table(_device(FULL))) == 2 + len(case_names(GENERATIONS["current"].traits, on_gpu=True))
     assert "- answers: not measured" in other_lines(_device(FULL))
 
 
@@ -98,7 +99,7 @@ def test_the_memory_goal_is_as_good_as_the_worst_case(measured: int, held: bool)
             "reserved_bytes": 1,
             "device_used_bytes": 1,
         }
-        for name, size in zip(case_names("current", on_gpu=True), (100, measured), strict=False)
+        for name, size in zip(case_names(GENERATIONS["current"].traits, on_gpu=True), (100, measured), strict=False)
     }
     told = goals(_device(cases))
     assert [reached for words, reached in told if words.startswith("peak memory")] == [held]

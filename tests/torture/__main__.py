@@ -86,7 +86,7 @@ def _torture(folder: Path, options: argparse.Namespace) -> int:
     done: dict[str, dict[str, Any]] = {}
     small: Torture | None = None
     if {"kills", "files"} & set(parts) or is_preloaded():
-        four_bit = "cpu" in stack.four_bit_platforms
+        four_bit = "cpu" in stack.traits.four_bit_platforms
         small = Torture(folder, steps=16, save_steps=3, seed=options.seed, four_bit=four_bit)
         say(f"{stack.name} stack: one run in peace took {small.seconds:.1f} s")
     for part in parts:

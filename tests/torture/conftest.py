@@ -17,6 +17,6 @@ def small_torture(tmp_path_factory: pytest.TempPathFactory) -> Torture:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
     from torture.kills import Torture
 
-    four_bit = "cpu" in installed_stack().four_bit_platforms
+    four_bit = "cpu" in installed_stack().traits.four_bit_platforms
     folder = tmp_path_factory.mktemp("torture")
     return Torture(folder, steps=8, save_steps=2, seed=1, four_bit=four_bit)

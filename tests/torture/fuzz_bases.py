@@ -63,7 +63,7 @@ class BaseFuzzer:
         """Judge the folder and, where it passes, load it and compare every weight; see ``Fuzzer``."""
         folder = _folder(mutant.details)
         try:
-            base = require_whole(str(folder), None, installed_stack().name, download=False)
+            base = require_whole(str(folder), None, installed_stack().traits.reader, download=False)
             chat = ChatTokenizer.load(str(folder))
             chat.encode(chat.render(_TURNS))
         except ModelFileError as exc:
@@ -73,7 +73,7 @@ class BaseFuzzer:
             return {"refused": 1}
         except TemplateError:
             return {"refused": 1}  # with each of its rows
-        if any(finding.id.endswith(".crashed") for finding in base_findings(base, installed_stack().name)):
+        if any(finding.id.endswith(".crashed") for finding in base_findings(base, installed_stack().traits.reader)):
             raise FaultError("a check crashed")
         if mutant.kind in _NEVER:
             raise FaultError("taken, and it must not be")

@@ -73,7 +73,7 @@ def prepare(overrides: dict[str, Any]) -> Job:
     names = [name for name in (settings.data.train_file, settings.data.val_file) if name]
     files = [load_file(Path(name), tokenizer, settings.training.max_seq_length) for name in names]
     plan = make_plan(settings, files[0].rows, files[1].rows)
-    base = describe_base(require_whole(settings.model.model_name_or_path, None, stack.name, download=False))
+    base = describe_base(require_whole(settings.model.model_name_or_path, None, stack.traits.reader, download=False))
     platform = judge(machine).platform
     identity = identity_of(settings, plan, stack, platform, base)
     attach_adapter(load_base_model(settings, platform), settings)

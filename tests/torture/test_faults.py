@@ -38,7 +38,7 @@ def torture(tmp_path_factory: pytest.TempPathFactory) -> Torture:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
     from torture.kills import Torture
 
-    four_bit = "cpu" in installed_stack().four_bit_platforms
+    four_bit = "cpu" in installed_stack().traits.four_bit_platforms
     return Torture(tmp_path_factory.mktemp("faults"), steps=7, save_steps=3, seed=1, four_bit=four_bit)
 
 

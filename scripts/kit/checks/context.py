@@ -54,7 +54,7 @@ class Situation:
     @property
     def is_installed(self) -> bool:
         """Whether there is a stack to judge by."""
-        return self.stack.name != "none"
+        return self.stack.is_installed
 
     @property
     def attention(self) -> str:

@@ -8,7 +8,8 @@ from kit.cli.findings import Finding, error, warning
 from kit.config import schema
 from kit.config.keys import BITSANDBYTES_OPTIMIZERS
 from kit.stacks.attention import FLASH_ATTN_4, problem_of
-from kit.stacks.stack import FLASH, version_tuple
+from kit.stacks.generation import version_tuple
+from kit.stacks.stack import FLASH
 
 if TYPE_CHECKING:
     from kit.checks.context import Situation
@@ -29,8 +30,8 @@ def optimizer(run: Situation) -> list[Finding]:
     if optim in BITSANDBYTES_OPTIMIZERS and run.is_installed and "bitsandbytes" not in run.stack.versions:
         message = f"{key} is {optim}, but bitsandbytes is not installed"
         return [error("config.device.optim", message, "make setup", run.where(key))]
-    if optim == "adamw_torch_fused" and run.stack.name == "reference" and not run.on_cuda:
-        message = f"{key} is {optim}, which torch 2.1 has for CUDA only"
+    if optim == "adamw_torch_fused" and not run.on_cuda and not run.stack.traits.fused_adamw_off_cuda:
+        message = f"{key} is {optim}, which torch {run.stack.versions.get('torch')} has for CUDA only"
         return [error("config.device.optim", message, f"{key}=adamw_torch", run.where(key))]
     return []
 
@@ -44,7 +45,7 @@ def flash_attention(run: Situation) -> list[Finding]:
     problem = problem_of(run.attention, run.settings, run.stack, run.platform, capability)
     if not problem:
         return []
-    fix = f"{key}={'eager' if run.stack.name == 'reference' else 'sdpa'}"
+    fix = f"{key}={run.stack.traits.plain_attention}"
     if problem == f"is not installed ({FLASH_ATTN_4})":
         fix = f'make setup ARGS="--with attention", or {fix}'
     name = "torch's varlen" if run.attention == "varlen" else f"FlashAttention {run.attention[-1]}"
@@ -71,7 +72,7 @@ def attention_of_stack(run: Situation) -> list[Finding]:
             f"attention would be eager ({why}), which holds every head's full {length:,} x {length:,} score matrix; "
             f"up to {_LONGEST_EAGER:,} tokens are accepted"
         )
-        install = "install flash-attn" if run.on_cuda and stack.name == "reference" else f"{key}=auto"
+        install = "install flash-attn" if run.on_cuda and stack.traits.plain_attention == "eager" else f"{key}=auto"
         fix = f"{install}, or training.max_seq_length={_LONGEST_EAGER}"
         return [error("config.device.eager", message, fix, run.where(key))]
     return []
@@ -93,7 +94,7 @@ def four_bit(run: Situation) -> list[Finding]:
                 run.where(key),
             )
         ]
-    if run.platform not in run.stack.four_bit_platforms:
+    if run.platform not in run.stack.traits.four_bit_platforms:
         message = f"bitsandbytes {installed} of the {run.stack.name} stack has no 4-bit on {run.platform}"
         return [error("config.device.four_bit", message, f"make setup STACK=current, {without}", run.where(key))]
     if run.platform == "m4" and version_tuple(installed) < _OLDEST_MPS_BITSANDBYTES:
@@ -120,7 +121,11 @@ def idle_quantization(run: Situation) -> list[Finding]:
 def cache_clearing(run: Situation) -> list[Finding]:
     """Refuse ``torch_empty_cache_steps`` on a trainer that does not know it."""
     key = "training.torch_empty_cache_steps"
-    if run.settings.training.torch_empty_cache_steps is None or not run.is_installed or run.stack.has_empty_cache_steps:
+    if (
+        run.settings.training.torch_empty_cache_steps is None
+        or not run.is_installed
+        or run.stack.traits.empty_cache_steps
+    ):
         return []
     message = f"{key} is set, but transformers {run.stack.versions.get('transformers')} does not know it"
     return [error("config.device.empty_cache", message, f"{key}=null", run.where(key))]

@@ -34,7 +34,7 @@ def padding_free(run: Situation) -> list[Finding]:
     key = "training.padding_free"
     if not run.settings.training.padding_free or not run.is_installed:
         return []
-    if not run.stack.has_padding_free:
+    if not run.stack.traits.padding_free:
         found = run.stack.versions.get("transformers")
         message = f"{key} is true, but in transformers {found} neighbouring rows would see each other"
         return [error("config.levers.padding_free", message, f"{_CURRENT} {key}=false", run.where(key))]
@@ -53,7 +53,7 @@ def torch_compile(run: Situation) -> list[Finding]:
     if run.platform == "m4":
         message = f"{key} is true, but torch's compiler for MPS is a prototype; the kit does not train through it"
         return [error("config.levers.torch_compile", message, f"{key}=false", run.where(key))]
-    if run.is_installed and not run.stack.has_compiled_layers:
+    if run.is_installed and not run.stack.traits.compiled_layers:
         message = f"{key} is true, but 4-bit layers of the {run.stack.name} stack do not compile"
         return [error("config.levers.torch_compile", message, f"{_CURRENT} {key}=false", run.where(key))]
     return []

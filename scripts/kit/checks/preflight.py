@@ -120,7 +120,7 @@ def check_base(settings: Settings, stack: Stack) -> list[Finding]:
         if is_local(model.model_name_or_path):
             return [error("model.weights", found, fix)]
         return [skipped("model.weights", f"{found}: the weights were not checked; train checks them once they are")]
-    return base_findings(base, stack.name)
+    return base_findings(base, stack.traits.reader)
 
 
 def _load_tokenizer(settings: Settings, stack: Stack, *, download: bool) -> tuple[ChatTokenizer | None, list[Finding]]:
@@ -137,7 +137,7 @@ def _load_tokenizer(settings: Settings, stack: Stack, *, download: bool) -> tupl
         return None, [skipped("model.tokenizer", f"{found}, so the data's tokens were not counted", fix)]
     return tokenizer, [
         ok("model.tokenizer", f"{model.model_name_or_path}: tokenizer and chat template load"),
-        *form_findings(tokenizer, model.model_name_or_path, model.revision, stack.name),
+        *form_findings(tokenizer, model.model_name_or_path, model.revision, stack.traits.reader),
         *template_findings(tokenizer, model.model_name_or_path),
     ]
 

@@ -9,6 +9,7 @@ from kit.checks import performance as levers
 from kit.checks.context import Situation
 from kit.checks.plan import check_plan, row_length
 from kit.cli.findings import Finding, ok, run_check, skipped
+from kit.stacks.stack import unknown_generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,7 @@ def check_rules(run: Situation) -> list[Finding]:
     if not run.is_installed:
         message = "what the installed libraries can do was not checked: torch and transformers are not installed"
         found.append(skipped("config.stack", message, "make setup"))
+    found += unknown_generation(run.stack)
     for rule in RULES:
         found += run_check(lambda rule=rule: rule(run), f"config.{rule.__name__}")  # type: ignore[misc]
     return found

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.data.chat_tokenizer import ChatTokenizer
+    from kit.model.reader import Reader
 
 # Mistral-7B-Instruct-v0.2 as the hub's main has been since September 2024; up to 41b61a33 of March 2024 it was older.
 V02_REVISION = "3ad372fc79158a2148299e3318516c786aeded6c"
@@ -45,7 +46,7 @@ def require_token_first(form: OlderForm, path: Path, chat: ChatTokenizer) -> Non
             )
 
 
-def form_findings(chat: ChatTokenizer, name_or_path: str, revision: str | None, stack: str) -> list[Finding]:
+def form_findings(chat: ChatTokenizer, name_or_path: str, revision: str | None, reader: Reader) -> list[Finding]:
     """Say how a stack, which need not be the one that runs this, reads the base's ``tokenizer.json``.
 
     Raises:
@@ -53,8 +54,8 @@ def form_findings(chat: ChatTokenizer, name_or_path: str, revision: str | None, 
         OSError: It cannot be read.
     """
     name, path = "model.tokenizer_form", find(name_or_path, "tokenizer.json", revision)
-    if stack != "reference":
-        return [ok(name, "the current stack reads tokenizer.json as it stands", name_or_path)]
+    if not reader.older_tokenizers:
+        return [ok(name, f"the {reader.stack} stack reads tokenizer.json as it stands", name_or_path)]
     try:
         form = older_form(read_text(path), rendered=True)
         require_token_first(form, path, chat)
@@ -62,7 +63,7 @@ def form_findings(chat: ChatTokenizer, name_or_path: str, revision: str | None, 
         found, _, fix = str(exc).removeprefix(f"{path}: ").partition("; ")
         return [error(name, found, fix, name_or_path)]
     how = f"in an equal older form ({', '.join(form.changes)})" if form.changes else "as it stands"
-    return [ok(name, f"the reference stack reads tokenizer.json {how}", name_or_path)]
+    return [ok(name, f"the {reader.stack} stack reads tokenizer.json {how}", name_or_path)]
 
 
 def template_findings(chat: ChatTokenizer, name_or_path: str) -> list[Finding]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kit.cli.findings import Finding, error, ok, run_check, skipped
 from kit.environment import version_checks as versions
 from kit.environment.device_checks import check_flash_attention, check_imports_h100, check_imports_m4
+from kit.stacks.stack import unknown_generation
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
@@ -33,7 +34,7 @@ def check_mistral_compatibility(environment: Environment) -> list[Finding]:
 
 def check_training_dependencies(environment: Environment) -> list[Finding]:
     """Judge what training needs besides the model: each package new enough, importing, and fit for the others."""
-    found = versions.check_python(environment)
+    found = [*versions.check_python(environment), *unknown_generation(environment.stack)]
     for package, minimum in versions.MINIMUMS.items():
         found.append(versions.check_minimum(environment, package, minimum))
         found.extend(versions.check_import(environment, package))
@@ -72,7 +73,7 @@ def check_configured_device(environment: Environment, settings: Settings, platfo
     """Judge whether this stack, on this platform, has the 4-bit and the types that the configuration asks for."""
     found = []
     stack = environment.stack
-    if settings.quantization.load_in_4bit and stack.name != "none" and platform not in stack.four_bit_platforms:
+    if settings.quantization.load_in_4bit and stack.is_installed and platform not in stack.traits.four_bit_platforms:
         message = f"quantization.load_in_4bit is true, and the {stack.name} stack has no 4-bit on {platform}"
         fix = "make setup (the current stack), or quantization.load_in_4bit=false"
         found.append(error("environment.four_bit", message, fix))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.environment import version_checks as versions
 from kit.machine.cuda_order import chosen_of
-from kit.stacks.stack import version_tuple
+from kit.stacks.generation import version_tuple
 
 if TYPE_CHECKING:
     from kit.environment.facts import Environment
@@ -102,8 +102,8 @@ def check_flash_attention(environment: Environment, asked: str = "auto") -> list
     if asked == "flash_attention_2":
         message = "model.attn_implementation is flash_attention_2, and flash-attn is not installed"
         return [error(identity, message, f"{fix}, or model.attn_implementation=auto")]
-    if environment.stack.name == "reference":
-        # transformers 4.36 has no SDPA for Mistral; 32 heads x 4096 x 4096 scores x 2 bytes = 1.07 GB.
+    if environment.stack.traits.plain_attention == "eager":
+        # 32 heads x 4096 x 4096 scores x 2 bytes = 1.07 GB.
         message = (
             "flash-attn is not installed: on this stack attention is then eager, which keeps the whole score matrix "
             "(1.07 GB per row and layer at 4096 tokens) and is slower"

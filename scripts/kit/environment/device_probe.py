@@ -179,10 +179,10 @@ def probe(asked: str) -> list[dict[str, Any]]:
         return stages.done
 
     from kit.environment import device_work
-    from kit.stacks import stack
+    from kit.stacks.stack import installed_stack
 
-    current = stack.installed_stack().name == "current"
-    four_bit = imported["bitsandbytes"] and (device == "cuda" or current)
+    platform = "m4" if device == "mps" else device
+    four_bit = imported["bitsandbytes"] and platform in installed_stack().traits.four_bit_platforms
     stages.run("train step", lambda: device_work.train_step(device, four_bit=four_bit))
     if device == "cuda":
         stages.run("bf16 matmul", lambda: device_work.bf16_matmul(device))

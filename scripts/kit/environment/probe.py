@@ -25,7 +25,8 @@ from kit.environment import access_probe
 from kit.environment.device_probe import STAGE_PREFIX
 from kit.environment.facts import DeviceProbe, Environment, Lock, Stage, stage_from_mapping
 from kit.machine import probe as machine_probe
-from kit.stacks import locks
+from kit.stacks.locks import packages
+from kit.stacks.registry import GENERATIONS
 from kit.stacks.stack import stack_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ DEFAULT_MODEL = "mistralai/Mistral-7B-Instruct-v0.2"
 # A first import from a cold disk takes a minute; a hang takes for ever.
 TIMEOUT_SECONDS = 300.0
 _SECRET_NAME = re.compile(r"TOKEN|API_?KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-_LINUX_LOCKS = {"reference": locks.REFERENCE, "current": locks.CURRENT}
 
 
 def installed_versions() -> dict[str, str]:
@@ -56,11 +56,11 @@ def installed_versions() -> dict[str, str]:
 
 def read_lock(system: str, stack_name: str, root: Path = PROJECT_ROOT) -> Lock | None:
     """Read the lock that belongs to a stack on a system, or None where there is none."""
-    lock = locks.M4 if system == "Darwin" else _LINUX_LOCKS.get(stack_name)
-    if lock is None:
+    if stack_name not in GENERATIONS:
         return None
+    lock = GENERATIONS[stack_name].lock_for("m4" if system == "Darwin" else system)
     try:
-        return Lock(lock.target, locks.packages((root / lock.target).read_text(encoding="utf-8")))
+        return Lock(lock.target, packages((root / lock.target).read_text(encoding="utf-8")))
     except OSError:
         return None
 

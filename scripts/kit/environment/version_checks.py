@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error, ok, skipped, warning
-from kit.stacks.stack import PACKAGES, version_tuple
+from kit.stacks.generation import version_tuple
+from kit.stacks.registry import make_argument
+from kit.stacks.stack import PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +36,7 @@ _NAMED = 6  # packages in one sentence
 
 def setup_command(environment: Environment) -> str:
     """Return the command that makes the environment again from its lock."""
-    return "make setup STACK=reference" if environment.stack.name == "reference" else "make setup"
+    return f"make setup{make_argument(environment.stack.traits.name)}"
 
 
 def dotted(version: Version) -> str:

@@ -12,6 +12,7 @@ from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.cuda_order import VISIBLE, counts_as_the_driver, how_to_choose
 from kit.machine.planned import planned
+from kit.stacks.registry import GENERATIONS
 
 if TYPE_CHECKING:
     from kit.machine.facts import Gpu, Nvidia
@@ -22,8 +23,6 @@ H100_BYTES = 70 * GB
 # An idle GPU shows up to some hundred MB in use: a display, a monitor.
 _IDLE_BYTES = GB
 OLDEST_BF16 = (8, 0)
-# The newest compute capability that CUDA 12.1 builds for: https://docs.nvidia.com/cuda/archive/12.1.0/
-_NEWEST_FOR_REFERENCE = (9, 0)
 # Minor-version compatibility and CUDA 12.1's own driver on Linux:
 # https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/ (tables 2 and 3)
 OLDEST_DRIVER = (525, 60, 13)
@@ -48,7 +47,7 @@ def nvidia_findings(nvidia: Nvidia, gpu: Gpu | None, platform: str) -> list[Find
         _memory(gpu, where),
         _busy(nvidia, gpu, platform, where),
         _bf16(gpu, where),
-        *_stack(gpu, where),
+        *_stacks(gpu, where),
     ]
 
 
@@ -213,9 +212,12 @@ def _bf16(gpu: Gpu, where: str) -> Finding:
     return ok("gpu.bf16", f"{capability} has bfloat16", where)
 
 
-def _stack(gpu: Gpu, where: str) -> list[Finding]:
-    known = gpu.compute_capability
-    if known is None or known <= _NEWEST_FOR_REFERENCE:
-        return []
-    message = f"compute capability {known[0]}.{known[1]} is newer than CUDA 12.1, so the reference stack cannot use it"
-    return [warning("gpu.stack", message, "use STACK=current", where)]
+def _stacks(gpu: Gpu, where: str) -> list[Finding]:
+    found = []
+    for stack in (item.traits for item in GENERATIONS.values()):
+        known, newest = gpu.compute_capability, stack.newest_capability
+        if known and newest and known > newest:
+            capability = f"compute capability {known[0]}.{known[1]}"
+            message = f"{capability} is newer than CUDA {stack.cuda}, so the {stack.name} stack cannot use it"
+            found.append(warning("gpu.stack", message, f"use STACK={stack.reader.instead}", where))
+    return found

@@ -14,6 +14,8 @@ from importlib import metadata
 from kit.machine import metal
 from kit.machine.cuda_order import DRIVERS_ORDER, ORDER, VISIBLE, chosen_position
 from kit.machine.nvidia import probe_with_names
+from kit.stacks.generation import version_tuple
+from kit.stacks.registry import generation_of
 
 # torch's variable, and the newer name for it.
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
@@ -25,7 +27,7 @@ _GROWING = "expandable_segments:True"
 def use_judged_device() -> None:
     """Hide every NVIDIA GPU but the one that detection judges; on a Mac, keep PyTorch within Metal's working set.
 
-    On a GPU the current stack's allocator is told to grow what it holds, unless it was told anything.
+    On a GPU torch's allocator is told to grow what it holds where that is known to help, unless it was told anything.
     """
     if sys.platform == "darwin":
         metal.stay_within_working_set(os.environ)
@@ -33,16 +35,17 @@ def use_judged_device() -> None:
         visible, has_gpu = _variables()
         os.environ.update(visible)
         is_told = any(name in os.environ for name in ALLOCATOR)
-        if has_gpu and not is_told and _is_current_stack():
+        if has_gpu and not is_told and _grows_allocator():
             os.environ[ALLOCATOR[0]] = _GROWING
 
 
-def _is_current_stack() -> bool:
-    # As kit.stacks.stack tells it, which is not for the Python a machine came with.
+def _grows_allocator() -> bool:
+    # Of transformers alone: all that kit.stacks.stack looks at is not for the Python a machine came with.
     try:
-        return int(metadata.version("transformers").partition(".")[0]) >= 5  # noqa: PLR2004 - the first of the current
-    except (metadata.PackageNotFoundError, ValueError):
+        installed = metadata.version("transformers")
+    except metadata.PackageNotFoundError:
         return False
+    return bool(version_tuple(installed)) and generation_of("", {"transformers": installed}).traits.grows_allocator
 
 
 def judged_gpu_name() -> str:

@@ -1,7 +1,7 @@
 """The families of models the kit knows whole: what their configurations may say, and what they leave out.
 
-Each is held by a small random model in the tests, on every stack that is named here; everything else is refused. Source
-of the defaults: transformers' own configuration classes, which the tests compare with these.
+Each is held by a small random model in the tests, on every stack that knows it (``kit.stacks``); everything else is
+refused. Source of the defaults: transformers' own configuration classes, which the tests compare with these.
 """
 
 from __future__ import annotations
@@ -20,28 +20,24 @@ class Family:
 
     Attributes:
         name: As people call it.
-        stacks: The stacks whose transformers knows it.
         defaults: What its configuration class fills in where ``config.json`` does not say it.
         query_biases: The key that gives queries, keys and values a bias; ``always`` where they have one.
         has_head_norms: Queries and keys are normalised head by head.
     """
 
     name: str
-    stacks: tuple[str, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     query_biases: str = ""
     has_head_norms: bool = False
 
 
-_BOTH = ("reference", "current")
 _COMMON = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10_000.0}
 FAMILIES = {
-    "mistral": Family("Mistral", _BOTH, {**_COMMON, "num_key_value_heads": 8, "sliding_window": 4096}),
-    "llama": Family("Llama", _BOTH, {**_COMMON, "attention_bias": False, "mlp_bias": False}, "attention_bias"),
-    "qwen2": Family("Qwen 2", ("current",), {**_COMMON, "num_key_value_heads": 32}, "always"),
+    "mistral": Family("Mistral", {**_COMMON, "num_key_value_heads": 8, "sliding_window": 4096}),
+    "llama": Family("Llama", {**_COMMON, "attention_bias": False, "mlp_bias": False}, "attention_bias"),
+    "qwen2": Family("Qwen 2", {**_COMMON, "num_key_value_heads": 32}, "always"),
     "qwen3": Family(
         "Qwen 3",
-        ("current",),
         {**_COMMON, "num_key_value_heads": 32, "head_dim": 128, "attention_bias": False},
         "attention_bias",
         has_head_norms=True,
@@ -127,7 +123,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"model_type": kind, **FAMILIES[kind].defaults, **read}
 
 
-def beyond_reference(config: Mapping[str, Any]) -> str:
+def beyond_older_words(config: Mapping[str, Any]) -> str:
     """Say what of a configuration transformers 4.36 would pass over or refuse; empty where it reads it all.
 
     Args:

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kit.model.base import Base
+    from kit.model.reader import Reader
 
 
 @contextmanager
-def as_judged(base: Base, stack: str) -> Iterator[Path]:
+def as_judged(base: Base, reader: Reader) -> Iterator[Path]:
     """Lend the folder; once the weights are loaded it can go.
 
     Args:
         base: A base that ``kit.model.usability`` found whole.
-        stack: ``reference`` or ``current``, which is to read it.
+        reader: Who is to read it.
     """
     config = completed(base.config)
     with tempfile.TemporaryDirectory(prefix="kit-base-") as name:
@@ -39,6 +40,6 @@ def as_judged(base: Base, stack: str) -> Iterator[Path]:
             (folder / shard).symlink_to(path.resolve())
         if base.index:
             shutil.copyfile(base.index, folder / INDEX)
-        content = in_older_words(config) if stack == "reference" else config
+        content = in_older_words(config) if reader.older_words else config
         (folder / CONFIG).write_text(json.dumps(content), encoding="utf-8")
         yield folder

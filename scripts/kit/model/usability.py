@@ -13,7 +13,7 @@ from kit.cli.command import found_and_fix
 from kit.cli.findings import Finding, error, has_errors, ok, run_check, warning
 from kit.files.regular_files import open_regular
 from kit.model.base import CONFIG, INDEX, find_base
-from kit.model.families import FAMILIES, beyond_reference, completed
+from kit.model.families import FAMILIES, beyond_older_words, completed
 from kit.model.files import ModelFileError, leads_out, read_json
 from kit.model.safetensors_header import FLOATS, read_header
 from kit.model.shape import shape_in
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.model.base import Base
+    from kit.model.reader import Reader
     from kit.model.safetensors_header import Header, TensorHeader
     from kit.model.shape import ModelShape
 
@@ -35,26 +36,26 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _COMPARED_AT_ONCE = 16 << 20  # bytes
 
 
-def require_whole(name_or_path: str, revision: str | None, stack: str, *, download: bool) -> Base:
+def require_whole(name_or_path: str, revision: str | None, reader: Reader, *, download: bool) -> Base:
     """Find a base and make sure that it is one that can be loaded.
 
     Raises:
         ModelFileError: It is not; the first reason, as one sentence with its fix.
     """
     base = find_base(name_or_path, revision, download=download)
-    wrong = next((finding for finding in base_findings(base, stack) if finding.severity == "error"), None)
+    wrong = next((finding for finding in base_findings(base, reader) if finding.severity == "error"), None)
     if wrong:
         place = f"{wrong.where}: " if wrong.where else ""
         raise ModelFileError(f"{place}{wrong.message}; {wrong.fix}")
     return base
 
 
-def base_findings(base: Base, stack: str) -> list[Finding]:
+def base_findings(base: Base, reader: Reader) -> list[Finding]:
     """Judge a base whole.
 
     Args:
         base: Its files.
-        stack: ``reference`` or ``current``, which is to load it; ``none`` asks what any could.
+        reader: Who is to load it.
     """
     findings = [
         *run_check(lambda: _beside(base), "model.beside"),
@@ -71,15 +72,15 @@ def base_findings(base: Base, stack: str) -> list[Finding]:
         return [*findings, error("model.family", str(exc), fix, str(base.folder / CONFIG))]
     family = FAMILIES[config["model_type"]]
     where = str(base.folder / CONFIG)
-    if stack in {"reference", "current"} and stack not in family.stacks:
-        message = f"is a {family.name}, which the {stack} stack does not know"
-        findings.append(error("model.stack", message, f"STACK={family.stacks[0]}", where))
-    elif stack == "reference" and (beyond := beyond_reference(config)):
-        message = f"has {beyond}, which the reference stack would pass over: another model, without a word"
-        findings.append(error("model.stack", message, "STACK=current", where))
+    if config["model_type"] not in reader.families:
+        message = f"is a {family.name}, which the {reader.stack} stack does not know"
+        findings.append(error("model.stack", message, f"STACK={reader.instead}" if reader.instead else "", where))
+    elif reader.older_words and (beyond := beyond_older_words(config)):
+        message = f"has {beyond}, which the {reader.stack} stack would pass over: another model, without a word"
+        findings.append(error("model.stack", message, f"STACK={reader.instead}", where))
     if has_errors(findings):
         return findings
-    return [*findings, *run_check(lambda: _weights(base, config, shape, stack), "model.weights")]
+    return [*findings, *run_check(lambda: _weights(base, config, shape, reader), "model.weights")]
 
 
 def _beside(base: Base) -> list[Finding]:
@@ -126,7 +127,7 @@ def _own_words(base: Base) -> list[Finding]:
     return found
 
 
-def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape, stack: str) -> list[Finding]:
+def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape, reader: Reader) -> list[Finding]:
     try:
         headers = {name: read_header(path) for name, path in base.shards.items()}
     except ModelFileError as exc:
@@ -144,9 +145,12 @@ def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape, stack: st
     if problems:
         return problems
     silent = sorted(name for name, header in headers.items() if header.format != "pt")
-    if stack == "reference" and silent:
-        message = "does not say that it was written for torch, without which transformers 4.36 does not read it"
-        fix = "STACK=current; or load and save it once with a newer transformers"
+    if reader.needs_format and silent:
+        message = (
+            "does not say that it was written for torch, without which transformers "
+            f"{reader.transformers} does not read it"
+        )
+        fix = f"STACK={reader.instead}; or load and save it once with a newer transformers"
         return [error("model.stack", message, fix, str(base.shards[silent[0]]))]
     found = []
     kinds = Counter(tensor.dtype for tensor in there.values())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.model.files import ModelFileError, find
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.config.settings import Settings
+    from kit.stacks.generation import Traits
 
 _REPORT = "please report this: the check of its files passed"
 _SPECIAL_TOKENS = frozenset({"bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token"})
@@ -75,8 +76,6 @@ def load_base_model(settings: Settings, platform: str) -> Any:
     name, stack = settings.model.model_name_or_path, installed_stack()
     quantization = settings.quantization
     options: dict[str, Any] = {
-        # transformers 5 renamed the argument; 4.36 knows only the old name.
-        "dtype" if stack.name == "current" else "torch_dtype": getattr(torch, settings.model.torch_dtype),
         "attn_implementation": stack.attention_of(settings, platform),
         # With None, transformers 5 puts a quantised model on the CPU of a Mac.
         "device_map": {"": device_of(platform)},
@@ -84,10 +83,7 @@ def load_base_model(settings: Settings, platform: str) -> Any:
         "trust_remote_code": False,
         "output_loading_info": True,
     }
-    if stack.name == "current":
-        from kit.modeling import torch_attention
-
-        torch_attention.register()
+    register_attention(stack.traits)
     if quantization.load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -95,9 +91,10 @@ def load_base_model(settings: Settings, platform: str) -> Any:
             bnb_4bit_use_double_quant=quantization.bnb_4bit_use_double_quant,
             bnb_4bit_compute_dtype=getattr(torch, quantization.bnb_4bit_compute_dtype),
         )
-    base = require_whole(name, settings.model.revision, stack.name, download=True)
-    with loading(name, base.weight_bytes), as_judged(base, stack.name) as folder:
-        model, info = AutoModelForCausalLM.from_pretrained(str(folder), **options)
+    reader, dtype = stack.traits.reader, getattr(torch, settings.model.torch_dtype)
+    base = require_whole(name, settings.model.revision, reader, download=True)
+    with loading(name, base.weight_bytes), as_judged(base, reader) as folder:
+        model, info = stack.generation.load_model(str(folder), dtype, options)
     _refuse_other_weights(name, model, info)
     # What is written down beside an adapter is the base's name, not where it was read.
     model.name_or_path = model.config._name_or_path = name  # noqa: SLF001 - transformers has no other way
@@ -105,6 +102,14 @@ def load_base_model(settings: Settings, platform: str) -> Any:
     # With gradient checkpointing a cache costs memory on FlashAttention and an exception on eager (transformers#28056).
     model.config.use_cache = False
     return model
+
+
+def register_attention(traits: Traits) -> None:
+    """Tell transformers of torch's own attention for rows of any length, where it can be told."""
+    if "varlen" in traits.attention:
+        from kit.modeling import torch_attention
+
+        torch_attention.register()
 
 
 def never_repack(model: Any) -> None:

@@ -74,7 +74,7 @@ CASES = (
 
 def why_not(case: Case, stack: Stack, platform: str) -> str:
     """Return why a stack cannot run a case on a platform; empty where it can."""
-    if case.four_bit and platform not in stack.four_bit_platforms:
+    if case.four_bit and platform not in stack.traits.four_bit_platforms:
         where = {"m4": "Apple silicon", "cpu": "a CPU"}.get(platform, platform)
         return f"the {stack.name} stack has no 4-bit training on {where}"
     return ""

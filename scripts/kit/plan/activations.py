@@ -1,7 +1,7 @@
 """Bytes autograd keeps for the backward pass, operation by operation.
 
 Read from the modeling code of transformers 4.36 and 5.23, peft 0.7 and 0.21, bitsandbytes 0.41 and 0.50, and held to
-within 1 % of what torch's own hooks count (tests/kit/budget). Letters as in the code: ``h`` hidden size, ``T`` tokens
+within 1 % of what torch's own hooks count (``bench``). Letters as in the code: ``h`` hidden size, ``T`` tokens
 of the padded micro-batch, ``r`` rank. Parameters are not counted, an activation kept by two operations counts once.
 """
 
@@ -109,8 +109,8 @@ class _Types:
     def output(self, module: str, given: int) -> int:
         """Bytes of an element of a module's output, for an input of ``given`` bytes an element."""
         job = self.job
-        if job.in_4bit or (job.is_reference and self.has_adapter(module)):
-            # Linear4bit casts its result back to its input's type, and so does the old peft's Linear.
+        if job.in_4bit or (job.stack.linear_casts_back and self.has_adapter(module)):
+            # Linear4bit casts its result back to its input's type, and so may peft's Linear.
             return given
         return job.compute_size
 
@@ -121,8 +121,7 @@ class _Types:
 def _norm(job: Job, name: str) -> list[Saved]:
     """RMSNorm computes in float32: its input is kept in that type, and the reciprocal root of each token."""
     tokens = job.batch.tokens
-    # torch 2.1 keeps the squares for the mean's backward too.
-    copies = 2 if job.is_reference else 1
+    copies = 2 if job.stack.norm_keeps_squares else 1  # for the mean's backward
     return [Saved(f"{name}.float32", copies * tokens * job.shape.hidden_size * _FLOAT32 + tokens * _FLOAT32)]
 
 
@@ -135,7 +134,7 @@ def _linear(job: Job, types: _Types, module: str, shared: set[str], input_needs_
         saved.append(Saved(f"{module}.cast_weight", inputs * outputs * job.compute_size))
     source = _INPUT_OF[module]
     if not types.has_adapter(module):
-        if job.is_reference and job.in_4bit and source not in shared:
+        if job.stack.four_bit_keeps_input and job.in_4bit and source not in shared:
             shared.add(source)
             saved.append(Saved(f"{module}.input", tokens * inputs * given))
         return saved
@@ -147,8 +146,7 @@ def _linear(job: Job, types: _Types, module: str, shared: set[str], input_needs_
         saved.append(Saved(f"{module}.dropout_mask", tokens * inputs * (1 if job.device == "cuda" else inside)))
     if is_own_copy:
         saved.append(Saved(f"{module}.adapter_input", tokens * inputs * multiplied))
-    if not is_own_copy or (job.is_reference and job.in_4bit):
-        # bitsandbytes 0.41 keeps the input of its multiplication although the weight is frozen.
+    if not is_own_copy or (job.stack.four_bit_keeps_input and job.in_4bit):
         if source not in shared and not (source == "attention" and _output_is_kept(job)):
             saved.append(Saved(f"{module}.input", tokens * inputs * given))
         shared.add(source)
@@ -196,8 +194,7 @@ def _attention(job: Job, types: _Types) -> list[Saved]:
     scores = batch.rows * heads * batch.length**2
     queries = batch.tokens * heads * width
     saved = []
-    if job.is_reference:
-        # The rotation is looked up in every layer.
+    if job.stack.rotary_in_layers:
         saved.append(Saved("attention.rotation", 2 * batch.length * width * types.query))
     if job.attention_kernel == "eager":
         probabilities = scores * (_FLOAT32 + (size if size != _FLOAT32 else 0))
@@ -208,9 +205,9 @@ def _attention(job: Job, types: _Types) -> list[Saved]:
     if job.attention_kernel == "math":
         inputs = 3 * queries * _FLOAT32
         return [*saved, Saved("attention.inputs", inputs), Saved("attention.scores", scores * _FLOAT32)]
-    # A mask makes transformers repeat the keys and values for every query head; so does the old FlashAttention path.
+    # A mask makes transformers repeat the keys and values for every query head; so does a generation without any.
     is_masked = batch.has_padding and job.attention == "sdpa"
-    repeated = keys > 1 and (is_masked or job.is_reference)
+    repeated = keys > 1 and (is_masked or job.stack.fused_repeats_keys)
     inputs = (queries + 2 * (queries if repeated else batch.tokens * keys * width)) * size
     saved.append(Saved("attention.inputs", inputs))
     saved.append(Saved("attention.output", queries * size + batch.tokens * heads * _FLOAT32))
@@ -221,12 +218,14 @@ def _attention(job: Job, types: _Types) -> list[Saved]:
 
 
 def _shared_by_layers(job: Job) -> int:
-    """Return what all layers keep together: the rotary tables, and what the reference stack hands its checkpoints."""
+    """Return what all layers keep together: the rotary tables, and what a checkpoint is handed."""
     batch = job.batch
-    if job.is_reference:
-        # Its tables are buffers, copied in each layer; a checkpoint keeps the positions and eager's mask.
-        mask = batch.rows * batch.length**2 * job.base_size if job.attention == "eager" else 0
-        return mask + batch.length * _INT64 if job.checkpointed_layers else 0
+    kept = 0
+    if job.checkpointed_layers and job.stack.checkpoints_save_arguments:
+        kept = batch.length * _INT64  # the positions
+        kept += batch.rows * batch.length**2 * job.base_size if job.attention == "eager" else 0
+    if job.stack.rotary_in_layers:  # its tables are buffers
+        return kept
     if job.checkpointed_layers == job.shape.num_hidden_layers:
-        return 0
-    return 2 * job.batch.length * job.shape.head_dim * job.base_size
+        return kept
+    return kept + 2 * job.batch.length * job.shape.head_dim * job.base_size

@@ -191,10 +191,9 @@ def nearness(question: Question, item: Alternative) -> tuple[float, ...]:
 def _same_update(settings: Settings, device: Device) -> Iterator[dict[str, Any]]:
     """Every way to cut an update into micro-batches, with every share of recomputed layers, as what would change."""
     batch_size = settings.effective_batch_size
-    # transformers 4.36 checkpoints all layers or none.
-    apart = _LAYERS_APART if device.stack == "current" else (1,)
+    apart = _LAYERS_APART if device.stack.has_partial_checkpointing else (1,)
     end_to_end = {settings.training.padding_free}
-    if device.stack == "current" and device.attention in VARIABLE_LENGTH:
+    if device.stack.traits.padding_free and device.attention in VARIABLE_LENGTH:
         end_to_end.add(True)
     for rows in (rows for rows in range(1, batch_size + 1) if batch_size % rows == 0):
         for layers in (0, *apart):

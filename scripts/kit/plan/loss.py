@@ -1,4 +1,4 @@
-"""What the loss keeps and needs: all logits at once in the reference stack, tiles of them in the current one."""
+"""What the loss keeps and needs: all logits at once, or a tile of them at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WITHOUT_TRITON = 29  # bytes a logit of the tile
 
 
 def scored_tokens(job: Job, work: MicroBatch | Workload) -> int:
-    """Tokens that meet the current stack's head: trl scores only labelled ones where Triton is."""
+    """Tokens that meet the head of a loss in tiles: trl scores only labelled ones where Triton is."""
     return work.loss_tokens if job.device == "cuda" else work.predicted_tokens
 
 
@@ -23,7 +23,7 @@ def saved_by_loss(job: Job) -> int:
     """Return what the loss keeps for the backward pass, in bytes."""
     shape, batch = job.shape, job.batch
     shifted = batch.predicted_tokens
-    if job.is_reference:
+    if not job.stack.loss_in_tiles:
         # log_softmax keeps its float32 result, and the labels are kept.
         weight = shape.vocab_size * shape.hidden_size * job.compute_size
         cast = weight if job.is_mixed and job.base_size != job.compute_size else 0
@@ -37,12 +37,12 @@ def saved_by_loss(job: Job) -> int:
 def loss_work_bytes(job: Job) -> int:
     """Return what computing the loss needs above what it keeps, in bytes.
 
-    Reference: besides the kept log-probabilities two float32 tensors of all logits, forward and backward alike.
-    Current: a tile of logits in the compute type and the hidden states' gradient in float32 and its own type. Without
+    Whole: besides the kept log-probabilities two float32 tensors of all logits, forward and backward alike.
+    In tiles: a tile of logits in the compute type and the hidden states' gradient in float32 and its own type. Without
     Triton (CPU, MPS) a tile is worked on in float32: seven tensors of it and a mask, 29 bytes a logit.
     """
     shape = job.shape
-    if job.is_reference:
+    if not job.stack.loss_in_tiles:
         return 2 * job.batch.predicted_tokens * shape.vocab_size * _FLOAT32
     scored = scored_tokens(job, job.batch)
     tile_tokens = min(scored, _TILE_TOKENS)

@@ -91,7 +91,7 @@ def _variant(job: Job) -> dict[str, Any]:
     settings = job.settings
     training, quantization, lora = settings.training, settings.quantization, settings.lora
     return {
-        "stack": job.stack,
+        "stack": job.stack.name,
         "shape": asdict(job.shape),
         "attention": job.attention,
         "torch_dtype": settings.model.torch_dtype,

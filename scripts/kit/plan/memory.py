@@ -137,9 +137,9 @@ def fixed_terms(job: Job) -> tuple[Term, ...]:
 
 
 def _rotary_tables(job: Job) -> int:
-    """Transformers 4.36 keeps sines and cosines of every position in every layer: 0.54 GB for Mistral-7B v0.2."""
+    """Sines and cosines of every position, where every layer keeps its own: 0.54 GB for Mistral-7B v0.2."""
     shape = job.shape
-    if not job.is_reference:
+    if not job.stack.rotary_in_layers:
         return 0
     return 2 * shape.num_hidden_layers * shape.max_position_embeddings * shape.head_dim * job.base_size
 
@@ -214,7 +214,7 @@ def _moments(job: Job) -> dict[str, tuple[Term, ...]]:
 
 def _held_by_checkpoints(job: Job) -> int:
     """The mask all layers share, which a checkpoint holds on to where autograd's hooks do not see it."""
-    if job.is_reference or not job.checkpointed_layers:
+    if job.stack.checkpoints_save_arguments or not job.checkpointed_layers:
         return 0
     batch = job.batch
     if job.attention == "eager":
@@ -225,9 +225,9 @@ def _held_by_checkpoints(job: Job) -> int:
 def _adapter_casts(job: Job) -> int:
     """Autocast's 16-bit copies of the adapter's weights, which live until the forward pass is over.
 
-    The current stack's loss peaks in its backward pass, when those of recomputed layers are gone.
+    A loss in tiles peaks in its backward pass, when those of recomputed layers are gone.
     """
-    if not job.is_reference or not job.is_mixed or job.adapter_size == job.compute_size:
+    if job.stack.loss_in_tiles or not job.is_mixed or job.adapter_size == job.compute_size:
         return 0
     lora, layers = job.settings.lora, job.shape.num_hidden_layers
     parameters = job.shape.lora_parameters(lora.r, lora.target_modules)

@@ -85,16 +85,13 @@ def sources(job: Job) -> tuple[Source, ...]:
             Source("tensors", "arithmetic; within 5 % of what torch's profiler counts of small models on a CPU"),
             Source("libraries, freed blocks", "measured in runs on Linux with glibc"),
         )
-    held = "within 5 % of what an H100 80GB HBM3 allocated in 13 configurations"
-    if job.is_reference:
-        held = "not measured on a GPU with this stack"
     size = f"{workspace_bytes(job) / _HANDLES / 1_024**2:.3g} MiB each"
     which = "where no capability is known"
     if job.capability:
         which = f"for compute capability {job.capability[0]}.{job.capability[1]}"
     met = "met on an H100" if job.capability == _LARGE_ON else "not measured"
     return (
-        Source("tensors", f"arithmetic; {held}"),
+        Source("tensors", f"arithmetic; {job.stack.held_to}"),
         Source("cuBLAS workspaces", f"torch's source, {size} {which}; {met}"),
         Source("CUDA context", "measured on an H100 80GB HBM3: driver 580.159.04, CUDA 13.0, torch 2.11"),
     )

@@ -63,7 +63,7 @@ def _hindrance(attention: str, settings: Settings, judgement: Judgement, stack: 
     platform, gpu = judgement.platform, judgement.gpu
     if platform not in {"h100", "cuda"}:
         return f"it is for an NVIDIA GPU, and this platform is {platform}"
-    if not stack.has_padding_free:
+    if not stack.traits.padding_free:
         return "it is for the current stack"
     if attention not in _TAKEN:
         return f"{attention} attention is not taken for it by itself"

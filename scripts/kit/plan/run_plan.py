@@ -10,6 +10,7 @@ from kit.plan.memory import Peak, plan_peak, step_bytes
 from kit.plan.overheads import Term, sources
 from kit.plan.step import Job, device_of
 from kit.plan.time import Duration, duration_of, speed_of
+from kit.stacks.registry import DEFAULT
 from kit.stacks.stack import stack_named
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ class Device:
         machine: Its facts.
         platform: What it was judged to be.
         gpu: The NVIDIA GPU a run uses; None elsewhere.
-        stack: ``reference`` or ``current``.
+        stack: What is installed there.
         attention: The implementation that will run, not ``auto``.
     """
 
     machine: Machine
     platform: str
     gpu: Gpu | None
-    stack: str
+    stack: Stack
     attention: str
 
     @property
@@ -111,7 +112,9 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
     apart = settings.training.gradient_checkpointing_every_n_layers
     first = workload.largest[0]
     capability = device.gpu.compute_capability if device.gpu else None
-    job = Job(shape, settings, device.stack, device_of(device.platform), device.attention, first, apart, capability)
+    job = Job(
+        shape, settings, device.stack.traits, device_of(device.platform), device.attention, first, apart, capability
+    )
     job = max((replace(job, batch=batch) for batch in workload.largest), key=step_bytes)
     peak = plan_peak(job)
     if job.device != "cuda" and workload.rows_bytes:  # a CPU's memory and a Mac's hold the rows too
@@ -141,7 +144,7 @@ def device_for(settings: Settings, judgement: Judgement, machine: Machine, stack
         machine: The machine.
         stack: The stack that runs it; where none is installed, the one that `make setup` would.
     """
-    platform = judgement.platform
-    if stack.name == "none":
-        stack = stack_named("current", platform)
-    return Device(machine, platform, judgement.gpu, stack.name, stack.planned_attention(settings, platform))
+    if not stack.is_installed:
+        stack = stack_named(DEFAULT, judgement.platform)
+    attention = stack.planned_attention(settings, judgement.platform)
+    return Device(machine, judgement.platform, judgement.gpu, stack, attention)

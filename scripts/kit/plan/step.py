@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.model.shape import ModelShape
+    from kit.stacks.generation import Traits
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _DEVICES = {"h100": "cuda", "cuda": "cuda", "m4": "mps", "cpu": "cpu"}
@@ -52,7 +53,7 @@ class Job:
     Attributes:
         shape: The model's sizes.
         settings: The configuration.
-        stack: ``reference`` or ``current``.
+        stack: What the libraries do.
         device: ``cuda``, ``mps`` or ``cpu``.
         attention: The implementation that runs, not ``auto``.
         batch: The micro-batch.
@@ -62,17 +63,12 @@ class Job:
 
     shape: ModelShape
     settings: Settings
-    stack: str
+    stack: Traits
     device: str
     attention: str
     batch: MicroBatch
     every_n_layers: int = 1
     capability: tuple[int, int] | None = None
-
-    @property
-    def is_reference(self) -> bool:
-        """The libraries of 2023, with their own habits."""
-        return self.stack == "reference"
 
     @property
     def in_4bit(self) -> bool:

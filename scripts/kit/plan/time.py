@@ -2,8 +2,8 @@
 
 FLOP a token, forward and backward, counting a multiply-add as two: the frozen linear layers 4 x their parameters (no
 gradient of a frozen weight), the adapter 6 x its own, causal attention 7 x heads x head_dim x length a layer (its
-backward pass recomputes the scores), the head 6 x its parameters for each scored token in the current stack, 4 x in
-the reference stack. A recomputed layer adds a forward pass. Mistral-7B at 4,096 tokens: 32.7 GFLOP, 47.8 with all
+backward pass recomputes the scores), the head 6 x its parameters for each scored token of a loss in tiles, 4 x of one
+on all logits. A recomputed layer adds a forward pass. Mistral-7B at 4,096 tokens: 32.7 GFLOP, 47.8 with all
 layers recomputed.
 """
 
@@ -144,13 +144,13 @@ def flop_of(job: Job, work: Workload) -> float:
     lora = job.settings.lora
     adapter = shape.lora_parameters(lora.r, lora.target_modules)
     tokens = work.computed_tokens
-    scored = tokens if job.is_reference else scored_tokens(job, work)
+    scored = scored_tokens(job, work) if job.stack.loss_in_tiles else tokens
     # Causal: half of the square.
     scores = 2 * layers * shape.num_attention_heads * shape.head_dim * work.attended_tokens
     forward = 2 * (shape.linear_parameters + adapter) * tokens + scores
     backward = (2 * shape.linear_parameters + 4 * adapter) * tokens + 2.5 * scores
     again = forward * job.checkpointed_layers / layers
-    head = 2 * shape.vocab_size * shape.hidden_size * (2 if job.is_reference else 3)
+    head = 2 * shape.vocab_size * shape.hidden_size * (3 if job.stack.loss_in_tiles else 2)
     return forward + backward + again + scored * head
 
 

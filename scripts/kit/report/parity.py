@@ -12,6 +12,7 @@ from kit.parity.place import result_file
 from kit.parity.results import ParityError, Result, read_reference, read_result
 from kit.run_folder.history import OUTPUTS
 from kit.runs.surroundings import gpu_of
+from kit.stacks.registry import make_argument
 
 if TYPE_CHECKING:
     from kit.run_folder.history import Run
@@ -22,7 +23,7 @@ _WHAT_FOR = "whether this machine and stack train what the formulas say"
 def parity_line(run: Run) -> str:
     """Say what ``make parity`` found with a run's platform, device, stack and versions, or how to run it."""
     stack, platform = str(run.receipt.get("stack")), str(run.receipt.get("platform"))
-    command = "make parity STACK=reference" if stack == "reference" else "make parity"
+    command = f"make parity{make_argument(stack)}"
     for folder in dict.fromkeys((run.folder.parent, OUTPUTS)):
         try:
             result = read_result(result_file(folder, stack, platform))

@@ -24,7 +24,8 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.redaction import redact_argv
 from kit.files.digest import file_sha256
 from kit.run_folder.process import this_process
-from kit.stacks.locks import CURRENT, M4, REFERENCE, STAMP, digest, packages
+from kit.stacks.locks import STAMP, digest, packages
+from kit.stacks.registry import GENERATIONS, generation_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +105,7 @@ def describe_lock(stack: str, installed: Mapping[str, str]) -> dict[str, Any] | 
     That is the lock whose hash the set-up left in the environment, else the stack's own for this system.
 
     Args:
-        stack: ``reference`` or ``current``.
+        stack: A generation's name.
         installed: Version by distribution name.
 
     Returns:
@@ -112,9 +113,10 @@ def describe_lock(stack: str, installed: Mapping[str, str]) -> dict[str, Any] | 
         ``deviations``: ``name``, ``locked`` and ``installed`` version, one of them None where it is in one alone. None
         where the lock cannot be read.
     """
-    own = REFERENCE if stack == "reference" else M4 if platform.system() == "Darwin" else CURRENT
+    own = generation_of(stack, installed).lock_for("m4" if platform.system() == "Darwin" else "")
     mark = _installed_from()
-    texts = {lock: text for lock in (own, REFERENCE, CURRENT, M4) if (text := _text(PROJECT_ROOT / lock.target))}
+    known = [lock for item in GENERATIONS.values() for lock in item.locks.values()]
+    texts = {lock: text for lock in (own, *known) if (text := _text(PROJECT_ROOT / lock.target))}
     lock = next((lock for lock, text in texts.items() if digest(text) == mark), own)
     if lock not in texts:
         return None

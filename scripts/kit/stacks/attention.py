@@ -10,7 +10,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.stacks.stack import FIRST_VARLEN, FIRST_VARLEN_WINDOW, VARIABLE_LENGTH, is_float32, window_in_use
+from kit.stacks.stack import (
+    ATTENTION_PACKAGES,
+    FIRST_VARLEN,
+    FIRST_VARLEN_WINDOW,
+    VARIABLE_LENGTH,
+    is_float32,
+    window_in_use,
+)
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
@@ -23,8 +30,7 @@ _OLDEST_FLASH, _HOPPER = (8, 0), 9
 _FASTEST_FIRST = (
     *("flash_attention_4", "flash_attention_3", "flash_attention_2", "sdpa", "varlen", "flex_attention", "eager"),
 )
-_PACKAGES = {f"flash_attention_{number}": f"flash-attn-{number}".removesuffix("-2") for number in (4, 3, 2)}
-FLASH_ATTN_4 = _PACKAGES["flash_attention_4"]
+FLASH_ATTN_4 = ATTENTION_PACKAGES["flash_attention_4"]
 _CUDA = frozenset({"h100", "cuda"})
 
 
@@ -105,7 +111,7 @@ def problem_of(name: str, settings: Settings, stack: Stack, platform: str, capab
     """Return why a run cannot use a kernel, as the end of a sentence; empty where it can."""
     if name == "eager":
         return ""
-    if stack.name == "reference" and name != "flash_attention_2":
+    if name not in stack.traits.attention:
         return f"transformers {stack.versions.get('transformers')} does not know for Mistral"
     if name == "sdpa":
         return ""
@@ -130,13 +136,13 @@ def _flash_problem(  # noqa: PLR0911 - a reason each
         return "works in bfloat16 or float16 only, and this run is float32"
     if name == "varlen":
         return _varlen_problem(settings, stack)
-    if stack.name != "none" and _PACKAGES[name] not in stack.versions:
-        return f"is not installed ({_PACKAGES[name]})"
+    if stack.is_installed and ATTENTION_PACKAGES[name] not in stack.versions:
+        return f"is not installed ({ATTENTION_PACKAGES[name]})"
     return ""
 
 
 def _varlen_problem(settings: Settings, stack: Stack) -> str:
-    if stack.name == "none":
+    if not stack.is_installed:
         return ""
     if stack.torch < FIRST_VARLEN:
         return f"needs torch 2.10 or later, and {stack.versions['torch']} is installed"
@@ -157,9 +163,13 @@ def _not_chosen(name: str, settings: Settings, *, asked: bool) -> str:
 
 
 def _words(name: str, stack: Stack) -> str:
-    if name in _PACKAGES:
-        version = stack.versions.get(_PACKAGES[name])
-        return f"FlashAttention {name[-1]}, {_PACKAGES[name]} {version}" if version else f"FlashAttention {name[-1]}"
+    if name in ATTENTION_PACKAGES:
+        version = stack.versions.get(ATTENTION_PACKAGES[name])
+        return (
+            f"FlashAttention {name[-1]}, {ATTENTION_PACKAGES[name]} {version}"
+            if version
+            else f"FlashAttention {name[-1]}"
+        )
     torch = f"torch {stack.versions['torch']}" if "torch" in stack.versions else "torch"
     return {
         "sdpa": f"{torch}'s scaled_dot_product_attention, whose own FlashAttention takes micro-batches without padding",

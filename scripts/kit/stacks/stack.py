@@ -1,44 +1,39 @@
-"""The seam between the two stacks: the one module that asks which versions are installed.
+"""The stack that is installed: of which generation it is, and what it can do with these very packages.
 
-Two generations of the Hugging Face API meet here, and nowhere else: what each can do, and how each builds the
-tokenizer, the model and the trainer. Importing this module imports none of them.
+The one module that asks which versions are installed. Importing it imports none of them.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from kit.cli.findings import Finding, error
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.stacks.locks import CURRENT, M4, REFERENCE, Lock, packages
+from kit.stacks.generation import Traits, version_tuple
+from kit.stacks.locks import Lock, packages
+from kit.stacks.registry import GENERATIONS, generation_of, make_argument
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
+    from kit.stacks.generation import Generation
 
 PACKAGES = (
     *("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"),
     *("flash-attn", "flash-attn-3", "flash-attn-4", "liger-kernel", "wandb"),
 )
+# The package that each FlashAttention is, besides torch's own.
+ATTENTION_PACKAGES = {f"flash_attention_{number}": f"flash-attn-{number}".removesuffix("-2") for number in (4, 3, 2)}
 # Attention that takes rows laid end to end as they are, without a mask over all of them squared.
-VARIABLE_LENGTH = frozenset({"flash_attention_4", "flash_attention_3", "flash_attention_2", "varlen", "flex_attention"})
+VARIABLE_LENGTH = frozenset({*ATTENTION_PACKAGES, "varlen", "flex_attention"})
 # FlashAttention in one form or another: for NVIDIA GPUs, and 16 bits.
 FLASH = VARIABLE_LENGTH - {"flex_attention"}
 
 
 # The first torch whose own kernel takes rows of any length, and the first in which it knows a sliding window.
 FIRST_VARLEN, FIRST_VARLEN_WINDOW = (2, 10), (2, 11)
-
-
-def version_tuple(version: str) -> tuple[int, ...]:
-    """Turn ``2.10.0+cu128`` into ``(2, 10, 0)``; parts that are no numbers end it."""
-    parts: list[int] = []
-    for part in version.split("+", maxsplit=1)[0].split("."):
-        if not part.isdigit():
-            break
-        parts.append(int(part))
-    return tuple(parts)
 
 
 def is_float32(settings: Settings) -> bool:
@@ -55,12 +50,17 @@ def window_in_use(settings: Settings) -> int | None:
     return window if window is not None and settings.training.max_seq_length > window else None
 
 
+# What stands for a name where torch or transformers is missing, and where the versions are of no known generation.
+_NONE, _UNKNOWN = "none", "unknown"
+
+
 @dataclass(frozen=True)
 class Stack:
     """What is installed, and what it can do.
 
     Attributes:
-        name: ``reference`` (transformers 4), ``current`` (transformers 5 and later) or ``none``.
+        name: The generation: ``reference``, ``current``; ``unknown`` for versions of none that is known, and ``none``
+            where torch or transformers is missing.
         versions: Installed version by package, for those of ``PACKAGES`` that are installed.
     """
 
@@ -68,27 +68,29 @@ class Stack:
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
-    def four_bit_platforms(self) -> frozenset[str]:
-        """Platforms on which this stack's bitsandbytes trains in 4 bits."""
-        cuda = {"h100", "cuda"}
-        return frozenset(cuda | {"cpu", "m4"} if self.name == "current" else cuda)
+    def is_installed(self) -> bool:
+        """Whether there is one."""
+        return self.name != _NONE
 
     @property
-    def has_flash_attention(self) -> bool:
-        """Whether the optional flash-attn package is installed."""
-        return "flash-attn" in self.versions
+    def generation(self) -> Generation:
+        """How it is called: as its generation, and as the nearest one where it is of none that is known."""
+        return generation_of(self.name, self.versions)
+
+    @property
+    def traits(self) -> Traits:
+        """What it does; with nothing installed, what the default generation would do."""
+        return self.generation.traits
 
     @property
     def attention_implementations(self) -> tuple[str, ...]:
-        """What Mistral can use here, best first. transformers 4.36 has no SDPA path for Mistral."""
-        flash = ("flash_attention_2",) if self.has_flash_attention else ()
-        if self.name != "current":
-            return (*flash, "eager")
-        hopper = ("flash_attention_3",) if "flash-attn-3" in self.versions else ()
-        varlen = ("varlen",) if self.torch >= FIRST_VARLEN else ()
-        # Last: auto does not come to it before it was measured on rows laid end to end.
-        cute = ("flash_attention_4",) if "flash-attn-4" in self.versions else ()
-        return (*hopper, *flash, "sdpa", *varlen, "flex_attention", "eager", *cute)
+        """What the model can use here, best first."""
+        return tuple(name for name in self.traits.attention if self._has_attention(name))
+
+    def _has_attention(self, name: str) -> bool:
+        if name in ATTENTION_PACKAGES:
+            return ATTENTION_PACKAGES[name] in self.versions
+        return name != "varlen" or self.torch >= FIRST_VARLEN
 
     @property
     def torch(self) -> tuple[int, ...]:
@@ -132,7 +134,7 @@ class Stack:
 
     def _resolved(self, requested: str, settings: Settings, platform: str) -> str:
         free, without = settings.training.padding_free, frozenset[str]()
-        if requested == "auto" and self.name == "current" and platform in {"h100", "cuda"}:
+        if requested == "auto" and platform in {"h100", "cuda"}:
             if is_float32(settings):
                 without = FLASH
             elif free and self.torch < FIRST_VARLEN_WINDOW and window_in_use(settings):
@@ -141,57 +143,53 @@ class Stack:
 
     @property
     def has_partial_checkpointing(self) -> bool:
-        """Whether every n-th layer alone can be checkpointed (transformers 5.17 and later)."""
-        return version_tuple(self.versions.get("transformers", "")) >= (5, 17)
-
-    @property
-    def has_padding_free(self) -> bool:
-        """Whether rows laid end to end are kept apart by their positions (transformers 5)."""
-        return self.name == "current"
-
-    @property
-    def has_compiled_layers(self) -> bool:
-        """Whether decoder layers with an adapter on a 4-bit base compile without breaks (bitsandbytes 0.50)."""
-        return self.name == "current"
+        """Whether every n-th layer alone can be checkpointed; with nothing installed, whether its generation can."""
+        first, installed = self.traits.partial_checkpointing_from, version_tuple(self.versions.get("transformers", ""))
+        return first is not None and (not installed or installed >= first)
 
     @property
     def has_liger_kernel(self) -> bool:
         """Whether the optional liger-kernel package is installed, and the trainer knows it."""
-        return self.name == "current" and "liger-kernel" in self.versions
-
-    @property
-    def has_empty_cache_steps(self) -> bool:
-        """Whether the trainer knows ``torch_empty_cache_steps`` (transformers 4.45 and later)."""
-        return self.name == "current"
+        return self.traits.liger_kernel and "liger-kernel" in self.versions
 
 
 def stack_of(versions: dict[str, str]) -> Stack:
     """Name the stack a set of installed versions makes."""
-    transformers = version_tuple(versions.get("transformers", ""))
-    if not transformers or "torch" not in versions:
-        return Stack("none", versions)
-    return Stack("current" if transformers >= (5,) else "reference", versions)
+    if not version_tuple(versions.get("transformers", "")) or "torch" not in versions:
+        return Stack(_NONE, versions)
+    return Stack(next((name for name, item in GENERATIONS.items() if item.supports(versions)), _UNKNOWN), versions)
 
 
-def stack_run_on(platform: str) -> str:
-    """Name the stack that a platform's own command runs: ``make train-h100`` takes the image's, all others current."""
-    return "reference" if platform == "h100" else "current"
+def unknown_generation(stack: Stack) -> list[Finding]:
+    """Refuse versions of no generation that is known: all that decides memory, calls and loss would be a guess."""
+    if not stack.is_installed or stack.name in GENERATIONS:
+        return []
+    nearest = stack.traits
+    traits = ", ".join(item.name for item in fields(nearest) if item.name != "name")
+    message = (
+        f"{', '.join(stack.generation.unsupported(stack.versions))}: of no generation that the kit knows; as of the "
+        f"{nearest.name} stack, and only assumed, are: {traits}"
+    )
+    fix = (
+        f"make setup{make_argument(nearest.name)}, or describe the generation in scripts/kit/stacks/ (CONTRIBUTING.md)"
+    )
+    return [error("stack.unknown", message, fix)]
 
 
 def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
     """Return a stack to plan for: the installed one where it has that name, else as it is locked.
 
     Args:
-        name: ``reference`` or ``current``.
-        platform: What it would run on; the reference stack's image carries flash-attn, the current one's does not.
+        name: A generation's.
+        platform: What it would run on; an image for NVIDIA GPUs may carry more than the lock.
         elsewhere: The machine that is planned for is not this one, so what is installed here says nothing.
     """
     installed = installed_stack()
     if installed.name == name and not elsewhere:
         return installed
-    versions = _locked(M4 if platform == "m4" else REFERENCE if name == "reference" else CURRENT)
-    carries_flash = name == "reference" and platform in {"h100", "cuda"}
-    return Stack(name, versions | ({"flash-attn": "as in the image"} if carries_flash else {}))
+    generation = GENERATIONS[name]
+    carried = generation.image_packages if platform in {"h100", "cuda"} else {}
+    return Stack(name, {**_locked(generation.lock_for(platform)), **carried})
 
 
 def _locked(lock: Lock) -> dict[str, str]:
@@ -205,10 +203,11 @@ def _locked(lock: Lock) -> dict[str, str]:
 @functools.cache
 def installed_stack() -> Stack:
     """Look at the installed distributions' metadata; imports none of them."""
-    versions: dict[str, str] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return stack_of(versions)
+    return stack_of({package: version for package in PACKAGES if (version := _version(package))})
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

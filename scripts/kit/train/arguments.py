@@ -1,4 +1,4 @@
-"""Translate the configuration into the installed stack's training arguments. Imports torch, by way of the levers."""
+"""Translate the configuration into training arguments. Imports torch, by way of the levers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.failures import ExplainedError
 from kit.config.schema import keys_with
-from kit.stacks.stack import installed_stack
 from kit.train.performance import lever_arguments
 
 if TYPE_CHECKING:
@@ -28,9 +27,8 @@ class MicroBatchError(ExplainedError):
 
 
 def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) -> dict[str, Any]:
-    """Translate the configuration into the installed stack's training arguments."""
+    """Translate the configuration into the training arguments that all generations of the libraries share."""
     training = settings.training
-    is_current = installed_stack().name == "current"
     on_cuda = platform in {"h100", "cuda"}
     has_eval = bool(plan.eval_rows)
     arguments: dict[str, Any] = {
@@ -41,7 +39,7 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
         "warmup_steps": math.ceil(training.warmup_ratio * plan.steps),
         # A NaN must be seen, not replaced by an average.
         "logging_nan_inf_filter": False,
-        "eval_strategy" if is_current else "evaluation_strategy": "steps" if has_eval else "no",
+        "eval_strategy": "steps" if has_eval else "no",
         "save_strategy": "steps",
         "report_to": [],  # kit.track.wandb_tracker sends them
         "disable_tqdm": True,
@@ -51,13 +49,7 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
         "use_cpu": platform == "cpu",
         "dataloader_pin_memory": on_cuda,
     }
-    arguments |= lever_arguments(settings)
-    if is_current:
-        arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
-        arguments["max_length"] = None
-        if training.torch_empty_cache_steps is not None:
-            arguments["torch_empty_cache_steps"] = training.torch_empty_cache_steps
-    return arguments
+    return arguments | lever_arguments(settings)
 
 
 def require_micro_batch(arguments: Any, rows: int) -> None:

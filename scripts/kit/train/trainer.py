@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import trl
 from torch.utils.data import SequentialSampler
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
 from kit.data.encoding import IGNORE_INDEX
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from kit.data.batch_order import TrainingPlan
     from kit.train.rehearsal import Rehearsal
     from kit.train.state import SavedState
-
-IS_CURRENT = installed_stack().name == "current"
 
 
 class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
@@ -164,8 +161,8 @@ class _Resume(TrainerCallback):  # type: ignore[misc]
             self.trainer.resumes_exactly = resumed.restore_training(self.trainer)
 
 
-class _ReferenceTrainer(_PlanTrainer):
-    """The same loss on transformers 4.36: summed over an update's answers and divided by their tokens."""
+class _WeighingTrainer(_PlanTrainer):
+    """The same loss where the libraries have another: summed over an update's answers, divided by their tokens."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False) -> Any:
         labels = inputs.pop("labels")[:, 1:]
@@ -204,11 +201,12 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
         ResumeError: The checkpoint's adapter is not of this run's shape.
     """
     tokenizer = load_tokenizer(settings)
+    stack, training = installed_stack(), settings.training
     told = training_arguments(settings, plan, platform)
-    arguments = trl.SFTConfig(**told) if IS_CURRENT else TrainingArguments(**told)
+    arguments = stack.generation.training_arguments(told, training.torch_empty_cache_steps)
     require_micro_batch(arguments, arguments.train_batch_size)
     padded = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
-    collator = EndToEnd() if settings.training.padding_free else padded
+    collator = EndToEnd() if training.padding_free else padded
     # trl rounds the adapter of a 4-bit base to bfloat16; its initial values are put back unrounded.
     initial = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     done = resumed.step if resumed else 0
@@ -223,28 +221,18 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
         "train_dataset": trained,
         "eval_dataset": evaluated,
         "callbacks": [resume, *callbacks],
+        **stack.generation.trainer_options(tokenizer, training.max_seq_length),
     }
-    trainer: _PlanTrainer
-    if IS_CURRENT:
-        trainer = _PlanTrainer(plan, platform, resumed, processing_class=tokenizer, **shared)
-    else:
-        trainer = _ReferenceTrainer(
-            plan,
-            platform,
-            resumed,
-            tokenizer=tokenizer,
-            max_seq_length=settings.training.max_seq_length,
-            dataset_text_field="text",  # required by trl 0.7.4, and unused: the rows are tokenised already
-            **shared,
-        )
+    kind = _PlanTrainer if stack.traits.weighs_by_tokens else _WeighingTrainer
+    trainer = kind(plan, platform, resumed, **shared)
     resume.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     dtype = getattr(torch, settings.lora.adapter_dtype)
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             weight.data = initial[name].to(dtype)
-    leave_out_idle_window(model.config, settings.training.max_seq_length)
-    if settings.training.torch_compile:
+    leave_out_idle_window(model.config, training.max_seq_length)
+    if training.torch_compile:
         compile_layers(model)
     if resumed is not None:
         resumed.restore_adapter(model)

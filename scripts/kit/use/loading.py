@@ -137,7 +137,7 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
             remarks.append(f"{adapter} was trained on {trained_on}, and is put on {name}")
     remarks += portable.remarks
     try:
-        base = require_whole(name, settings.model.revision, stack.name, download=True)
+        base = require_whole(name, settings.model.revision, stack.traits.reader, download=True)
         tokenizer = ChatTokenizer.load_for(settings, download=True)
     except ModelFileError as exc:
         raise RunError(str(exc)) from exc
@@ -161,7 +161,7 @@ def _as_loaded_here(
     if quantization.load_in_4bit and unquantised:
         quantization = replace(quantization, load_in_4bit=False)
         remarks.append(f"the base is loaded in {model.torch_dtype}; the adapter was trained on it in 4 bits")
-    elif quantization.load_in_4bit and platform not in stack.four_bit_platforms:
+    elif quantization.load_in_4bit and platform not in stack.traits.four_bit_platforms:
         raise RunError(
             f"the run's base is in 4 bits, which the {stack.name} stack cannot load on {platform}; "
             "use STACK=current, or load it whole: --unquantised"

@@ -14,6 +14,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.template_form import V02_REVISION, form_findings, template_findings
 from kit.model import tokenizer_files
 from kit.model.files import ModelFileError
+from kit.stacks.registry import GENERATIONS
 from mistral.templates import V02_MARCH, V02_SEPTEMBER, V03
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def test_every_configuration_of_that_model_names_that_revision() -> None:
 
 
 def _form(folder: Path, stack: str) -> Finding:
-    (found,) = form_findings(ChatTokenizer.load(str(folder)), str(folder), None, stack)
+    (found,) = form_findings(ChatTokenizer.load(str(folder)), str(folder), None, GENERATIONS[stack].traits.reader)
     return found
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.model.families import FAMILIES, beyond_reference, completed, in_older_words
+from kit.model.families import FAMILIES, beyond_older_words, completed, in_older_words
 from kit.model.shape import shape_in
 from kit.model.tensors import tensors_of
+from kit.stacks.registry import GENERATIONS
 from small_base import SIZES
 
 _REFERENCE = PROJECT_ROOT / ".venv-reference" / "bin" / "python"
@@ -74,9 +75,7 @@ def test_tensors_and_defaults_are_those_of_transformers(stack: str) -> None:
         filled = {key: value for key, value in FAMILIES[case["model_type"]].defaults.items() if key not in case}
         there = {key: answer["config"].get(key) for key in filled if key in answer["config"]}
         assert {key: filled[key] for key in there} == there, case["model_type"]
-    assert {case["model_type"] for case in cases} == {
-        name for name, family in FAMILIES.items() if stack in family.stacks
-    }
+    assert {case["model_type"] for case in cases} == GENERATIONS[stack].traits.reader.families
 
 
 @pytest.mark.slow
@@ -91,7 +90,7 @@ def test_what_is_beyond_the_reference_stack_is_passed_over_by_it_without_a_word(
     (answer,) = _ask(str(_REFERENCE), [case])
     query = "model.layers.0.self_attn.q_proj.weight"
     assert list(tensors[query]) != answer["tensors"][query]
-    assert beyond_reference(full)
+    assert beyond_older_words(full)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def test_what_is_beyond_the_reference_stack_is_passed_over_by_it_without_a_word(
     ],
 )  # fmt: skip
 def test_what_the_older_transformers_would_pass_over_is_named(changes: dict[str, Any], words: str) -> None:
-    said = beyond_reference(completed({"model_type": "mistral", **SIZES, **changes}))
+    said = beyond_older_words(completed({"model_type": "mistral", **SIZES, **changes}))
     assert words in said
     assert bool(said) == bool(words)
 
@@ -144,4 +143,5 @@ def test_another_family_is_refused_with_the_list(config: dict[str, Any], words: 
 def test_the_page_on_stacks_lists_the_families() -> None:
     page = Path(PROJECT_ROOT / "docs" / "STACKS.md").read_text(encoding="utf-8")
     for name, family in FAMILIES.items():
-        assert f"| {family.name} (`{name}`) | {', '.join(family.stacks)} |" in page
+        stacks = [stack for stack, item in GENERATIONS.items() if name in item.traits.reader.families]
+        assert f"| {family.name} (`{name}`) | {', '.join(stacks)} |" in page

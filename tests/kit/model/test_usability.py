@@ -11,6 +11,7 @@ import pytest
 from kit.model.base import find_base
 from kit.model.files import ModelFileError
 from kit.model.usability import base_findings, require_whole
+from kit.stacks.registry import GENERATIONS
 from small_base import change_json, change_weights, read_weights, tensor, write_base, write_safetensors, write_weights
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ QUERY = "model__layers__0__self_attn__q_proj__weight"
 
 
 def judged(folder: Path, stack: str = "current") -> list[Finding]:
-    return base_findings(find_base(str(folder), None, download=False), stack)
+    return base_findings(find_base(str(folder), None, download=False), GENERATIONS[stack].traits.reader)
 
 
 def errors(folder: Path, stack: str = "current") -> list[Finding]:
@@ -110,7 +111,7 @@ def test_weights_that_are_not_whole_are_refused(tmp_path: Path, damage: Callable
     assert words in found[0].message
     assert found[0].fix
     with pytest.raises(ModelFileError):
-        require_whole(str(base), None, "current", download=False)
+        require_whole(str(base), None, GENERATIONS["current"].traits.reader, download=False)
 
 
 def test_a_head_that_is_tied_and_written_all_the_same_passes_where_it_is_the_embedding(tmp_path: Path) -> None:

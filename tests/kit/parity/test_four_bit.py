@@ -20,7 +20,7 @@ SIZES = {
     }.items()
 }
 needs_4bit = pytest.mark.skipif(
-    "cpu" not in installed_stack().four_bit_platforms, reason="this stack has no 4-bit on a CPU"
+    "cpu" not in installed_stack().traits.four_bit_platforms, reason="this stack has no 4-bit on a CPU"
 )
 
 

@@ -17,6 +17,7 @@ from kit.plan.alternatives import Question
 from kit.plan.memory import coming_bytes
 from kit.plan.run_plan import Device
 from kit.plan.workload import full_length
+from kit.stacks.stack import stack_named
 
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 SMALL = ModelShape(512, 128, 384, 4, 4, 2, 32, 256)
@@ -27,7 +28,9 @@ def _question(shape: ModelShape = MISTRAL_7B, **overrides: Any) -> Question:
     machine = machines.read(PROJECT_ROOT / "tests/fixtures/machines/h100_80gb.json")
     judgement = judge(machine)
     settings = resolve(H100, {f"training.{key}": value for key, value in overrides.items()}).settings
-    device = Device(machine, judgement.platform, judgement.gpu, "current", "sdpa")
+    device = Device(
+        machine, judgement.platform, judgement.gpu, stack_named("current", judgement.platform, elsewhere=True), "sdpa"
+    )
     return Question(settings, shape, device, lambda given: full_length(given, 1000))
 
 

@@ -11,6 +11,7 @@ from kit.model.shape import MISTRAL_7B
 from kit.plan.activations import saved_by_layer, saved_by_model
 from kit.plan.memory import paged_bytes, plan_peak, quantised_weights
 from kit.plan.step import Job, MicroBatch
+from kit.stacks.registry import GENERATIONS
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
@@ -25,7 +26,7 @@ def _settings(**overrides: Any) -> Settings:
 def _job(stack: str = "current", attention: str = "sdpa", device: str = "cuda", apart: int = 1, **more: Any) -> Job:
     rows, length, padded = more.pop("rows", 4), more.pop("length", 4096), more.pop("padded", False)
     batch = MicroBatch(rows, length, padded, rows * (length - 1))
-    return Job(MISTRAL_7B, _settings(**more), stack, device, attention, batch, apart)
+    return Job(MISTRAL_7B, _settings(**more), GENERATIONS[stack].traits, device, attention, batch, apart)
 
 
 def _peak_gb(**more: Any) -> float:

@@ -24,7 +24,8 @@ from kit.plan.show import left_out
 from kit.plan.step import Job, MicroBatch
 from kit.plan.time import flop_of, speed_of
 from kit.plan.workload import Workload, full_length, workload_of
-from kit.stacks.stack import Stack
+from kit.stacks.registry import GENERATIONS
+from kit.stacks.stack import Stack, stack_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,9 @@ def _settings(**overrides: Any) -> Any:
 def _device(name: str = "h100_80gb", stack: str = "current", attention: str = "sdpa") -> Device:
     machine = machines.read(MACHINES / f"{name}.json")
     judgement = judge(machine)
-    return Device(machine, judgement.platform, judgement.gpu, stack, attention)
+    return Device(
+        machine, judgement.platform, judgement.gpu, stack_named(stack, judgement.platform, elsewhere=True), attention
+    )
 
 
 def _question(device: Device | None = None, shape: ModelShape = MISTRAL_7B, **overrides: Any) -> Question:
@@ -53,7 +56,7 @@ def _question(device: Device | None = None, shape: ModelShape = MISTRAL_7B, **ov
 @pytest.mark.parametrize(("gigaflop", "checkpointing"), [(32.7, False), (47.8, True)])
 def test_a_token_of_mistral_7b_costs_the_projects_figure(gigaflop: float, checkpointing: bool) -> None:
     settings = _settings(training__gradient_checkpointing=checkpointing)
-    job = Job(MISTRAL_7B, settings, "current", "cuda", "sdpa", MicroBatch(1, 4096, False, 4095))
+    job = Job(MISTRAL_7B, settings, GENERATIONS["current"].traits, "cuda", "sdpa", MicroBatch(1, 4096, False, 4095))
     work = full_length(_settings(training__max_steps=1), 16)
     assert flop_of(job, work) / work.computed_tokens / 1e9 == pytest.approx(gigaflop, abs=0.1)
 
@@ -120,7 +123,7 @@ def test_rows_of_many_lengths_are_looked_up_with_their_own_spread() -> None:
     batches = [MicroBatch(4, 4_000, True, 15_000)]
     computed = 24 * round(rate.work["tokens_at_once"])
     work = Workload(tuple(batches), 6, 24, 100_000, 90_000, computed, round(computed * 2_500), computed - 96)
-    job = Job(MISTRAL_7B, _settings(), "current", "cuda", "sdpa", batches[0])
+    job = Job(MISTRAL_7B, _settings(), GENERATIONS["current"].traits, "cuda", "sdpa", batches[0])
     found = rate_of(job, work, rates_on("NVIDIA H100 80GB HBM3"))
     assert found == rate
     assert found.spread == 2 * rates_on("NVIDIA H100 80GB HBM3")[0].spread
@@ -277,4 +280,4 @@ def test_without_a_stack_a_run_is_planned_as_the_one_that_set_up_installs(name: 
     """It was planned in eager attention, which that stack takes nowhere: 37.3 GB for 15.6 on an H100."""
     machine, settings = machines.read(MACHINES / f"{name}.json"), _settings()
     device = device_for(settings, judge(machine), machine, Stack("none"))
-    assert (device.stack, device.attention) == ("current", attention)
+    assert (device.stack.name, device.attention) == ("current", attention)

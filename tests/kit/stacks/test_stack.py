@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from kit.stacks.stack import stack_named, stack_of, stack_run_on, version_tuple
+from kit.stacks.generation import version_tuple
+from kit.stacks.registry import stack_run_on
+from kit.stacks.stack import stack_named, stack_of
 
 CURRENT = {"torch": "2.10.0", "transformers": "5.23.0"}
 REFERENCE = {"torch": "2.1.0", "transformers": "4.36.0"}
@@ -43,8 +45,8 @@ def test_auto_attention_is_the_best_this_stack_has_on_this_platform(
 
 
 def test_the_reference_stack_has_4_bit_on_cuda_only() -> None:
-    assert stack_of(REFERENCE).four_bit_platforms == {"h100", "cuda"}
-    assert stack_of(CURRENT).four_bit_platforms == {"h100", "cuda", "m4", "cpu"}
+    assert stack_of(REFERENCE).traits.four_bit_platforms == {"h100", "cuda"}
+    assert stack_of(CURRENT).traits.four_bit_platforms == {"h100", "cuda", "m4", "cpu"}
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_what_cannot_be_saved_is_refused_by_name() -> None:
         _pack({"a": object()}, "optimizer", {})
 
 
-@pytest.mark.skipif("cpu" not in installed_stack().four_bit_platforms, reason="this stack has no 4-bit on a CPU")
+@pytest.mark.skipif("cpu" not in installed_stack().traits.four_bit_platforms, reason="this stack has no 4-bit on a CPU")
 def test_evaluating_does_not_repack_a_4_bit_base(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU with AVX512-BF16 bitsandbytes would, and training went on without part of its gradient."""
     modules = pytest.importorskip("bitsandbytes.nn.modules")
