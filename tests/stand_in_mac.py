@@ -11,7 +11,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.stacks.locks import UV, digest
+from kit.stacks.locks import STAMP, UV, digest
 from tools.setup import uv as uv_tool
 
 if TYPE_CHECKING:
@@ -91,20 +91,20 @@ class Mac:
         self.root = folder / "a project with spaces"
         self.bin, self.log = folder / "bin", folder / "log"
         self.environment = self.root / ".venv-m4"
-        self.stamp = self.environment / uv_tool.STAMP
+        self.stamp = self.environment / STAMP
         self._copy_the_kit()
         self._make_tools()
 
     def _copy_the_kit(self) -> None:
         ignore = shutil.ignore_patterns("__pycache__")
-        for name in ("scripts", "locks", "configs"):
+        for name in ("scripts", "tools", "locks", "configs"):
             shutil.copytree(PROJECT_ROOT / name, self.root / name, ignore=ignore)
         for name in ("setup_m4.sh", "requirements-m4.txt", "Makefile"):
             shutil.copy(PROJECT_ROOT / name, self.root)
         uv = self.root / ".cache" / "uv" / "bin" / "uv"
         uv.parent.mkdir(parents=True)
         _write_program(uv, UV_STUB.format(log=self.log, real_python=uv_tool.base_python()))
-        (self.root / ".cache" / "uv" / uv_tool.STAMP).write_text(digest((self.root / UV.target).read_text()))
+        (self.root / ".cache" / "uv" / STAMP).write_text(digest((self.root / UV.target).read_text()))
 
     def _make_tools(self) -> None:
         shim = self.folder / "shim"

@@ -54,7 +54,7 @@ def test_without_make_only_what_needs_none_runs(tools: Path) -> None:
 
 
 def test_a_part_that_could_not_run_here_is_skipped_and_no_failure(tools: Path) -> None:
-    (tools / "python3").write_text('#!/bin/sh\ncase "$1" in *image*) exit 77 ;; esac\n')
+    (tools / "python3").write_text('#!/bin/sh\ncase "$*" in *image*) exit 77 ;; esac\n')
     done = run(tools)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "3 passed, 0 failed, 1 skipped")
 

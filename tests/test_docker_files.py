@@ -36,6 +36,11 @@ def test_every_installation_is_from_a_lock_with_hashes() -> None:
     assert all("--require-hashes" in step and "--only-binary :all:" in step for step in installing)
 
 
+def test_the_image_holds_the_product_and_none_of_its_workshop() -> None:
+    copied = {line.split()[-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY ") and " /kit/" in line}
+    assert copied == {"/kit/", "/kit/locks", "/kit/data/sample", "/kit/configs", "/kit/scripts"}
+
+
 def test_scripts_come_after_everything_that_takes_long() -> None:
     assert DOCKERFILE.index("COPY scripts") > DOCKERFILE.rindex("RUN ")
 
@@ -114,7 +119,8 @@ def test_a_service_writes_where_it_must_and_nowhere_else(service: str) -> None:
     mounts = {mount["target"]: mount for mount in COMPOSE["services"][service]["volumes"]}
     written = {target for target, mount in mounts.items() if not mount.get("read_only")}
     assert written == {"/cache", "/kit/models", "/kit/outputs", "/kit/measurements"}
-    assert mounts.keys() - written == {"/kit/configs", "/kit/data"}
+    workshop = {"/kit/bench", "/kit/tools"} if service == "prove" else set()
+    assert mounts.keys() - written == {"/kit/configs", "/kit/data"} | workshop
     assert mounts["/cache"]["type"] == "volume"
 
 

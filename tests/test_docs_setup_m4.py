@@ -71,7 +71,8 @@ def test_training_commands_reach_the_trainer_with_their_values(ready: Mac) -> No
 
 @pytest.mark.parametrize("words", KIT_SAYS)
 def test_what_troubleshooting_quotes_is_what_the_kit_says(words: str) -> None:
-    sources = [PROJECT_ROOT / "setup_m4.sh", *(PROJECT_ROOT / "scripts").rglob("*.py")]
+    sources = [PROJECT_ROOT / "setup_m4.sh"]
+    sources += [path for folder in ("scripts", "tools") for path in (PROJECT_ROOT / folder).rglob("*.py")]
     assert words in TEXT
     assert any(words in path.read_text(encoding="utf-8") for path in sources)
 

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 def fresh(tmp_path: Path) -> Path:
     """The Makefile where nothing has been set up yet."""
     shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
-    (tmp_path / "scripts").mkdir()
-    shutil.copy(PROJECT_ROOT / "scripts" / "help.awk", tmp_path / "scripts")
+    (tmp_path / "tools").mkdir()
+    shutil.copy(PROJECT_ROOT / "tools" / "help.awk", tmp_path / "tools")
     return tmp_path
 
 
@@ -57,6 +57,10 @@ def test_help_shows_every_target(fresh: Path, target: str) -> None:
 @pytest.mark.parametrize("name", ["CONFIG", "SET", "STACK", "RECORD", "FROM", "INPUT", "ARGS", "PYTHON"])
 def test_help_shows_every_variable(fresh: Path, name: str) -> None:
     assert re.search(rf"^  {name} +\S", make(fresh, "help").stdout, re.MULTILINE)
+
+
+def test_what_the_makers_run_are_modules_beside_the_product(installed: Path) -> None:
+    assert recipe(installed, "docs", "ARGS=--check") == [".venv/bin/python -m tools.document --check"]
 
 
 def test_every_target_is_phony() -> None:
@@ -166,7 +170,6 @@ def test_demo_sets_up_first(fresh: Path) -> None:
         (["runs", "ARGS=--sort loss"], "runs.py --sort loss"),
         (["reproduce", "RUN=my run", "ARGS=--check-only"], 'reproduce.py "my run" --check-only'),
         (["reproduce", "SET=data.train_file=a.jsonl"], "reproduce.py data.train_file=a.jsonl"),
-        (["docs", "ARGS=--check"], "document.py --check"),
     ],
 )
 def test_what_looks_at_runs_gets_the_run(installed: Path, arguments: list[str], command: str) -> None:

@@ -13,7 +13,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILES = sorted((PROJECT_ROOT / "scripts").rglob("*.py"))
+FILES = sorted(path for folder in ("scripts", "bench", "tools") for path in (PROJECT_ROOT / folder).rglob("*.py"))
 TREES = {path.relative_to(PROJECT_ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 # Each of these runs, or can be made to run, what it reads.
 UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "tarfile"}

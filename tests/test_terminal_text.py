@@ -30,21 +30,9 @@ if TYPE_CHECKING:
 _YAML = '"\\e[2JFORGED\\e]0;t\\aFORGED\\x9b2JFORGED\\u202EFORGED\\rFORGED\\nFORGED\\e[32mFORGED"'
 # What is driven with a hostile argument only, and why.
 _SHOWS_NO_TEXT_OF_OTHERS = {
-    "bench_cli.py": "figures of runs it makes itself",
-    "bench_data.py": "figures of rows it makes itself",
-    "check.py": "this project's own files",
-    "document.py": "the schema and the ledger",
     "image.py": "the engine's words, which are the machine's",
-    "lock.py": "this project's own locks",
-    "make_sample_data.py": "takes no argument and writes its own rows",
-    "prove.py": "figures of runs it makes itself",
-    "run_image_tests.py": "this project's own tests",
-    "run_tests.py": "hands everything to pytest",
-    "setup_environment.py": "this project's own locks",
-    "torture.py": "makes its own runs; see torture.hostile_text",
 }
 _COMMANDS = sorted(path.name for path in (PROJECT_ROOT / "scripts").glob("*.py"))
-_TAKES_ANYTHING = {"make_sample_data.py", "run_tests.py", "run_image_tests.py"}
 
 World = dict[str, str]
 
@@ -136,7 +124,6 @@ def world(adapter_run: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 # Every command, with what of the world it is given.
 _DRIVEN: dict[str, list[list[str]]] = {
-    "audit.py": [["--from", "{record}"], ["--from", "{out}"]],
     "chat.py": [["{run}", "--cpu", "--prompt", "a{evil}", "--max-new-tokens", "3"], ["{out}"], ["broken"]],
     "check_gpu.py": [[], ["--from", "{record}"], ["--from", "{out}"], ["--record", "{out}/x"]],
     "config_loader.py": [["{config}"], ["{values}"], ["{out}"], ["{demo}", "data.train_file={rows}", "{evil}=1"]],
@@ -204,7 +191,7 @@ def test_every_command_is_driven_or_named_with_the_reason() -> None:
     assert sorted([*_DRIVEN, *_SHOWS_NO_TEXT_OF_OTHERS]) == _COMMANDS
 
 
-@pytest.mark.parametrize("command", [name for name in _COMMANDS if name not in _TAKES_ANYTHING])
+@pytest.mark.parametrize("command", _COMMANDS)
 def test_an_argument_that_is_none_cannot_act_on_the_terminal(
     command: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

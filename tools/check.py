@@ -57,6 +57,7 @@ def gate(tools: Path, python: Path, *, with_tests: bool = True) -> list[Step]:
         if scripts
         else Step("shell", skipped_because="no scripts"),
         Step("dockerfile", [str(tools / "hadolint"), "docker/Dockerfile"]),
+        Step("rooms", ["env", "PYTHONPATH=scripts", str(tools / "lint-imports"), "--no-cache"]),
         Step("types", [str(tools / "mypy"), "--python-executable", str(python)]),
         *(tests if with_tests else ()),
     ]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, say
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.stacks.locks import ATTENTION, DEV, Lock, digest, packages
+from kit.stacks.locks import ATTENTION, DEV, STAMP, Lock, digest, packages
 from tools.setup.rules import (
     Host,
     Refusal,
@@ -37,7 +37,7 @@ from tools.setup.rules import (
     refuse_python,
     refuse_spaces,
 )
-from tools.setup.uv import STAMP, SetupError, base_python, ensure_uv, run_uv
+from tools.setup.uv import SetupError, base_python, ensure_uv, run_uv
 
 if TYPE_CHECKING:
     import argparse

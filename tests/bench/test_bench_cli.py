@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import bench_cli
 import pytest
 
+from bench import bench_cli
 from bench.cpu_tables import waiting_table
 from bench.pairs import Pair, StepsBesideTrl, Timed, run_pair
 from kit.plan.ledger import read

@@ -6,9 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-import bench_data
 import pytest
 
+from bench import bench_data
 from bench.cpu_tables import data_lines
 from bench.data_preparation import peers
 from bench.data_preparation.measure import Run, run_program

@@ -26,11 +26,6 @@ from small_run import run_training
 if TYPE_CHECKING:
     from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-COMMAND = PROJECT_ROOT / "scripts" / "prove.py"
-
 
 def _off_by_more_than_1_percent(cases: list[dict[str, Any]]) -> list[str]:
     """Name what stands or is kept for the backward pass, and is not what the formulas say."""
@@ -39,8 +34,8 @@ def _off_by_more_than_1_percent(cases: list[dict[str, Any]]) -> list[str]:
 
 
 def _compare(python: str, folder: Path) -> list[dict[str, Any]]:
-    command = [python, str(COMMAND), "--scale", "small", "--only", "memory", "--ledger", str(folder), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [python, "-m", "bench.prove", "--scale", "small", "--only", "memory", "--ledger", str(folder), "--json"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [item["record"]["result"] for item in json.loads(done.stdout)["measurements"]]
 

@@ -8,9 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import prove
 import pytest
 
+from bench import prove
 from bench.goals import goal_lines
 from bench.known import devices
 from bench.tables import speed_table

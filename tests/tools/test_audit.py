@@ -7,10 +7,10 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import audit
 import pytest
 
 from kit.stacks.locks import DEV, UV
+from tools import audit
 from tools.advisories import service
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 import subprocess
 from pathlib import Path
 
-import check
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
+from tools import check
 from tools.gate.steps import Step, run_steps
 from tools.gate.tracked_files import LARGEST_FILE_BYTES, check_tracked_files, findings_in, shell_scripts, tracked_files
 
@@ -62,6 +62,7 @@ def test_the_gate_has_all_its_parts() -> None:
         "generated docs",
         "shell",
         "dockerfile",
+        "rooms",
         "types",
         "fast tests",
     ]

@@ -7,7 +7,6 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-import document
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from kit.config.json_schema import json_schema
 from kit.config.reference import reference_page
 from kit.config.validator import violations
 from kit.config.yaml_reader import read_document
+from tools import document
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,11 +3,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import lock as lock_command
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import ATTENTION, CURRENT, LOCKS, M4, REFERENCE, Lock, check_lock, packages, with_header
+from tools import lock as lock_command
 
 ALL = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 

@@ -1,8 +1,8 @@
 import subprocess
 
 import pytest
-import run_tests
 
+from tools import run_tests
 from tools.gate import at_once
 from tools.setup.rules import Host
 

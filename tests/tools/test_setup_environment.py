@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import setup_environment
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.stacks.locks import CURRENT, UV, digest
+from kit.stacks.locks import CURRENT, STAMP, UV, digest
+from tools import setup_environment
 from tools.setup import rules as setup_rules
 from tools.setup import uv as uv_tool
 from tools.setup.rules import Host
@@ -67,23 +67,25 @@ class Project:
         self.root = root
         self.log = root / "uv.log"
         self.environment = root / ".venv-dev"
-        self.stamp = self.environment / uv_tool.STAMP
-        shutil.copytree(PROJECT_ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+        self.stamp = self.environment / STAMP
+        for name in ("scripts", "tools"):
+            shutil.copytree(PROJECT_ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(PROJECT_ROOT / "locks", root / "locks")
         shutil.copy(PROJECT_ROOT / "requirements-m4.txt", root)
         uv = root / ".cache" / "uv" / "bin" / "uv"
         uv.parent.mkdir(parents=True)
         uv.write_text(STUB_UV.format(log=self.log, python=uv_tool.base_python()))
         uv.chmod(0o755)
-        (root / ".cache" / "uv" / uv_tool.STAMP).write_text(digest((root / UV.target).read_text()))
+        (root / ".cache" / "uv" / STAMP).write_text(digest((root / UV.target).read_text()))
 
     def command(self, *arguments: str) -> list[str]:
-        script = str(self.root / "scripts" / "setup_environment.py")
-        return [sys.executable, script, "--dev", "--skip-disk-check", *arguments]
+        return [sys.executable, "-m", "tools.setup_environment", "--dev", "--skip-disk-check", *arguments]
 
     def run(self, *arguments: str, stub: str = "") -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "STUB": stub}
-        return subprocess.run(self.command(*arguments), env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            self.command(*arguments), cwd=self.root, env=env, capture_output=True, text=True, check=False
+        )
 
     def asked(self) -> list[str]:
         return [line.split()[0] for line in self.log.read_text().splitlines()] if self.log.exists() else []
@@ -127,11 +129,13 @@ def test_a_changed_lock_is_installed_into_the_same_environment(project: Project)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is for the current stack on Linux")
 def test_what_was_added_stays_until_it_is_taken_out(project: Project) -> None:
     """`make check` and `make demo` call the set-up without a word of it."""
-    command = [sys.executable, str(project.root / "scripts" / "setup_environment.py"), "--skip-disk-check"]
+    command = [sys.executable, "-m", "tools.setup_environment", "--skip-disk-check"]
 
     def installed(*arguments: str) -> list[str]:
         project.log.unlink(missing_ok=True)
-        assert subprocess.run([*command, *arguments], capture_output=True, check=False).returncode == 0
+        assert (
+            subprocess.run([*command, *arguments], cwd=project.root, capture_output=True, check=False).returncode == 0
+        )
         asked = project.log.read_text().split() if project.log.exists() else []
         return [Path(word).name for word in asked if word.endswith(".txt")]
 
@@ -225,7 +229,10 @@ def test_the_macs_own_environment_comes_from_its_lock() -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_leaves_no_stamp_and_no_child(project: Project, number: int, code: int) -> None:
     env = {**os.environ, "STUB": "wait"}
-    with subprocess.Popen(project.command(), env=env, stderr=subprocess.PIPE, start_new_session=True) as process:
+    command = project.command()
+    with subprocess.Popen(
+        command, cwd=project.root, env=env, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
         waiting = Path(f"{project.log}.waiting")
         deadline = time.monotonic() + 30
         while not waiting.exists() and time.monotonic() < deadline:
@@ -305,4 +312,4 @@ def test_a_package_with_another_hash_is_not_installed(project: Project) -> None:
     (project.root / "tiny.txt").write_text(f"iniconfig==2.3.1 --hash=sha256:{'0' * 64}\n")
     done = project.run("--lock", str(project.root / "tiny.txt"), "--folder", str(project.root / "env"))
     assert done.returncode == 2
-    assert not (project.root / "env" / uv_tool.STAMP).exists()
+    assert not (project.root / "env" / STAMP).exists()

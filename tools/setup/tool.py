@@ -9,8 +9,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from kit.cli.console import say
-from kit.stacks.locks import digest
-from tools.setup.uv import STAMP, base_python, ensure_uv, run_uv
+from kit.stacks.locks import STAMP, digest
+from tools.setup.uv import base_python, ensure_uv, run_uv
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,13 +12,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from kit.cli.console import say
-from kit.stacks.locks import UV, digest
+from kit.stacks.locks import STAMP, UV, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-STAMP = ".kit-lock"
 # Each would send an installation somewhere else than where it is asked to go.
 _MISLEADING = ("PIP_PREFIX", "PIP_TARGET", "PIP_USER", "PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV")
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")

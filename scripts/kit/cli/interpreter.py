@@ -59,8 +59,9 @@ def use_project_python() -> None:
 
 
 def _arguments() -> list[str]:
-    """Return what this Python was started with: a file and its arguments, or ``-m`` and a module's."""
-    return list(getattr(sys, "orig_argv", [sys.executable, *sys.argv]))[1:]
+    """Return what to start again: a file and its arguments, or ``-m`` and a module's."""
+    spec = sys.modules["__main__"].__spec__
+    return ["-m", spec.name.replace(".__main__", ""), *sys.argv[1:]] if spec else sys.argv
 
 
 def _name_this_user() -> None:

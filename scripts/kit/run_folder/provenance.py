@@ -23,8 +23,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.redaction import redact_argv
 from kit.files.digest import file_sha256
 from kit.run_folder.process import this_process
-from kit.stacks.locks import CURRENT, M4, REFERENCE, digest, packages
-from tools.setup.uv import STAMP
+from kit.stacks.locks import CURRENT, M4, REFERENCE, STAMP, digest, packages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

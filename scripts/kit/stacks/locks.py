@@ -78,6 +78,7 @@ AUDIT = Lock("audit", "locks/audit.in", "locks/audit.txt", ("--universal", *_PYT
 # mistral-common, for the tests that hold the rows to it: in .cache/mistral_common.
 MISTRAL = Lock("mistral", "locks/mistral.in", "locks/mistral.txt", ("--universal", *_PYTHON, "--only-binary", ":all:"))
 LOCKS = (REFERENCE, CURRENT, ATTENTION, M4, DEV, UV, AUDIT, MISTRAL)
+STAMP = ".kit-lock"  # in an environment: the hash of the lock it was made from
 
 
 def digest(text: str) -> str:

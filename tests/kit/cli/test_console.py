@@ -39,7 +39,7 @@ def test_a_command_nobody_reads_any_more_ends_without_a_traceback(code: str) -> 
 
 _END = "open(sys.argv[1], 'w').close(); return 0"
 _BODY = (
-    "import os, sys\nfrom kit import console\nfrom kit.cli.command import run_main\nconsole._PATIENCE_S = 0.5\n"
+    "import os, sys\nfrom kit.cli import console\nfrom kit.cli.command import run_main\nconsole._PATIENCE_S = 0.5\n"
     "def main():\n"
     "    for number in range(400):\n"
     "        print(number, 'x y ' * number, flush=number % 10 == 0)\n"

@@ -27,9 +27,8 @@ from kit.run_folder.provenance import (
     describe_stack,
     scripts_tree,
 )
-from kit.stacks.locks import CURRENT, REFERENCE, digest
+from kit.stacks.locks import CURRENT, REFERENCE, STAMP, digest
 from kit.stacks.stack import stack_of
-from tools.setup.uv import STAMP
 
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
 STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0"})

@@ -114,7 +114,8 @@ def test_every_key_that_is_written_is_declared_as_the_runs_the_sessions_or_the_s
     documented = {re.split(r"[.\[]", key)[0] for key in re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)}
     assert documented - {"sha256"} == declared
     written = set()
-    for path in (PROJECT_ROOT / "scripts/kit/run").glob("*.py"):
+    rooms = ("run_folder", "train", "supervise", "track", "runs")
+    for path in (path for room in rooms for path in (PROJECT_ROOT / "scripts/kit" / room).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
