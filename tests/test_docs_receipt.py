@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import train
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import train
 from kit.machine import facts as machines
 from kit.run_folder.receipt import SCHEMA_VERSION
 from kit.runs.rerun_verdict import ABSOLUTE_TOLERANCE, EVALUATION_TOLERANCE, STEP_TOLERANCE
@@ -48,7 +49,7 @@ def _holds_others(key: str) -> bool:
 @pytest.fixture(scope="module")
 def output(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documented") / "run"
-    assert train.main([str(CONFIG), *overrides(tiny_base, folder)]) == 0
+    assert call(train, [str(CONFIG), *overrides(tiny_base, folder)]) == 0
     return folder
 
 

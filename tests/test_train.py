@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import train
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import train
 from kit.run_folder import checkpoints
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
 from terminal import Terminal
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def _train(base: Path, output: Path, *options: str, **changes: object) -> int:
-    return train.main([str(CONFIG), *overrides(base, output, **changes), *options])
+    return call(train, [str(CONFIG), *overrides(base, output, **changes), *options])
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def test_the_hub_is_not_asked_for_a_run_that_cannot_begin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_args, **options: pytest.fail(str(options)))
-    assert train.main([f"training.output_dir={tmp_path}/out", "--require", "m4"]) == 1
+    assert call(train, [f"training.output_dir={tmp_path}/out", "--require", "m4"]) == 1
     told = capsys.readouterr().err
     assert "this run is for m4" in told
     assert "     ok  " not in told
@@ -170,7 +171,7 @@ def test_the_hub_is_not_asked_for_a_run_that_cannot_begin(
 def test_without_a_configuration_the_recommended_one_is_trained(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train.main([*overrides(tiny_base, tmp_path / "out"), "--require", "h100"]) == 1
+    assert call(train, [*overrides(tiny_base, tmp_path / "out"), "--require", "h100"]) == 1
     assert "training_config_demo.yaml on cpu" in capsys.readouterr().err
 
 

@@ -306,7 +306,15 @@ def layers(image: Image) -> list[str]:
 
 
 def build(image: Image, *options: str, name: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/image.py", "--stack", image.stack, "--base-image", os.environ["KIT_TEST_BASE"]]
+    command = [
+        sys.executable,
+        "scripts/kit",
+        "image",
+        "--stack",
+        image.stack,
+        "--base-image",
+        os.environ["KIT_TEST_BASE"],
+    ]
     command += ["--network", "host", *options, "build"]
     env = {**os.environ, "KIT_IMAGE": name or image.name}
     return subprocess.run(command, cwd=image.tree, env=env, capture_output=True, text=True, check=False, timeout=600)

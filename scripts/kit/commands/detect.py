@@ -2,11 +2,11 @@
 
 Run as:
     make detect                                        or, on any Python from 3.9, with nothing installed:
-    python scripts/check_gpu.py
-    python scripts/check_gpu.py --json                 one JSON object on stdout, for scripts
-    python scripts/check_gpu.py --record machine.json  keep the facts, to send or to replay
-    python scripts/check_gpu.py --from machine.json    judge recorded facts instead of this machine
-    python scripts/check_gpu.py --torch                ask the installed torch as well (slower: it is imported)
+    python scripts/kit detect
+    python scripts/kit detect --json                 one JSON object on stdout, for scripts
+    python scripts/kit detect --record machine.json  keep the facts, to send or to replay
+    python scripts/kit detect --from machine.json    judge recorded facts instead of this machine
+    python scripts/kit detect --torch                ask the installed torch as well (slower: it is imported)
 
 Exit code: 0 fine or warnings only, 1 something has to be mended, 2 wrong use or a file that cannot be read.
 """
@@ -22,7 +22,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, gigabytes, paint, say
 from kit.cli.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
 from kit.cli.screen import one_line
@@ -164,49 +163,43 @@ def _record(machine: Machine, path: Path) -> None:
         raise
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_parser(__doc__, "check_gpu.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", metavar="FILE", type=Path, help="write this machine's facts to FILE")
     parser.add_argument("--from", dest="source", metavar="FILE", type=Path, help="judge the facts recorded in FILE")
     parser.add_argument("--torch", action="store_true", help="ask the installed torch as well; it is imported for this")
-    return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Detect, show, and return the exit code."""
-    arguments = _arguments(argv)
-    if arguments.torch and arguments.source:
+    if options.torch and options.source:
         return fail("--torch asks this machine's torch, and --from judges another machine", "leave one of them out")
     try:
-        machine = machines.read(arguments.source) if arguments.source else probe()
+        machine = machines.read(options.source) if options.source else probe()
     except OSError as exc:
-        return fail(f"{arguments.source}: cannot be read: {exc.strerror or exc}", "check the path given to --from")
+        return fail(f"{options.source}: cannot be read: {exc.strerror or exc}", "check the path given to --from")
     except ValueError as exc:
-        return fail(f"{arguments.source}: {exc}", "record the machine again: python scripts/check_gpu.py --record FILE")
+        return fail(f"{options.source}: {exc}", "record the machine again: python scripts/kit detect --record FILE")
     torch_findings: list[Finding] = []
-    if arguments.torch:
+    if options.torch:
         torch_findings += run_check(check_mps_backend, "torch.mps")
         torch_findings += run_check(lambda: check_cuda_backend(machine), "torch.cuda")
         mps = next((finding.severity for finding in torch_findings if finding.id == "torch.mps"), "skipped")
         if mps in ("ok", "error"):
             machine = replace(machine, mps_available=mps == "ok")
-    if arguments.record:
+    if options.record:
         try:
-            _record(machine, arguments.record)
+            _record(machine, options.record)
         except OSError as exc:
-            return fail(f"{arguments.record}: cannot be written: {exc.strerror or exc}", "give --record another path")
-        say(f"facts written to {arguments.record}")
+            return fail(f"{options.record}: cannot be written: {exc.strerror or exc}", "give --record another path")
+        say(f"facts written to {options.record}")
     judgement = judge(machine)
     findings = [*judgement.findings, *torch_findings]
     if any(finding.severity == "error" for finding in torch_findings):
         judgement = replace(judgement, next_command="make detect")
-    if arguments.json:
+    if options.json:
         print(as_json(findings, **judgement.as_mapping(), machine=asdict(machine)))
     else:
         _show(machine, judgement, findings)
     return exit_code(findings)
-
-
-if __name__ == "__main__":
-    run_main(main)

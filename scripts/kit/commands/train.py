@@ -1,13 +1,13 @@
 """Train: check everything, then fine-tune the base model with QLoRA and save the adapter with its receipt.
 
 Run as:
-    python scripts/train.py                                          the configuration that fits this machine
-    python scripts/train.py configs/training_config_demo.yaml
-    python scripts/train.py configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower-rate
-    python scripts/train.py configs/training_config_m4.yaml --require m4
-    python scripts/train.py configs/training_config_m4.yaml --resume auto          go on where it was stopped
-    python scripts/train.py configs/training_config_h100.yaml --auto-fit           the same updates, so that they fit
-    python scripts/train.py configs/training_config_h100.yaml --auto-fit=fast      and the fastest way to cut them
+    python scripts/kit train                                          the configuration that fits this machine
+    python scripts/kit train configs/training_config_demo.yaml
+    python scripts/kit train configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower-rate
+    python scripts/kit train configs/training_config_m4.yaml --require m4
+    python scripts/kit train configs/training_config_m4.yaml --resume auto          go on where it was stopped
+    python scripts/kit train configs/training_config_h100.yaml --auto-fit           the same updates, so that they fit
+    python scripts/kit train configs/training_config_h100.yaml --auto-fit=fast      and the fastest way to cut them
 
 Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, checkpoints/ and, at the end, adapter/.
 A resumed run ends as one that was never stopped; docs/RELIABILITY.md says what that was tested with.
@@ -17,23 +17,17 @@ SIGUSR1 or SIGHUP after saving a checkpoint; Ctrl-C once more at a terminal stop
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.checks.preflight import Preflight, check_run, once, run_directory_findings
-from kit.cli.command import command_parser, found_and_fix, run_main
+from kit.cli.command import found_and_fix
 from kit.cli.console import fail, say
 from kit.cli.failures import explain
 from kit.cli.findings import Finding, error, has_errors, render, run_check, summary, warning
-from kit.cli.traceback_file import keep_traceback
-from kit.config.error import ConfigError
+from kit.cli.traceback_file import keep_traceback, tracebacks_in
 from kit.config.resolve import Resolved, resolve
 from kit.data.batch_order import make_plan
 from kit.environment.checks import environment_findings
@@ -46,6 +40,7 @@ from kit.model.weights import describe_base
 from kit.plan.run_plan import plan_training
 from kit.report import after_run
 from kit.run_folder.disk_space import space_findings
+from kit.run_folder.log import RunLog
 from kit.run_folder.receipt import read_receipt
 from kit.run_folder.run_lock import RunLock
 from kit.stacks.stack import installed_stack
@@ -53,28 +48,31 @@ from kit.train.auto_fit import BeginAgainError, applied, begin_again, check_fitt
 from kit.train.fastest import NAME, to_try
 from kit.train.job import Job
 from kit.train.resume import Start, decide, identity_of, named, run_of
-from kit.train.training import run
+from kit.train.training import run as train
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from kit.train.fit import Fit
 
 
-def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way out of the checks
+def run(options: argparse.Namespace) -> int:
     """Check, train, save; return the exit code."""
-    options = _parser().parse_intermixed_args(argv)
     options.auto_fit |= options.fastest
     wrong = _wrong_use(options)
     if wrong:
         return fail(*wrong)
-    target = target_of(options)
-    try:
+    with RunLog() as log:
+        target = target_of(options)
         resolved = resolve(target.config, target.overrides)
-    except ConfigError as exc:
-        render(exc.findings, sys.stderr)
-        return exc.exit_code
+        is_free = not has_errors(_folder_findings(resolved, options))
+        with tracebacks_in(resolved.settings.run_directory if is_free else None):
+            return _train(resolved, target, options, log)
+
+
+def _train(  # noqa: PLR0911 - each way out of the checks
+    resolved: Resolved, target: Target, options: argparse.Namespace, log: RunLog
+) -> int:
     resolved, fits = _recall(resolved, options)
     resolved, fits, preflight, findings = _check(resolved, fits, target, options)
     if has_errors(findings):
@@ -96,10 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
             return 0
         job = _with_candidates(job) if options.fastest else job
         folder = resolved.settings.run_directory
-        return run(job, list(argv if argv is not None else sys.argv[1:]), lambda: after_run(folder))
+        return train(job, options.argv, lambda: after_run(folder), log)
     except BeginAgainError:
         lock.release()
-        return begin_again(argv)
+        return begin_again(options.argv)
     except OSError as exc:
         found = explain(exc)
         return _refuse([*findings, replace(found, fix=f"{found.fix}; {keep_traceback(exc)}")])
@@ -120,8 +118,8 @@ def _forgotten_fit(job: Job) -> list[Finding]:
     return [warning("resume.auto_fit", "the run in this folder was begun with --auto-fit", "give --auto-fit again")]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "train.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     add_config_arguments(parser)
     parser.add_argument("--require", choices=PLATFORMS, help="refuse to run on any other platform")
     parser.add_argument(
@@ -151,7 +149,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY",
         help="resume although this differs, and record it: a key as the refusal names it; may be given again",
     )
-    return parser
 
 
 def _wrong_use(options: argparse.Namespace) -> tuple[str, str] | None:
@@ -240,7 +237,3 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
     return Job(
         resolved, target.machine, platform, stack, files, plan, base, identity, start, predicted, options.auto_fit, fits
     )
-
-
-if __name__ == "__main__":
-    run_main(main, outlives_readers=True)

@@ -2,10 +2,10 @@
 
 Run as::
 
-    python scripts/validate_environment.py                      what this machine is, and everything wrong with it
-    python scripts/validate_environment.py --require h100       fail unless it is an H100 that is ready to train
-    python scripts/validate_environment.py --config FILE        with the model, wandb and precision that a run asks for
-    python scripts/validate_environment.py --record facts.json  write the facts down; --from facts.json judges them
+    python scripts/kit validate-environment                      what this machine is, and everything wrong with it
+    python scripts/kit validate-environment --require h100       fail unless it is an H100 that is ready to train
+    python scripts/kit validate-environment --config FILE        with the model, wandb and precision that a run asks for
+    python scripts/kit validate-environment --record facts.json  write the facts down; --from facts.json judges them
 
 Exit codes: 0 fine or warnings only, 1 a check failed, 2 used wrongly, 130 interrupted.
 """
@@ -15,16 +15,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
-from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, say
 from kit.cli.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
 from kit.cli.screen import one_line
-from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.environment import checks, facts
 from kit.environment import device_checks as devices
@@ -33,7 +26,7 @@ from kit.machine.platforms import PLATFORMS, judge
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from kit.config.settings import Settings
     from kit.environment.facts import Environment, Stage
@@ -103,52 +96,42 @@ def _next_command(env: Environment, findings: Sequence[Finding], config: str | N
     return f"make validate CONFIG={config or judge(env.machine).recommended_config.as_posix()}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "validate_environment.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("--require", choices=PLATFORMS, help="fail unless the machine is of this kind")
     parser.add_argument("--no-probe", action="store_true", help="do not work the device and do not ask the Hub")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the facts to a file")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="judge the facts in a file")
     parser.add_argument("--config", metavar="CONFIG", help="the configuration of the run to check for")
-    return parser
 
 
-def main(argv: list[str] | None = None, find_out: Callable[..., Environment] = probe) -> int:
+def run(options: argparse.Namespace) -> int:
     """Find out (or read) the facts, judge them, show everything."""
-    arguments = _parser().parse_args(argv)
     settings = None
-    if arguments.config:
+    if options.config:
+        settings = resolve(Path(options.config)).settings
+    if options.source:
         try:
-            settings = resolve(Path(arguments.config)).settings
-        except ConfigError as exc:
-            show(exc.findings, as_one_object=arguments.json)
-            return exc.exit_code
-    if arguments.source:
-        try:
-            env = facts.read(arguments.source)
+            env = facts.read(options.source)
         except (OSError, ValueError) as exc:
-            return fail(f"{arguments.source}: {getattr(exc, 'strerror', None) or exc}", "record one with --record FILE")
+            return fail(f"{options.source}: {getattr(exc, 'strerror', None) or exc}", "record one with --record FILE")
     else:
         say("looking at the machine, the packages and the device")
-        env = find_out(settings, work=not arguments.no_probe, on_stage=show_stage)
-    if arguments.record:
+        env = probe(settings, work=not options.no_probe, on_stage=show_stage)
+    if options.record:
         try:
-            arguments.record.write_text(facts.to_json(env), encoding="utf-8")
+            options.record.write_text(facts.to_json(env), encoding="utf-8")
         except OSError as exc:
-            return fail(f"{arguments.record}: {exc}", "give a file that can be written")
+            return fail(f"{options.record}: {exc}", "give a file that can be written")
     judgement = judge(env.machine)
-    platform = arguments.require or judgement.platform
-    findings = [*required_platform(env, arguments.require), *checks.environment_findings(env, settings, platform)]
-    next_command = _next_command(env, findings, arguments.config)
+    platform = options.require or judgement.platform
+    findings = [*required_platform(env, options.require), *checks.environment_findings(env, settings, platform)]
+    next_command = _next_command(env, findings, options.config)
     about = {"platform": judgement.platform, "reason": judgement.reason, "stack": env.stack.name, "next": next_command}
-    show(findings, as_one_object=arguments.json, **about)
-    if not arguments.json:
+    show(findings, as_one_object=options.json, **about)
+    if not options.json:
         verdict = "this environment cannot train yet" if has_errors(findings) else "this environment can train"
         print(f"\n{judgement.platform} ({judgement.reason}), {env.stack.name} stack")
         print(f"{verdict}: {summary(findings)}; next: {one_line(next_command)}")
     return exit_code(findings)
-
-
-if __name__ == "__main__":
-    run_main(main)
