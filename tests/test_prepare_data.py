@@ -453,7 +453,7 @@ def test_any_bytes_end_in_a_verdict(
 
 
 def _command(model: str, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
-    program = [sys.executable, str(PROJECT_ROOT / "scripts" / "prepare_data.py"), *arguments]
+    program = [sys.executable, str(PROJECT_ROOT / "scripts" / "kit"), "data", *arguments]
     program += ["--model", model, "--max-seq-length", "100", "--no-cache", "--processes", "1"]
     return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 

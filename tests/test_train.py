@@ -40,9 +40,37 @@ def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_receipt_metrics_checkpoint_and_adapter(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         *("run.json", "metrics.jsonl", "checkpoints", "adapter"),
-        *("report.html", "report.png"),
+        *("report.html", "report.png", "log.txt"),
     }
     assert [path.name for path in (finished / "checkpoints").glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_what_it_said_is_in_its_folder(finished: Path) -> None:
+    lines = (finished / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert "  kit train " in lines[0]
+    assert "current stack" in lines[1] or "reference stack" in lines[1]  # from before the folder was there
+    assert [line for line in lines if line.startswith("step      3/3")]
+
+
+def test_a_bug_before_the_run_began_leaves_its_traceback_in_the_runs_folder(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_check", lambda *_: {}["labels"])
+    with pytest.raises(KeyError):
+        _train(tiny_base, tmp_path / "out")
+    assert "KeyError: 'labels'" in (tmp_path / "out" / "error.txt").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    assert _train(tiny_base, tmp_path / "out", training__max_steps=1) == 0
+    assert not (tmp_path / "out" / "error.txt").exists()
+
+
+def test_a_bug_beside_a_run_that_is_not_to_be_replaced_leaves_nothing_in_it(
+    finished: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_check", lambda *_: {}["labels"])
+    with pytest.raises(KeyError):
+        _train(tiny_base, finished)
+    assert not (finished / "error.txt").exists()
 
 
 def test_the_adapter_is_safetensors_with_card_and_tokenizer_and_no_pickle(finished: Path, tiny_base: Path) -> None:
