@@ -75,7 +75,7 @@ def call(command: Any, argv: Sequence[str]) -> int:
     except FindingsError as exc:
         show_traceback(exc)
         if getattr(options, "json", False):
-            print(as_json(exc.findings, config=str(options.config or "")))
+            print(as_json(exc.findings, config=str(getattr(options, "config", None) or "")))
         else:
             render(exc.findings, sys.stderr)
         return exc.exit_code

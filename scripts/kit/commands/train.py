@@ -9,7 +9,8 @@ Run as:
     python scripts/kit train configs/training_config_h100.yaml --auto-fit           the same updates, so that they fit
     python scripts/kit train configs/training_config_h100.yaml --auto-fit=fast      and the fastest way to cut them
 
-Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, checkpoints/ and, at the end, adapter/.
+Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, log.txt (what is said here), checkpoints/ and, at the
+end, adapter/; where it failed, error.txt with the traceback.
 A resumed run ends as one that was never stopped; docs/RELIABILITY.md says what that was tested with.
 Exit codes: 0 trained, 1 a check failed or the run did, 2 wrong use, 130, 143, 138 and 129 stopped by Ctrl-C, SIGTERM,
 SIGUSR1 or SIGHUP after saving a checkpoint; Ctrl-C once more at a terminal stops at once.
