@@ -32,7 +32,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "scripts")
-import make_sample_data
+from tools import make_sample_data
 from kit.cli.command import call
 from kit.commands import train
 from kit.demo.base import pretrain
