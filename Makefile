@@ -1,4 +1,4 @@
-# Every command of the kit. Works with GNU make 3.81; each recipe calls a script, which also runs by itself.
+# Every command of the kit. Works with GNU make 3.81; a recipe calls one, which also runs by itself: python scripts/kit
 
 ## CONFIG   the configuration file; without it, the one that fits this machine
 CONFIG ?=
@@ -21,7 +21,7 @@ A ?=
 B ?=
 ## RESUME   train: auto goes on with a stopped run, or begins where there is none (the container's default); never; a path
 RESUME ?=
-## ARGS     handed to the script as it is
+## ARGS     handed to the command as it is
 ARGS ?=
 ## IN       docker: detect and validate inside the image
 IN ?=
@@ -50,18 +50,21 @@ SETUP := $(PYTHON) -m tools.setup_environment
 IMAGE_STACK := $(if $(filter file,$(origin STACK)),reference,$(STACK))
 RESUMED = $(if $(RESUME),--resume="$(RESUME)")
 # An empty FLASH_ATTN_WHEEL leaves flash-attn out; one that is not given means the stack's own.
-IMAGE = $(PYTHON) scripts/image.py --stack $(1) $(if $(BASE_IMAGE),--base-image "$(BASE_IMAGE)") \
+IMAGE = $(PYTHON) scripts/kit image --stack $(1) $(if $(BASE_IMAGE),--base-image "$(BASE_IMAGE)") \
   $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") \
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
 # bash gives a recipe's one command its own place, so that a SIGTERM to make reaches it; dash would end and leave it behind.
 SHELL := $(firstword $(wildcard /bin/bash /usr/local/bin/bash) /bin/sh)
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-m4 detect demo data validate plan config train train-m4 train-h100 report watch runs evaluate chat merge verify reproduce diff-run prove parity torture audit image image-check image-sbom shell-h100 demo-image bench-data bench-cli test test-image check format docs lock clean
+.PHONY: help help-dev setup setup-m4 detect demo data validate plan config train train-m4 train-h100 report watch runs evaluate chat merge verify reproduce diff-run prove parity torture audit image image-check image-sbom shell-h100 demo-image bench-data bench-cli test test-image check format docs lock clean
 
 ##@ Start here
 help: ## show this
 	@awk -f tools/help.awk $(firstword $(MAKEFILE_LIST))
+
+help-dev: ## show what those who work on the kit need as well: measuring, testing, locks
+	@awk -v dev=1 -f tools/help.awk $(firstword $(MAKEFILE_LIST))
 
 setup: ## install the stack into .venv (STACK=reference: .venv-reference)
 	@$(SETUP) --stack $(STACK) $(ARGS)
@@ -70,28 +73,31 @@ setup-m4: ## on a Mac: check it, install into .venv-m4, try the GPU (ARGS: --che
 	@./setup_m4.sh $(ARGS)
 
 detect: ## say what this machine is, and which configuration fits it (RECORD, FROM, IN)
-	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) detect,$(PY) scripts/check_gpu.py) $(if $(FROM),--from "$(FROM)") $(if $(RECORD),--record "$(RECORD)") $(ARGS)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) detect,$(PY) scripts/kit detect) $(if $(FROM),--from "$(FROM)") $(if $(RECORD),--record "$(RECORD)") $(ARGS)
 
 demo: ## a real 4-bit fine-tuning run in minutes, on any machine
 	@$(SETUP) --stack $(STACK)
-	@$(ENVIRONMENT)/bin/python scripts/demo.py $(ARGS)
+	@$(ENVIRONMENT)/bin/python scripts/kit demo $(ARGS)
+
+clean: ## remove the environments and caches; outputs/ and models/ stay
+	rm -rf .venv .venv-dev .venv-m4 .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 ##@ Data
 data: ## check, split and write rows to train on (INPUT, CONFIG; ARGS: --audit, --dedupe exact, --on-bad-row drop, --map)
-	@$(PY) scripts/prepare_data.py $(INPUT) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
+	@$(PY) scripts/kit data $(INPUT) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 ##@ Train
 validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, STACK, IN)
-	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/validate.py) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)" $(if $(IN)$(filter file,$(origin STACK)),,--stack $(STACK))) $(ARGS)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/kit validate) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)" $(if $(IN)$(filter file,$(origin STACK)),,--stack $(STACK))) $(ARGS)
 
 plan: ## say what a run will take in memory and time, and what would be faster (CONFIG, SET, FROM, STACK)
-	@$(PY) scripts/plan.py $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(if $(filter file,$(origin STACK)),,--stack $(STACK)) $(ARGS)
+	@$(PY) scripts/kit plan $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(if $(filter file,$(origin STACK)),,--stack $(STACK)) $(ARGS)
 
 config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
-	@$(PY) scripts/config_loader.py $(CONFIG) $(SET) $(ARGS)
+	@$(PY) scripts/kit config $(CONFIG) $(SET) $(ARGS)
 
 train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit, --auto-fit=fast)
-	@$(PY) scripts/train.py $(CONFIG) $(SET) $(RESUMED) $(ARGS)
+	@$(PY) scripts/kit train $(CONFIG) $(SET) $(RESUMED) $(ARGS)
 
 # PyTorch lets MPS take 1.7 times Metal's working set: with two thirds of 32 GB, 22.9 GB x 1.7 = 38.9 GB, beyond the
 # 34.4 GB there are, so the Mac swaps for hours instead of failing. 1.0 stops at the working set with an error that says
@@ -102,51 +108,42 @@ train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit, --auto-fit=fast)
 train-m4: ## train on this Mac, within Metal's share of its memory (CONFIG, SET, RESUME)
 	@PYTORCH_MPS_HIGH_WATERMARK_RATIO="$${PYTORCH_MPS_HIGH_WATERMARK_RATIO:-1.0}" \
 	PYTORCH_MPS_LOW_WATERMARK_RATIO="$${PYTORCH_MPS_LOW_WATERMARK_RATIO:-0.9}" \
-	$(PY_M4) scripts/train.py $(or $(CONFIG),configs/training_config_m4.yaml) $(SET) --require m4 $(RESUMED) $(ARGS)
+	$(PY_M4) scripts/kit train $(or $(CONFIG),configs/training_config_m4.yaml) $(SET) --require m4 $(RESUMED) $(ARGS)
 
 train-h100: ## on an NVIDIA host: check it and the image, validate inside, then train (CONFIG, SET, STACK, RESUME)
 	@$(call IMAGE,$(IMAGE_STACK)) train $(or $(CONFIG),configs/training_config_h100.yaml) $(SET) $(RESUMED) $(ARGS)
 
 ##@ Use
 report: ## write a run's report: one page, and its curves as a picture (RUN)
-	@$(PY) scripts/report.py $(if $(RUN),"$(RUN)") $(ARGS)
+	@$(PY) scripts/kit report $(if $(RUN),"$(RUN)") $(ARGS)
 
 watch: ## follow a run while it goes on (RUN; ARGS: --once)
-	@$(PY) scripts/watch.py $(if $(RUN),"$(RUN)") $(ARGS)
+	@$(PY) scripts/kit watch $(if $(RUN),"$(RUN)") $(ARGS)
 
 runs: ## list the runs on this machine (ARGS: --sort loss, --json)
-	@$(PY) scripts/runs.py $(ARGS)
+	@$(PY) scripts/kit runs $(ARGS)
 
 evaluate: ## the adapter against its base: loss, perplexity, exact match, ROUGE, samples (RUN)
-	@$(PY) scripts/evaluate.py $(if $(RUN),"$(RUN)") $(ARGS)
+	@$(PY) scripts/kit evaluate $(if $(RUN),"$(RUN)") $(ARGS)
 
 chat: ## talk to base + adapter; /base to compare (RUN)
-	@$(PY) scripts/chat.py $(if $(RUN),"$(RUN)") $(ARGS)
+	@$(PY) scripts/kit chat $(if $(RUN),"$(RUN)") $(ARGS)
 
 merge: ## write the adapter into its base, compared logit by logit (RUN, OUT)
-	@$(PY) scripts/merge.py $(if $(RUN),"$(RUN)") $(if $(OUT),--out "$(OUT)") $(ARGS)
+	@$(PY) scripts/kit merge $(if $(RUN),"$(RUN)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 ##@ Prove
 verify: ## compute every checksum of a run again (RUN)
-	@$(PY) scripts/verify.py $(RUN) $(ARGS)
+	@$(PY) scripts/kit verify $(RUN) $(ARGS)
 
 reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: where files are; ARGS: --check-only, --out)
-	@$(PY) scripts/reproduce.py $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
+	@$(PY) scripts/kit reproduce $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
 
 diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
-	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
-
-prove: ## measure this device and the kit on it: speed, memory, parity, a first run (IN; ARGS: --limit SECONDS, --list)
-	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) prove,$(PY) -m bench.prove) $(ARGS)
+	@$(PY) scripts/kit diff-run $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
 
 parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
-	@$(PY) scripts/parity.py $(ARGS)
-
-torture: ## kill runs, let writes fail, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
-	@PYTHONPATH=tests $(PY) -m torture $(ARGS)
-
-audit: ## look for known vulnerabilities in what the locks pin (ARGS: --lock NAME)
-	@$(PY) -m tools.audit $(ARGS)
+	@$(PY) scripts/kit parity $(ARGS)
 
 ##@ Container
 image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)
@@ -155,23 +152,32 @@ image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA25
 image-check: ## say whether this machine can build the image and train in it
 	@$(call IMAGE,$(IMAGE_STACK)) check $(ARGS)
 
-image-sbom: ## list the Python packages of the image: outputs/sbom-STACK.cdx.json (FLASH_ATTN_WHEEL)
-	@$(PYTHON) -m tools.image_sbom --stack $(IMAGE_STACK) $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") $(ARGS)
-
 shell-h100: ## a shell in the image
 	@$(call IMAGE,$(IMAGE_STACK)) shell $(ARGS)
 
 demo-image: ## the demo inside the image, on the CPU (the current stack)
 	@$(call IMAGE,$(STACK)) demo $(ARGS)
 
-##@ Measure
+##@@ Measure the kit
+prove: ## measure this device and the kit on it: speed, memory, parity, a first run (IN; ARGS: --limit SECONDS, --list)
+	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) prove,$(PY) -m bench.prove) $(ARGS)
+
 bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --rows 10000 100000)
 	@$(PY) -m bench.bench_data $(ARGS)
 
 bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
 	@$(PY) -m bench.bench_cli $(ARGS)
 
-##@ Work on the kit
+##@@ Work on the kit
+torture: ## kill runs, let writes fail, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
+	@PYTHONPATH=tests $(PY) -m torture $(ARGS)
+
+audit: ## look for known vulnerabilities in what the locks pin (ARGS: --lock NAME)
+	@$(PY) -m tools.audit $(ARGS)
+
+image-sbom: ## list the Python packages of the image: outputs/sbom-STACK.cdx.json (FLASH_ATTN_WHEEL)
+	@$(PYTHON) -m tools.image_sbom --stack $(IMAGE_STACK) $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") $(ARGS)
+
 test: ## all tests, on both stacks
 	@$(SETUP)
 	@$(SETUP) --dev
@@ -196,6 +202,3 @@ docs: ## write what docs/ takes from the schema, the receipt's keys and the ledg
 
 lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
 	@$(PYTHON) -m tools.lock $(ARGS)
-
-clean: ## remove the environments and caches; outputs/ and models/ stay
-	rm -rf .venv .venv-dev .venv-m4 .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

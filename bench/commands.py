@@ -42,8 +42,8 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def parity() -> dict[str, Any]:
-    """Run ``scripts/parity.py`` and return its verdict and figures."""
-    done = _run([sys.executable, "scripts/parity.py", "--json"])
+    """Run ``kit parity`` and return its verdict and figures."""
+    done = _run([sys.executable, "scripts/kit", "parity", "--json"])
     try:
         body = json.loads(done.stdout)
     except ValueError:
@@ -84,7 +84,7 @@ def _first_run(scale: Scale, device: str, base: Path, folder: Path) -> dict[str,
         "training.logging_steps": 1,
     }
     told = [f"{key}={value}" for key, value in changes.items()]
-    command = [sys.executable, "scripts/train.py", "configs/training_config_h100.yaml", *told]
+    command = [sys.executable, "scripts/kit", "train", "configs/training_config_h100.yaml", *told]
     seconds: dict[str, float] = {}
     began = time.perf_counter()
     done = _run([*command, f"training.output_dir={folder / 'whole'}"])

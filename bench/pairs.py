@@ -94,23 +94,23 @@ class Timed:
 
 def pairs(job: Path) -> list[Pair]:
     """Return the pairs; ``job`` is a folder made by ``prepare``."""
-    script = str(PROJECT_ROOT / "scripts")
+    script = str(PROJECT_ROOT / "scripts" / "kit")
     config = str(PROJECT_ROOT / "configs/training_config_demo.yaml")
     tiny = json.loads((job / "overrides.json").read_text(encoding="utf-8"))
     many = [item for item in tiny if not item.startswith("data.train_file=")]
     import_torch = (PYTHON, "-c", "import torch")
     return [
-        Pair("detect, against importing torch", (PYTHON, f"{script}/check_gpu.py"), import_torch, 10.0),
-        Pair("detect, against accelerate env", (PYTHON, f"{script}/check_gpu.py"), (f"{BIN}/accelerate", "env"), 1.0),
+        Pair("detect, against importing torch", (PYTHON, script, "detect"), import_torch, 10.0),
+        Pair("detect, against accelerate env", (PYTHON, script, "detect"), (f"{BIN}/accelerate", "env"), 1.0),
         Pair(
             "validate config and 100,000 rows",
-            (PYTHON, f"{script}/validate.py", config, *many, f"data.train_file={job}/100k.jsonl", "--no-probe"),
+            (PYTHON, script, "validate", config, *many, f"data.train_file={job}/100k.jsonl", "--no-probe"),
             None,
             None,
         ),
         Pair(
             "from the command to the end of the first step, against trl sft",
-            (PYTHON, f"{script}/train.py", config, *tiny, "training.max_steps=1", "--overwrite"),
+            (PYTHON, script, "train", config, *tiny, "training.max_steps=1", "--overwrite"),
             (f"{BIN}/trl", "sft", "--config", str(job / "trl.yaml")),
             1.0,
         ),

@@ -1,92 +1,14 @@
-"""Print a configuration as a run would see it: every value, and where it came from.
-
-Run as:
-    python scripts/config_loader.py configs/training_config_m4.yaml
-    python scripts/config_loader.py configs/training_config_m4.yaml training.learning_rate=1e-4 lora.r=32
-    python scripts/config_loader.py configs/training_config_m4.yaml --json
-
-What it prints is itself a valid configuration. Exit codes: 0 valid, 1 invalid, 2 wrong use or an unreadable file.
-"""
+"""Print a configuration as a run would see it: ``kit config``; and load one from Python."""
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from kit.cli.command import command_parser, run_main
-from kit.cli.findings import as_json, error, render
-from kit.config import schema
-from kit.config.error import ConfigError
-from kit.config.resolve import Overrides, Resolved, resolve
-from kit.config.yaml_writer import annotated_yaml
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Mapping, Sequence
-
-
-def load_config(path: Path | str, overrides: Overrides | None = None) -> dict[str, Any]:
-    """Return a configuration as plain nested dictionaries, validated and complete.
-
-    Args:
-        path: The YAML file.
-        overrides: ``["key.path=value", …]``, parsed like YAML, or a mapping such as ``{"lora.r": 32}``.
-
-    Raises:
-        ConfigError: Every problem at once, as findings; its text is one line for each.
-    """
-    return resolve(Path(path), overrides or ()).values
-
-
-def validate_required_fields(config: Mapping[str, Any]) -> None:
-    """Make sure that every key without a default is there and not null.
-
-    Raises:
-        ConfigError: One finding for each missing field, all at once.
-    """
-    missing = []
-    for path in schema.required_keys():
-        section, key = path.split(".")
-        body = config.get(section)
-        if not isinstance(body, dict) or body.get(key) is None:
-            fix = f"add `{key}: …` under `{section}:`"
-            missing.append(error("config.missing_key", f"{path} is required and missing", fix))
-    if missing:
-        raise ConfigError(missing)
-
-
-def _as_json(resolved: Resolved) -> str:
-    return as_json([], config=str(resolved.path), values=resolved.values, origins=resolved.origins)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "config_loader.py")
-    parser.add_argument("config", type=Path, help="the YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Resolve and print; return the exit code."""
-    arguments = _parser().parse_intermixed_args(argv)
-    try:
-        resolved = resolve(arguments.config, arguments.overrides)
-    except ConfigError as exc:
-        if arguments.json:
-            print(as_json(exc.findings, config=str(arguments.config)))
-        else:
-            render(exc.findings, sys.stderr)
-        return exc.exit_code
-    print(_as_json(resolved) if arguments.json else annotated_yaml(resolved.values, resolved.origins), end="")
-    return 0
-
+from kit.commands import start
 
 if __name__ == "__main__":
-    run_main(main)
+    start("config", sys.argv[1:])
+
+from kit.commands.config import load_config, validate_required_fields
+
+__all__ = ["load_config", "validate_required_fields"]

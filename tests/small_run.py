@@ -41,7 +41,7 @@ def _yaml(value: object) -> str:
 
 def train_command(base: Path, output: Path, *, python: str, **changes: object) -> list[str]:
     """The command line of a small run under one of the environments' Pythons."""
-    return [python, str(PROJECT_ROOT / "scripts/train.py"), str(CONFIG), *overrides(base, output, **changes)]
+    return [python, str(PROJECT_ROOT / "scripts/kit"), "train", str(CONFIG), *overrides(base, output, **changes)]
 
 
 def run_training(base: Path, output: Path, *, python: str, **changes: object) -> subprocess.CompletedProcess[str]:

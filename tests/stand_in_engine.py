@@ -49,8 +49,8 @@ class EngineHost:
         )
 
     def image(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run scripts/image.py."""
-        return self.run(sys.executable, str(PROJECT_ROOT / "scripts" / "image.py"), *arguments, **variables)
+        """Run `kit image`."""
+        return self.run(sys.executable, str(PROJECT_ROOT / "scripts" / "kit"), "image", *arguments, **variables)
 
     def calls(self) -> list[str]:
         path = self.folder / "calls"

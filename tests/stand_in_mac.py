@@ -65,7 +65,7 @@ venv)
 #!/bin/sh
 case "$1" in
 scripts/validate_environment.py) echo "validate $*" >>"{log}"; exit "${{VALIDATE:-0}}" ;;
-scripts/validate.py | scripts/train.py) echo "python $*" >>"{log}"; exit ;;
+scripts/kit) echo "python $*" >>"{log}"; exit ;;
 esac
 exec "{real_python}" "$@"
 EOF

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import train
+from kit.cli.command import call
+from kit.commands import train
 from kit.plan import run_plan as planning
 from kit.plan.limits import MemoryLimit
 from small_run import CONFIG, losses, overrides, read_receipt
@@ -38,7 +39,7 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, room: int = ROOM) -> None:
         return compute(self, model, inputs, *more, **named)
 
     monkeypatch.setattr(trl.SFTTrainer, "compute_loss", compute_or_refuse)
-    monkeypatch.setattr(train, "begin_again", train.main)
+    monkeypatch.setattr(train, "begin_again", lambda argv: call(train, argv))
 
 
 def _arguments(base: Path, output: Path, **changes: object) -> list[str]:
@@ -59,7 +60,7 @@ def fitted(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("fitted") / "out"
     with pytest.MonkeyPatch.context() as monkeypatch:
         _refuse(monkeypatch)
-        assert train.main([*_arguments(tiny_base, output), "--auto-fit"]) == 0
+        assert call(train, [*_arguments(tiny_base, output), "--auto-fit"]) == 0
     return output
 
 
@@ -77,7 +78,7 @@ def test_a_refused_run_begins_again_with_what_fits_and_writes_it_down(fitted: Pa
 
 
 def test_a_fitted_run_takes_the_steps_it_would_have_taken(fitted: Path, tiny_base: Path, tmp_path: Path) -> None:
-    assert train.main(_arguments(tiny_base, tmp_path / "plain")) == 0
+    assert call(train, _arguments(tiny_base, tmp_path / "plain")) == 0
     assert losses(fitted) == pytest.approx(losses(tmp_path / "plain"), abs=2e-6)
 
 
@@ -88,14 +89,14 @@ def test_a_fitted_run_goes_on_as_it_was_fitted(
     shutil.copytree(fitted, output)
     command = [*_arguments(tiny_base, output), "--resume", "auto"]
     before = read_receipt(output)
-    assert train.main([*command, "--auto-fit"]) == 0
+    assert call(train, [*command, "--auto-fit"]) == 0
     assert "finished already" in capsys.readouterr().err
     shutil.rmtree(output / "adapter")
     for step in (2, 3):
         shutil.rmtree(output / f"checkpoints/checkpoint-{step}")
-    assert train.main(command) == 1
+    assert call(train, command) == 1
     assert "give --auto-fit again" in capsys.readouterr().err
-    assert train.main([*command, "--auto-fit"]) == 0
+    assert call(train, [*command, "--auto-fit"]) == 0
     after = read_receipt(output)
     assert after["adapter_sha256"] == before["adapter_sha256"]
     assert after["auto_fit"] == before["auto_fit"]
@@ -115,7 +116,7 @@ def test_a_run_refused_after_it_went_on_is_fitted_once_more(
     shutil.rmtree(output / "adapter")
     shutil.rmtree(output / "checkpoints/checkpoint-3")
     _refuse(monkeypatch, room=130)
-    assert train.main([*_arguments(tiny_base, output), "--resume", "auto", "--auto-fit"]) == 0
+    assert call(train, [*_arguments(tiny_base, output), "--resume", "auto", "--auto-fit"]) == 0
     receipt: Any = read_receipt(output)
     assert [fit["to"][ROWS] for fit in receipt["auto_fit"]] == [4, 2]
     assert {(item["key"], item["was"], item["is"]) for item in receipt["changes_allowed"]} == {
@@ -131,7 +132,7 @@ def test_without_auto_fit_the_settings_that_fit_are_offered(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _refuse(monkeypatch)
-    assert train.main(_arguments(tiny_base, tmp_path / "out")) == 1
+    assert call(train, _arguments(tiny_base, tmp_path / "out")) == 1
     said = capsys.readouterr().err
     assert "out of memory at the largest micro-batch, 8 x 56 tokens, before the first step" in said
     assert "planned" in said
@@ -147,8 +148,8 @@ def test_a_run_that_is_planned_not_to_fit_is_fitted_before_it_begins(
 ) -> None:
     monkeypatch.setattr(planning, "memory_limit", lambda *_: MemoryLimit(1_400_000_000, "made up"))
     many = {"training__max_steps": 1, "training__per_device_train_batch_size": 64}
-    assert train.main(_arguments(tiny_base, tmp_path / "out", **many)) == 1
-    assert train.main([*_arguments(tiny_base, tmp_path / "out", **many), "--auto-fit"]) == 0
+    assert call(train, _arguments(tiny_base, tmp_path / "out", **many)) == 1
+    assert call(train, [*_arguments(tiny_base, tmp_path / "out", **many), "--auto-fit"]) == 0
     assert "the same updates; 1.9 GB were planned, and there are 1.4 GB" in capsys.readouterr().err
     receipt: Any = read_receipt(tmp_path / "out")
     (fit,) = receipt["auto_fit"]
@@ -161,7 +162,7 @@ def test_where_nothing_fits_the_run_is_refused(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(planning, "memory_limit", lambda *_: MemoryLimit(10_000_000, "made up"))
-    assert train.main([*_arguments(tiny_base, tmp_path / "out"), "--auto-fit"]) == 1
+    assert call(train, [*_arguments(tiny_base, tmp_path / "out"), "--auto-fit"]) == 1
     said = capsys.readouterr().err
     assert "no other way to cut the same updates is planned to fit" in said
     assert not (tmp_path / "out/run.json").exists()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import train
+from kit.cli.command import call
+from kit.commands import train
 from kit.train import fastest as trying
 from small_run import CONFIG, overrides, read_receipt
 
@@ -71,7 +72,7 @@ def _make_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(trial, "time_updates", timed)
     monkeypatch.setattr(trl.SFTTrainer, "compute_loss", compute_or_refuse)
-    monkeypatch.setattr(train, "begin_again", train.main)
+    monkeypatch.setattr(train, "begin_again", lambda argv: call(train, argv))
     monkeypatch.setattr(trying, "UPDATES", UPDATES)
     return tried
 
@@ -82,7 +83,7 @@ def fastest(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("fastest") / "out"
     with pytest.MonkeyPatch.context() as monkeypatch:
         tried = _make_up(monkeypatch)
-        assert train.main([*_arguments(tiny_base, output), "--auto-fit=fast"]) == 0
+        assert call(train, [*_arguments(tiny_base, output), "--auto-fit=fast"]) == 0
     assert tried == [8, 4, 2, 1]
     return output
 
@@ -91,7 +92,7 @@ def fastest(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def by_hand(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train with the settings that are taken, given by hand."""
     output = tmp_path_factory.mktemp("by-hand") / "out"
-    assert train.main(_arguments(tiny_base, output, rows=4)) == 0
+    assert call(train, _arguments(tiny_base, output, rows=4)) == 0
     return output
 
 
@@ -127,7 +128,7 @@ def test_a_resumed_run_takes_what_was_taken_and_tries_nothing(
     shutil.copytree(fastest, output)
     shutil.rmtree(output / "adapter")
     shutil.rmtree(output / f"checkpoints/checkpoint-{STEPS}")
-    assert train.main([*_arguments(tiny_base, output), "--resume", "auto", "--auto-fit=fast"]) == 0
+    assert call(train, [*_arguments(tiny_base, output), "--resume", "auto", "--auto-fit=fast"]) == 0
     assert trials == []
     before, after = read_receipt(fastest), read_receipt(output)
     assert after["adapter_sha256"] == before["adapter_sha256"]
@@ -142,7 +143,7 @@ def test_a_run_that_never_tried_goes_on_as_it_was(
     shutil.copytree(by_hand, output)
     shutil.rmtree(output / "adapter")
     shutil.rmtree(output / f"checkpoints/checkpoint-{STEPS}")
-    assert train.main([*_arguments(tiny_base, output, rows=4), "--resume", "auto", "--auto-fit=fast"]) == 0
+    assert call(train, [*_arguments(tiny_base, output, rows=4), "--resume", "auto", "--auto-fit=fast"]) == 0
     assert trials == []
     assert "nothing is tried, since the run goes on from a checkpoint" in capsys.readouterr().err
     assert read_receipt(output)["adapter_sha256"] == read_receipt(by_hand)["adapter_sha256"]
@@ -152,7 +153,7 @@ def test_what_was_asked_for_stays_where_it_is_the_fastest_and_a_resumed_run_know
     tiny_base: Path, tmp_path: Path, trials: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [*_arguments(tiny_base, tmp_path / "out", rows=4), "--auto-fit=fast"]
-    assert train.main(command) == 0
+    assert call(train, command) == 0
     assert trials[0] == 4
     assert "beginning with the settings as asked for" in capsys.readouterr().err
     receipt: Any = read_receipt(tmp_path / "out")
@@ -161,12 +162,12 @@ def test_what_was_asked_for_stays_where_it_is_the_fastest_and_a_resumed_run_know
     shutil.rmtree(tmp_path / "out/adapter")
     shutil.rmtree(tmp_path / "out/checkpoints")
     trials.clear()
-    assert train.main([*command, "--resume", "auto"]) == 0
+    assert call(train, [*command, "--resume", "auto"]) == 0
     assert trials == []
 
 
 def test_nothing_is_tried_that_was_not_asked_for(tiny_base: Path, tmp_path: Path, trials: list[int]) -> None:
-    assert train.main([*_arguments(tiny_base, tmp_path / "out"), "--auto-fit"]) == 0
+    assert call(train, [*_arguments(tiny_base, tmp_path / "out"), "--auto-fit"]) == 0
     assert trials == []
     assert read_receipt(tmp_path / "out")["auto_fit"] == []
 
@@ -187,7 +188,7 @@ def test_a_signal_ends_the_trying_even_where_a_library_makes_a_failure_of_it(
 
     monkeypatch.setattr(trial, "time_updates", fails_of_a_signal)
     monkeypatch.setattr(trying, "UPDATES", UPDATES)
-    assert train.main([*_arguments(tiny_base, tmp_path / "out"), "--auto-fit=fast"]) == 128 + signal.SIGTERM
+    assert call(train, [*_arguments(tiny_base, tmp_path / "out"), "--auto-fit=fast"]) == 128 + signal.SIGTERM
     assert tried == [8]
     receipt = read_receipt(tmp_path / "out")
     assert (receipt["state"], receipt["auto_fit"], "begins_again" in receipt) == ("interrupted", [], False)
@@ -195,7 +196,7 @@ def test_a_signal_ends_the_trying_even_where_a_library_makes_a_failure_of_it(
 
 def test_the_option_knows_one_word(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        train.main([str(CONFIG), "--auto-fit=slow"])
+        call(train, [str(CONFIG), "--auto-fit=slow"])
     said = capsys.readouterr().err
     assert "--auto-fit=fast" in said
     assert "'slow'" in said

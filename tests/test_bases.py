@@ -97,7 +97,14 @@ def test_validate_and_train_refuse_it_alike_and_nothing_of_it_runs(
     mark = tmp_path / "mark"
     spoil(base, mark)
     changes: dict[str, object] = {"quantization__load_in_4bit": False}
-    validate = [python, "scripts/validate.py", "--no-probe", str(CONFIG), *overrides(base, tmp_path / "out", **changes)]
+    validate = [
+        python,
+        "scripts/kit",
+        "validate",
+        "--no-probe",
+        str(CONFIG),
+        *overrides(base, tmp_path / "out", **changes),
+    ]
     validated = subprocess.run(validate, capture_output=True, text=True, check=False, cwd=PROJECT_ROOT)
     trained = run_training(base, tmp_path / "out", python=python, **changes)
     assert (validated.returncode, trained.returncode) == (1, 1), trained.stderr

@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
-import chat
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import chat
 from kit.use.conversation import Answer
 from terminal import END, INTERRUPT, Terminal
 
@@ -27,14 +28,14 @@ def pipe(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 
 def test_one_shot_prints_the_answer_alone(adapter_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(adapter_run), "--cpu", "--max-new-tokens", "8"]
-    assert chat.main([*arguments, "--prompt", "amber"]) == 0
+    assert call(chat, [*arguments, "--prompt", "amber"]) == 0
     first = capsys.readouterr()
     assert len(first.out.splitlines()) == 1
     assert "adapter of" in first.err
     assert "the answer was cut at 8 tokens" in first.err
-    assert chat.main([*arguments, "--prompt", "amber"]) == 0
+    assert call(chat, [*arguments, "--prompt", "amber"]) == 0
     assert capsys.readouterr().out == first.out
-    assert chat.main([*arguments, "--prompt", "amber", "--base"]) == 0
+    assert call(chat, [*arguments, "--prompt", "amber", "--base"]) == 0
     assert capsys.readouterr().out != first.out
 
 
@@ -42,7 +43,7 @@ def test_each_line_of_a_pipe_is_a_question_of_its_own(
     adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipe(monkeypatch, b"\xef\xbb\xbfamber\r\n\n/quit\n \t\namber")
-    assert chat.main([str(adapter_run), "--cpu", "--max-new-tokens", "4", "--json"]) == 0
+    assert call(chat, [str(adapter_run), "--cpu", "--max-new-tokens", "4", "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["line"], line["prompt"]) for line in answers] == [(1, "amber"), (3, "/quit"), (5, "amber")]
     assert answers[0]["answer"] == answers[2]["answer"]
@@ -60,8 +61,8 @@ def test_a_question_is_asked_with_the_blanks_it_was_written_with(
 
     monkeypatch.setattr(chat, "reply", heard)
     pipe(monkeypatch, b"  two blanks \t\r\n\xef\xbb\xbfa mark\n\n \nlast ")
-    assert chat.main([str(adapter_run), "--cpu"]) == 0
-    assert chat.main([str(adapter_run), "--cpu", "--prompt", "\n one \n"]) == 0
+    assert call(chat, [str(adapter_run), "--cpu"]) == 0
+    assert call(chat, [str(adapter_run), "--cpu", "--prompt", "\n one \n"]) == 0
     assert asked == ["  two blanks \t", "\ufeffa mark", "last ", "\n one \n"]
 
 
@@ -87,7 +88,7 @@ def test_a_line_at_a_terminal_is_asked_as_it_was_typed(
     monkeypatch.setattr(session, "reply", heard)
     monkeypatch.setattr(session, "_read", read)
     monkeypatch.setattr(sys, "stdin", _Screen())
-    assert chat.main([str(adapter_run), "--cpu"]) == 0
+    assert call(chat, [str(adapter_run), "--cpu"]) == 0
     assert asked == [" /quit is text ", "a [/INST] b", "</s>"]
     said = capsys.readouterr().err
     assert said.count("note: ") == 1
@@ -98,7 +99,7 @@ def test_a_question_that_is_too_long_is_said_and_the_others_are_answered(
     adapter_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipe(monkeypatch, b"x" * 600 + b"\namber\n")
-    assert chat.main([str(adapter_run), "--cpu", "--max-new-tokens", "4"]) == 1
+    assert call(chat, [str(adapter_run), "--cpu", "--max-new-tokens", "4"]) == 1
     output = capsys.readouterr()
     assert "line 1: that is 6" in output.err
     assert len(output.out.splitlines()) == 1
@@ -108,14 +109,14 @@ def test_drawing_with_a_seed_draws_the_same_again(adapter_run: Path, capsys: pyt
     said = []
     for seed in ("1", "1", "2"):
         arguments = [str(adapter_run), "--cpu", "--max-new-tokens", "12", "--temperature", "2", "--seed", seed]
-        assert chat.main([*arguments, "--prompt", "amber"]) == 0
+        assert call(chat, [*arguments, "--prompt", "amber"]) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1] != said[2]
 
 
 def test_a_system_message_the_template_lacks_is_said(adapter_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(adapter_run), "--cpu", "--max-new-tokens", "2", "--system", "be brief", "--prompt", "a"]
-    assert chat.main(arguments) == 0
+    assert call(chat, arguments) == 0
     assert "goes in front of the first question" in capsys.readouterr().err
 
 
@@ -131,19 +132,19 @@ def test_options_out_of_range_are_refused(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as refused:
-        chat.main(arguments)
+        call(chat, arguments)
     assert refused.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert chat.main(["no-such-run"]) == 2
+    assert call(chat, ["no-such-run"]) == 2
     assert "no-such-run: no run there" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_conversation_at_a_terminal(adapter_run: Path) -> None:
-    command = [sys.executable, str(PROJECT_ROOT / "scripts/chat.py"), str(adapter_run), "--cpu"]
+    command = [sys.executable, str(PROJECT_ROOT / "scripts/kit"), "chat", str(adapter_run), "--cpu"]
     with Terminal([*command, "--max-new-tokens", "300"], NO_COLOR="1") as terminal:
         terminal.wait_for("you> ")
         terminal.type("amber\n")
@@ -199,5 +200,5 @@ def test_answers_cannot_steer_the_terminal(adapter_run: Path, monkeypatch: pytes
     monkeypatch.setattr(session, "_read", read)
     monkeypatch.setattr(sys, "stdin", _Screen())
     monkeypatch.setattr(sys, "stdout", screen := _Screen())
-    assert chat.main([str(adapter_run), "--cpu"]) == 0
+    assert call(chat, [str(adapter_run), "--cpu"]) == 0
     assert screen.getvalue() == "\\u001b]0;owned\\u0007\\u001b[32mgreen\n"

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-import check_gpu
+from kit.cli.command import call
+from kit.commands import detect
 from kit.machine import facts as machines
 from kit.machine.facts import Gpu, Machine, Nvidia
 
@@ -40,7 +41,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """No colours from outside, and no probing of the machine that runs the tests."""
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr(check_gpu, "probe", lambda: LINUX)
+    monkeypatch.setattr(detect, "probe", lambda: LINUX)
 
 
 def run(*arguments: str, python: tuple[str, ...] = (sys.executable,), **environment: str) -> Any:
@@ -64,20 +65,20 @@ def test_every_fixture_is_run() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_exit_code_says_whether_something_must_be_mended(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_gpu.main(["--from", recorded(name)]) == (1 if name in FAILING else 0)
+    assert call(detect, ["--from", recorded(name)]) == (1 if name in FAILING else 0)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_last_lines_are_the_verdict(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    check_gpu.main(["--from", recorded(name)])
+    call(detect, ["--from", recorded(name)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-5:]] == ["platform", "why", "config", "time", "next"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_json_is_one_object_that_agrees_with_the_exit_code(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = check_gpu.main(["--json", "--from", recorded(name)])
+    code = call(detect, ["--json", "--from", recorded(name)])
     body = json.loads(capsys.readouterr().out)
     assert body["schema_version"] == 1
     assert body["verdict"] == ("failed" if code else "passed")
@@ -86,14 +87,14 @@ def test_json_is_one_object_that_agrees_with_the_exit_code(name: str, capsys: py
 
 
 def test_json_keeps_talk_off_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_gpu.main(["--json", "--record", str(tmp_path / "machine.json")])
+    call(detect, ["--json", "--record", str(tmp_path / "machine.json")])
     output = capsys.readouterr()
     assert json.loads(output.out)["platform"] == "cpu"
     assert "facts written to" in output.err
 
 
 def test_facts_show_what_the_driver_said(capsys: pytest.CaptureFixture[str]) -> None:
-    check_gpu.main(["--from", recorded("h100_80gb")])
+    call(detect, ["--from", recorded("h100_80gb")])
     output = capsys.readouterr().out
     assert "driver  550.127.08, CUDA up to 12.4" in output
     assert "gpu 0   NVIDIA H100 80GB HBM3, 85.5 GB" in output
@@ -101,29 +102,29 @@ def test_facts_show_what_the_driver_said(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_recording_replays_to_the_same_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "machine.json"
-    assert check_gpu.main(["--json", "--record", str(path)]) == 0
+    assert call(detect, ["--json", "--record", str(path)]) == 0
     live = json.loads(capsys.readouterr().out)
-    assert check_gpu.main(["--json", "--from", str(path)]) == 0
+    assert call(detect, ["--json", "--from", str(path)]) == 0
     assert json.loads(capsys.readouterr().out) == live
 
 
 def test_recording_leaves_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     path.write_text("old", encoding="utf-8")
-    check_gpu.main(["--record", str(path)])
+    call(detect, ["--record", str(path)])
     assert list(tmp_path.iterdir()) == [path]
     assert machines.read(path) == LINUX
 
 
 def test_recording_into_nowhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_gpu.main(["--record", str(tmp_path / "absent" / "machine.json")]) == 2
+    assert call(detect, ["--record", str(tmp_path / "absent" / "machine.json")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
 
 def test_recording_over_a_folder_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     target.mkdir()
-    assert check_gpu.main(["--record", str(target)]) == 2
+    assert call(detect, ["--record", str(target)]) == 2
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -148,7 +149,7 @@ def test_malformed_recording_is_one_sentence_and_a_fix(
 ) -> None:
     path = tmp_path / "machine.json"
     path.write_bytes(content)
-    assert check_gpu.main(["--from", str(path)]) == 2
+    assert call(detect, ["--from", str(path)]) == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith(f"error: {path}: ")
@@ -156,42 +157,42 @@ def test_malformed_recording_is_one_sentence_and_a_fix(
 
 
 def test_absent_recording_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_gpu.main(["--from", str(tmp_path / "absent.json")]) == 2
+    assert call(detect, ["--from", str(tmp_path / "absent.json")]) == 2
     assert "No such file" in capsys.readouterr().err
 
 
 def test_unknown_option_is_wrong_use() -> None:
     with pytest.raises(SystemExit) as raised:
-        check_gpu.main(["--gpu"])
+        call(detect, ["--gpu"])
     assert raised.value.code == 2
 
 
 def test_torch_cannot_be_asked_about_a_recording(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_gpu.main(["--torch", "--from", recorded("m4_32gb")]) == 2
+    assert call(detect, ["--torch", "--from", recorded("m4_32gb")]) == 2
     assert "--torch" in capsys.readouterr().err
 
 
 def test_colour_is_off_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    check_gpu.main(["--from", recorded("h100_busy")])
+    call(detect, ["--from", recorded("h100_busy")])
     assert "\033[" not in capsys.readouterr().out
 
 
 def test_force_color_turns_colour_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    check_gpu.main(["--from", recorded("h100_busy")])
+    call(detect, ["--from", recorded("h100_busy")])
     assert "\033[" in capsys.readouterr().out
 
 
 def test_no_color_wins_over_force_color(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
-    check_gpu.main(["--from", recorded("h100_busy")])
+    call(detect, ["--from", recorded("h100_busy")])
     assert "\033[" not in capsys.readouterr().out
 
 
 def test_json_is_never_coloured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    check_gpu.main(["--json", "--from", recorded("h100_busy")])
+    call(detect, ["--json", "--from", recorded("h100_busy")])
     assert "\033[" not in capsys.readouterr().out
 
 
@@ -230,51 +231,51 @@ def test_detection_is_written_for_python_3_9(path: Path) -> None:
 
 def test_functions_judge_recorded_facts() -> None:
     machine = machines.read(FIXTURES / "h100_busy.json")
-    assert check_gpu.detect_platform(machine).platform == "h100"
-    assert "gpu.busy" in {finding.id for finding in check_gpu.check_gpu(machine)}
+    assert detect.detect_platform(machine).platform == "h100"
+    assert "gpu.busy" in {finding.id for finding in detect.check_gpu(machine)}
 
 
 def test_functions_judge_this_machine_without_facts() -> None:
-    assert check_gpu.detect_platform().platform == "cpu"
+    assert detect.detect_platform().platform == "cpu"
 
 
 def mps(monkeypatch: pytest.MonkeyPatch, *, available: bool) -> None:
     torch = SimpleNamespace(backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: available)))
     monkeypatch.setitem(sys.modules, "torch", torch)  # type: ignore[arg-type]
-    monkeypatch.setattr(check_gpu.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(detect.platform, "system", lambda: "Darwin")
 
 
 def test_mps_is_not_asked_for_off_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_gpu.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(detect.platform, "system", lambda: "Linux")
     monkeypatch.setitem(sys.modules, "torch", None)
-    (finding,) = check_gpu.check_mps_backend()
+    (finding,) = detect.check_mps_backend()
     assert (finding.severity, "Linux" in finding.message) == ("skipped", True)
 
 
 @pytest.mark.parametrize(("available", "severity"), [(True, "ok"), (False, "error")])
 def test_mps_is_torchs_own_answer(monkeypatch: pytest.MonkeyPatch, *, available: bool, severity: str) -> None:
     mps(monkeypatch, available=available)
-    assert [finding.severity for finding in check_gpu.check_mps_backend()] == [severity]
+    assert [finding.severity for finding in detect.check_mps_backend()] == [severity]
 
 
 def test_mps_without_torch_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     mps(monkeypatch, available=True)
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert [finding.severity for finding in check_gpu.check_mps_backend()] == ["skipped"]
+    assert [finding.severity for finding in detect.check_mps_backend()] == ["skipped"]
 
 
 def test_recorded_answer_of_torch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     machine = replace(machines.read(FIXTURES / "m4_32gb.json"), mps_available=True)
-    assert [finding.severity for finding in check_gpu.check_mps_backend(machine)] == ["ok"]
+    assert [finding.severity for finding in detect.check_mps_backend(machine)] == ["ok"]
 
 
 def test_torch_option_turns_a_mac_without_mps_into_a_cpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mps(monkeypatch, available=False)
-    monkeypatch.setattr(check_gpu, "probe", lambda: machines.read(FIXTURES / "m4_32gb.json"))
-    assert check_gpu.main(["--torch", "--json"]) == 1
+    monkeypatch.setattr(detect, "probe", lambda: machines.read(FIXTURES / "m4_32gb.json"))
+    assert call(detect, ["--torch", "--json"]) == 1
     body = json.loads(capsys.readouterr().out)
     assert (body["platform"], body["next_command"]) == ("cpu", "make detect")
     assert body["machine"]["mps_available"] is False
@@ -292,13 +293,13 @@ def test_torch_that_cannot_use_the_gpu_says_what_it_is_built_for(
         cuda=SimpleNamespace(is_available=lambda: False), version=SimpleNamespace(cuda=built), __version__="2.10.0"
     )
     monkeypatch.setitem(sys.modules, "torch", torch)  # type: ignore[arg-type]
-    (finding,) = check_gpu.check_cuda_backend(cuda_machine())
+    (finding,) = detect.check_cuda_backend(cuda_machine())
     assert finding.severity == "error"
     assert words in finding.message
 
 
 def test_crashing_torch_is_a_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())  # type: ignore[arg-type]
-    monkeypatch.setattr(check_gpu, "probe", cuda_machine)
-    assert check_gpu.main(["--torch"]) == 1
+    monkeypatch.setattr(detect, "probe", cuda_machine)
+    assert call(detect, ["--torch"]) == 1
     assert "torch.cuda" in capsys.readouterr().out

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import config_loader
-from config_loader import load_config, main, validate_required_fields
+from config_loader import load_config, validate_required_fields
+from kit.cli.command import call
+from kit.commands import config
 from kit.config import schema
 from kit.config.error import ConfigError
 
@@ -62,7 +63,7 @@ def test_all_missing_required_fields_are_named_at_once() -> None:
 
 
 def test_the_command_prints_yaml_with_each_values_origin(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(M4), "training.learning_rate=1e-4"]) == 0
+    assert call(config, [str(M4), "training.learning_rate=1e-4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (rate,) = (line for line in lines if "learning_rate:" in line)
     assert rate.split("#")[0].strip() == "learning_rate: 0.0001"
@@ -73,14 +74,14 @@ def test_the_command_prints_yaml_with_each_values_origin(capsys: pytest.CaptureF
 
 
 def test_what_the_command_prints_is_the_same_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    main([str(M4)])
+    call(config, [str(M4)])
     again = tmp_path / "again.yaml"
     again.write_text(capsys.readouterr().out, encoding="utf-8")
     assert load_config(again) == load_config(M4)
 
 
 def test_json_holds_values_and_origins(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(M4), "lora.r=8", "--json"]) == 0
+    assert call(config, [str(M4), "lora.r=8", "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
     assert body["schema_version"] == 1
     assert body["values"]["lora"]["r"] == 8
@@ -88,7 +89,7 @@ def test_json_holds_values_and_origins(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_json_holds_the_findings_of_a_bad_config(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(BAD), "--json"]) == 1
+    assert call(config, [str(BAD), "--json"]) == 1
     body = json.loads(capsys.readouterr().out)
     assert body["verdict"] == "failed"
     assert len(body["findings"]) == 4
@@ -101,7 +102,7 @@ def test_json_holds_the_findings_of_a_bad_config(capsys: pytest.CaptureFixture[s
 def test_a_refusal_is_on_stderr_with_its_exit_code(
     arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == code
+    assert call(config, arguments) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "fix:" in captured.err
@@ -122,6 +123,6 @@ def test_the_command_runs_from_any_directory_and_imports_no_torch(tmp_path: Path
 
 def test_help_shows_how_to_run_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
-    assert "python scripts/config_loader.py configs/training_config_m4.yaml" in capsys.readouterr().out
-    assert config_loader.__doc__
+        call(config, ["--help"])
+    assert "python scripts/kit config configs/training_config_m4.yaml" in capsys.readouterr().out
+    assert config.__doc__

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import demo
+from kit.cli.command import call
 from kit.cli.findings import has_errors
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import demo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ def test_a_base_made_by_this_code_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_model_made_elsewhere_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "pretrain_base", lambda _folder: pytest.fail("the model was overwritten"))
     (tmp_path / "config.json").touch()
-    assert demo.main([f"model.model_name_or_path={tmp_path}"]) == 2
+    assert call(demo, [f"model.model_name_or_path={tmp_path}"]) == 2
 
 
 def test_a_base_made_by_other_code_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +40,7 @@ def test_a_wrong_override_is_refused_before_anything_is_made(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "make_base", lambda _folder: pytest.fail("the base was made"))
-    assert demo.main(["training.max_stepz=3"]) == 1
+    assert call(demo, ["training.max_stepz=3"]) == 1
     assert "training.max_steps" in capsys.readouterr().err
 
 
@@ -48,7 +49,7 @@ def test_ctrl_c_while_the_base_is_made_ends_with_130(monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "make_base", interrupted)
-    assert demo.main([]) == 130
+    assert call(demo, []) == 130
 
 
 @pytest.mark.parametrize(("code", "is_told"), [(130, True), (1, False)])
@@ -56,8 +57,8 @@ def test_a_stopped_training_is_gone_on_with_by_make_train(
     code: int, is_told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "make_base", lambda _folder: None)
-    monkeypatch.setattr(demo.train, "main", lambda _arguments: code)
-    assert demo.main([]) == code
+    monkeypatch.setattr(demo.train, "run", lambda _options: code)
+    assert call(demo, []) == code
     told = "make train CONFIG=configs/training_config_demo.yaml RESUME=auto" in capsys.readouterr().err
     assert told == is_told
 
@@ -65,12 +66,12 @@ def test_a_stopped_training_is_gone_on_with_by_make_train(
 @pytest.mark.slow
 def test_a_base_that_learnt_nothing_fails_the_demo(tiny_base: Path, tmp_path: Path) -> None:
     """The demo's verdict is a check: without fine-tuning that works, it says so and exits 1."""
-    import train
+    from kit.commands import train
     from kit.config.resolve import resolve
     from small_run import CONFIG, overrides
 
     changes = overrides(tiny_base, tmp_path / "out", training__max_steps=1)
-    assert train.main([str(CONFIG), *changes]) == 0
+    assert call(train, [str(CONFIG), *changes]) == 0
     assert demo.compare(resolve(CONFIG, changes).settings) == 1
     scores = json.loads((tmp_path / "out/demo.json").read_text(encoding="utf-8"))
     samples = scores.pop("samples")

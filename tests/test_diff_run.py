@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import diff_run
+from kit.cli.command import call
+from kit.commands import diff_run
 from written_run import RESOLVED, write_run
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def outputs(tmp_path: Path) -> Path:
 def test_two_runs_are_compared_in_what_they_ran_with_and_what_came_of_it(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert diff_run.main(["a", "b", "--outputs", str(outputs), "--json"]) == 0
+    assert call(diff_run, ["a", "b", "--outputs", str(outputs), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     differing = {(row["group"], row["name"]): (row["first"], row["second"]) for row in found["differences"]}
     assert differing == {
@@ -52,7 +53,7 @@ def test_a_key_that_one_of_them_is_older_than_had_its_default(
     change = {"step": 4, "key": "threads", "was": 1, "is": 2}
     write_run(tmp_path / "a", config=older, loss=lambda _: 1.0)
     write_run(tmp_path / "b", compute_changes=[change], loss=lambda _: 2.0)
-    assert diff_run.main(["a", "b", "--outputs", str(tmp_path), "--json"]) == 0
+    assert call(diff_run, ["a", "b", "--outputs", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     (row,) = found["differences"]
     assert (row["group"], row["name"], row["second"]) == (
@@ -66,7 +67,7 @@ def test_a_key_that_one_of_them_is_older_than_had_its_default(
 def test_the_text_says_what_is_the_same_and_ends_in_the_verdict(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert diff_run.main(["a", "b", "--outputs", str(outputs)]) == 0
+    assert call(diff_run, ["a", "b", "--outputs", str(outputs)]) == 0
     shown = capsys.readouterr().out
     assert {"data: the same", "code: the same", "machine: the same", "image: the same"} <= set(shown.splitlines())
     assert any(line.split() == ["loss", "1.0000", "2.0000"] for line in shown.splitlines())
@@ -77,7 +78,7 @@ def test_folders_do_as_well_as_names_and_the_newest_is_the_default(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments in ([str(outputs / "a"), str(outputs / "b")], ["a", "newest"], ["a"]):
-        assert diff_run.main([*arguments, "--outputs", str(outputs)]) == 0
+        assert call(diff_run, [*arguments, "--outputs", str(outputs)]) == 0
         assert "They part at step 1" in capsys.readouterr().out
 
 
@@ -87,7 +88,7 @@ def test_folders_do_as_well_as_names_and_the_newest_is_the_default(
 def test_what_cannot_be_compared_is_wrong_use(
     outputs: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, str], said: str
 ) -> None:
-    assert diff_run.main([*names, "--outputs", str(outputs)]) == 2
+    assert call(diff_run, [*names, "--outputs", str(outputs)]) == 2
     told = capsys.readouterr()
     assert said in told.err
     assert told.out == ""

@@ -50,29 +50,32 @@ def container(tmp_path: Path) -> Container:
 def test_without_a_word_it_looks_validates_and_trains(container: Container) -> None:
     assert container.run() == (
         0,
-        ["[-m][kit.image.start]", f"[scripts/validate.py][{H100}]", f"[scripts/train.py][--resume=auto][{H100}]"],
+        ["[-m][kit.image.start]", f"[scripts/kit][validate][{H100}]", f"[scripts/kit][train][--resume=auto][{H100}]"],
     )
 
 
-@pytest.mark.parametrize(("fails", "calls"), [("kit.image.start", 1), ("validate.py", 2)])
+@pytest.mark.parametrize(("fails", "calls"), [("kit.image.start", 1), ("validate", 2)])
 def test_nothing_is_trained_where_a_look_before_fails(container: Container, fails: str, calls: int) -> None:
     code, called = container.run("train", fails=fails)
     assert (code, len(called)) == (1, calls)
-    assert not any("train.py" in call for call in called)
+    assert not any("[train]" in call for call in called)
 
 
 def test_values_reach_both_as_they_were_given(container: Container) -> None:
     values = ["mine.yaml", "training.run_name=it's a run", 'model.revision=$(id) `id` \\ "x"']
     _, called = container.run("train", *values)
     given = "".join(f"[{value}]" for value in values)
-    assert called[1:] == [f"[scripts/validate.py]{given}", f"[scripts/train.py][--resume=auto]{given}"]
+    assert called[1:] == [f"[scripts/kit][validate]{given}", f"[scripts/kit][train][--resume=auto]{given}"]
 
 
 def test_the_trainers_own_options_are_not_for_validation(container: Container) -> None:
     options = ["--overwrite", "--resume", "never", "--allow-changed=training.seed", "--allow-changed", "lora.r"]
     _, called = container.run("train", "mine.yaml", *options)
     given = "".join(f"[{option}]" for option in options)
-    assert called[1:] == ["[scripts/validate.py][mine.yaml]", f"[scripts/train.py][--resume=auto][mine.yaml]{given}"]
+    assert called[1:] == [
+        "[scripts/kit][validate][mine.yaml]",
+        f"[scripts/kit][train][--resume=auto][mine.yaml]{given}",
+    ]
 
 
 @pytest.mark.parametrize("option", ["--auto-fit", "--auto-fit=fast"])
@@ -81,21 +84,21 @@ def test_fitting_is_for_both_so_that_validation_does_not_stop_what_training_mend
 ) -> None:
     _, called = container.run("train", "mine.yaml", option)
     assert called[1:] == [
-        "[scripts/validate.py][mine.yaml][--auto-fit]",
-        f"[scripts/train.py][--resume=auto][mine.yaml][{option}]",
+        "[scripts/kit][validate][mine.yaml][--auto-fit]",
+        f"[scripts/kit][train][--resume=auto][mine.yaml][{option}]",
     ]
 
 
 @pytest.mark.parametrize("first", ["training.seed=1", "--json"])
 def test_values_without_a_configuration_are_for_the_h100s(container: Container, first: str) -> None:
-    assert container.run("validate", first) == (0, [f"[scripts/validate.py][{H100}][{first}]"])
+    assert container.run("validate", first) == (0, [f"[scripts/kit][validate][{H100}][{first}]"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "called"),
     [
-        (("detect", "--json"), "[scripts/check_gpu.py][--json]"),
-        (("demo",), "[scripts/demo.py]"),
+        (("detect", "--json"), "[scripts/kit][detect][--json]"),
+        (("demo",), "[scripts/kit][demo]"),
         (("python", "-V"), "[-V]"),
     ],
 )

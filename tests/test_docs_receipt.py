@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import train
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import train
 from kit.machine import facts as machines
 from kit.run_folder.receipt_keys import EVALUATION_METRICS, RECEIPT, STEP_METRICS
 from small_run import CONFIG, overrides, read_metrics, read_receipt
@@ -40,7 +41,7 @@ def _keys(value: Any, path: str = "") -> set[str]:
 @pytest.fixture(scope="module")
 def output(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documented") / "run"
-    assert train.main([str(CONFIG), *overrides(tiny_base, folder)]) == 0
+    assert call(train, [str(CONFIG), *overrides(tiny_base, folder)]) == 0
     return folder
 
 

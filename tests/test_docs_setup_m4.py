@@ -64,7 +64,7 @@ def test_the_way_back_runs_too(tmp_path: Path) -> None:
 def test_training_commands_reach_the_trainer_with_their_values(ready: Mac) -> None:
     run(ready, next(command for command in COMMANDS if "trial" in command))
     assert ready.log.read_text().splitlines()[-1] == (
-        "python scripts/train.py configs/training_config_m4.yaml training.max_steps=5 training.run_name=trial "
+        "python scripts/kit train configs/training_config_m4.yaml training.max_steps=5 training.run_name=trial "
         "training.report_to=none --require m4"
     )
 

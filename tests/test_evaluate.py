@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
-import evaluate
+from kit.cli.command import call
+from kit.commands import evaluate
 from kit.files.digest import file_sha256
 from small_run import read_metrics, run_training
 
@@ -30,7 +31,7 @@ def result(run: Path, name: str = "evaluation.json") -> dict[str, Any]:
 
 
 def test_an_evaluation_is_shown_and_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate.main([str(run), "--cpu", "--max-new-tokens", "3"]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--max-new-tokens", "3"]) == 0
     output = capsys.readouterr()
     assert "perplexity" in output.out
     assert output.out.splitlines()[-1] == f"next: make chat RUN={run}"
@@ -41,14 +42,14 @@ def test_an_evaluation_is_shown_and_written(run: Path, capsys: pytest.CaptureFix
 
 
 def test_json_on_stdout_is_the_file_and_nothing_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate.main([str(run), "--cpu", "--questions", "0", "--json"]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--questions", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == result(run)
     assert result(run)["samples"] == []
 
 
 def test_other_data_goes_into_a_file_of_its_own_and_is_no_rival_of_the_validation_set(run: Path) -> None:
     shutil.copyfile(run / "val.jsonl", run / "test.jsonl")
-    assert evaluate.main([str(run), "--cpu", "--questions", "1", "--data", str(run / "test.jsonl")]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--questions", "1", "--data", str(run / "test.jsonl")]) == 0
     assert result(run, "evaluation-test.json")["data"]["path"] == str(run / "test.jsonl")
     assert not (run / "evaluation.json").exists()
 
@@ -57,7 +58,7 @@ def test_rows_that_ask_nothing_are_counted(run: Path, capsys: pytest.CaptureFixt
     turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user", "assistant")]
     rows = [{"messages": [*turns[:3], {**turns[3], "weight": weight}]} for weight in (0, 1, 0)]
     (run / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert evaluate.main([str(run), "--cpu", "--max-new-tokens", "1", "--data", str(run / "test.jsonl")]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--max-new-tokens", "1", "--data", str(run / "test.jsonl")]) == 0
     assert "2 rows ask nothing: their last turn is no answer that is learnt" in capsys.readouterr().err
 
 
@@ -65,10 +66,10 @@ def test_four_bits_are_evaluated_in_four_bits(tiny_base: Path, tmp_path: Path) -
     from adapter_run import make_run
 
     run = make_run(tiny_base, tmp_path / "demo", val_rows=2)
-    assert evaluate.main([str(run), "--cpu", "--questions", "0"]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--questions", "0"]) == 0
     four_bits = result(run)
     assert four_bits["base_loaded_in"] == "4 bits (nf4)"
-    assert evaluate.main([str(run), "--cpu", "--questions", "0", "--unquantised"]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--questions", "0", "--unquantised"]) == 0
     assert result(run)["base"]["loss"] != four_bits["base"]["loss"]
 
 
@@ -77,7 +78,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_loaded(
 ) -> None:
     with (run / "val.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"prompt": "cut o')
-    assert evaluate.main([str(run), "--cpu", "--data", str(run / "val.jsonl")]) == 1
+    assert call(evaluate, [str(run), "--cpu", "--data", str(run / "val.jsonl")]) == 1
     error = capsys.readouterr().err
     assert "val.jsonl:5" in error
     assert "not evaluated" in error
@@ -99,14 +100,14 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_loaded(
 def test_a_mistake_is_a_sentence(
     run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert evaluate.main([argument.format(run=run) for argument in arguments]) == 2
+    assert call(evaluate, [argument.format(run=run) for argument in arguments]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_questions_longer_than_the_model_are_counted_and_left_out(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate.main([str(run), "--cpu", "--max-new-tokens", "500"]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--max-new-tokens", "500"]) == 0
     assert "4 questions are not asked" in capsys.readouterr().err
     assert result(run)["questions"] == 0
 
@@ -125,7 +126,7 @@ def test_the_adapters_loss_is_the_one_the_run_ended_with(
         training__per_device_eval_batch_size=7,
     )
     assert done.returncode == 0, done.stderr
-    assert evaluate.main([str(run), "--cpu", "--questions", "2", "--max-new-tokens", "2", "--batch-size", "32"]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--questions", "2", "--max-new-tokens", "2", "--batch-size", "32"]) == 0
     data = result(run)
     recorded = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line][-1]
     assert data["adapter"]["loss"] == pytest.approx(recorded, rel=1e-5)
@@ -156,9 +157,9 @@ def ended_at(run: Path, loss: float, **receipt: object) -> None:
 def test_the_same_is_what_rounding_explains(
     run: Path, capsys: pytest.CaptureFixture[str], factor: float, receipt: dict[str, object], said: str
 ) -> None:
-    assert evaluate.main([str(run), "--cpu", "--questions", "0"]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--questions", "0"]) == 0
     loss = result(run)["adapter"]["loss"]
     ended_at(run, loss * factor, **receipt)
     capsys.readouterr()
-    assert evaluate.main([str(run), "--cpu", "--questions", "0"]) == 0
+    assert call(evaluate, [str(run), "--cpu", "--questions", "0"]) == 0
     assert said.format(loss * factor, loss) in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""scripts/image.py as it is, on a host that is not there."""
+"""`kit image` as it is, on a host that is not there."""
 
 from __future__ import annotations
 

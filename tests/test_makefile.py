@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import GROUPS
 
 TEXT = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = re.search(r"^\.PHONY: (.*)$", TEXT, re.MULTILINE).group(1).split()
@@ -50,8 +51,23 @@ def test_help_is_what_make_alone_shows(fresh: Path) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_help_shows_every_target(fresh: Path, target: str) -> None:
-    assert re.search(rf"^  {target} +\S", make(fresh, "help").stdout, re.MULTILINE)
+def test_help_dev_shows_every_target(fresh: Path, target: str) -> None:
+    assert re.search(rf"^  {target} +\S", make(fresh, "help-dev").stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("target", ["prove", "torture", "audit", "bench-cli", "test", "check", "lock", "image-sbom"])
+def test_help_shows_nothing_that_only_the_kits_makers_need(fresh: Path, target: str) -> None:
+    assert not re.search(rf"^  {target} ", make(fresh, "help").stdout, re.MULTILINE)
+
+
+def test_the_targets_are_grouped_as_the_command_line_groups_its_commands() -> None:
+    groups, group = {}, ""
+    for line in TEXT.splitlines():
+        group = line.removeprefix("##@ ") if line.startswith("##@") else group
+        if found := re.match(r"([a-z0-9-]+): ## ", line):
+            groups[found[1]] = group
+    named = {command.name: group for group, commands in GROUPS.items() for command in commands}
+    assert {name: group for name, group in named.items() if groups.get(name, group) != group} == {}
 
 
 @pytest.mark.parametrize("name", ["CONFIG", "SET", "STACK", "RECORD", "FROM", "INPUT", "ARGS", "PYTHON"])
@@ -68,48 +84,46 @@ def test_every_target_is_phony() -> None:
 
 
 def test_detect_needs_no_setup(fresh: Path) -> None:
-    assert recipe(fresh, "detect") == ["python3 scripts/check_gpu.py"]
+    assert recipe(fresh, "detect") == ["python3 scripts/kit detect"]
 
 
 def test_detect_passes_recorded_facts(installed: Path) -> None:
     assert recipe(installed, "detect", "FROM=a.json", "RECORD=b.json", "ARGS=--json") == [
-        '.venv/bin/python scripts/check_gpu.py --from "a.json" --record "b.json" --json'
+        '.venv/bin/python scripts/kit detect --from "a.json" --record "b.json" --json'
     ]
 
 
-@pytest.mark.parametrize(
-    ("target", "script"), [("validate", "validate.py"), ("config", "config_loader.py"), ("train", "train.py")]
-)
-def test_config_and_several_overrides_reach_the_script(installed: Path, target: str, script: str) -> None:
+@pytest.mark.parametrize("target", ["validate", "config", "train"])
+def test_config_and_several_overrides_reach_the_script(installed: Path, target: str) -> None:
     assert recipe(installed, target, "CONFIG=c.yaml", "SET=lora.r=8 training.seed=1") == [
-        f".venv/bin/python scripts/{script} c.yaml lora.r=8 training.seed=1"
+        f".venv/bin/python scripts/kit {target} c.yaml lora.r=8 training.seed=1"
     ]
 
 
 def test_validate_judges_for_the_stack_that_is_named(installed: Path) -> None:
-    assert recipe(installed, "validate", "FROM=a.json") == ['.venv/bin/python scripts/validate.py --from "a.json"']
+    assert recipe(installed, "validate", "FROM=a.json") == ['.venv/bin/python scripts/kit validate --from "a.json"']
     assert recipe(installed, "validate", "FROM=a.json", "STACK=reference") == [
-        '.venv-reference/bin/python scripts/validate.py --from "a.json" --stack reference'
+        '.venv-reference/bin/python scripts/kit validate --from "a.json" --stack reference'
     ]
 
 
 def test_validate_without_a_config_leaves_the_choice_to_detection(installed: Path) -> None:
-    assert recipe(installed, "validate") == [".venv/bin/python scripts/validate.py"]
+    assert recipe(installed, "validate") == [".venv/bin/python scripts/kit validate"]
 
 
 def test_data_takes_several_inputs_and_what_they_are_for(installed: Path) -> None:
     assert recipe(installed, "data", "INPUT=a.jsonl hf:b/c", "CONFIG=c.yaml", "ARGS=--dedupe exact") == [
-        '.venv/bin/python scripts/prepare_data.py a.jsonl hf:b/c --config "c.yaml" --dedupe exact'
+        '.venv/bin/python scripts/kit data a.jsonl hf:b/c --config "c.yaml" --dedupe exact'
     ]
 
 
 def test_the_reference_stack_runs_with_its_own_python(installed: Path) -> None:
-    assert recipe(installed, "train", "STACK=reference") == [".venv-reference/bin/python scripts/train.py"]
+    assert recipe(installed, "train", "STACK=reference") == [".venv-reference/bin/python scripts/kit train"]
 
 
 def test_train_m4_has_its_own_config_and_requires_the_machine(installed: Path) -> None:
     assert recipe(installed, "train-m4", "SET=training.seed=1")[-1] == (
-        ".venv/bin/python scripts/train.py configs/training_config_m4.yaml training.seed=1 --require m4"
+        ".venv/bin/python scripts/kit train configs/training_config_m4.yaml training.seed=1 --require m4"
     )
 
 
@@ -157,23 +171,23 @@ def test_setup_m4_is_the_script(fresh: Path) -> None:
 def test_demo_sets_up_first(fresh: Path) -> None:
     assert recipe(fresh, "demo") == [
         "python3 -m tools.setup_environment --stack current",
-        ".venv/bin/python scripts/demo.py",
+        ".venv/bin/python scripts/kit demo",
     ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
-        (["report"], "report.py"),
-        (["report", "RUN=my run"], 'report.py "my run"'),
-        (["watch", "RUN=demo", "ARGS=--once"], 'watch.py "demo" --once'),
-        (["runs", "ARGS=--sort loss"], "runs.py --sort loss"),
-        (["reproduce", "RUN=my run", "ARGS=--check-only"], 'reproduce.py "my run" --check-only'),
-        (["reproduce", "SET=data.train_file=a.jsonl"], "reproduce.py data.train_file=a.jsonl"),
+        (["report"], "report"),
+        (["report", "RUN=my run"], 'report "my run"'),
+        (["watch", "RUN=demo", "ARGS=--once"], 'watch "demo" --once'),
+        (["runs", "ARGS=--sort loss"], "runs --sort loss"),
+        (["reproduce", "RUN=my run", "ARGS=--check-only"], 'reproduce "my run" --check-only'),
+        (["reproduce", "SET=data.train_file=a.jsonl"], "reproduce data.train_file=a.jsonl"),
     ],
 )
 def test_what_looks_at_runs_gets_the_run(installed: Path, arguments: list[str], command: str) -> None:
-    assert recipe(installed, *arguments) == [f".venv/bin/python scripts/{command}"]
+    assert recipe(installed, *arguments) == [f".venv/bin/python scripts/kit {command}"]
 
 
 def test_all_tests_have_the_tools_they_look_with(fresh: Path) -> None:
@@ -188,9 +202,9 @@ def test_setup_can_run_with_another_python(fresh: Path) -> None:
 
 def test_train_h100_is_the_reference_stack_unless_another_is_named(fresh: Path) -> None:
     config = "configs/training_config_h100.yaml"
-    assert recipe(fresh, "train-h100") == [f"python3 scripts/image.py --stack reference train {config}"]
+    assert recipe(fresh, "train-h100") == [f"python3 scripts/kit image --stack reference train {config}"]
     assert recipe(fresh, "train-h100", "STACK=current", "CONFIG=mine.yaml", "SET=training.seed=1") == [
-        "python3 scripts/image.py --stack current train mine.yaml training.seed=1"
+        "python3 scripts/kit image --stack current train mine.yaml training.seed=1"
     ]
 
 
@@ -202,19 +216,19 @@ def test_fitting_reaches_training_wherever_it_runs(fresh: Path) -> None:
 
 def test_an_image_without_flash_attention_differs_from_one_where_nothing_was_said(fresh: Path) -> None:
     assert recipe(fresh, "image", "FLASH_ATTN_WHEEL=") == [
-        'python3 scripts/image.py --stack reference --flash-attn-wheel "" build'
+        'python3 scripts/kit image --stack reference --flash-attn-wheel "" build'
     ]
-    assert recipe(fresh, "image") == ["python3 scripts/image.py --stack reference build"]
+    assert recipe(fresh, "image") == ["python3 scripts/kit image --stack reference build"]
 
 
 def test_the_images_base_and_network_can_be_chosen(fresh: Path) -> None:
     assert recipe(fresh, "image", "BASE_IMAGE=debian:12", "BUILD_NETWORK=host") == [
-        'python3 scripts/image.py --stack reference --base-image "debian:12" --network "host" build'
+        'python3 scripts/kit image --stack reference --base-image "debian:12" --network "host" build'
     ]
 
 
 def test_the_demo_in_the_image_is_the_current_stacks(fresh: Path) -> None:
-    assert recipe(fresh, "demo-image") == ["python3 scripts/image.py --stack current demo"]
+    assert recipe(fresh, "demo-image") == ["python3 scripts/kit image --stack current demo"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +237,7 @@ def test_the_demo_in_the_image_is_the_current_stacks(fresh: Path) -> None:
 )
 def test_commands_can_run_inside_the_image(fresh: Path, target: str, arguments: str) -> None:
     given = ["CONFIG=c.yaml", "SET=lora.r=8"] if target == "validate" else []
-    assert recipe(fresh, target, "IN=docker", *given) == [f"python3 scripts/image.py --stack reference {arguments}"]
+    assert recipe(fresh, target, "IN=docker", *given) == [f"python3 scripts/kit image --stack reference {arguments}"]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")

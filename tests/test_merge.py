@@ -17,9 +17,10 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 from safetensors.torch import load_file, save_file
 
-import merge
+from kit.cli.command import call
 from kit.cli.foreground import EndedError
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import merge
 from kit.files.own_files import FolderClaim
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def run(adapter_run: Path, tmp_path: Path) -> Path:
 
 
 def test_a_merge_is_compared_and_says_by_how_much(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert merge.main([str(run), "--cpu"]) == 0
+    assert call(merge, [str(run), "--cpu"]) == 0
     merged = run / "merged"
     assert {path.name for path in merged.iterdir()} >= {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "merge.json",
@@ -68,13 +69,13 @@ def test_the_merged_model_ends_where_its_template_ends_a_turn(run: Path, tiny_ba
     receipt = json.loads((run / "run.json").read_text(encoding="utf-8"))
     receipt["config"]["model"]["model_name_or_path"] = str(base)
     (run / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
-    assert merge.main([str(run), "--cpu", "--no-check"]) == 0
+    assert call(merge, [str(run), "--cpu", "--no-check"]) == 0
     written = json.loads((run / "merged/generation_config.json").read_text(encoding="utf-8"))
     assert written["eos_token_id"] == [2, 0]
 
 
 def test_float32_merges_exactly_but_for_the_order_of_sums(run: Path) -> None:
-    assert merge.main([str(run), "--cpu", "--dtype", "float32"]) == 0
+    assert call(merge, [str(run), "--cpu", "--dtype", "float32"]) == 0
     found = json.loads((run / "merged/merge.json").read_text(encoding="utf-8"))["comparison"]
     assert found["difference"] < found["tolerance"] < 1e-5
 
@@ -86,7 +87,7 @@ def test_a_merge_that_adds_something_else_is_not_kept(
     from kit.use import merging
 
     monkeypatch.setattr(merging.Pair, "delta", lambda pair: (pair.b.float() @ pair.a.float()) * pair.scaling * factor)
-    assert merge.main([str(run), "--cpu"]) == 1
+    assert call(merge, [str(run), "--cpu"]) == 1
     error = capsys.readouterr().err
     assert f"values are not the base's with the adapter's change; {factor:.2f} of the change is in it" in error
     assert "and 23 more" in error
@@ -106,7 +107,7 @@ def test_a_folder_that_loads_as_another_model_is_not_kept(
 
     copy_the_rest = merging.copy_the_rest
     monkeypatch.setattr(merging, "copy_the_rest", another)
-    assert merge.main([str(run), "--cpu"]) == 1
+    assert call(merge, [str(run), "--cpu"]) == 1
     output = capsys.readouterr()
     assert "weights: 28 matrices are the base's with what peft adds" in output.out
     assert "was not kept" in output.err
@@ -124,7 +125,7 @@ def test_a_model_as_deep_as_the_real_one_is_merged(
     base = write_deep_base(tmp_path / "base")
     run = make_run(base, tmp_path / "run", quantization__load_in_4bit=False, model__torch_dtype="bfloat16")
     shrink(run / "adapter/adapter_model.safetensors", 0.06)
-    assert merge.main([str(run), "--cpu", "--dtype", dtype]) == 0, capsys.readouterr().err
+    assert call(merge, [str(run), "--cpu", "--dtype", dtype]) == 0, capsys.readouterr().err
     facts = json.loads((run / "merged/merge.json").read_text(encoding="utf-8"))
     assert facts["weights"]["matrices"] == 224
     assert facts["comparison"]["difference"] == pytest.approx(facts["comparison"]["floor"], rel=0.5)
@@ -142,7 +143,7 @@ def test_an_adapter_that_rounding_swallows_is_said(tmp_path: Path, capsys: pytes
     base = write_deep_base(tmp_path / "base", layers=2)
     run = make_run(base, tmp_path / "run", quantization__load_in_4bit=False, model__torch_dtype="bfloat16")
     shrink(run / "adapter/adapter_model.safetensors", 1e-5)
-    assert merge.main([str(run), "--cpu"]) == 0, capsys.readouterr().err
+    assert call(merge, [str(run), "--cpu"]) == 0, capsys.readouterr().err
     error = capsys.readouterr().err
     assert "the adapter is so small that rounding to bfloat16 leaves" in error
     assert "they alone would not show its absence" in error
@@ -151,25 +152,25 @@ def test_an_adapter_that_rounding_swallows_is_said(tmp_path: Path, capsys: pytes
 def test_a_small_adapter_on_a_base_in_float32_is_merged(run: Path) -> None:
     # In bfloat16 the base is rounded to where this adapter moves nothing; in the files single values still differ.
     shrink(run / "adapter/adapter_model.safetensors", 1e-6)
-    assert merge.main([str(run), "--cpu"]) == 0
+    assert call(merge, [str(run), "--cpu"]) == 0
 
 
 def test_without_room_nothing_is_begun(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(2**40, 2**40, 1000))  # type: ignore[attr-defined]
-    assert merge.main([str(run), "--cpu"]) == 1
+    assert call(merge, [str(run), "--cpu"]) == 1
     assert "MB are needed, and 0.0 MB are free" in capsys.readouterr().err
     assert not (run / "merged").exists()
 
 
 def test_an_earlier_merge_is_replaced_only_when_asked(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(run), "--cpu", "--no-check"]
-    assert merge.main(arguments) == 0
-    assert merge.main(arguments) == 2
+    assert call(merge, arguments) == 0
+    assert call(merge, arguments) == 2
     assert "holds a merged model already\n  fix: replace it with --overwrite" in capsys.readouterr().err
     (run / "merged" / "mine.gguf").touch()
-    assert merge.main([*arguments, "--overwrite", "--dtype", "float32"]) == 0
+    assert call(merge, [*arguments, "--overwrite", "--dtype", "float32"]) == 0
     assert (run / "merged" / "mine.gguf").exists()
     assert not list(run.glob(".merged.*"))
     assert json.loads((run / "merged/merge.json").read_text(encoding="utf-8"))["dtype"] == "float32"
@@ -178,7 +179,7 @@ def test_an_earlier_merge_is_replaced_only_when_asked(run: Path, capsys: pytest.
 def test_one_merge_at_a_time_writes_a_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     claim = FolderClaim(run / "merged")
     assert claim.acquire()
-    assert merge.main([str(run), "--cpu", "--no-check"]) == 2
+    assert call(merge, [str(run), "--cpu", "--no-check"]) == 2
     claim.release()
     assert "merged: is being written by another command" in capsys.readouterr().err
 
@@ -189,12 +190,12 @@ def test_what_came_there_meanwhile_is_not_replaced(run: Path, monkeypatch: pytes
         (run / "merged" / "config.json").write_text("mine")
 
     monkeypatch.setattr(merge, "declare_ends", and_a_model_comes)
-    assert merge.main([str(run), "--cpu", "--no-check"]) == 2
+    assert call(merge, [str(run), "--cpu", "--no-check"]) == 2
     assert (run / "merged" / "config.json").read_text() == "mine"
 
 
 def test_a_folder_of_other_things_is_never_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert merge.main([str(run), "--cpu", "--overwrite", "--out", str(run.parent)]) == 2
+    assert call(merge, [str(run), "--cpu", "--overwrite", "--out", str(run.parent)]) == 2
     assert "is no model that was merged here" in capsys.readouterr().err
     assert run.exists()
 
@@ -207,7 +208,7 @@ def test_whoever_stops_reading_stops_no_merge(run: Path) -> None:
             raise BrokenPipeError
 
     with redirect_stdout(Gone()), pytest.raises(BrokenPipeError):  # which ends the command without a word
-        merge.main([str(run), "--cpu"])
+        call(merge, [str(run), "--cpu"])
     assert (run / "merged/merge.json").is_file()
 
 
@@ -221,7 +222,7 @@ def test_a_signal_leaves_nothing_behind(
         raise how
 
     monkeypatch.setattr(merging, "save_file", interrupt)
-    assert merge.main([str(run), "--cpu"]) == code
+    assert call(merge, [str(run), "--cpu"]) == code
     assert "stopped; nothing was written" in capsys.readouterr().err
     assert sorted(path.name for path in run.iterdir()) == ["adapter", "run.json", "val.jsonl"]
 
@@ -232,7 +233,7 @@ def test_four_bits_are_merged_into_the_whole_base_and_that_is_said(
     from adapter_run import make_run
 
     run = make_run(tiny_base, tmp_path / "demo", val_rows=2)
-    assert merge.main([str(run), "--cpu"]) == 0
+    assert call(merge, [str(run), "--cpu"]) == 0
     assert "trained on the base in 4 bits and is merged into the base as it is" in capsys.readouterr().err
     assert "rounded to 4 bits (nf4)" in (run / "merged/README.md").read_text(encoding="utf-8")
 
@@ -240,7 +241,7 @@ def test_four_bits_are_merged_into_the_whole_base_and_that_is_said(
 def test_an_adapter_that_fits_no_layer_is_a_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "adapter/adapter_model.safetensors"
     save_file({name.replace("layers.0", "layers.9"): tensor for name, tensor in load_file(path).items()}, path)
-    assert merge.main([str(run), "--cpu", "--no-check"]) == 2
+    assert call(merge, [str(run), "--cpu", "--no-check"]) == 2
     assert "which is not there\n  fix: name its own base" in capsys.readouterr().err
     assert not (run / "merged").exists()
 
@@ -257,7 +258,7 @@ def test_both_stacks_write_the_same_bytes_and_read_each_others(run: Path, tmp_pa
     )
     pythons = {"current": sys.executable, "reference": str(REFERENCE)}
     for stack, python in pythons.items():
-        script = [python, str(PROJECT_ROOT / "scripts/merge.py"), str(run), "--cpu", "--out", str(tmp_path / stack)]
+        script = [python, str(PROJECT_ROOT / "scripts/kit"), "merge", str(run), "--cpu", "--out", str(tmp_path / stack)]
         # Compared once, where no other test does.
         once = ["--no-check"] if stack == "current" else []
         done = subprocess.run([*script, *once], capture_output=True, text=True, check=False, timeout=300)
@@ -286,6 +287,6 @@ def test_a_link_in_the_merges_place_leads_nowhere(
     precious.mkdir()
     (precious / "file").write_text("mine")
     (run / link).symlink_to(precious)
-    assert merge.main([str(run), "--cpu", "--no-check", *overwrite]) in {1, 2}
+    assert call(merge, [str(run), "--cpu", "--no-check", *overwrite]) in {1, 2}
     assert [(path.name, path.read_text()) for path in precious.iterdir()] == [("file", "mine")]
     assert "Traceback" not in capsys.readouterr().err

@@ -72,7 +72,7 @@ class Way:
 
 
 def _script(stack: str, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [PYTHONS[stack], str(PROJECT_ROOT / "scripts" / name), *map(str, arguments)]
+    command = [PYTHONS[stack], str(PROJECT_ROOT / "scripts" / "kit"), name, *map(str, arguments)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=PROJECT_ROOT, env=environment, timeout=600
@@ -91,9 +91,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def way(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Way:
     stack, run = request.param, tmp_path_factory.mktemp(request.param) / "run"
     settings = [str(CONFIG), *overrides(base, run, training__max_seq_length=256, **CHANGES[stack])]
-    said = json.loads(_script(stack, "validate.py", *settings, "--no-probe", "--json").stdout)
+    said = json.loads(_script(stack, "validate", *settings, "--no-probe", "--json").stdout)
     findings = {finding["id"]: finding for finding in said["findings"]}
-    return Way(stack, base, run, findings, _script(stack, "train.py", *settings).stderr)
+    return Way(stack, base, run, findings, _script(stack, "train", *settings).stderr)
 
 
 def test_validation_is_ready_and_says_how_the_tokenizer_is_read(way: Way) -> None:
@@ -122,7 +122,7 @@ def test_the_same_first_loss_comes_of_the_same_rows(way: Way) -> None:
 
 def test_chat_answers_with_a_system_message(way: Way) -> None:
     asked = ["--cpu", "--system", "Be brief.", "--prompt", "  Hi </s>", "--max-new-tokens", "4", "--json"]
-    answer = json.loads(_script(way.stack, "chat.py", way.run, *asked).stdout)
+    answer = json.loads(_script(way.stack, "chat", way.run, *asked).stdout)
     assert answer["ending"] in {"length", "end"}
 
 
@@ -164,7 +164,7 @@ def test_transformers_is_handed_the_same_tokenizer_on_both_stacks_for_any_text(b
 
 
 def test_the_merged_model_has_the_bases_shards_and_its_keys(way: Way, tmp_path: Path) -> None:
-    _script(way.stack, "merge.py", way.run, "--cpu", "--out", tmp_path / "merged")
+    _script(way.stack, "merge", way.run, "--cpu", "--out", tmp_path / "merged")
     merged = tmp_path / "merged"
     assert sorted(path.name for path in merged.glob("*.safetensors")) == sorted(
         path.name for path in way.base.glob("model-*.safetensors")
@@ -182,7 +182,7 @@ def test_a_base_of_march_is_told_from_it(base: Path, tmp_path: Path) -> None:
         shutil.copy(path, march)
     for stack in PYTHONS:
         settings = [str(CONFIG), *overrides(march, tmp_path / stack, **CHANGES[stack])]
-        said = json.loads(_script(stack, "validate.py", *settings, "--no-probe", "--json").stdout)
+        said = json.loads(_script(stack, "validate", *settings, "--no-probe", "--json").stdout)
         (found,) = [finding for finding in said["findings"] if finding["id"] == "model.template"]
         assert found["severity"] == "warning"
         assert "no blank in front of answers" in found["message"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import parity
+from kit.cli.command import call
+from kit.commands import parity
 from kit.parity.contract import CASES
 from kit.parity.results import CaseResult, Numbers, Result, read_reference, read_result
 
@@ -31,12 +32,12 @@ def write(path: Path, *, factor: float = 1.0, device: str = "Some CPU", **change
 
 
 def test_a_file_that_agrees_is_said_to_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parity.main(["--from", str(write(tmp_path / "mine.json"))]) == 0
+    assert call(parity, ["--from", str(write(tmp_path / "mine.json"))]) == 0
     assert "Some CPU (cpu), current stack agrees with the formulas" in capsys.readouterr().out
 
 
 def test_a_file_that_does_not_is_a_failed_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parity.main(["--from", str(write(tmp_path / "mine.json", factor=1.01)), "--json"]) == 1
+    assert call(parity, ["--from", str(write(tmp_path / "mine.json", factor=1.01)), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["agrees"], found["verdict"]) == (False, "failed")
     assert "does not agree with the formulas: 1e-02 in float32" in found["sentences"][0]
@@ -44,21 +45,21 @@ def test_a_file_that_does_not_is_a_failed_check(tmp_path: Path, capsys: pytest.C
 
 def test_two_machines_are_compared_with_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, theirs = write(tmp_path / "a.json", factor=1 + 4e-6), write(tmp_path / "b.json", device="Apple M4")
-    assert parity.main(["--from", str(mine), "--against", str(theirs)]) == 0
+    assert call(parity, ["--from", str(mine), "--against", str(theirs)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert "agrees with the other file, Apple M4 (cpu), current stack: within 4e-06 in float32" in last
 
 
 def test_another_contract_is_no_agreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     theirs = write(tmp_path / "b.json", contract={**CONTRACT, "batch_sha256": "0" * 64})
-    assert parity.main(["--from", str(write(tmp_path / "a.json")), "--against", str(theirs)]) == 1
+    assert call(parity, ["--from", str(write(tmp_path / "a.json")), "--against", str(theirs)]) == 1
     assert "the rows are not the other file's" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_used_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "torn.json").write_text("{")
     for name in ("torn.json", "nowhere.json"):
-        assert parity.main(["--from", str(write(tmp_path / "a.json")), "--against", str(tmp_path / name)]) == 2
+        assert call(parity, ["--from", str(write(tmp_path / "a.json")), "--against", str(tmp_path / name)]) == 2
         told = capsys.readouterr()
         assert name in told.err
         assert told.out == ""
@@ -70,10 +71,10 @@ def test_this_machine_agrees_and_leaves_its_file(
 ) -> None:
     pytest.importorskip("torch", reason="needs the libraries: make setup")
     monkeypatch.chdir(tmp_path)
-    assert parity.main(["--cpu"]) == 0, capsys.readouterr()
+    assert call(parity, ["--cpu"]) == 0, capsys.readouterr()
     assert "agrees with the formulas: within" in capsys.readouterr().out
     (written,) = (tmp_path / "outputs").glob("parity-*-cpu.json")
     found = read_result(written)
     assert found.contract == CONTRACT
     assert found.where["versions"]["torch"]
-    assert parity.main(["--from", str(written), "--against", str(written)]) == 0
+    assert call(parity, ["--from", str(written), "--against", str(written)]) == 0

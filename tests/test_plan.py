@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import plan
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import plan
 from kit.config.resolve import resolve
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ SHAPE = {
 
 
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
-    plan.main([*arguments, "--json"])
+    call(plan, [*arguments, "--json"])
     return dict(json.loads(capsys.readouterr().out))
 
 
@@ -58,12 +59,12 @@ def test_planning_all_configs_on_all_machines_imports_no_torch_and_no_transforme
     """Importing torch alone takes longer than a second; without it, a plan is arithmetic on a few numbers."""
     (tmp_path / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")
     code = (
-        "import sys, plan\n"
+        "import sys; from kit.cli.command import call; from kit.commands import plan\n"
         f"shape = ['--rows', '50', '--model-config', {str(tmp_path / 'config.json')!r}]\n"
         f"for config in {[str(path) for path in CONFIGS]!r}:\n"
         f"    for machine in {[str(path) for path in MACHINES]!r}:\n"
-        "        assert plan.main([config, '--from', machine, *shape]) in (0, 1)\n"
-        f"plan.main([{DEMO!r}, *shape[2:]])\n"
+        "        assert call(plan, [config, '--from', machine, *shape]) in (0, 1)\n"
+        f"call(plan, [{DEMO!r}, *shape[2:]])\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'peft', 'trl'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )
@@ -74,7 +75,7 @@ def test_planning_all_configs_on_all_machines_imports_no_torch_and_no_transforme
 
 
 def test_the_plan_shows_its_terms_its_arithmetic_and_the_next_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan.main([H100, *ON_H100, "--rows", "15000"]) == 0
+    assert call(plan, [H100, *ON_H100, "--rows", "15000"]) == 0
     out = capsys.readouterr().out
     assert "frozen linear layers" in out
     assert "GFLOP a token" in out
@@ -98,16 +99,16 @@ def test_the_plan_says_what_its_figure_is_and_where_its_parts_come_from(
     assert meaning in str(found["meaning"])
     assert isinstance(found["sources"], dict)
     assert set(found["sources"]) == parts
-    plan.main(arguments)
+    call(plan, arguments)
     out = capsys.readouterr().out
     assert meaning in out
     assert all(origin in out for origin in found["sources"].values())
 
 
 def test_a_plan_that_does_not_fit_exits_1_and_one_that_is_tight_does_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan.main([H100, "training.gradient_checkpointing=false", *ON_H100, "--rows", "10"]) == 1
+    assert call(plan, [H100, "training.gradient_checkpointing=false", *ON_H100, "--rows", "10"]) == 1
     assert "does not fit" in capsys.readouterr().out
-    assert plan.main([H100, "training.per_device_train_batch_size=30", *ON_H100, "--rows", "10"]) == 0
+    assert call(plan, [H100, "training.per_device_train_batch_size=30", *ON_H100, "--rows", "10"]) == 0
     assert "tight" in capsys.readouterr().out
 
 
@@ -141,7 +142,7 @@ def test_apply_writes_a_valid_configuration_and_replaces_nothing(
 ) -> None:
     path = tmp_path / "faster.yaml"
     arguments = [H100, "lora.r=32", "lora.lora_alpha=64", *ON_H100, "--rows", "1000", "--apply", str(path)]
-    assert plan.main(arguments) == 0
+    assert call(plan, arguments) == 0
     assert f"make validate CONFIG={path}" in capsys.readouterr().err
     settings = resolve(path).settings
     assert settings.effective_batch_size == 16
@@ -149,7 +150,7 @@ def test_apply_writes_a_valid_configuration_and_replaces_nothing(
     assert settings.training.gradient_checkpointing is False
     written = path.read_text(encoding="utf-8")
     assert "plan, was true" in written
-    assert plan.main(arguments) == 2
+    assert call(plan, arguments) == 2
     assert "is there already" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == written
 
@@ -184,7 +185,7 @@ def test_a_model_config_that_cannot_be_used_is_named(
     path = tmp_path / "config.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    assert plan.main([H100, *ON_H100, "--model-config", str(path)]) == 2
+    assert call(plan, [H100, *ON_H100, "--model-config", str(path)]) == 2
     assert words in capsys.readouterr().err
 
 
@@ -200,5 +201,5 @@ def test_a_model_config_that_cannot_be_used_is_named(
 def test_wrong_use_is_one_sentence_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
-    assert plan.main(arguments) == 2
+    assert call(plan, arguments) == 2
     assert words in capsys.readouterr().err

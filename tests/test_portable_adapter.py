@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import portable_adapter
+from kit.cli.command import call
+from kit.commands import portable_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,7 @@ def _set(folder: Path, **fields: object) -> None:
 
 
 def test_what_is_left_out_is_said(newer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert portable_adapter.main([str(newer), str(newer.parent / "copy")]) == 0
+    assert call(portable_adapter, [str(newer), str(newer.parent / "copy")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "left out, with no effect on the answers: peft_version",
         f"portable: {newer.parent / 'copy'}",
@@ -38,17 +39,17 @@ def test_what_would_change_the_answers_is_refused_and_nothing_is_written(
     newer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _set(newer, use_dora=True)
-    assert portable_adapter.main([str(newer), str(newer.parent / "copy")]) == 2
+    assert call(portable_adapter, [str(newer), str(newer.parent / "copy")]) == 2
     assert "use_dora is set, and DoRA rescales every weight" in capsys.readouterr().err
     assert not (newer.parent / "copy").exists()
 
 
 def test_a_copy_that_is_there_already_is_left_alone(newer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert portable_adapter.main([str(newer), str(newer)]) == 2
+    assert call(portable_adapter, [str(newer), str(newer)]) == 2
     assert "is there already" in capsys.readouterr().err
 
 
 def test_a_copy_that_is_a_link_to_nowhere_is_not_written_through(newer: Path, tmp_path: Path) -> None:
     (tmp_path / "copy").symlink_to(tmp_path / "elsewhere")
-    assert portable_adapter.main([str(newer), str(tmp_path / "copy")]) == 2
+    assert call(portable_adapter, [str(newer), str(tmp_path / "copy")]) == 2
     assert not (tmp_path / "elsewhere").exists()

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-import prepare_data
 from chat_folders import write_chat_folder
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import data
 from kit.intake import formats
 from kit.intake.publish import Draft
 
@@ -34,7 +35,7 @@ GOOD = {"prompt": "ask", "completion": "tell"}
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(prepare_data, "LENGTH_CACHE", tmp_path / "cache" / "lengths.sqlite3")
+    monkeypatch.setattr(data, "LENGTH_CACHE", tmp_path / "cache" / "lengths.sqlite3")
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _run(model: str, *arguments: str, length: int = 100) -> int:
-    return prepare_data.main([*arguments, "--model", model, "--max-seq-length", str(length), "--processes", "1"])
+    return call(data, [*arguments, "--model", model, "--max-seq-length", str(length), "--processes", "1"])
 
 
 def _jsonl(name: str, rows: Sequence[Any]) -> str:
@@ -103,7 +104,7 @@ def test_the_same_rows_give_the_same_bytes(model: str) -> None:
     _jsonl("a.jsonl", _rows(300))
     arguments = ("a.jsonl", "--dedupe", "exact")
     assert _run(model, *arguments, "--out", "one") == _run(model, *arguments, "--out", "two") == 0
-    assert prepare_data.main([*arguments, "--out", "three", "--model", model, "--max-seq-length", "100"]) == 0
+    assert call(data, [*arguments, "--out", "three", "--model", model, "--max-seq-length", "100"]) == 0
     assert _files("one") == _files("two") == _files("three")
     assert _run(model, *arguments, "--seed", "7", "--out", "four") == 0
     assert _files("four")["val.jsonl"] != _files("one")["val.jsonl"]
@@ -356,7 +357,7 @@ def test_wrong_use_is_one_sentence(
     model: str, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     _jsonl("a.jsonl", [GOOD])
-    assert prepare_data.main([*arguments, "--model", model, "--max-seq-length", "9"]) == 2
+    assert call(data, [*arguments, "--model", model, "--max-seq-length", "9"]) == 2
     captured = capsys.readouterr()
     assert message in captured.err + captured.out
 
@@ -366,7 +367,7 @@ def test_tokens_that_cannot_be_counted_are_said_and_the_rest_is_done(
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(Path.cwd() / "hub"))
     config = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
-    assert prepare_data.main([_jsonl("a.jsonl", _rows(4)), "--config", str(config), "--json"]) == 0
+    assert call(data, [_jsonl("a.jsonl", _rows(4)), "--config", str(config), "--json"]) == 0
     (finding,) = _told(capsys)["data.tokens"]
     assert finding["severity"] == "skipped"
     assert "tokens were not counted" in finding["message"]
@@ -452,7 +453,7 @@ def test_any_bytes_end_in_a_verdict(
 
 
 def _command(model: str, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
-    program = [sys.executable, str(PROJECT_ROOT / "scripts" / "prepare_data.py"), *arguments]
+    program = [sys.executable, str(PROJECT_ROOT / "scripts" / "kit"), "data", *arguments]
     program += ["--model", model, "--max-seq-length", "100", "--no-cache", "--processes", "1"]
     return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 
@@ -484,8 +485,9 @@ def test_a_pipe_is_read_and_written_to_without_colour(model: str) -> None:
 def test_torch_is_not_imported(model: str) -> None:
     _jsonl("a.jsonl", [GOOD])
     program = (
-        f"import sys; sys.path.insert(0, {str(PROJECT_ROOT / 'scripts')!r}); import prepare_data; "
-        f"prepare_data.main(['a.jsonl', '--model', {model!r}, '--max-seq-length', '50', '--dedupe', 'near']); "
+        f"import sys; sys.path.insert(0, {str(PROJECT_ROOT / 'scripts')!r}); "
+        "from kit.cli.command import call; from kit.commands import data; "
+        f"call(data, ['a.jsonl', '--model', {model!r}, '--max-seq-length', '50', '--dedupe', 'near']); "
         "sys.exit(bool({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import report
 from browser import browser_missing, look_at
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import report
 from kit.report.write import write_report
 from written_run import write_run
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def test_the_verdict_and_the_files_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run", evaluations=[])
-    assert report.main([str(folder)]) == 0
+    assert call(report, [str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("It learned: training loss from 2.88")
     assert "data/sample/val.jsonl was never evaluated on" in lines[1]
@@ -31,13 +32,13 @@ def test_the_verdict_and_the_files_are_printed(tmp_path: Path, capsys: pytest.Ca
 
 def test_json_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run", loss=lambda _: 0.0)
-    assert report.main([str(folder), "--json"]) == 0
+    assert call(report, [str(folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["tone"], found["findings"][0]["id"]) == ("bad", "loss.zero")
 
 
 def test_a_run_that_is_not_there_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main([str(tmp_path / "nowhere")]) == 2
+    assert call(report, [str(tmp_path / "nowhere")]) == 2
     assert "no run there" in capsys.readouterr().err
 
 
@@ -45,21 +46,22 @@ def test_a_run_that_is_not_there_is_wrong_use(tmp_path: Path, capsys: pytest.Cap
 def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run")
     folder.chmod(0o500)
-    assert report.main([str(folder)]) == 2
+    assert call(report, [str(folder)]) == 2
     assert "not allowed (permission denied)" in capsys.readouterr().err
 
 
 def test_a_path_that_cannot_be_is_named_as_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "report.png").mkdir()
-    assert report.main([str(folder)]) == 2
+    assert call(report, [str(folder)]) == 2
     said = capsys.readouterr().err
     assert "is a folder where a file is needed" in said
     assert "make room" not in said
 
 
 def test_neither_training_nor_the_list_of_runs_waits_for_the_drawing_library() -> None:
-    code = "import sys, train, runs, watch, report, kit.report; print('matplotlib' in sys.modules)"
+    imports = "import sys, kit.report; from kit.commands import train, runs, watch, report"
+    code = f"{imports}; print('matplotlib' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT / "scripts")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "False\n"

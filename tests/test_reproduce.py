@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import reproduce as command
-import train
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import reproduce as command
+from kit.commands import train
 from kit.files.json_files import write_json
 from kit.run_folder.receipt import sealed
 from small_run import CONFIG, overrides, read_receipt
@@ -31,7 +32,7 @@ def trained(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     files = {"data__train_file": folder / "train.jsonl", "data__val_file": folder / "val.jsonl"}
     changes = {**files, "training__max_steps": 3, "training__eval_steps": 2}
-    assert train.main([str(CONFIG), *overrides(folder / "base", folder / "run", **changes)]) == 0
+    assert call(train, [str(CONFIG), *overrides(folder / "base", folder / "run", **changes)]) == 0
     return folder
 
 
@@ -50,14 +51,14 @@ def _change(run: Path, **facts: Any) -> None:
 
 def _checked(run: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
     capsys.readouterr()
-    code = command.main([str(run), "--check-only", "--json", *options])
+    code = call(command, [str(run), "--check-only", "--json", *options])
     content: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert content["schema_version"] == 1
     return code, content
 
 
 def test_a_run_is_reproduced_bit_by_bit(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([str(trained / "run"), "--json"]) == 0
+    assert call(command, [str(trained / "run"), "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["result"]["sentence"] == "bit-equal: the adapter, 3 training losses, 2 validation losses"
     assert content["result"]["bits_expected"] is True
@@ -71,7 +72,7 @@ def test_a_run_is_reproduced_bit_by_bit(trained: Path, capsys: pytest.CaptureFix
 def test_before_it_trains_it_says_whether_bits_must_come_out_again(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main([str(trained / "run"), "--check-only"]) == 0
+    assert call(command, [str(trained / "run"), "--check-only"]) == 0
     assert "can be reproduced here: the same bits must come out" in capsys.readouterr().out
 
 
@@ -117,7 +118,7 @@ def test_a_trace_that_does_not_come_out_again_is_told_with_its_step(
         return 0
 
     monkeypatch.setattr(command, "train_again", retrained)
-    assert command.main([str(copy)]) == 1
+    assert call(command, [str(copy)]) == 1
     told = capsys.readouterr().out
     assert "differs from step 2 on" in told
     assert "its bits should have come out again" in told
@@ -128,14 +129,14 @@ def test_a_rerun_that_did_not_come_to_its_end_is_not_compared(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ended: int, code: int
 ) -> None:
     monkeypatch.setattr(command, "train_again", lambda *_args, **_options: ended)
-    assert command.main([str(copy)]) == code
+    assert call(command, [str(copy)]) == code
     assert capsys.readouterr().out == ""
 
 
 def test_the_folder_of_the_rerun_can_be_chosen_and_is_never_somebody_elses(
     copy: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main([str(copy), "--out", str(trained / "run")]) == 1
+    assert call(command, [str(copy), "--out", str(trained / "run")]) == 1
     assert f"{trained / 'run'}: holds something else than a rerun" in capsys.readouterr().out
 
 
@@ -143,10 +144,10 @@ def test_the_folder_of_the_rerun_can_be_chosen_and_is_never_somebody_elses(
 def test_what_would_make_it_another_run_is_wrong_use(
     copy: Path, capsys: pytest.CaptureFixture[str], given: str
 ) -> None:
-    assert command.main([str(copy), given]) == 2
+    assert call(command, [str(copy), given]) == 2
     assert "say only where something is now" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([str(tmp_path / "nowhere")]) == 2
+    assert call(command, [str(tmp_path / "nowhere")]) == 2
     assert "no run there" in capsys.readouterr().err

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import train
+from kit.cli.command import call
+from kit.commands import train
 from kit.files.folder_lock import FolderLock
 from kit.run_folder import checkpoints
 from new_key import DEFAULT, KEY, kit_with_new_key
@@ -24,7 +25,7 @@ CHANGES = {"training__max_steps": 6, "training__save_steps": 2, "training__eval_
 
 
 def _train(base: Path, output: Path, *options: str, **changes: object) -> int:
-    return train.main([str(CONFIG), *overrides(base, output, **{**CHANGES, **changes}), *options])
+    return call(train, [str(CONFIG), *overrides(base, output, **{**CHANGES, **changes}), *options])
 
 
 @pytest.fixture(scope="module")
@@ -216,5 +217,5 @@ def test_two_runs_in_one_folder_are_refused(
     [(["--resume", "nowhere"], "there is no such folder"), (["--resume", ".", "--overwrite"], "begins again")],
 )
 def test_wrong_use_is_one_sentence(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main(options) == 2
+    assert call(train, options) == 2
     assert told in capsys.readouterr().err

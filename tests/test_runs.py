@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import runs
+from kit.cli.command import call
+from kit.commands import runs
 from kit.run_folder.history import read_run
 from kit.runs.summary import summarise
 from kit.runs.table import sort_runs, table_of
@@ -27,12 +28,12 @@ def outputs(tmp_path: Path) -> Path:
 
 
 def names(outputs: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
-    assert runs.main(["--outputs", str(outputs), "--json", *arguments]) == 0
+    assert call(runs, ["--outputs", str(outputs), "--json", *arguments]) == 0
     return [run["name"] for run in json.loads(capsys.readouterr().out)["runs"]]
 
 
 def test_the_table_shows_every_run_with_its_state(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runs.main(["--outputs", str(outputs)]) == 0
+    assert call(runs, ["--outputs", str(outputs)]) == 0
     rows = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines()}
     assert rows["good"] == ["finished", "0.5000"]
     assert rows["bad"] == ["failed", "2.5000"]
@@ -46,7 +47,7 @@ def test_runs_are_sorted_and_what_has_no_value_comes_last(outputs: Path, capsys:
 
 
 def test_json_has_no_nan_in_it(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.main(["--outputs", str(outputs), "--json"])
+    call(runs, ["--outputs", str(outputs), "--json"])
     text = capsys.readouterr().out
     broken = next(run for run in json.loads(text)["runs"] if run["name"] == "broken")
     assert "NaN" not in text
@@ -56,14 +57,14 @@ def test_json_has_no_nan_in_it(outputs: Path, capsys: pytest.CaptureFixture[str]
 def test_a_folder_that_is_no_run_is_named_and_hides_no_other(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (outputs / "torn").mkdir()
     (outputs / "torn" / "run.json").write_text("{")
-    assert runs.main(["--outputs", str(outputs)]) == 0
+    assert call(runs, ["--outputs", str(outputs)]) == 0
     said = capsys.readouterr()
     assert "torn/run.json: is not a receipt" in said.err
     assert "good" in said.out
 
 
 def test_where_there_is_no_run_it_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runs.main(["--outputs", str(tmp_path / "nowhere")]) == 0
+    assert call(runs, ["--outputs", str(tmp_path / "nowhere")]) == 0
     assert "make demo" in capsys.readouterr().err
 
 

@@ -129,7 +129,14 @@ def test_an_adapter_loads_and_scores_the_same_in_the_other_stack(
 
 def test_the_reference_stack_agrees_with_the_formulas_too(tmp_path: Path) -> None:
     """The current stack is held to them in tests/kit/parity: where both agree, they train the same thing."""
-    command = [str(REFERENCE), str(PROJECT_ROOT / "scripts/parity.py"), "--cpu", "--out", str(tmp_path / "found.json")]
+    command = [
+        str(REFERENCE),
+        str(PROJECT_ROOT / "scripts/kit"),
+        "parity",
+        "--cpu",
+        "--out",
+        str(tmp_path / "found.json"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "reference stack agrees with the formulas" in done.stdout

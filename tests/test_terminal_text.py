@@ -12,27 +12,27 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 from chat_folders import MISTRAL, write_chat_folder
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import COMMANDS, module_of
 from terminal import END, INTERRUPT, Terminal
 from torture.forked import end_threads
 from torture.hostile_text import EVIL, EVIL_NAME, faults_on
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _YAML = '"\\e[2JFORGED\\e]0;t\\aFORGED\\x9b2JFORGED\\u202EFORGED\\rFORGED\\nFORGED\\e[32mFORGED"'
 # What is driven with a hostile argument only, and why.
 _SHOWS_NO_TEXT_OF_OTHERS = {
-    "image.py": "the engine's words, which are the machine's",
+    "completion": "the commands' own options",
+    "image": "the engine's words, which are the machine's",
 }
-_COMMANDS = sorted(path.name for path in (PROJECT_ROOT / "scripts").glob("*.py"))
+_COMMANDS = sorted(COMMANDS)
 
 World = dict[str, str]
 
@@ -124,44 +124,44 @@ def world(adapter_run: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 # Every command, with what of the world it is given.
 _DRIVEN: dict[str, list[list[str]]] = {
-    "chat.py": [["{run}", "--cpu", "--prompt", "a{evil}", "--max-new-tokens", "3"], ["{out}"], ["broken"]],
-    "check_gpu.py": [[], ["--from", "{record}"], ["--from", "{out}"], ["--record", "{out}/x"]],
-    "config_loader.py": [["{config}"], ["{values}"], ["{out}"], ["{demo}", "data.train_file={rows}", "{evil}=1"]],
-    "demo.py": [["training.run_name={evil}"], ["{evil}=1"]],
-    "diff_run.py": [["{run}", "stopped"], ["{out}", "{run}"], ["{run}", "{run}"]],
-    "evaluate.py": [
+    "chat": [["{run}", "--cpu", "--prompt", "a{evil}", "--max-new-tokens", "3"], ["{out}"], ["broken"]],
+    "detect": [[], ["--from", "{record}"], ["--from", "{out}"], ["--record", "{out}/x"]],
+    "config": [["{config}"], ["{values}"], ["{out}"], ["{demo}", "data.train_file={rows}", "{evil}=1"]],
+    "demo": [["training.run_name={evil}"], ["{evil}=1"]],
+    "diff-run": [["{run}", "stopped"], ["{out}", "{run}"], ["{run}", "{run}"]],
+    "evaluate": [
         ["{run}", "--cpu", "--data", "{short}", "--questions", "2", "--max-new-tokens", "3", "--out", "{out}.json"],
         ["{run}", "--cpu", "--data", "{mixed}"], ["{run}", "--cpu", "--adapter", "{adapter}"],
         ["{run}", "--data", "{out}"],
     ],
-    "merge.py": [
+    "merge": [
         ["{run}", "--out", "{out}-merged", "--no-check"], ["{run}", "--adapter", "{adapter}", "--out", "{out}-2"],
         ["{run}", "--data", "{out}", "--out", "{out}-3"],
     ],
-    "parity.py": [["--from", "{record}"], ["--from", "{out}"]],
-    "plan.py": [
+    "parity": [["--from", "{record}"], ["--from", "{out}"]],
+    "plan": [
         ["{config}"], ["{demo}", "model.model_name_or_path={model}"], ["{demo}", "--model-config", "{record}"],
         ["{demo}", "--from", "{record}"], ["{demo}", "--model-config", "{out}"],
     ],
-    "portable_adapter.py": [["{adapter}", "{out}-copy"], ["{out}", "{out}-copy2"]],
-    "prepare_data.py": [
+    "portable-adapter": [["{adapter}", "{out}-copy"], ["{out}", "{out}-copy2"]],
+    "data": [
         ["{rows}", "--out", "{out}-data"], ["{mixed}", "--out", "{out}-data2"], ["{mixed}", "--audit"], ["{out}"],
         ["{rows}", "--out", "{out}-data"], ["{rows}", "--map", "user={evil}"],
     ],
-    "report.py": [["{run}"], ["{out}"], ["broken"]],
-    "reproduce.py": [["{run}", "--check-only"], ["{out}"], ["{run}", "{evil}=1"]],
-    "runs.py": [[], ["--json"], ["--outputs", "{out}"]],
-    "train.py": [
+    "report": [["{run}"], ["{out}"], ["broken"]],
+    "reproduce": [["{run}", "--check-only"], ["{out}"], ["{run}", "{evil}=1"]],
+    "runs": [[], ["--json"], ["--outputs", "{out}"]],
+    "train": [
         ["{config}"], ["{demo}", "data.train_file={mixed}"], ["{demo}", "training.run_name={evil}"],
         ["{demo}", "model.model_name_or_path={model}", "data.train_file={good}"],
     ],
-    "validate.py": [
+    "validate": [
         ["{config}"], ["{demo}", "model.model_name_or_path={model}", "data.train_file={good}"], ["--from", "{record}"],
     ],
-    "validate_environment.py": [["--no-probe", "--config", "{config}"], ["--from", "{record}"]],
-    "validate_training_config.py": [["{config}"], ["{values}"], ["{demo}", "data.train_file={rows}"]],
-    "verify.py": [["{run}"], ["{run}", "--json"], ["{out}"]],
-    "watch.py": [["{run}"], ["{run}", "--once"], ["stopped", "--once"], ["{out}"]],
+    "validate-environment": [["--no-probe", "--config", "{config}"], ["--from", "{record}"]],
+    "validate-config": [["{config}"], ["{values}"], ["{demo}", "data.train_file={rows}"]],
+    "verify": [["{run}"], ["{run}", "--json"], ["{out}"]],
+    "watch": [["{run}"], ["{run}", "--once"], ["stopped", "--once"], ["{out}"]],
 }  # fmt: skip
 
 
@@ -169,15 +169,14 @@ def _begin(command: str, arguments: list[str], world: World, monkeypatch: pytest
     """Begin a command on a terminal in the hostile world."""
     from kit.data.chat_tokenizer import ChatTokenizer
 
-    module = importlib.import_module(command.removesuffix(".py"))
+    module = importlib.import_module(module_of(command))
     argv = [argument.format(**world, evil=EVIL) for argument in arguments]
     monkeypatch.chdir(world["folder"])
     monkeypatch.setattr(sys, "argv", [command, *argv])
     monkeypatch.setattr(ChatTokenizer, "decode", lambda _self, ids: EVIL.replace("\n", "") * len(ids))
-    main: Callable[[list[str]], int] = module.main
     end_threads()
     hostile = {"CUDA_VISIBLE_DEVICES": EVIL, "HF_HUB_OFFLINE": "1", "COLUMNS": "1000", "PYTORCH_CUDA_ALLOC_CONF": EVIL}
-    return Terminal(lambda: main(argv), **hostile)
+    return Terminal(lambda: call(module, argv), **hostile)
 
 
 def _drive(command: str, arguments: list[str], world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
@@ -215,7 +214,7 @@ def test_no_text_of_others_acts_on_the_terminal(
 
 
 def test_a_verdict_cannot_be_painted_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    text, code = _drive("verify.py", ["{run}"], world, monkeypatch)
+    text, code = _drive("verify", ["{run}"], world, monkeypatch)
     assert code == 1
     assert re.search(r"error.*adapter_model\.safetensors", text)
     assert "not what the run wrote" in text.splitlines()[-1]
@@ -224,7 +223,7 @@ def test_a_verdict_cannot_be_painted_over(world: World, monkeypatch: pytest.Monk
 def test_a_view_that_is_redrawn_moves_the_cursor_itself_and_lets_no_name_do_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _begin("watch.py", ["live"], world, monkeypatch) as terminal:
+    with _begin("watch", ["live"], world, monkeypatch) as terminal:
         terminal.wait_for("Ctrl-C leaves")
         terminal.wait_for("Ctrl-C leaves")
         terminal.type(INTERRUPT)
@@ -234,7 +233,7 @@ def test_a_view_that_is_redrawn_moves_the_cursor_itself_and_lets_no_name_do_so(
 
 
 def test_a_model_cannot_act_on_the_terminal_with_its_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with _begin("chat.py", ["{run}", "--cpu", "--max-new-tokens", "2"], world, monkeypatch) as terminal:
+    with _begin("chat", ["{run}", "--cpu", "--max-new-tokens", "2"], world, monkeypatch) as terminal:
         for typed in ("a", "/base", "/again", "/x", END):
             terminal.wait_for("you> ")
             terminal.type(typed if typed == END else f"{typed}\n")
@@ -247,9 +246,9 @@ def test_what_is_left_in_files_is_true_and_cannot_break_out_of_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = world["out"]
-    assert _drive("prepare_data.py", ["{rows}", "--out", "{out}-files"], world, monkeypatch)[1] == 0
-    assert _drive("merge.py", ["{run}", "--out", "{out}-model", "--no-check"], world, monkeypatch)[1] == 0
-    assert _drive("report.py", ["{run}"], world, monkeypatch)[1] == 0
+    assert _drive("data", ["{rows}", "--out", "{out}-files"], world, monkeypatch)[1] == 0
+    assert _drive("merge", ["{run}", "--out", "{out}-model", "--no-check"], world, monkeypatch)[1] == 0
+    assert _drive("report", ["{run}"], world, monkeypatch)[1] == 0
     files = [f"{out}-files/data_card.md", f"{out}-model/README.md", f"{world['run']}/report.html"]
     for text in (Path(name).read_text(encoding="utf-8") for name in files):
         assert "FORGED" in text

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import train
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import train
 from kit.run_folder import checkpoints
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
 from terminal import Terminal
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def _train(base: Path, output: Path, *options: str, **changes: object) -> int:
-    return train.main([str(CONFIG), *overrides(base, output, **changes), *options])
+    return call(train, [str(CONFIG), *overrides(base, output, **changes), *options])
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,37 @@ def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_receipt_metrics_checkpoint_and_adapter(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         *("run.json", "metrics.jsonl", "checkpoints", "adapter"),
-        *("report.html", "report.png"),
+        *("report.html", "report.png", "log.txt"),
     }
     assert [path.name for path in (finished / "checkpoints").glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_what_it_said_is_in_its_folder(finished: Path) -> None:
+    lines = (finished / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert "  kit train " in lines[0]
+    assert "current stack" in lines[1] or "reference stack" in lines[1]  # from before the folder was there
+    assert [line for line in lines if line.startswith("step      3/3")]
+
+
+def test_a_bug_before_the_run_began_leaves_its_traceback_in_the_runs_folder(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_check", lambda *_: {}["labels"])
+    with pytest.raises(KeyError):
+        _train(tiny_base, tmp_path / "out")
+    assert "KeyError: 'labels'" in (tmp_path / "out" / "error.txt").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    assert _train(tiny_base, tmp_path / "out", training__max_steps=1) == 0
+    assert not (tmp_path / "out" / "error.txt").exists()
+
+
+def test_a_bug_beside_a_run_that_is_not_to_be_replaced_leaves_nothing_in_it(
+    finished: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_check", lambda *_: {}["labels"])
+    with pytest.raises(KeyError):
+        _train(tiny_base, finished)
+    assert not (finished / "error.txt").exists()
 
 
 def test_the_adapter_is_safetensors_with_card_and_tokenizer_and_no_pickle(finished: Path, tiny_base: Path) -> None:
@@ -161,7 +190,7 @@ def test_the_hub_is_not_asked_for_a_run_that_cannot_begin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_args, **options: pytest.fail(str(options)))
-    assert train.main([f"training.output_dir={tmp_path}/out", "--require", "m4"]) == 1
+    assert call(train, [f"training.output_dir={tmp_path}/out", "--require", "m4"]) == 1
     told = capsys.readouterr().err
     assert "this run is for m4" in told
     assert "     ok  " not in told
@@ -170,7 +199,7 @@ def test_the_hub_is_not_asked_for_a_run_that_cannot_begin(
 def test_without_a_configuration_the_recommended_one_is_trained(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train.main([*overrides(tiny_base, tmp_path / "out"), "--require", "h100"]) == 1
+    assert call(train, [*overrides(tiny_base, tmp_path / "out"), "--require", "h100"]) == 1
     assert "training_config_demo.yaml on cpu" in capsys.readouterr().err
 
 

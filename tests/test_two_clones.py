@@ -32,11 +32,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "scripts")
-import make_sample_data, train
+from tools import make_sample_data
+from kit.cli.command import call
+from kit.commands import train
 from kit.demo.base import pretrain
 assert make_sample_data.main() == 0
 pretrain(Path("models/demo-base"), steps=4, batch_size=8)
-raise SystemExit(train.main([
+raise SystemExit(call(train, [
     "configs/training_config_demo.yaml", "training.max_steps=3", "training.per_device_train_batch_size=4",
     "training.save_steps=2", "training.eval_steps=100",
 ]))

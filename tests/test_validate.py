@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-import validate
 from chat_folders import write_chat_folder
 from kit.checks.preflight import Preflight
+from kit.cli.command import call
 from kit.cli.findings import error
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import validate
 from kit.environment import probe
 from kit.plan import run_plan as planning
 from kit.plan.limits import MemoryLimit
@@ -39,7 +40,7 @@ def _findings(capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, st
 
 
 def test_the_demo_is_ready_on_this_machine(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert validate.main([str(CONFIG), *overrides(tiny_base, tmp_path), "--no-probe"]) == 0
+    assert call(validate, [str(CONFIG), *overrides(tiny_base, tmp_path), "--no-probe"]) == 0
     out = capsys.readouterr().out
     assert "ready (" in out
     assert out.splitlines()[-1].startswith("next: ")
@@ -47,7 +48,7 @@ def test_the_demo_is_ready_on_this_machine(tiny_base: Path, tmp_path: Path, caps
 
 @pytest.mark.slow
 def test_the_device_is_really_worked(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert validate.main([str(CONFIG), *overrides(tiny_base, tmp_path), "--json"]) == 0
+    assert call(validate, [str(CONFIG), *overrides(tiny_base, tmp_path), "--json"]) == 0
     assert any(finding["severity"] == "ok" for finding in _findings(capsys)["environment.device_works"])
 
 
@@ -59,7 +60,7 @@ def test_from_configuration_to_the_recommended_command(
     sample = PROJECT_ROOT / "data/sample"
     changes = [f"data.train_file={sample}/train.jsonl", f"data.val_file={sample}/val.jsonl"]
     # The stack that runs there is not the one that runs this test; what is asserted is the way from facts to command.
-    code = validate.main([*changes, "--from", str(MACHINES / RECORDS[platform]), "--json"])
+    code = call(validate, [*changes, "--from", str(MACHINES / RECORDS[platform]), "--json"])
     told = json.loads(capsys.readouterr().out)
     assert told["platform"] == platform
     assert told["config"].endswith(f"training_config_{platform}.yaml")
@@ -74,7 +75,7 @@ def test_every_kind_of_problem_is_shown_at_once(
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a"}\n', encoding="utf-8")
     changes = overrides(tiny_base, tmp_path, data__train_file=rows, training__optim="paged_adamw_32bit")
-    assert validate.main([str(CONFIG), *changes, "--no-probe", "--json"]) == 1
+    assert call(validate, [str(CONFIG), *changes, "--no-probe", "--json"]) == 1
     errors = [
         finding for findings in _findings(capsys).values() for finding in findings if finding["severity"] == "error"
     ]
@@ -89,7 +90,7 @@ def test_validation_rows_that_are_trained_on_are_named(
 ) -> None:
     val = PROJECT_ROOT / "data/sample/val.jsonl"
     changes = overrides(tiny_base, tmp_path, data__train_file=val, data__val_file=_copy(val, tmp_path))
-    validate.main([str(CONFIG), *changes, "--no-probe", "--json"])
+    call(validate, [str(CONFIG), *changes, "--no-probe", "--json"])
     assert _findings(capsys)["data.leakage"][0]["severity"] == "warning"
 
 
@@ -104,7 +105,7 @@ def test_a_wrong_configuration_still_shows_the_machine_and_works_nothing(
     monkeypatch.setattr(probe, "work_device", lambda *_, **__: pytest.fail("the device was worked"))
     config = tmp_path / "config.yaml"
     config.write_text("lora:\n  rank: 16\n", encoding="utf-8")
-    assert validate.main([str(config), "--json"]) == 1
+    assert call(validate, [str(config), "--json"]) == 1
     found = _findings(capsys)
     assert found["config.unknown_key"][0]["where"] == f"{config}:2"
     assert "machine.memory" in found
@@ -125,7 +126,7 @@ def test_what_cannot_be_read_is_said_before_anything_is_looked_at(
         pytest.fail("the environment was asked")
 
     monkeypatch.setattr(validate, "probe_environment", never)
-    assert validate.main([*given, "--json"]) == 2
+    assert call(validate, [*given, "--json"]) == 2
     found = _findings(capsys)
     assert any(name.startswith(("config.file.", "config.override.")) for name in found)
     assert found["validate.rest"][0]["severity"] == "skipped"
@@ -133,14 +134,15 @@ def test_what_cannot_be_read_is_said_before_anything_is_looked_at(
 
 @pytest.mark.parametrize("record", ["nowhere.json", "README.md"])
 def test_an_unreadable_record_is_wrong_use(record: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert validate.main(["--from", str(PROJECT_ROOT / record)]) == 2
+    assert call(validate, ["--from", str(PROJECT_ROOT / record)]) == 2
     assert "fix:" in capsys.readouterr().err
 
 
 def test_torch_is_not_imported() -> None:
     program = (
-        "import sys; sys.path.insert(0, 'scripts'); import validate; "
-        "validate.main(['--no-probe', '--json']); "
+        "import sys; sys.path.insert(0, 'scripts'); from kit.cli.command import call; "
+        "from kit.commands import validate; "
+        "call(validate, ['--no-probe', '--json']); "
         "sys.exit(bool({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, check=False)
@@ -154,7 +156,7 @@ def test_a_fresh_clone_is_ready_for_the_demo(
     for name in ("configs", "data"):
         (tmp_path / name).symlink_to(PROJECT_ROOT / name)
     monkeypatch.chdir(tmp_path)
-    assert validate.main(["configs/training_config_demo.yaml", "--no-probe"]) == 0
+    assert call(validate, ["configs/training_config_demo.yaml", "--no-probe"]) == 0
     out = capsys.readouterr().out
     assert "the demo makes" in out
     assert out.splitlines()[-1] == "next: make demo"
@@ -165,9 +167,9 @@ def test_what_training_would_fit_by_itself_is_judged_as_it_would_be_fitted(
 ) -> None:
     monkeypatch.setattr(planning, "memory_limit", lambda *_: MemoryLimit(1_400_000_000, "made up"))
     command = [str(CONFIG), *overrides(tiny_base, tmp_path, training__per_device_train_batch_size=64), "--no-probe"]
-    assert validate.main([*command, "--json"]) == 1
+    assert call(validate, [*command, "--json"]) == 1
     assert _findings(capsys)["config.memory"][0]["severity"] == "error"
-    assert validate.main([*command, "--auto-fit", "--json"]) == 0
+    assert call(validate, [*command, "--auto-fit", "--json"]) == 0
     found = _findings(capsys)
     assert found["config.memory"][0]["severity"] == "ok"
     assert found["config.auto_fit"][0]["severity"] == "warning"
@@ -182,7 +184,7 @@ def test_what_a_rule_says_with_its_line_the_environment_does_not_say_again(
     other = error("environment.four_bit", "no 4-bit", "make setup")
     monkeypatch.setattr(validate, "check_run", lambda *_, **__: Preflight([rule], None, None, None, None))
     monkeypatch.setattr(validate, "check_environment", lambda *_, **__: [again, other])
-    assert validate.main([str(CONFIG), "--json"]) == 1
+    assert call(validate, [str(CONFIG), "--json"]) == 1
     told = _findings(capsys)
     assert told.keys() >= {"config.wandb.missing", "environment.four_bit"}
     assert "environment.wandb_missing" not in told
@@ -200,7 +202,7 @@ def test_a_recorded_machine_is_judged_for_the_stack_that_runs_there(
 ) -> None:
     """`make train-h100` runs the image's stack; what is installed on the laptop that asks says nothing."""
     record, *more = asked
-    validate.main([f"model.model_name_or_path={chat_folder}", "--from", str(MACHINES / record), *more, "--json"])
+    call(validate, [f"model.model_name_or_path={chat_folder}", "--from", str(MACHINES / record), *more, "--json"])
     (found,) = _findings(capsys)["model.tokenizer_form"]
     assert found["message"].startswith(f"the {stack} stack reads tokenizer.json ")
     assert ("in an equal older form" in found["message"]) == (stack == "reference")
@@ -220,7 +222,7 @@ def test_the_next_command_runs_the_stack_that_was_judged(
 ) -> None:
     record, *more = asked
     rows = [f"data.train_file={PROJECT_ROOT}/data/sample/train.jsonl", "data.val_file=null"]
-    assert validate.main([*rows, "--from", str(MACHINES / record), *more, "--json"]) == 0
+    assert call(validate, [*rows, "--from", str(MACHINES / record), *more, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["next_command"].startswith(following)
 
 
@@ -228,9 +230,9 @@ def test_what_a_stack_cannot_do_is_judged_by_what_its_lock_holds(capsys: pytest.
     sample = PROJECT_ROOT / "data/sample/train.jsonl"
     levers = ["training.padding_free=true", "training.use_liger_kernel=true", "data.val_file=null"]
     command = [f"data.train_file={sample}", *levers, "--from", str(MACHINES / "h100_80gb.json"), "--json"]
-    assert validate.main([*command, "--stack", "current"]) == 0
+    assert call(validate, [*command, "--stack", "current"]) == 0
     capsys.readouterr()
-    assert validate.main(command) == 1
+    assert call(validate, command) == 1
     found = _findings(capsys)
     assert "transformers 4.36.0" in found["config.levers.padding_free"][0]["message"]
     assert found["config.levers.liger_kernel"][0]["severity"] == "error"
@@ -238,5 +240,5 @@ def test_what_a_stack_cannot_do_is_judged_by_what_its_lock_holds(capsys: pytest.
 
 def test_another_stack_than_the_installed_one_is_not_judged_here(capsys: pytest.CaptureFixture[str]) -> None:
     other = "reference" if installed_stack().name == "current" else "current"
-    assert validate.main(["--stack", other]) == 2
+    assert call(validate, ["--stack", other]) == 2
     assert f"make setup STACK={other}" in capsys.readouterr().err

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import validate_environment
+from kit.cli.command import call
+from kit.commands import validate_environment
 from kit.environment import facts
 from validate_environment import (
     check_imports_h100,
@@ -20,7 +21,6 @@ from validate_environment import (
     check_mistral_compatibility,
     check_training_dependencies,
     environment_findings,
-    main,
 )
 
 if TYPE_CHECKING:
@@ -50,21 +50,21 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_good_environment_passes_and_the_last_line_is_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--from", fixture("h100_reference_good"), "--require", "h100"]) == 0
+    assert call(validate_environment, ["--from", fixture("h100_reference_good"), "--require", "h100"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("this environment can train: ")
     assert last.endswith("next: make validate CONFIG=configs/training_config_h100.yaml")
 
 
 def test_a_broken_environment_fails_and_the_last_line_names_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--from", fixture("h100_missing_torch")]) == 1
+    assert call(validate_environment, ["--from", fixture("h100_missing_torch")]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("this environment cannot train yet: ")
     assert last.endswith("next: make setup")
 
 
 def test_warnings_alone_pass() -> None:
-    assert main(["--from", fixture("h100_without_flash_attention")]) == 0
+    assert call(validate_environment, ["--from", fixture("h100_without_flash_attention")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ def test_warnings_alone_pass() -> None:
     ],
 )
 def test_require_gates_on_the_kind_of_machine(record: str, required: str, code: int) -> None:
-    assert main(["--from", fixture(record), "--require", required]) == code
+    assert call(validate_environment, ["--from", fixture(record), "--require", required]) == code
 
 
 def test_a_required_gpu_that_is_missing_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--from", fixture("m4_good"), "--require", "h100", "--json"])
+    call(validate_environment, ["--from", fixture("m4_good"), "--require", "h100", "--json"])
     found = json.loads(capsys.readouterr().out)["findings"]
     errors = {finding["id"] for finding in found if finding["severity"] == "error"}
     assert {"environment.platform", "environment.gpu", "environment.torch_without_cuda"} <= errors
 
 
 def test_json_is_one_object_with_its_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--from", fixture("m4_torch_2_10"), "--json"]) == 1
+    assert call(validate_environment, ["--from", fixture("m4_torch_2_10"), "--json"]) == 1
     data = json.loads(capsys.readouterr().out)
     assert (data["schema_version"], data["verdict"], data["platform"], data["stack"]) == (1, "failed", "m4", "current")
 
@@ -99,23 +99,26 @@ def test_json_is_one_object_with_its_version(capsys: pytest.CaptureFixture[str])
     "arguments", [("--from", "nowhere.json"), ("--from", str(SCRIPT)), ("--config", "nowhere.yaml")]
 )
 def test_a_file_that_cannot_be_read_is_a_wrong_use(arguments: tuple[str, ...]) -> None:
-    assert main(list(arguments)) == 2
+    assert call(validate_environment, list(arguments)) == 2
 
 
 def test_a_record_that_cannot_be_written_is_a_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--from", fixture("m4_good"), "--record", str(tmp_path / "no" / "such" / "folder")]) == 2
+    assert (
+        call(validate_environment, ["--from", fixture("m4_good"), "--record", str(tmp_path / "no" / "such" / "folder")])
+        == 2
+    )
     assert "give a file that can be written" in capsys.readouterr().err
 
 
 def test_what_is_recorded_can_be_replayed(tmp_path: Path) -> None:
     record = tmp_path / "facts.json"
-    main(["--from", fixture("m4_good"), "--record", str(record)])
+    call(validate_environment, ["--from", fixture("m4_good"), "--record", str(record)])
     assert facts.read(record) == facts.read(Path(fixture("m4_good")))
 
 
 def test_a_configuration_decides_which_questions_matter(capsys: pytest.CaptureFixture[str]) -> None:
     config = str(ROOT / "configs" / "training_config_demo.yaml")
-    main(["--from", fixture("m4_good"), "--config", config, "--json"])
+    call(validate_environment, ["--from", fixture("m4_good"), "--config", config, "--json"])
     found = {finding["id"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert found["environment.wandb"]["message"] == "not used: training.report_to is none"
 
@@ -145,8 +148,9 @@ def test_without_facts_a_check_probes_this_machine(monkeypatch: pytest.MonkeyPat
 
 def test_the_parent_never_imports_torch() -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import validate_environment; "
-        "validate_environment.main(['--no-probe']); "
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); "
+        "from kit.cli.command import call; from kit.commands import validate_environment; "
+        "call(validate_environment, ['--no-probe']); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'bitsandbytes')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

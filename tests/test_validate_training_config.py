@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-import validate_training_config
+from kit.cli.command import call
+from kit.commands import validate_config
 from kit.stacks.stack import stack_of
-from validate_training_config import main
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -23,11 +23,11 @@ SAMPLE = [f"data.train_file={ROOT}/data/sample/train.jsonl", f"data.val_file={RO
 @pytest.fixture(autouse=True)
 def _current_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2", "wandb": "0.22.0"}
-    monkeypatch.setattr(validate_training_config, "installed_stack", lambda: stack_of(versions))
+    monkeypatch.setattr(validate_config, "installed_stack", lambda: stack_of(versions))
 
 
 def _json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
-    code = main([*arguments, "--json"])
+    code = call(validate_config, [*arguments, "--json"])
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -64,7 +64,7 @@ def test_overrides_alone_change_the_recommended_config(capsys: pytest.CaptureFix
 
 def test_the_h100_config_is_refused_on_an_m4_with_the_fix(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(CONFIGS / "training_config_h100.yaml"), *SAMPLE, "--from", str(MACHINES / "m4_32gb.json")]
-    assert main(arguments) == 1
+    assert call(validate_config, arguments) == 1
     out = capsys.readouterr().out
     assert "paged_adamw_32bit, which needs CUDA" in out
     assert "training.optim=adamw_torch" in out
@@ -74,7 +74,7 @@ def test_the_h100_config_is_refused_on_an_m4_with_the_fix(capsys: pytest.Capture
 
 def test_the_verdict_and_the_next_command_come_last(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(CONFIGS / "training_config_m4.yaml"), *SAMPLE, "--from", str(MACHINES / "m4_32gb.json")]
-    assert main(arguments) == 0
+    assert call(validate_config, arguments) == 0
     *_, verdict, following = capsys.readouterr().out.splitlines()
     assert verdict.startswith("this configuration can run here (")
     assert following.startswith("next: make train-m4")
@@ -98,9 +98,9 @@ def test_a_refused_config_ends_with_its_exit_code(
 
 def test_a_record_that_cannot_be_read_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = tmp_path / "machine.json"
-    assert main(["--from", str(record)]) == 2
+    assert call(validate_config, ["--from", str(record)]) == 2
     record.write_text("[]", encoding="utf-8")
-    assert main(["--from", str(record)]) == 2
+    assert call(validate_config, ["--from", str(record)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("fix:") == 2

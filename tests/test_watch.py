@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.live import Live
 
-import watch
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import watch
 from kit.run_folder.process import describe_process, this_process
 from terminal import Terminal
 from written_run import write_run
@@ -46,7 +47,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_once_shows_where_it_stands(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(running, steps=80)
-    assert watch.main([str(running), "--once"]) == 0
+    assert call(watch, [str(running), "--once"]) == 0
     shown = capsys.readouterr().out
     assert "run (training)" in shown
     assert "step     40/80" in shown
@@ -69,7 +70,7 @@ def test_it_follows_new_steps_and_ends_with_the_run(
     afterwards = iter([one_step_more, lambda: change(running, state="finished")])
     plain_line = watch.plain_line
     monkeypatch.setattr(watch, "plain_line", shown)
-    assert watch.main([str(running)]) == 0
+    assert call(watch, [str(running)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("step     40/40")
     assert any(line.startswith("step     41/40") for line in lines)
@@ -82,14 +83,14 @@ def test_a_run_that_did_not_finish_is_an_exit_code_of_1(
     running: Path, state: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(running, state=state, error="OSError: the disk is gone", error_file="error.txt")
-    assert watch.main([str(running)]) == 1
+    assert call(watch, [str(running)]) == 1
     why = f"it failed: OSError: the disk is gone; its traceback: {running}/error.txt\n"
     assert (why in capsys.readouterr().out) is (state == "failed")
 
 
 def test_a_run_whose_process_is_gone_is_not_waited_for(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(running, process={**this_process(), "created": 5.0, "start_ticks": 5})
-    assert watch.main([str(running)]) == 1
+    assert call(watch, [str(running)]) == 1
     assert "is gone: its process was killed" in capsys.readouterr().out
 
 
@@ -102,7 +103,7 @@ def test_a_run_that_could_not_say_its_end_is_said_to_have_died_with_the_way_on(
     child.send_signal(number)
     child.wait()
     for once, code in ((True, 0), (False, 1)):
-        assert watch.main([str(running), *(["--once"] if once else [])]) == code
+        assert call(watch, [str(running), *(["--once"] if once else [])]) == code
         shown = capsys.readouterr().out
         assert "its process was killed" in shown
         assert "--resume auto" in shown
@@ -110,7 +111,7 @@ def test_a_run_that_could_not_say_its_end_is_said_to_have_died_with_the_way_on(
 
 def test_a_run_before_its_first_step_can_be_watched(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (running / "metrics.jsonl").unlink()
-    assert watch.main([str(running), "--once"]) == 0
+    assert call(watch, [str(running), "--once"]) == 0
     assert "step      0/40" in capsys.readouterr().out
 
 
@@ -122,13 +123,13 @@ def test_ctrl_c_leaves_and_touches_nothing(
 
     before = {path.name: path.read_bytes() for path in running.iterdir()}
     monkeypatch.setattr(time, "sleep", interrupt)
-    assert watch.main([str(running)]) == 130
+    assert call(watch, [str(running)]) == 130
     assert "the run goes on" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in running.iterdir()} == before
 
 
 def test_a_run_that_is_not_there_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
-    assert watch.main(["no-such-run"]) == 2
+    assert call(watch, ["no-such-run"]) == 2
     assert "no-such-run: no run there" in capsys.readouterr().err
 
 
@@ -137,7 +138,7 @@ def test_in_a_terminal_it_is_drawn_live_and_ctrl_c_ends_it(running: Path) -> Non
     import pty
 
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(PROJECT_ROOT / "scripts/watch.py"), str(running)]
+    command = [sys.executable, str(PROJECT_ROOT / "scripts/kit"), "watch", str(running)]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "30", "PYTHONIOENCODING": "utf-8"}
     child = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
     os.close(theirs)
@@ -169,7 +170,7 @@ def test_whatever_ends_the_view_the_cursor_is_shown_again_and_it_is_said(
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Live, "refresh", drawn_and_ended)  # the first frame, before the view counts as begun
-    with Terminal(lambda: watch.main([str(running)])) as terminal:
+    with Terminal(lambda: call(watch, [str(running)])) as terminal:
         assert terminal.exit_code() == code
     assert "\x1b[?25h" in terminal.text
     assert re.search(r"left; the run goes on|SIG\w+: stopped", terminal.text.splitlines()[-1])

@@ -192,7 +192,7 @@ def try_image(engine: engines.Engine, stack: str, work: Path, more: Sequence[str
     # Nothing but the client that can build should be found first.
     if engine.client:
         os.environ["PATH"] = os.pathsep.join((str(Path(engine.client.path).parent), os.environ["PATH"]))
-    build = [sys.executable, "scripts/image.py", "--stack", stack, "--base-image", os.environ["KIT_TEST_BASE"]]
+    build = [sys.executable, "scripts/kit", "image", "--stack", stack, "--base-image", os.environ["KIT_TEST_BASE"]]
     build += ["--flash-attn-wheel", "", "--network", "host", "build"]
     tests = [str(PYTHON), "-m", "pytest", "-m", "docker", "tests/docker", *more]
     tests += [f"--basetemp={work / 'pytest'}"]  # pytest's own is shared: other runs clear it

@@ -187,7 +187,7 @@ def test_sigterm_ends_in_a_saved_checkpoint(image: Image, short_run: list[str]) 
 
 
 def test_ctrl_c_in_the_foreground_ends_in_a_saved_checkpoint_and_says_so(image: Image, short_run: list[str]) -> None:
-    """As image.py does it without a terminal; image.py itself starts no training where there is no GPU."""
+    """As `kit image` does it without a terminal; itself it starts no training where there is no GPU."""
     name = f"signalled-{image.stack}"
     endless = [*short_run, f"training.run_name={name}", "training.max_steps=100000", "training.save_steps=50000"]
     endless += ["training.eval_steps=50000"]
@@ -292,7 +292,15 @@ def layers(image: Image) -> list[str]:
 
 
 def build(image: Image, *options: str, name: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/image.py", "--stack", image.stack, "--base-image", os.environ["KIT_TEST_BASE"]]
+    command = [
+        sys.executable,
+        "scripts/kit",
+        "image",
+        "--stack",
+        image.stack,
+        "--base-image",
+        os.environ["KIT_TEST_BASE"],
+    ]
     command += ["--network", "host", *options, "build"]
     env = {**os.environ, "KIT_IMAGE": name or image.name}
     return subprocess.run(command, cwd=image.tree, env=env, capture_output=True, text=True, check=False, timeout=600)

@@ -24,7 +24,7 @@ LINUX = Host("Linux", "x86_64", (3, 11), glibc=(2, 36), is_debian_like=True)
 STDLIB_ONLY = (
     "tools/setup_environment", "tools/setup/rules", "tools/setup/uv", "scripts/kit/stacks/locks",
     *(f"scripts/kit/cli/{name}" for name in ("command", "console", "findings", "interpreter", "logins", "redaction")),
-    *(f"scripts/kit/cli/{name}" for name in ("refusals", "traceback_file")),
+    *(f"scripts/kit/cli/{name}" for name in ("mistakes", "refusals", "traceback_file")),
 )  # fmt: skip
 
 

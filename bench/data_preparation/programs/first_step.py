@@ -45,7 +45,7 @@ def main() -> None:
             "training.per_device_train_batch_size": 1, "training.gradient_accumulation_steps": 8,
         }  # fmt: skip
         config = SCRIPTS.parent / "configs" / "training_config_demo.yaml"
-        command = [sys.executable, str(SCRIPTS / "train.py"), str(config)]
+        command = [sys.executable, str(SCRIPTS / "kit"), "train", str(config)]
         command += [f"{key}={value}" for key, value in changes.items()]
         started, worked = time.perf_counter(), cpu_seconds()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as train:

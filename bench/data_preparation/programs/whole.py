@@ -18,8 +18,9 @@ from pathlib import Path
 def main() -> None:
     """Print what was done in how many seconds, imports not counted."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-    import prepare_data
     from bench.data_preparation.work_done import cpu_seconds
+    from kit.cli.command import call
+    from kit.commands import data
 
     rows, model, length, processes = sys.argv[1:]
     with tempfile.TemporaryDirectory(dir=Path(rows).parent) as folder:
@@ -28,7 +29,7 @@ def main() -> None:
         output = io.StringIO()
         started, worked = time.perf_counter(), cpu_seconds()
         with contextlib.redirect_stdout(output):
-            code = prepare_data.main(arguments)
+            code = call(data, arguments)
         seconds, worked = time.perf_counter() - started, cpu_seconds() - worked
     if code:
         raise SystemExit(output.getvalue())

@@ -14,14 +14,16 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.console import fail, leave_quietly, outlive_readers, say
+from kit.cli.findings import as_json, render
 from kit.cli.foreground import EXIT_CODES, SIGNALS, EndedError, end_in_order, ignore_signals
+from kit.cli.mistakes import FindingsError, WrongUseError
 from kit.cli.redaction import guard_output
 from kit.cli.refusals import first_line, is_failure, refusal_in
 from kit.cli.screen import one_line
-from kit.cli.traceback_file import DEBUG, keep_traceback
+from kit.cli.traceback_file import DEBUG, keep_traceback, show_traceback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -41,12 +43,45 @@ def command_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
 
     Args:
         docstring: The command's ``__doc__``.
-        name: The command as it is typed, such as ``train.py``.
+        name: The command as it is typed, such as ``kit train``.
     """
     first, _, rest = (docstring or "").partition("\n\n")
     parser = _Parser(prog=name, description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action=_Debug, nargs=0, default=argparse.SUPPRESS, help="show tracebacks")
     return parser
+
+
+def parser_of(command: Any) -> argparse.ArgumentParser:
+    """Return a command's parser, made by its module."""
+    parser = command_parser(command.__doc__, f"kit {command.__name__.rpartition('.')[2].replace('_', '-')}")
+    command.add_arguments(parser)
+    return parser
+
+
+def call(command: Any, argv: Sequence[str]) -> int:
+    """Run a command in this process; return its exit code. What it refuses to begin with is said here for all of them.
+
+    Args:
+        command: Its module, of ``kit.commands``: ``add_arguments(parser)`` and ``run(options)``.
+        argv: Its arguments; ``run`` finds them in ``options.argv``.
+    """
+    parser = parser_of(command)
+    # Values that may be told from options by their place alone are also taken behind these.
+    is_mixed = any(action.nargs == "*" and not action.option_strings for action in parser._actions)  # noqa: SLF001
+    options = (parser.parse_intermixed_args if is_mixed else parser.parse_args)(argv)
+    options.argv = list(argv)
+    try:
+        return int(command.run(options))
+    except FindingsError as exc:
+        show_traceback(exc)
+        if getattr(options, "json", False):
+            print(as_json(exc.findings, config=str(getattr(options, "config", None) or "")))
+        else:
+            render(exc.findings, sys.stderr)
+        return exc.exit_code
+    except WrongUseError as exc:
+        show_traceback(exc)
+        return refuse(exc)
 
 
 class _Debug(argparse.Action):

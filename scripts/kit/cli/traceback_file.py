@@ -6,35 +6,82 @@ Standard library only, and for Python 3.9 on.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import sys
 import tempfile
 import traceback
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kit.cli.mistakes import FindingsError, WrongUseError
 from kit.cli.redaction import redact, redact_argv
+from kit.cli.refusals import is_failure
 from kit.cli.screen import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAME = "error.txt"
 DEBUG = "KIT_DEBUG"
+# The folder of the run that is being begun, until its one error.txt is written: the first failure is the cause.
+_FOLDERS: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar("folders", default=None)
+_KEPT = "kit_traceback"  # of an exception: where its traceback is
+
+
+@contextlib.contextmanager
+def tracebacks_in(folder: Path | None) -> Iterator[None]:
+    """Keep the traceback of what fails first in here in a run's folder, which is made for it."""
+    before = _FOLDERS.set([folder] if folder else [])
+    try:
+        yield
+    except BaseException as exc:
+        if is_failure(exc) and not isinstance(exc, (FindingsError, WrongUseError)):
+            keep_traceback(exc)
+        raise
+    finally:
+        _FOLDERS.reset(before)
 
 
 def keep_traceback(exc: BaseException, folder: Path | None = None) -> str:
-    """Write an exception's traceback to a file; return in words where it is.
+    """Write an exception's traceback to a file, once; return in words where it is.
 
     Args:
         exc: The exception.
-        folder: Where it goes, as ``error.txt``; among the system's temporary files without one, and where that fails.
+        folder: Where it goes, as ``error.txt``; without one see ``tracebacks_in``. Among the system's temporary files
+            where there is neither, and where that fails.
     """
-    text = _text(exc)
-    if os.environ.get(DEBUG, "0") not in {"", "0"}:
-        with contextlib.suppress(OSError, ValueError):
-            print(text, file=sys.stderr, end="")
+    kept = getattr(exc, _KEPT, None)
+    if isinstance(kept, str):
+        return kept
+    show_traceback(exc)
+    where = "the same command with --debug (KIT_DEBUG=1) shows the traceback"
+    text, folder = _text(exc), folder or _folder_of_the_run()
     for write in (_write_into, _write_anywhere):
         with contextlib.suppress(OSError):
-            return f"the traceback is in {write(folder, text)}"
-    return "the same command with --debug (KIT_DEBUG=1) shows the traceback"
+            where = f"the traceback is in {write(folder, text)}"
+            break
+    with contextlib.suppress(AttributeError):  # of a type that takes none
+        setattr(exc, _KEPT, where)
+    return where
+
+
+def _folder_of_the_run() -> Path | None:
+    folders = _FOLDERS.get()
+    if not folders:
+        return None
+    folder = folders.pop()
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def show_traceback(exc: BaseException) -> None:
+    """Show an exception's traceback where that was asked for."""
+    if os.environ.get(DEBUG, "0") not in {"", "0"}:
+        with contextlib.suppress(OSError, ValueError):
+            print(_text(exc), file=sys.stderr, end="")
 
 
 def _text(exc: BaseException) -> str:

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.cli.command import command_parser, found_and_fix
+from kit.cli.command import found_and_fix
 from kit.cli.findings import Finding, ok, skipped
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
@@ -47,9 +47,8 @@ class Meter:
     max_seq_length: int
 
 
-def parser_of(description: str) -> argparse.ArgumentParser:
-    """Make the command's parser."""
-    parser = command_parser(description, "prepare_data.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     add = parser.add_argument
     add("input", nargs="*", help="files, folders, globs, - for standard input, hf:NAME for a Hugging Face dataset")
     add("--audit", action="store_true", help="judge the rows and write nothing")
@@ -93,7 +92,6 @@ def parser_of(description: str) -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("data/processed"), help="the folder (default: data/processed)"
     )
     writing.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote there")
-    return parser
 
 
 def check(options: argparse.Namespace) -> None:

@@ -144,7 +144,7 @@ def from_mapping(data: Any) -> Machine:
             another kind; the message names it.
     """
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or "machine" not in data:
-        raise ValueError(f"not a machine recorded with `check_gpu.py --record` (schema_version {SCHEMA_VERSION})")
+        raise ValueError(f"not a machine recorded with `kit detect --record` (schema_version {SCHEMA_VERSION})")
     return _build(Machine, data["machine"], "machine")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kit.cli.console import paint, say
 from kit.cli.findings import Finding, as_json, has_errors, render, summary
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.mistakes import WrongUseError
 from kit.cli.screen import one_line
 from kit.machine import facts as machines
 from kit.machine.platforms import Judgement, judge
@@ -61,7 +62,7 @@ def target_of(options: argparse.Namespace) -> Target:
     """Work out what is to be judged.
 
     Raises:
-        ValueError: The recorded machine cannot be read; the message names the file, the reason and the fix.
+        WrongUseError: The recorded machine cannot be read; the message names the file, the reason and the fix.
     """
     config, overrides, record = options.config, list(options.overrides), getattr(options, "record", None)
     if config is not None and "=" in str(config) and not config.exists():
@@ -71,7 +72,7 @@ def target_of(options: argparse.Namespace) -> Target:
         machine = machines.read(record) if record else probe()
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
-        raise ValueError(f"{record}: {reason}; name a file made by `make detect RECORD=machine.json`") from exc
+        raise WrongUseError(f"{record}: {reason}; name a file made by `make detect RECORD=machine.json`") from exc
     judgement = judge(machine)
     stack = getattr(options, "stack", None)
     return Target(config or recommended(judgement), tuple(overrides), machine, judgement, bool(record), stack)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.mistakes import WrongUseError
 from kit.files.json_files import read_object
 from kit.files.numbers import finite, listed, mapping
 
@@ -17,7 +18,7 @@ SCHEMA_VERSION = 1
 REFERENCE = Path(__file__).with_name("reference.json")
 
 
-class ParityError(ValueError):
+class ParityError(WrongUseError):
     """A file of results cannot be used; the message names it and says why, the fix after a semicolon."""
 
 

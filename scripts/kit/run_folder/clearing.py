@@ -18,6 +18,7 @@ from kit.run_folder.names import (
     CURVES,
     DEMO,
     HANDED_ON,
+    LOG,
     MERGE_STAMP,
     MERGED,
     METRICS,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _RERUN_FILES = (RERUN, RERUN_CONFIG)
-_FILES = (RECEIPT, METRICS, STALLED, REPORT_PAGE, REPORT_PICTURE, DEMO, ERROR_FILE, *_RERUN_FILES)
+_FILES = (RECEIPT, METRICS, STALLED, LOG, REPORT_PAGE, REPORT_PICTURE, DEMO, ERROR_FILE, *_RERUN_FILES)
 _EVALUATION = re.compile(r"evaluation(-.+)?\.json")
 _CURVES = re.compile(rf"((offline-)?run-\d{{8}}_\d{{6}}-\w+|latest-run|debug(-\w+)*\.log|sender\.log|{HANDED_ON})")
 _LEFTOVER = re.compile(r"\.(.+)\.(\d+|partial)")

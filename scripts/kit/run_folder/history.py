@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit.cli.mistakes import WrongUseError
 from kit.cli.traceback_file import NAME as ERROR_FILE
 from kit.config.schema import completed
 from kit.config.settings import Settings
@@ -18,7 +19,7 @@ OUTPUTS = Path("outputs")
 NEWEST = "newest"  # in place of a run's name
 
 
-class RunError(ValueError):
+class RunError(WrongUseError):
     """A run cannot be found or read; the message names the place, what was found, and the fix after a semicolon."""
 
 

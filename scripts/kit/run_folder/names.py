@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-RECEIPT, METRICS, STALLED = "run.json", "metrics.jsonl", "stalled.txt"
+RECEIPT, METRICS, STALLED, LOG = "run.json", "metrics.jsonl", "stalled.txt", "log.txt"
 ADAPTER, CHECKPOINTS, MERGED, CURVES = "adapter", "checkpoints", "merged", "wandb"
 REPORT_PAGE, REPORT_PICTURE, DEMO = "report.html", "report.png", "demo.json"
 HANDED_ON = "handed_on.json"  # beside wandb's log: of which run there, and how many lines

@@ -93,7 +93,7 @@ def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
         threads: The CPU threads the run computed with; None leaves them to torch.
     """
     how = ["--resume", "auto"] if resume else ["--overwrite"]
-    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "train.py"), str(config), *how]
+    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "kit"), "train", str(config), *how]
     environment = dict(os.environ)
     if threads:
         environment.pop("MKL_NUM_THREADS", None)  # it would win

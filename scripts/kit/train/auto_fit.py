@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # Each takes less than the one before, so this ends by itself; a run that began six times should be looked at.
 _MOST = 6
-_COMMAND = PROJECT_ROOT / "scripts" / "train.py"
+_COMMAND = (str(PROJECT_ROOT / "scripts" / "kit"), "train")
 
 
 class BeginAgainError(Exception):
@@ -149,13 +149,12 @@ def may_go_on(job: Job) -> bool:
     return job.auto_fit and len(job.fits) < _MOST
 
 
-def begin_again(argv: Sequence[str] | None) -> NoReturn:
+def begin_again(argv: Sequence[str]) -> NoReturn:
     """Replace this process by the same command in a fresh one, which holds none of the device's memory.
 
     Args:
-        argv: The command's arguments where it was called by other code; None for this process's own command line.
+        argv: The command's arguments.
     """
-    command = [str(_COMMAND), *argv] if argv is not None else list(sys.orig_argv[1:])
     # Leave no driver's file open behind: its memory would stay taken as long as it is.
     for path in Path("/dev/fd").iterdir():
         with contextlib.suppress(OSError):  # the listing's own is closed by then
@@ -163,4 +162,4 @@ def begin_again(argv: Sequence[str] | None) -> NoReturn:
                 os.set_inheritable(int(path.name), False)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - our own interpreter, no shell
+    os.execv(sys.executable, [sys.executable, *_COMMAND, *argv])  # noqa: S606 - our own interpreter, no shell

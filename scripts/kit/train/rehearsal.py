@@ -13,33 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from kit.cli.console import gigabytes
-from kit.cli.failures import SMALLER, ExplainedError
 from kit.cli.refusals import is_out_of_memory
 from kit.machine import metal
 from kit.machine.probe import usable_memory
 from kit.modeling.process_memory import own_bytes
 from kit.plan.after_oom import Refusal, asked_bytes
+from kit.train.rehearsal_error import RehearsalError
 from kit.train.saving import MemoryMeter
 from kit.train.state import RandomState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-class RehearsalError(ExplainedError):
-    """The device refused the largest micro-batch, before the first step."""
-
-    finding_id, fix = "run.out_of_memory", SMALLER
-
-    def __init__(self, refusal: Refusal) -> None:
-        """Say what was seen, in one sentence."""
-        self.refusal = refusal
-        super().__init__(
-            f"out of memory at the largest micro-batch, {refusal.rows} x {refusal.length:,} tokens, before the first "
-            f"step: {gigabytes(refusal.reached_bytes)} in use and asked for, and the device had "
-            f"{gigabytes(refusal.room_bytes)}"
-        )
 
 
 @dataclass(frozen=True)

@@ -33,24 +33,26 @@ from kit.supervise.stop import SAVING, StoppedError, StopRequest
 from kit.track.wandb_tracker import Curves, new_id
 from kit.train.auto_fit import BeginAgainError, fit_after, may_go_on, set_line
 from kit.train.fastest import try_and_begin_again
-from kit.train.rehearsal import RehearsalError
+from kit.train.rehearsal_error import RehearsalError
 from kit.train.session import Part, finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from kit.run_folder.log import RunLog
     from kit.train.job import Job
     from kit.train.resume import Start
 
 
-def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: None) -> int:
+def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: None, log: RunLog | None = None) -> int:
     """Train a job to its end, to a signal or to a failure; return the exit code.
 
     Args:
         job: The run.
         argv: Its command line, for the receipt.
         afterwards: Called once the run is over, while signals are still taken: launchers send them again.
+        log: What this process says.
 
     Raises:
         BeginAgainError: Other settings were chosen; the same command is to begin again in a fresh process.
@@ -64,7 +66,7 @@ def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: 
                 stop.check()
                 # Kept until the receipt is known here: what cut in would leave one that nobody completes.
                 stop.answer = "stopping, with nothing trained yet"
-                receipt = _begin(job, argv)
+                receipt = _begin(job, argv, log)
                 stop.answer = SAVING
                 stop.raise_from_now_on()
                 if job.candidates:
@@ -153,13 +155,15 @@ def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> Non
     raise BeginAgainError from exc
 
 
-def _begin(job: Job, argv: Sequence[str]) -> Receipt:
+def _begin(job: Job, argv: Sequence[str], log: RunLog | None) -> Receipt:
     settings, plan, checkpoint = job.resolved.settings, job.plan, job.start.checkpoint
     folder = settings.run_directory
     from_step = checkpoint.step if checkpoint else 0
     if checkpoint:
         _check_course(checkpoint, plan.steps)
     _prepare_folder(folder, job.start, is_rerun=_is_rerun(job))
+    if log is not None:
+        log.begin(folder, argv)
     gpu = judge(job.machine).gpu
     attention = choose(settings, job.stack, job.platform, gpu.compute_capability if gpu else None)
     receipt = Receipt(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from kit.cli.command import refuse
 from kit.cli.console import say
 from kit.cli.failures import explain
 from kit.cli.foreground import EndedError
+from kit.cli.mistakes import WrongUseError
 from kit.cli.traceback_file import keep_traceback
-from kit.run_folder.history import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +24,15 @@ def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: st
         when_memory_runs_out: The fix that is named then.
 
     Returns:
-        The work's exit code; 2 for a run that cannot be used, 128 and its number after a signal, 1 for a failure that
-        has a name.
+        The work's exit code; 128 and its number after a signal, 1 for a failure that has a name.
+
+    Raises:
+        WrongUseError: The run cannot be used.
     """
     try:
         return work()
-    except RunError as exc:
-        return refuse(exc)
+    except WrongUseError:
+        raise
     except (KeyboardInterrupt, EndedError) as exc:
         say(stopped, "yellow")
         return 128 + (exc.number if isinstance(exc, EndedError) else signal.SIGINT)

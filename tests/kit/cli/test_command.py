@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from kit.cli.command import command_parser
+from kit.cli.command import call, command_parser
+from kit.cli.findings import error
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.mistakes import FindingsError, WrongUseError
 
-COMMANDS = sorted((PROJECT_ROOT / "scripts").glob("*.py"))
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _run(body: str, stdout: int | IO[str] = subprocess.PIPE, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -25,13 +30,6 @@ def _run(body: str, stdout: int | IO[str] = subprocess.PIPE, **variables: str) -
     return subprocess.run(
         [sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=environment
     )
-
-
-@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
-def test_every_command_ends_in_the_one_way(path: Path) -> None:
-    ending = path.read_text(encoding="utf-8").rpartition('if __name__ == "__main__":\n')[2]
-    assert ending.startswith("    run_main(main")
-    assert ending.count("\n") == 1
 
 
 def test_ctrl_c_is_no_failure() -> None:
@@ -121,6 +119,53 @@ def test_a_traceback_is_shown_where_it_is_asked_for(asked: dict[str, str]) -> No
     assert "Traceback (most recent call last)" in done.stderr
     assert done.stderr.endswith("error.txt\n")
     _traceback_of(done.stderr)
+
+
+def _command(run: Callable[[Any], int]) -> Any:
+    """A command's module that takes values and ``--json``."""
+
+    def add_arguments(parser: Any) -> None:
+        parser.add_argument("config", nargs="?")
+        parser.add_argument("values", nargs="*")
+        parser.add_argument("--json", action="store_true")
+
+    return SimpleNamespace(__name__="kit.commands.a_command", __doc__="Do it.", add_arguments=add_arguments, run=run)
+
+
+def test_a_command_has_its_own_words_values_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(options: Any) -> int:
+        assert (options.config, options.values) == ("a", ["b", "c"])
+        assert options.argv == ["a", "b", "--json", "c"]
+        return 3
+
+    assert call(_command(run), ["a", "b", "--json", "c"]) == 3
+    with pytest.raises(SystemExit):
+        call(_command(run), ["--help"])
+    assert capsys.readouterr().out.startswith("usage: kit a-command [-h]")
+
+
+def test_what_a_command_refuses_is_said_in_one_way_for_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIT_DEBUG", "0")
+
+    def misused(_options: Any) -> int:
+        raise WrongUseError("a: is no run; name one")
+
+    assert call(_command(misused), []) == 2
+    assert capsys.readouterr().err == "error: a: is no run\n  fix: name one\n"
+
+    def invalid(_options: Any) -> int:
+        raise FindingsError([error("config.key", "is wrong", "mend it", "a.yaml:1")])
+
+    assert call(_command(invalid), ["a.yaml"]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "  error  a.yaml:1: is wrong\n         fix: mend it\n")
+    assert call(_command(invalid), ["a.yaml", "--json"]) == 1
+    said = capsys.readouterr()
+    assert (json.loads(said.out)["findings"][0]["id"], said.err) == ("config.key", "")
+    call(_command(misused), ["--debug"])
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
 def test_debug_is_an_option_of_every_command_that_has_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import NoReturn
 
-from kit.cli.traceback_file import NAME, keep_traceback
+import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
+from kit.cli.mistakes import WrongUseError
+from kit.cli.traceback_file import NAME, keep_traceback, tracebacks_in
 
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 
@@ -69,3 +68,32 @@ def test_where_it_can_be_kept_nowhere_the_way_to_see_it_is_said(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     assert "--debug" in keep_traceback(_failure(), tmp_path / "gone")
+
+
+def test_a_run_that_fails_before_it_began_leaves_the_first_cause_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run = tmp_path / "outputs" / "run"
+    with tracebacks_in(run):
+        assert keep_traceback(_failure("first")) == f"the traceback is in {run / NAME}"
+        assert str(run) not in keep_traceback(_failure("second"))
+    assert (run / NAME).read_text(encoding="utf-8").endswith("ValueError: first\n")
+
+
+def test_what_leaves_a_run_is_kept_there_and_named_by_whoever_says_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mine") as caught, tracebacks_in(tmp_path / "run"):
+        _fail("mine")
+    assert keep_traceback(caught.value) == f"the traceback is in {tmp_path / 'run' / NAME}"
+
+
+def test_a_refusal_and_a_run_in_an_occupied_folder_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(WrongUseError), tracebacks_in(tmp_path / "run"):
+        raise WrongUseError("a: is no run; name one")
+    with tracebacks_in(None):
+        where = keep_traceback(_failure())
+    assert not (tmp_path / "run").exists()
+    assert Path(where.removeprefix("the traceback is in ")).parent == tmp_path

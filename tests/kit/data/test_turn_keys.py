@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import prepare_data
-import train
-import validate
+from kit.cli.command import call
+from kit.commands import data, train, validate
 from kit.data.conversations import Conversation, RowProblem, read_row
 from kit.data.row_values import NOTHING, is_blank, shown_key
 from kit.data.turn_keys import FLAGS, SPOKEN, THOUGHTS
@@ -213,9 +212,9 @@ def test_all_three_commands_name_the_same_keys(
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     run += [f"data.train_file={path}", "data.val_file=null"]
     commands = (
-        lambda: prepare_data.main([str(path), "--model", str(tiny_base), "--audit"]),
-        lambda: validate.main([*run, "--no-probe"]),
-        lambda: train.main(run),
+        lambda: call(data, [str(path), "--model", str(tiny_base), "--audit"]),
+        lambda: call(validate, [*run, "--no-probe"]),
+        lambda: call(train, run),
     )
     for command in commands:
         assert command() == 1

@@ -224,9 +224,9 @@ _BEGUN_BY = {
     "bench/programs/unsloth_peer.py": "bench/prove.py",
     "bench/steps.py": "bench/prove.py",
     "bench/memory_cases.py": "bench/prove.py",
-    "scripts/kit/parity/measure.py": "scripts/parity.py",
+    "scripts/kit/parity/measure.py": "scripts/kit/commands/parity.py",
     "tests/torture/fuzz_bases.py": "on the CPU",
-    "scripts/demo.py": "on the CPU",
+    "scripts/kit/commands/demo.py": "on the CPU",
 }
 
 

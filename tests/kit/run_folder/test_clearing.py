@@ -43,6 +43,7 @@ def test_everything_that_is_written_about_a_run_goes_with_it(tmp_path: Path) -> 
         "demo.json",
         "evaluation.json",
         "error.txt",
+        "log.txt",
     ]
     own += [".run.json.123", ".report.html.9", ".evaluation-val.json.7", ".metrics.jsonl.partial"]
     own += [

@@ -88,10 +88,10 @@ def test_the_rerun_of_what_the_run_was_before_is_replaced_only_when_told(tmp_pat
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose train.py is what a test writes there."""
+    """A project whose command line is what a test writes there."""
     (tmp_path / "scripts").mkdir()
     monkeypatch.setattr(rerun, "PROJECT_ROOT", tmp_path)
-    return tmp_path / "scripts" / "train.py"
+    return tmp_path / "scripts" / "kit"
 
 
 def test_it_computes_with_the_runs_number_of_threads(
@@ -99,8 +99,8 @@ def test_it_computes_with_the_runs_number_of_threads(
 ) -> None:
     stand_in.write_text(
         "import os, sys\nfrom pathlib import Path\n"
-        "told = [*sys.argv[2:], os.environ['OMP_NUM_THREADS'], os.environ.get('MKL_NUM_THREADS', 'unset')]\n"
-        "Path(sys.argv[1]).write_text(' '.join(told))\nraise SystemExit(3)"
+        "told = [*sys.argv[3:], os.environ['OMP_NUM_THREADS'], os.environ.get('MKL_NUM_THREADS', 'unset')]\n"
+        "Path(sys.argv[2]).write_text(' '.join(told))\nraise SystemExit(3)"
     )
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
@@ -114,10 +114,10 @@ def test_it_computes_with_the_runs_number_of_threads(
 @pytest.mark.skipif(sys.platform != "linux", reason="SIGUSR1 has this number on Linux")
 def test_a_signal_reaches_the_run_once_and_its_exit_code_comes_back(tmp_path: Path, sent: str, heard: str) -> None:
     (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "train.py").write_text(
+    (tmp_path / "scripts" / "kit").write_text(
         "import signal, sys, time\nfrom pathlib import Path\nheard = []\n"
         "for number in (2, 15, 10):\n    signal.signal(number, lambda number, frame: heard.append(number))\n"
-        "Path(sys.argv[1]).touch()\nwhile not heard:\n    time.sleep(0.01)\n"
+        "Path(sys.argv[2]).touch()\nwhile not heard:\n    time.sleep(0.01)\n"
         "time.sleep(0.2)\nprint(*heard)\nraise SystemExit(128 + heard[0])"
     )
     script = (

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import verify as command
+from kit.cli.command import call
 from kit.cli.findings import has_errors
+from kit.commands import verify as command
 from kit.files.digest import file_sha256
 from kit.run_folder import checkpoints
 from kit.run_folder.receipt import Receipt
@@ -56,7 +57,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_an_untouched_run_is_verified_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {finding.severity for finding in verify(run)} == {"ok"}
-    assert command.main([str(run)]) == 0
+    assert call(command, [str(run)]) == 0
     assert "what is there is what the run wrote" in capsys.readouterr().out
 
 
@@ -94,19 +95,19 @@ def test_what_is_not_on_this_machine_is_said_to_be_unchecked(run: Path) -> None:
 
 def test_as_json_it_is_one_object(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "metrics.jsonl").write_bytes(b"")
-    assert command.main([str(run), "--json"]) == 1
+    assert call(command, [str(run), "--json"]) == 1
     content = json.loads(capsys.readouterr().out)
     assert (content["schema_version"], content["verdict"]) == (1, "failed")
 
 
 def test_wrong_use_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([str(tmp_path / "nowhere")]) == 2
+    assert call(command, [str(tmp_path / "nowhere")]) == 2
     assert "make verify RUN=" in capsys.readouterr().err
 
 
 def test_a_receipt_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.json").write_bytes(b"{")
-    assert command.main([str(tmp_path)]) == 1
+    assert call(command, [str(tmp_path)]) == 1
     assert "holds no run.json that can be read" in capsys.readouterr().out
 
 

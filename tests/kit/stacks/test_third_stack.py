@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 import validate
+
 from kit.checks import rules
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve

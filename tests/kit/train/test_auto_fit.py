@@ -149,18 +149,19 @@ AGAIN_ONCE = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from kit.train.auto_fit import begin_again, is_pending
+from kit.train import auto_fit
 from kit.run_folder.process import this_process
 receipt = Path(sys.argv[2]) / "run.json"
 if receipt.exists():
     left_open = [name for name in os.listdir("/dev/fd") if os.path.realpath(f"/dev/fd/{name}") == str(receipt)]
-    print(json.dumps([is_pending(json.loads(receipt.read_text())), left_open, sys.argv[3:]]))
+    print(json.dumps([auto_fit.is_pending(json.loads(receipt.read_text())), left_open, sys.argv[3:]]))
 else:
     file = receipt.open("w")
     file.write(json.dumps({"begins_again": True, "process": this_process()}))
     file.flush()
     os.set_inheritable(file.fileno(), True)  # as a driver's might be
-    begin_again(None)
+    auto_fit._COMMAND = tuple(sys.argv[:3])
+    auto_fit.begin_again(sys.argv[3:])
 """
 
 
@@ -173,9 +174,9 @@ def test_beginning_again_is_the_same_command_in_the_same_process_with_nothing_le
     assert json.loads(done.stdout) == [True, [], words]
 
 
-def test_beginning_again_for_other_code_is_the_command_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_begins_again_is_the_command_line_with_the_same_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
     monkeypatch.setattr(auto_fit.os, "execv", lambda *given: called.append(given))
     auto_fit.begin_again(["some.yaml"])
-    command = [sys.executable, str(PROJECT_ROOT / "scripts/train.py"), "some.yaml"]
+    command = [sys.executable, str(PROJECT_ROOT / "scripts/kit"), "train", "some.yaml"]
     assert called == [(sys.executable, command)]

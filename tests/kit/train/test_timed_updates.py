@@ -11,7 +11,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.batch_order import TrainingPlan, make_plan
 from kit.data.token_rows import TokenRows
-from kit.train.rehearsal import RehearsalError
+from kit.train.rehearsal_error import RehearsalError
 
 if TYPE_CHECKING:
     from pathlib import Path

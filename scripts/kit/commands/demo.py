@@ -1,32 +1,26 @@
 """The demo: pre-train a small Mistral once, fine-tune it with 4-bit QLoRA, and show answers before and after.
 
 Run as:
-    python scripts/demo.py                                      (or: make demo)
-    python scripts/demo.py training.max_steps=100               any override of configs/training_config_demo.yaml
+    python scripts/kit demo                                      (or: make demo)
+    python scripts/kit demo training.max_steps=100               any override of configs/training_config_demo.yaml
 
-Everything happens offline on the CPU; the training is scripts/train.py, the same as for the real thing.
+Everything happens offline on the CPU; the training is `kit train`, the same as for the real thing.
 Exit codes: 0 the model learnt the task, 1 it did not or a step failed, 2 wrong use, 130 stopped.
 """
 
 from __future__ import annotations
-
-from kit.cli.interpreter import PROJECT_ROOT, use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
 
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import train
-from kit.cli.command import command_parser, run_main
+from kit.cli.command import call
 from kit.cli.console import fail, paint, say
-from kit.cli.findings import render
+from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.quiet_libraries import quiet_imports
 from kit.cli.screen import one_line
-from kit.config.error import ConfigError
+from kit.commands import train
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.files.digest import file_sha256
@@ -35,7 +29,7 @@ from kit.report import after_run
 from kit.run_folder.names import ADAPTER, DEMO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
 
     from kit.config.settings import Settings
 
@@ -48,25 +42,23 @@ SHOWN = 6
 _KILLED = 128  # an exit code above it is a signal's
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Make the base, train, compare; return the exit code."""
-    parser = command_parser(__doc__, "demo.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
-    options = parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the base, train, compare; return the exit code."""
     os.chdir(PROJECT_ROOT)
     # The demo's matrices are small: several threads spend their time waiting for each other, above all where other
     # programs run too. One thread also gives the same adapter whatever the number of cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        settings = resolve(CONFIG, options.overrides).settings
-    except ConfigError as exc:
-        render(exc.findings, sys.stderr)
-        return exc.exit_code
+    settings = resolve(CONFIG, options.overrides).settings
     try:
         _step(1, "a base model, made here: a small Mistral that can spell, and has never seen a chat")
         make_base(Path(settings.model.model_name_or_path))
-        _step(2, f"QLoRA fine-tuning: scripts/train.py {CONFIG}")
-        code = train.main([str(CONFIG), *options.overrides, "--overwrite"])
+        _step(2, f"QLoRA fine-tuning: kit train {CONFIG}")
+        code = call(train, [str(CONFIG), *options.overrides, "--overwrite"])
         if code > _KILLED:
             say(f"here: make train CONFIG={CONFIG} RESUME=auto; `make demo` trains anew, with the same base", "yellow")
         if code:
@@ -154,7 +146,3 @@ def compare(settings: Settings) -> int:
         return 0
     print(f"the demo did not work: expected under {MOST_BEFORE:.0%} before and over {LEAST_AFTER:.0%} after")
     return 1
-
-
-if __name__ == "__main__":
-    run_main(main, outlives_readers=True)

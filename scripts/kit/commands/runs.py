@@ -1,9 +1,9 @@
 """List the runs on this machine.
 
 Run as:
-    python scripts/runs.py                               (or: make runs)
-    python scripts/runs.py --sort eval_loss              lowest first; --reverse turns it round
-    python scripts/runs.py --json                        one JSON object
+    python scripts/kit runs                               (or: make runs)
+    python scripts/kit runs --sort eval_loss              lowest first; --reverse turns it round
+    python scripts/kit runs --json                        one JSON object
 
 Looks in outputs/, or where --outputs says. A run that says it is training and whose process is gone is shown as
 "killed?". `make diff-run A=… B=…` compares two. Exit codes: 0 shown, 2 wrong use.
@@ -11,18 +11,12 @@ Looks in outputs/, or where --outputs says. A run that says it is training and w
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import json
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, run_main
 from kit.cli.console import say, wants_colour
 from kit.run_folder.history import OUTPUTS, RunError, read_run, run_folders
 from kit.runs.summary import Summary, summarise
@@ -36,21 +30,16 @@ SCHEMA_VERSION = 1
 _UNLIMITED = 10_000  # columns, where no terminal limits them
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """List; return the exit code."""
-    return _list(_parser().parse_args(argv))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "runs.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("--sort", choices=SORT_KEYS, default="started", help="the column to sort by (default: started)")
     parser.add_argument("--reverse", action="store_true", help="largest first")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="where the runs are (default: outputs)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
 
 
-def _list(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """List; return the exit code."""
     runs, unreadable = _read(options.outputs)
     runs = sort_runs(runs, options.sort, reverse=options.reverse)
     if options.json:
@@ -88,7 +77,3 @@ def _print_table(runs: Sequence[Summary]) -> None:
     Console(width=width, no_color=not colour, force_terminal=colour, highlight=False).print(table)
     if left_out:
         say(f"the terminal is too narrow for: {', '.join(left_out)}; --json has everything", "dim")
-
-
-if __name__ == "__main__":
-    run_main(main)

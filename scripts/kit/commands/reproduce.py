@@ -1,10 +1,10 @@
 """Train a finished run again from its receipt, and say whether the same came out: bit by bit where that must be.
 
 Run as:
-    python scripts/reproduce.py my-run                 (or: make reproduce RUN=my-run) outputs/my-run, or any folder
-    python scripts/reproduce.py my-run --check-only    only hold the receipt against machine, files and code
-    python scripts/reproduce.py newest --out again     into outputs/again instead of outputs/my-run-reproduced
-    python scripts/reproduce.py my-run model.model_name_or_path=models/elsewhere    where data or base model are now
+    python scripts/kit reproduce my-run                 (or: make reproduce RUN=my-run) outputs/my-run, or any folder
+    python scripts/kit reproduce my-run --check-only    only hold the receipt against machine, files and code
+    python scripts/kit reproduce newest --out again     into outputs/again instead of outputs/my-run-reproduced
+    python scripts/kit reproduce my-run model.model_name_or_path=models/elsewhere    where data or base model are now
 
 First every mismatch is named. Other data or another base model end it; other code, packages or machine can change bits,
 and the losses are then held to a tolerance. A rerun that was stopped is gone on with by the same command.
@@ -14,18 +14,13 @@ SIGTERM (or SIGHUP) and SIGUSR1 after saving a checkpoint; Ctrl-C once more at a
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.command import refuse
 from kit.cli.console import duration, paint, say
 from kit.cli.findings import Finding, as_json, has_errors, render, summary
 from kit.cli.foreground import EXIT_CODES
@@ -72,24 +67,20 @@ class Attempt:
         return f"make reproduce{stack} RUN={shlex.quote(str(self.run.folder))}{places}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Check, train again, compare; return the exit code."""
-    options = _parser().parse_intermixed_args(argv)
-    try:
-        name, places = _places(options)
-        run = read_run(find_run(name))
-        _ = run.settings  # refused here where the receipt holds none
-    except RunError as exc:
-        return refuse(exc)
-    say(f"{run.folder}: its receipt against this machine …", "dim")
+    name, places = _places(options)
+    earlier = read_run(find_run(name))
+    _ = earlier.settings  # refused here where the receipt holds none
+    say(f"{earlier.folder}: its receipt against this machine …", "dim")
     here = surroundings()
-    findings = check(run, here, places)
-    reasons = reasons_for_other_bits(findings, run.receipt.get("platform"), here["platform"])
-    attempt = Attempt(run, places, findings, reasons)
+    findings = check(earlier, here, places)
+    reasons = reasons_for_other_bits(findings, earlier.receipt.get("platform"), here["platform"])
+    attempt = Attempt(earlier, places, findings, reasons)
     if has_errors(findings) or options.check_only:
         return _show_check(attempt, as_one_object=options.json)
-    folder = _folder(options.out, run)
-    resume, refusal = claim(folder, run, overwrite=options.overwrite)
+    folder = _folder(options.out, earlier)
+    resume, refusal = claim(folder, earlier, overwrite=options.overwrite)
     if refusal:
         return _show_check(replace(attempt, findings=[*findings, refusal]), as_one_object=options.json)
     render([finding for finding in findings if finding.severity == "warning"], sys.stderr)
@@ -119,8 +110,8 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
     return min(code, 1)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "reproduce.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument(
         "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
     )
@@ -129,7 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="NAME", help="the rerun's name under outputs/, or its folder")
     parser.add_argument("--overwrite", action="store_true", help="begin again where a rerun was stopped")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
 
 
 def _places(options: argparse.Namespace) -> tuple[str, dict[str, str]]:
@@ -199,7 +189,3 @@ def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
         print("code, packages, data, base model and machine are the run's: its bits should have come out again")
     print(one_line(f"next: make diff-run A={shlex.quote(str(run.folder))} B={shlex.quote(str(folder))}"))
     return int(failed)
-
-
-if __name__ == "__main__":
-    run_main(main, outlives_readers=True)

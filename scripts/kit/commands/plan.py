@@ -1,13 +1,13 @@
 """Plan a run before it starts: peak memory term by term, tokens, time, a verdict, and settings that are faster and fit.
 
 Run as:
-    python scripts/plan.py                                              the configuration that fits this machine
-    python scripts/plan.py configs/training_config_h100.yaml training.max_seq_length=2048
-    python scripts/plan.py configs/training_config_h100.yaml --from h100.json    for a recorded machine
-    python scripts/plan.py CONFIG --stack reference                     for the other stack
-    python scripts/plan.py CONFIG --model-config config.json            for another model of Llama's form
-    python scripts/plan.py CONFIG --apply faster.yaml                   write a configuration with the fastest settings
-    python scripts/plan.py CONFIG --json                                one JSON object on stdout
+    python scripts/kit plan                                              the configuration that fits this machine
+    python scripts/kit plan configs/training_config_h100.yaml training.max_seq_length=2048
+    python scripts/kit plan configs/training_config_h100.yaml --from h100.json    for a recorded machine
+    python scripts/kit plan CONFIG --stack reference                     for the other stack
+    python scripts/kit plan CONFIG --model-config config.json            for another model of Llama's form
+    python scripts/kit plan CONFIG --apply faster.yaml                   write a configuration with the fastest settings
+    python scripts/kit plan CONFIG --json                                one JSON object on stdout
 
 Reads the configuration, the model's config.json and the rows; loads no weights and no torch. How the figures are made:
 docs/MEMORY.md. Exit codes: 0 it fits or nobody can tell, 1 it does not fit or the configuration is invalid, 2 wrong
@@ -16,11 +16,6 @@ use.
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import json
 import sys
 import textwrap
@@ -28,11 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import fail, paint, say
-from kit.cli.findings import render
 from kit.cli.screen import one_line
-from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.machine.target import Target, add_target_arguments, next_command, target_of
 from kit.model.families import family_names
@@ -48,7 +40,6 @@ from kit.stacks.stack import Stack, installed_stack, stack_named
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from kit.config.resolve import Resolved
     from kit.model.shape import ModelShape
@@ -82,8 +73,8 @@ class Planned:
         return self.faster[0] if self.faster[0].cost < present.cost * _WORTHWHILE else None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "plan.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     add_target_arguments(parser)
     parser.add_argument("--stack", choices=tuple(GENERATIONS), help="plan for this stack; without it, the installed")
     parser.add_argument("--model-config", type=Path, metavar="FILE", help="a config.json instead of the model's own")
@@ -91,21 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--apply", type=Path, metavar="NEW.yaml", help="write the configuration with the fastest settings"
     )
-    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Plan, show, return the exit code."""
-    options = _parser().parse_intermixed_args(argv)
-    try:
-        target = target_of(options)
-    except ValueError as exc:
-        return refuse(exc)
-    try:
-        resolved = resolve(target.config, target.overrides)
-    except ConfigError as exc:
-        render(exc.findings, sys.stderr)
-        return exc.exit_code
+    target = target_of(options)
+    resolved = resolve(target.config, target.overrides)
     try:
         shape = _shape(resolved, options.model_config)
         rows = _rows(options.rows)
@@ -229,7 +211,3 @@ def _apply(planned: Planned, path: Path) -> int:
     say(f"written: {path}")
     say(f"next: make validate CONFIG={path}")
     return 0
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,8 +1,8 @@
 """Compute every checksum of a run again: receipt, metrics, adapter, checkpoints, data, base model.
 
 Run as:
-    python scripts/verify.py my-run          (or: make verify RUN=my-run) outputs/my-run, or any folder
-    python scripts/verify.py newest --json   the newest run; one JSON object on stdout
+    python scripts/kit verify my-run          (or: make verify RUN=my-run) outputs/my-run, or any folder
+    python scripts/kit verify newest --json   the newest run; one JSON object on stdout
 
 A single changed bit is found and its file named. Exit codes: 0 everything is as the run wrote it, 1 something is not,
 2 wrong use.
@@ -10,15 +10,10 @@ A single changed bit is found and its file named. Exit codes: 0 everything is as
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import sys
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, found_and_fix, run_main
+from kit.cli.command import found_and_fix
 from kit.cli.console import fail, paint
 from kit.cli.findings import as_json, exit_code, render, summary
 from kit.run_folder.history import NEWEST, RunError, find_run
@@ -26,12 +21,10 @@ from kit.runs.verify import verify
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Verify, report, return the exit code."""
-    options = _parser().parse_args(argv)
     try:
         folder = find_run(options.run)
     except RunError as exc:
@@ -48,14 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "verify.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument(
         "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
-
-
-if __name__ == "__main__":
-    run_main(main)

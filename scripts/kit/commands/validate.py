@@ -1,11 +1,11 @@
 """Check everything before a run: this environment, one configuration, its model and its data; one verdict.
 
 Run as:
-    python scripts/validate.py                                              the configuration that fits this machine
-    python scripts/validate.py configs/training_config_h100.yaml training.max_seq_length=2048
-    python scripts/validate.py configs/training_config_h100.yaml --from h100.json    for a recorded machine
-    python scripts/validate.py CONFIG --from h100.json --stack current      for the stack that is not its usual one
-    python scripts/validate.py CONFIG --json                                one JSON object on stdout
+    python scripts/kit validate                                              the configuration that fits this machine
+    python scripts/kit validate configs/training_config_h100.yaml training.max_seq_length=2048
+    python scripts/kit validate configs/training_config_h100.yaml --from h100.json    for a recorded machine
+    python scripts/kit validate CONFIG --from h100.json --stack current      for the stack that is not its usual one
+    python scripts/kit validate CONFIG --json                                one JSON object on stdout
 
 With --from the configuration and the data are judged for the recorded machine and the stack that runs there (in the
 image on an H100, so reference; elsewhere current), and the environment is not checked: it is the other machine's. Exit
@@ -14,18 +14,13 @@ codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use.
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 from typing import TYPE_CHECKING
 
 from kit.checks.environment import environment_findings
 from kit.checks.preflight import check_run, once
-from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import say
 from kit.cli.findings import Finding, exit_code, skipped
+from kit.cli.mistakes import WrongUseError
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.environment.probe import probe as probe_environment
@@ -36,7 +31,6 @@ from kit.train.auto_fit import check_fitted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from kit.config.settings import Settings
 
@@ -44,8 +38,8 @@ WRONG_USE = 2
 VERDICTS = ("ready", "not ready: the run would fail")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "validate.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     add_target_arguments(parser)
     parser.add_argument(
         "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack, not the usual one there"
@@ -54,17 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--auto-fit", action="store_true", help="judge what `train --auto-fit` takes where the settings do not fit"
     )
-    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Check, report, return the exit code."""
-    options = _parser().parse_intermixed_args(argv)
-    try:
-        target = target_of(options)
-        stack = judged_stack(target)
-    except ValueError as exc:
-        return refuse(exc)
+    target = target_of(options)
+    stack = judged_stack(target)
     findings = list(target.judgement.findings)
     settings: Settings | None = None
     code = 0
@@ -97,7 +86,7 @@ def judged_stack(target: Target) -> Stack:
     """Return the stack that would run: the installed one here, and on a recorded machine the one that was asked for.
 
     Raises:
-        ValueError: Another stack is asked for on this machine, whose environment is checked with the installed one.
+        WrongUseError: Another stack is asked for on this machine, whose environment is checked with the installed one.
     """
     if target.is_recorded:
         platform = target.judgement.platform
@@ -105,7 +94,7 @@ def judged_stack(target: Target) -> Stack:
     installed = installed_stack()
     if target.stack and installed.is_installed and installed.name != target.stack:
         fix = f"make setup STACK={target.stack}"
-        raise ValueError(f"--stack {target.stack}: this environment is the {installed.name} stack; {fix}")
+        raise WrongUseError(f"--stack {target.stack}: this environment is the {installed.name} stack; {fix}")
     return installed
 
 
@@ -123,7 +112,3 @@ def check_environment(settings: Settings | None, target: Target, *, work: bool) 
         what = "model, wandb and disk were not checked: the configuration that names them has errors"
         findings.append(skipped("environment.access", what, "mend the configuration first"))
     return findings
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,11 +1,11 @@
 """Talk to a run: its base with its adapter, answering as it goes.
 
 Run as:
-    python scripts/chat.py                                       the newest run      (or: make chat)
-    python scripts/chat.py demo --prompt "Write the word lemon backwards."            one answer
-    python scripts/chat.py demo < questions.txt                  one question a line; only answers on stdout
-    python scripts/chat.py demo --json < questions.txt           one JSON object a line
-    python scripts/chat.py demo --base                           begin with the base, to compare
+    python scripts/kit chat                                       the newest run      (or: make chat)
+    python scripts/kit chat demo --prompt "Write the word lemon backwards."            one answer
+    python scripts/kit chat demo < questions.txt                  one question a line; only answers on stdout
+    python scripts/kit chat demo --json < questions.txt           one JSON object a line
+    python scripts/kit chat demo --base                           begin with the base, to compare
 
 In a conversation /base and /adapter switch who answers, /again asks the last question anew, /reset begins again,
 Ctrl-C stops an answer, Ctrl-D ends. From a pipe each line is a conversation of its own, and none is a command.
@@ -15,11 +15,6 @@ Exit codes: 0 ended, 1 a question could not be asked or memory ran out, 2 wrong 
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import argparse
 import json
 import math
@@ -27,7 +22,6 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, run_main
 from kit.cli.console import say, show_answer
 from kit.stacks.stack import installed_stack
 from kit.use.chat_session import Session
@@ -36,12 +30,11 @@ from kit.use.endings import carry_out
 from kit.use.loading import Loaded, add_run_arguments, choose, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Load, talk; return the exit code."""
-    options = _parser().parse_args(argv)
 
     def work() -> int:
         try:
@@ -55,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return carry_out(work, stopped="stopped", when_memory_runs_out=fix)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "chat.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     add_run_arguments(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="answer this and end")
     parser.add_argument("--system", default="", metavar="TEXT", help="a system message")
@@ -71,7 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--repetition-penalty", type=_number(0.1, 10), default=1.0, metavar="R", help="1.0: none")
     sampling.add_argument("--max-new-tokens", type=_whole, default=512, metavar="N", help="longest answer (512)")
     sampling.add_argument("--seed", type=_whole, metavar="N", help="draw the same again")
-    return parser
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:
@@ -150,7 +142,3 @@ def _answer_each(loaded: Loaded, sampling: Sampling, options: argparse.Namespace
             if answer.ending == "length":
                 say(f"line {number}: the answer was cut at {answer.tokens:,} tokens (--max-new-tokens)", "yellow")
     return int(failed)
-
-
-if __name__ == "__main__":
-    run_main(main)

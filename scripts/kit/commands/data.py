@@ -1,24 +1,18 @@
 """Turn raw rows into data to train on: read, check every row, make unique, split, and account for all of it.
 
 Run as:
-    python scripts/prepare_data.py rows.jsonl                        writes data/processed/{train,val}.jsonl and a card
-    python scripts/prepare_data.py 'dumps/*.json.gz' more.csv --dedupe exact --on-bad-row drop
-    python scripts/prepare_data.py faq.csv --map user=Question assistant=Answer
-    python scripts/prepare_data.py hf:owner/name --split train --revision main
-    zcat rows.gz | python scripts/prepare_data.py -
-    python scripts/prepare_data.py data/processed --audit            judges and writes nothing
+    python scripts/kit data rows.jsonl                        writes data/processed/{train,val}.jsonl and a card
+    python scripts/kit data 'dumps/*.json.gz' more.csv --dedupe exact --on-bad-row drop
+    python scripts/kit data faq.csv --map user=Question assistant=Answer
+    python scripts/kit data hf:owner/name --split train --revision main
+    zcat rows.gz | python scripts/kit data -
+    python scripts/kit data data/processed --audit            judges and writes nothing
 
 Exit codes: 0 fine or warnings only; 1 something has to be mended, and nothing was written; 2 wrong use, an input that
 cannot be read or a folder that cannot be written.
 """
 
 from __future__ import annotations
-
-from kit.cli.command import run_main
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
 
 import os
 import shlex
@@ -34,23 +28,21 @@ from kit.cli.screen import one_line
 from kit.data.pool import WorkerDiedError
 from kit.intake.card import chart
 from kit.intake.card import summary as card_summary
-from kit.intake.options import UsageError, check, meter_of, parser_of, wanted_of
+from kit.intake.options import UsageError, add_arguments, check, meter_of, wanted_of
 from kit.intake.prepare import Outcome, audit, prepare
 from kit.intake.publish import OccupiedError, check_free, check_written
 from kit.intake.sources import find_sources
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
     from pathlib import Path
 
+__all__ = ["add_arguments", "run"]
 UNREADABLE = frozenset({"data.missing", "data.unreadable", "data.input"})
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Prepare or audit, report, return the exit code."""
-    parser = parser_of(__doc__ or "")
-    options = parser.parse_args(argv)
     try:
         return _run(options)
     except KeyboardInterrupt:
@@ -136,7 +128,3 @@ def _next_command(options: argparse.Namespace, code: int, findings: list[Finding
     held_out = f"data.val_file={val}" if val.exists() else "data.val_file=null"
     config = f"CONFIG={options.config} " if options.config else ""
     return f'make validate {config}SET="data.train_file={options.out}/train.jsonl {held_out}"' if inputs else ""
-
-
-if __name__ == "__main__":
-    run_main(main)

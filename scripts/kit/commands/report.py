@@ -1,10 +1,10 @@
 """Write a run's report: one page with everything about it, and its curves as a picture for a chat message.
 
 Run as:
-    python scripts/report.py                     the newest run      (or: make report)
-    python scripts/report.py demo                a run's name        (or: make report RUN=demo)
-    python scripts/report.py outputs/demo        or its folder
-    python scripts/report.py demo --json         one JSON object: the verdict and what is suspicious
+    python scripts/kit report                     the newest run      (or: make report)
+    python scripts/kit report demo                a run's name        (or: make report RUN=demo)
+    python scripts/kit report outputs/demo        or its folder
+    python scripts/kit report demo --json         one JSON object: the verdict and what is suspicious
 
 Writes report.html and report.png into the run's folder. It is written after every run; a run that is under way, was
 stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, or it cannot be read or written.
@@ -12,33 +12,26 @@ stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, o
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.command import refuse
 from kit.cli.console import say
 from kit.cli.findings import as_json, render
 from kit.cli.screen import one_line
-from kit.run_folder.history import NEWEST, RunError, find_run
+from kit.run_folder.history import NEWEST, find_run
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Find the run, write its report, say where it is; return the exit code."""
-    options = _parser().parse_args(argv)
     try:
         folder = find_run(options.run)
         from kit.report.write import write_report
 
         written = write_report(folder)
-    except (RunError, OSError) as exc:
+    except OSError as exc:
         return refuse(exc)
     verdict = written.verdict
     if options.json:
@@ -52,12 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "report.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
-
-
-if __name__ == "__main__":
-    run_main(main)

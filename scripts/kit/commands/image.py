@@ -1,10 +1,10 @@
 """Build the container image, and run the kit in it: detection, validation, training, a shell, the demo.
 
 Run as:
-    python scripts/image.py build --stack reference           (or: make image)
-    python scripts/image.py train CONFIG key.path=value …     (or: make train-h100): checks host and image, then trains
-    python scripts/image.py detect | validate | prove | shell | demo  (make detect IN=docker, …)
-    python scripts/image.py check [--json]                    only say whether this machine can do all that
+    python scripts/kit image build --stack reference           (or: make image)
+    python scripts/kit image train CONFIG key.path=value …     (or: make train-h100): checks host and image, then trains
+    python scripts/kit image detect | validate | prove | shell | demo  (make detect IN=docker, …)
+    python scripts/kit image check [--json]                    only say whether this machine can do all that
 
 Standard library only, and for Python 3.9 on: the host needs nothing but Docker. The image is built again whenever what
 it is made of has changed, which takes seconds unless a lock did.
@@ -19,12 +19,10 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, say
 from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
+from kit.cli.interpreter import PROJECT_ROOT as ROOT
 from kit.cli.redaction import redact_argv
 from kit.cli.screen import one_line
 from kit.image import engine_rules as rules
@@ -42,10 +40,6 @@ from kit.image.container import Service, compose_variables, container_user, gpu_
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-ROOT = Path(__file__).resolve().parents[1]
 _RUN = ("train", "validate", "detect", "prove", "shell", "demo")
 
 
@@ -138,8 +132,8 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
     return run_passing_signals(command, environment, client.path, container)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "image.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("--stack", choices=tuple(FLASH_ATTN_WHEELS), default="reference", help="default: %(default)s")
     parser.add_argument("--base-image", default="", metavar="NAME", help="another base, such as NAME@sha256:…")
     parser.add_argument("--flash-attn-wheel", metavar="URL", help="another wheel; empty leaves flash-attn out")
@@ -148,12 +142,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="check: one JSON object on stdout")
     parser.add_argument("command", choices=("build", "check", *_RUN))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the command inside: CONFIG key.path=value …")
-    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Check, build where it is needed, and run; return the exit code."""
-    options = _parser().parse_args(argv)
     written = [*options.arguments, options.flash_attn_wheel or "", options.base_image]
     if redact_argv(written) != written:
         # Every user of the machine can read a command line, and a build's arguments stay in the image.
@@ -176,7 +168,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code or options.command == "build":
             return code
     return run_service(options, engine, engine.client, build)
-
-
-if __name__ == "__main__":
-    run_main(main)

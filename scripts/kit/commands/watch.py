@@ -1,9 +1,9 @@
 """Watch a run while it goes on: progress, loss, learning rate, gradient norm, tokens a second, time left.
 
 Run as:
-    python scripts/watch.py                 the newest run        (or: make watch)
-    python scripts/watch.py demo            a run's name or folder (or: make watch RUN=demo)
-    python scripts/watch.py demo --once     where it stands now, and out
+    python scripts/kit watch                 the newest run        (or: make watch)
+    python scripts/kit watch demo            a run's name or folder (or: make watch RUN=demo)
+    python scripts/kit watch demo --once     where it stands now, and out
 
 Reads metrics.jsonl as it grows and touches nothing: Ctrl-C leaves, and the run goes on. Where stdout is no terminal it
 prints plain lines. Ends when the run does. Exit codes: 0 the run finished (--once: it was shown), 1 it was stopped,
@@ -12,27 +12,20 @@ failed or killed, 2 there is no such run, 130 Ctrl-C.
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import say, wants_colour
 from kit.cli.redaction import redrawing
 from kit.cli.screen import one_line
-from kit.run_folder.history import NEWEST, Run, RunError, find_run, read_receipt
+from kit.run_folder.history import NEWEST, Run, find_run, read_receipt
 from kit.run_folder.liveness import GO_ON, KILLED, UNDER_WAY, state_of
 from kit.run_folder.metrics_tail import MetricsTail
 from kit.runs.terminal_view import Course, figures, plain_line, plot, plotted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console, RenderableType
@@ -84,9 +77,8 @@ class Watched:
         return self.state not in UNDER_WAY
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Find the run and show it until it ends; return the exit code."""
-    options = _parser().parse_args(argv)
     try:
         watched = Watched(find_run(options.run))
         if options.once:
@@ -99,18 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _lines(watched)
         return _end(watched)
-    except RunError as exc:
-        return refuse(exc)
     except KeyboardInterrupt:
         say("left; the run goes on")
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "watch.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
     parser.add_argument("--once", action="store_true", help="show where it stands now, and leave")
-    return parser
 
 
 def _once(watched: Watched) -> str:
@@ -201,7 +190,3 @@ def _frame(watched: Watched, console: Console) -> RenderableType:
 
 def _shows_blocks(encoding: str | None) -> bool:
     return (encoding or "").lower().startswith("utf")
-
-
-if __name__ == "__main__":
-    run_main(main)

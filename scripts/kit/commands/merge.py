@@ -1,9 +1,9 @@
 """Merge a run's adapter into its base: one model in safetensors, which needs neither peft nor the adapter.
 
 Run as:
-    python scripts/merge.py                                       the newest run      (or: make merge)
-    python scripts/merge.py outputs/demo --out models/demo-merged (or: make merge RUN=demo OUT=models/demo-merged)
-    python scripts/merge.py demo --adapter outputs/demo/checkpoints/checkpoint-200 --out models/demo-200
+    python scripts/kit merge                                       the newest run      (or: make merge)
+    python scripts/kit merge outputs/demo --out models/demo-merged (or: make merge RUN=demo OUT=models/demo-merged)
+    python scripts/kit merge demo --adapter outputs/demo/checkpoints/checkpoint-200 --out models/demo-200
 
 Writes into RUN/merged unless told otherwise: the weights shard by shard in bfloat16, the base's own tokenizer files, a
 model card, merge.json. Then each value is compared with the base's and what peft adds, and the logits with those of
@@ -12,11 +12,6 @@ Exit codes: 0 merged, 1 no room, or the comparison failed, 2 wrong use, 130 stop
 """
 
 from __future__ import annotations
-
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
 
 import shutil
 import sys
@@ -27,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from kit.cli.command import command_parser, run_main
 from kit.cli.console import paint, say
 from kit.cli.quiet_libraries import quiet_imports
 from kit.cli.screen import one_line
@@ -45,7 +39,6 @@ from kit.use.merged_card import render_merged_card
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from kit.data.encoding import EncodedRow
     from kit.use.merge_check import Checked
@@ -55,9 +48,8 @@ SCHEMA_VERSION = 1
 DTYPES = ("bfloat16", "float16", "float32")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Merge, compare, put in place; return the exit code."""
-    options = _parser().parse_args(argv)
     options.unquantised = True
 
     def work() -> int:
@@ -77,15 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return carry_out(work, stopped="stopped; nothing was written", when_memory_runs_out=fix)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "merge.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     add_run_arguments(parser, quantised=False)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to; default: RUN/merged")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="type of the weights (bfloat16)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model merged there before")
     parser.add_argument("--data", type=Path, metavar="FILE", help="rows to compare on, instead of the validation set's")
     parser.add_argument("--no-check", action="store_true", help="do not load and compare the merged model")
-    return parser
 
 
 def _place(options: argparse.Namespace, choice: Choice) -> Path:
@@ -189,7 +180,3 @@ def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, checked: Checked
 
 def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004 - a gigabyte
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,9 +1,9 @@
 """Say what differs between two runs, from which step on they part, and what most likely explains it.
 
 Run as:
-    python scripts/diff_run.py demo trial          (or: make diff-run A=demo B=trial)
-    python scripts/diff_run.py demo                with the newest run
-    python scripts/diff_run.py outputs/demo elsewhere/demo --json    folders; one JSON object
+    python scripts/kit diff-run demo trial          (or: make diff-run A=demo B=trial)
+    python scripts/kit diff-run demo                with the newest run
+    python scripts/kit diff-run outputs/demo elsewhere/demo --json    folders; one JSON object
 
 Compares configuration, data, code, stack, machine and image, then the results, then losses, gradient norms and
 evaluations step against step, to the last bit. Exit codes: 0 compared, whatever came of it, 2 wrong use or a run that
@@ -12,20 +12,14 @@ cannot be read.
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import fail, paint, say
 from kit.cli.screen import one_line
-from kit.run_folder.history import NEWEST, OUTPUTS, RunError, find_run, read_run
+from kit.run_folder.history import NEWEST, OUTPUTS, find_run, read_run
 from kit.runs.comparison import GROUPS
 from kit.runs.divergence import part
 from kit.runs.loss_curves import in_words
@@ -40,16 +34,12 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Find both runs, compare, show; return the exit code."""
-    options = _parser().parse_args(argv)
-    try:
-        folders = [find_run(name, options.outputs) for name in (options.a, options.b)]
-        if folders[0].resolve() == folders[1].resolve():
-            return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two: make runs lists them")
-        runs = [read_run(folder) for folder in folders]
-    except RunError as exc:
-        return refuse(exc)
+    folders = [find_run(name, options.outputs) for name in (options.a, options.b)]
+    if folders[0].resolve() == folders[1].resolve():
+        return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two: make runs lists them")
+    runs = [read_run(folder) for folder in folders]
     parting = part(*runs)
     if options.json:
         body = {"schema_version": SCHEMA_VERSION, "runs": [str(folder) for folder in folders], **parting.as_mapping()}
@@ -86,14 +76,9 @@ def _heading(text: str) -> str:
     return paint(text, "bold", stream=sys.stdout)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "diff_run.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("a", metavar="A", help="a run's name or folder, or newest")
     parser.add_argument("b", metavar="B", nargs="?", default=NEWEST, help="the other; the newest without it")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="where names are looked up (default: outputs)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,13 +1,13 @@
 """Train a small canonical model here and say how closely every number agrees with the formulas.
 
 Run as:
-    python scripts/parity.py                             (or: make parity, make parity STACK=reference)
-    python scripts/parity.py --against theirs.json       and with what another machine measured
-    python scripts/parity.py --from mine.json --against theirs.json    two files; nothing is trained
-    python scripts/parity.py --attention eager           with this attention instead of the one a run would take
-    python scripts/parity.py --cpu                       on the CPU, also where there is a GPU
-    python scripts/parity.py --json                      one JSON object
-    python scripts/parity.py --record                    compute the formulas again and write the reference
+    python scripts/kit parity                             (or: make parity, make parity STACK=reference)
+    python scripts/kit parity --against theirs.json       and with what another machine measured
+    python scripts/kit parity --from mine.json --against theirs.json    two files; nothing is trained
+    python scripts/kit parity --attention eager           with this attention instead of the one a run would take
+    python scripts/kit parity --cpu                       on the CPU, also where there is a GPU
+    python scripts/kit parity --json                      one JSON object
+    python scripts/kit parity --record                    compute the formulas again and write the reference
 
 Writes outputs/parity-STACK-PLATFORM.json: hand it to whoever has another machine; the reports of runs show it. What is
 trained, and where the tolerances come from: docs/PARITY.md. Exit codes: 0 it agrees, 1 it does not, 2 wrong use.
@@ -15,18 +15,13 @@ trained, and where the tolerances come from: docs/PARITY.md. Exit codes: 0 it ag
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.cli.command import command_parser, refuse, run_main
+from kit.cli.command import refuse
 from kit.cli.console import fail, paint, say
 from kit.cli.findings import as_json, has_errors, render, summary
 from kit.cli.quiet_libraries import quiet_imports
@@ -38,23 +33,21 @@ from kit.machine.probe import probe
 from kit.parity.agreement import agreement, judge, judge_pair, verdict, verdict_of
 from kit.parity.contract import CASES
 from kit.parity.place import describe_place, result_file
-from kit.parity.results import REFERENCE, ParityError, Result, read_reference, read_result
+from kit.parity.results import REFERENCE, Result, read_reference, read_result
 from kit.run_folder.history import OUTPUTS
 from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure or read, judge, report; return the exit code."""
-    options = _parser().parse_args(argv)
     if options.measured is None and not installed_stack().is_installed:
         return fail("torch and transformers are not installed", "make setup")
     try:
         return _record() if options.record else _agree(options)
-    except (ParityError, OSError) as exc:
+    except OSError as exc:
         return refuse(exc)
 
 
@@ -116,8 +109,8 @@ def _record() -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "parity.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("--against", type=Path, metavar="FILE", help="another machine's result")
     parser.add_argument("--from", dest="measured", type=Path, metavar="FILE", help="a result instead of this machine")
     parser.add_argument(
@@ -130,8 +123,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: outputs/parity-STACK-PLATFORM.json")
     parser.add_argument("--record", action="store_true", help="write the reference anew")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
-
-
-if __name__ == "__main__":
-    run_main(main)

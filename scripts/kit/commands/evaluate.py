@@ -1,11 +1,11 @@
 """Evaluate a run: its adapter against its base, on the validation set or on any other file.
 
 Run as:
-    python scripts/evaluate.py                                          the newest run, on its validation set
-    python scripts/evaluate.py outputs/demo --questions 20              (make evaluate RUN=demo ARGS="--questions 20")
-    python scripts/evaluate.py demo --data test.jsonl
-    python scripts/evaluate.py demo --adapter outputs/demo/checkpoints/checkpoint-200
-    python scripts/evaluate.py demo --tasks arc_easy,hellaswag          lm-evaluation-harness, where it is installed
+    python scripts/kit evaluate                                          the newest run, on its validation set
+    python scripts/kit evaluate outputs/demo --questions 20              (make evaluate RUN=demo ARGS="--questions 20")
+    python scripts/kit evaluate demo --data test.jsonl
+    python scripts/kit evaluate demo --adapter outputs/demo/checkpoints/checkpoint-200
+    python scripts/kit evaluate demo --tasks arc_easy,hellaswag          lm-evaluation-harness, where it is installed
 
 Loss and perplexity are taken on the answers of every row, weighted by tokens as in training; exact match and ROUGE on
 greedy answers to the last question of each row. Writes evaluation.json into the run's folder.
@@ -13,11 +13,6 @@ Exit codes: 0 evaluated, 1 the data cannot be used or memory ran out, 2 wrong us
 """
 
 from __future__ import annotations
-
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
 
 import argparse
 import json
@@ -30,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from kit.cli.command import command_parser, run_main
 from kit.cli.console import paint, say
 from kit.cli.findings import has_errors, render
 from kit.cli.quiet_libraries import quiet_imports
@@ -57,9 +51,8 @@ LONGEST_ANSWER = 512  # tokens; the default is the longest expected answer and a
 _SLACK = 8
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Evaluate, show, write; return the exit code."""
-    options = _parser().parse_args(argv)
 
     def work() -> int:
         if options.tasks:
@@ -75,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return carry_out(work, stopped="stopped; nothing was written", when_memory_runs_out=fix)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "evaluate.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     add_run_arguments(parser)
     parser.add_argument("--data", type=Path, metavar="FILE", help="another JSONL file than the run's data.val_file")
     parser.add_argument(
@@ -102,7 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     harness.add_argument(
         "--chat-template", action="store_true", help="ask in the chat template; the harness's way is without"
     )
-    return parser
 
 
 def _count(text: str) -> int:
@@ -265,7 +257,3 @@ def _default_out(options: argparse.Namespace, choice: Choice, path: Path) -> Pat
     if not choice.is_the_runs_own:
         parts.append(choice.adapter.name)
     return choice.run.folder / evaluation_name(*parts)
-
-
-if __name__ == "__main__":
-    run_main(main)

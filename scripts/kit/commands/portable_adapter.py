@@ -1,8 +1,8 @@
 """Copy an adapter from elsewhere so that every peft since 0.7.0 loads it, or say why that would change what it does.
 
 Run as:
-    python scripts/portable_adapter.py FOLDER COPY
-    python scripts/portable_adapter.py outputs/demo/checkpoints/checkpoint-200 models/demo-200
+    python scripts/kit portable-adapter FOLDER COPY
+    python scripts/kit portable-adapter outputs/demo/checkpoints/checkpoint-200 models/demo-200
 
 A newer peft writes fields into adapter_config.json that an older one refuses. Those that say only how the adapter was
 made are left out, by name; those that change its answers are a reason to refuse. The weights are copied as they are.
@@ -11,43 +11,32 @@ What `make train` leaves in adapter/ is portable already. Exit codes: 0 copied, 
 
 from __future__ import annotations
 
-from kit.cli.interpreter import use_project_python
-
-if __name__ == "__main__":
-    use_project_python()
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.adapter.portable import make_portable
-from kit.cli.command import command_parser, refuse, run_main
 from kit.cli.console import fail
 from kit.cli.screen import one_line
-from kit.run_folder.history import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Copy, say what became of the fields; return the exit code."""
-    parser = command_parser(__doc__, "portable_adapter.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds adapter_config.json")
     parser.add_argument("copy", type=Path, metavar="COPY", help="where to; made, and not there yet")
-    options = parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Copy, say what became of the fields; return the exit code."""
     try:
         portable = make_portable(options.folder.expanduser(), options.copy.expanduser())
     except FileExistsError:
         return fail(f"{options.copy}: is there already", "name a folder that is not")
-    except RunError as exc:
-        return refuse(exc)
     except OSError as exc:
         return fail(f"{options.copy}: cannot be written to ({exc.strerror})", "name another place")
     for remark in portable.remarks:
         print(one_line(remark))
     print(f"portable: {one_line(options.copy)}")
     return 0
-
-
-if __name__ == "__main__":
-    run_main(main)

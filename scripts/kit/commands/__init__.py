@@ -1,0 +1,90 @@
+"""The commands a person types, one module each: ``add_arguments(parser)`` and ``run(options)``, the exit code.
+
+The listing and the start of each. Standard library only, and for Python 3.9 on: a command's own module is imported once
+it is chosen, so that detection answers at once, and before anything is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kit.cli.command import call, run_main
+from kit.cli.interpreter import use_project_python
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: As it is typed; its module has underscores for hyphens.
+        about: What it does, in a line of the listing.
+        needs_packages: It runs in the project's environment; without, on any Python.
+        outlives_readers: It goes on where nobody reads its output any more.
+    """
+
+    name: str
+    about: str
+    needs_packages: bool = True
+    outlives_readers: bool = False
+
+
+GROUPS: dict[str, tuple[Command, ...]] = {
+    "Start here": (
+        Command("detect", "say what this machine is, and which configuration fits it", needs_packages=False),
+        Command("demo", "a real 4-bit fine-tuning run in minutes, on any machine", outlives_readers=True),
+    ),
+    "Data": (Command("data", "check, split and write rows to train on"),),
+    "Train": (
+        Command("validate", "check environment, configuration, model and data together"),
+        Command("validate-environment", "check the packages, and work the device"),
+        Command("validate-config", "check a configuration against the schema and this machine"),
+        Command("plan", "say what a run will take in memory and time, and what would be faster"),
+        Command("config", "print a configuration as it will run, with the origin of each value"),
+        Command("train", "check everything, then train", outlives_readers=True),
+    ),
+    "Use": (
+        Command("report", "write a run's report: one page, and its curves as a picture"),
+        Command("watch", "follow a run while it goes on"),
+        Command("runs", "list the runs on this machine"),
+        Command("evaluate", "the adapter against its base: loss, perplexity, exact match, ROUGE, samples"),
+        Command("chat", "talk to base + adapter"),
+        Command("merge", "write the adapter into its base, compared logit by logit"),
+        Command("portable-adapter", "copy an adapter so that every peft since 0.7.0 loads it"),
+    ),
+    "Prove": (
+        Command("verify", "compute every checksum of a run again"),
+        Command("reproduce", "train a finished run again and compare, bit by bit", outlives_readers=True),
+        Command("diff-run", "what differs between two runs, and from which step on they part"),
+        Command("parity", "train a small canonical model here: does every number agree with the formulas?"),
+    ),
+    "Container": (Command("image", "build the image, and run the kit in it", needs_packages=False),),
+    "This command line": (Command("completion", "print what completes commands, options, files and runs in a shell"),),
+}
+COMMANDS = {command.name: command for group in GROUPS.values() for command in group}
+
+
+def module_of(name: str) -> str:
+    """Return the name of a command's module."""
+    return f"{__name__}.{name.replace('-', '_')}"
+
+
+def start(name: str, argv: Sequence[str]) -> NoReturn:
+    """Run a command as this process, to its end.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    command = COMMANDS[name]
+    if command.needs_packages:
+        use_project_python()
+    run_main(
+        lambda: call(importlib.import_module(module_of(name)), argv),
+        outlives_readers=command.outlives_readers,
+    )

@@ -1,0 +1,138 @@
+"""Check that this environment can train: the machine, the packages, and the device itself, which is really worked.
+
+Run as::
+
+    python scripts/kit validate-environment                      what this machine is, and everything wrong with it
+    python scripts/kit validate-environment --require h100       fail unless it is an H100 that is ready to train
+    python scripts/kit validate-environment --config FILE        with the model, wandb and precision that a run asks for
+    python scripts/kit validate-environment --record facts.json  write the facts down; --from facts.json judges them
+
+Exit codes: 0 fine or warnings only, 1 a check failed, 2 used wrongly, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.checks import environment
+from kit.cli.console import fail, say
+from kit.cli.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
+from kit.cli.screen import one_line
+from kit.config.resolve import resolve
+from kit.environment import checks, facts
+from kit.environment import device_checks as devices
+from kit.environment.probe import probe
+from kit.machine.platforms import PLATFORMS, judge
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from kit.config.settings import Settings
+    from kit.environment.facts import Environment, Stage
+
+# What a machine of one kind also counts as.
+_ALSO = {"h100": {"h100", "cuda", "cpu"}, "cuda": {"cuda", "cpu"}, "m4": {"m4", "cpu"}, "cpu": {"cpu"}}
+
+
+def check_imports_h100(env: Environment | None = None) -> list[Finding]:
+    """Judge CUDA 12.1+, a torch that sees the GPU, bitsandbytes' CUDA library, flash-attn. Without facts, probe."""
+    return devices.check_imports_h100(env or probe())
+
+
+def check_imports_m4(env: Environment | None = None) -> list[Finding]:
+    """MPS built and available, torch >= 2.14, macOS 14, bitsandbytes >= 0.50. Without facts, probe."""
+    return devices.check_imports_m4(env or probe())
+
+
+def check_mistral_compatibility(env: Environment | None = None) -> list[Finding]:
+    """Transformers >= 4.36, which imports Mistral and sees torch. Without facts, probe."""
+    return checks.check_mistral_compatibility(env or probe())
+
+
+def check_training_dependencies(env: Environment | None = None) -> list[Finding]:
+    """Peft, trl, bitsandbytes, torch and accelerate: new enough, importing, as locked. Without facts, probe."""
+    return checks.check_training_dependencies(env or probe())
+
+
+def environment_findings(
+    env: Environment, settings: Settings | None = None, platform: str | None = None
+) -> list[Finding]:
+    """Run every check that applies to these facts, this configuration and this platform."""
+    return environment.environment_findings(env, settings, platform)
+
+
+def required_platform(env: Environment, required: str | None) -> list[Finding]:
+    """Say whether the machine is what ``--require`` asks for."""
+    if required is None:
+        return []
+    judgement = judge(env.machine)
+    if required in _ALSO[judgement.platform]:
+        return [ok("environment.platform", f"{required} is required, and this is {judgement.platform}")]
+    message = f"{required} is required, and this is {judgement.platform}: {judgement.reason}"
+    return [error("environment.platform", message, f"run this on a machine of the kind {required}")]
+
+
+def show_stage(stage: Stage) -> None:
+    """Tell the person what the child is doing."""
+    if stage.outcome == "started":
+        say(f"  {stage.name} …", "dim")
+    elif stage.outcome == "failed":
+        say(f"  {stage.name}: {stage.detail}", "red")
+
+
+def show(findings: Sequence[Finding], *, as_one_object: bool, **about: str) -> None:
+    """Write the findings on stdout, for a person or as one JSON object."""
+    if as_one_object:
+        print(as_json(findings, **about))
+    else:
+        render(findings)
+
+
+def _next_command(env: Environment, findings: Sequence[Finding], config: str | None) -> str:
+    failed = next((finding for finding in findings if finding.severity == "error" and finding.fix), None)
+    if failed is not None:
+        return failed.fix
+    return f"make validate CONFIG={config or judge(env.machine).recommended_config.as_posix()}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--require", choices=PLATFORMS, help="fail unless the machine is of this kind")
+    parser.add_argument("--no-probe", action="store_true", help="do not work the device and do not ask the Hub")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the facts to a file")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="judge the facts in a file")
+    parser.add_argument("--config", metavar="CONFIG", help="the configuration of the run to check for")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Find out (or read) the facts, judge them, show everything."""
+    settings = None
+    if options.config:
+        settings = resolve(Path(options.config)).settings
+    if options.source:
+        try:
+            env = facts.read(options.source)
+        except (OSError, ValueError) as exc:
+            return fail(f"{options.source}: {getattr(exc, 'strerror', None) or exc}", "record one with --record FILE")
+    else:
+        say("looking at the machine, the packages and the device")
+        env = probe(settings, work=not options.no_probe, on_stage=show_stage)
+    if options.record:
+        try:
+            options.record.write_text(facts.to_json(env), encoding="utf-8")
+        except OSError as exc:
+            return fail(f"{options.record}: {exc}", "give a file that can be written")
+    judgement = judge(env.machine)
+    platform = options.require or judgement.platform
+    findings = [*required_platform(env, options.require), *environment_findings(env, settings, platform)]
+    next_command = _next_command(env, findings, options.config)
+    about = {"platform": judgement.platform, "reason": judgement.reason, "stack": env.stack.name, "next": next_command}
+    show(findings, as_one_object=options.json, **about)
+    if not options.json:
+        verdict = "this environment cannot train yet" if has_errors(findings) else "this environment can train"
+        print(f"\n{judgement.platform} ({judgement.reason}), {env.stack.name} stack")
+        print(f"{verdict}: {summary(findings)}; next: {one_line(next_command)}")
+    return exit_code(findings)
