@@ -62,7 +62,7 @@ in its `reproduction.json`:
 | differs from step N on | 1 | a loss exceeds it, or bits differ that may not |
 
 Tolerances: {STEP_TOLERANCE:.0%} of a training loss, {EVALUATION_TOLERANCE:.0%} of a validation loss, or
-{ABSOLUTE_TOLERANCE:g}; reasons in `scripts/kit/records/rerun_verdict.py`.
+{ABSOLUTE_TOLERANCE:g}; reasons in `scripts/kit/runs/rerun_verdict.py`.
 """
 
 
