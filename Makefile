@@ -133,7 +133,7 @@ verify: ## compute every checksum of a run again (RUN)
 reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: where files are; ARGS: --check-only, --out)
 	@$(PY) scripts/reproduce.py $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
 
-diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
+diff-run: ## what differs between two runs, from which step, and the likely cause (A, B; ARGS: --json)
 	@$(PY) scripts/diff_run.py $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
 
 prove: ## measure this device and the kit on it: speed, memory, parity, a first run (IN; ARGS: --limit SECONDS, --list)
