@@ -1,8 +1,8 @@
-"""``--auto-fit``: where the settings asked for do not fit, the nearest that do, with the same updates.
+"""``--auto-fit``: the nearest settings that fit, with the same updates.
 
-Taken before a run where the plan says so, and after a rehearsal that ran out of memory: then the same command begins
-again in a fresh process, which finds what to change in ``run.json``. A run that goes on finds it there too. Which
-settings of several that fit are the fastest is tried by ``kit.train.fastest``. Imports no torch.
+Applied before a run that the plan refuses, and after a rehearsal that ran out of memory: then the command restarts in a
+fresh process, which reads the changes from ``run.json``, as a resumed run does. ``kit.train.fastest`` picks the fastest
+of several settings that fit. Imports no torch.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ _COMMAND = PROJECT_ROOT / "scripts" / "train.py"
 
 
 class BeginAgainError(Exception):
-    """This process has done what it can: the same command begins again in another."""
+    """The same command must restart in a fresh process."""
 
 
 def check_fitted(
     resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool
 ) -> tuple[Preflight, Fit | None]:
-    """Check one run against one machine; where it is planned not to fit, with the nearest settings that do.
+    """Check one run against one machine; if it is planned not to fit, with the nearest settings that do.
 
     Returns:
-        The check of the settings that are to be taken, and what was changed; None where nothing was.
+        The check of the settings to use, and what was changed; None if nothing was.
     """
     preflight = check_run(resolved, judgement, machine, stack, download=download)
     if not any(item.id == "config.memory" and item.severity == "error" for item in preflight.findings):
@@ -69,7 +69,7 @@ def check_fitted(
     resolved = preflight.resolved
     fit = planned_fit(resolved, machine, stack, preflight.train.rows if preflight.train else None)
     if fit is None:
-        message = "--auto-fit: no other way to cut the same updates is planned to fit"
+        message = "--auto-fit: no other micro-batch size of the same updates is planned to fit"
         return replace(preflight, findings=[*preflight.findings, warning("config.auto_fit", message)]), None
     preflight = check_run(applied(resolved, fit), judgement, machine, stack, download=download)
     note = warning("config.auto_fit", f"--auto-fit: {fit.words}: the same updates; {fit.reason}")
@@ -79,19 +79,15 @@ def check_fitted(
 def planned_fit(resolved: Resolved, machine: Machine, stack: Stack, rows: TokenRows | None) -> Fit | None:
     """Return what to change where a run is planned not to fit; None where no settings of the same updates do.
 
-    Args:
-        resolved: The configuration.
-        machine: The machine.
-        stack: The installed stack.
-        rows: What is trained on; None where it is not known, so that each row is taken to be full length.
+    ``rows`` None assumes that every row has full length.
     """
     question = question_of(resolved.settings, machine, stack, rows)
     choice = mildest_that_fits(question) if question else None
     if question is None or choice is None or not choice.is_same_mathematics:
         return None
     plan, limit = question.answer({}).plan, question.device.limit
-    room = f", and there are {gigabytes(limit.size_bytes)}" if limit else ""
-    return fit_of(resolved, choice, f"{gigabytes(plan.peak_memory_bytes)} were planned{room}")
+    room = f", {gigabytes(limit.size_bytes)} available" if limit else ""
+    return fit_of(resolved, choice, f"{gigabytes(plan.peak_memory_bytes)} planned{room}")
 
 
 def fit_after(job: Job, refusal: Refusal) -> Fit | None:
@@ -105,7 +101,7 @@ def fit_after(job: Job, refusal: Refusal) -> Fit | None:
 
 
 def question_of(settings: Settings, machine: Machine, stack: Stack, rows: TokenRows | None) -> Question | None:
-    """Return the run that other settings are looked for; None where its model's shape or the stack is not known."""
+    """Return the run to find settings for; None where the model's shape or the stack is unknown."""
     shape = shape_of(settings.model)
     if shape is None or stack.name == "none":
         return None
@@ -140,7 +136,7 @@ def applied(resolved: Resolved, fit: Fit) -> Resolved:
 
 
 def set_line(resolved: Resolved, fit: Fit) -> str:
-    """Write the overrides that a person typed, with the fit's on top, as make takes them."""
+    """Return the given overrides and the fit's, as make takes them."""
     typed = [
         key for key, origin in resolved.origins.items() if origin.startswith("command line") and key not in fit.after
     ]
@@ -182,8 +178,7 @@ def may_go_on(job: Job) -> bool:
 def begin_again(argv: Sequence[str] | None) -> NoReturn:
     """Replace this process by the same command in a fresh one, which holds none of the device's memory.
 
-    Args:
-        argv: The command's arguments where it was called by other code; None for this process's own command line.
+    ``argv`` is None for this process's own command line.
     """
     command = [str(_COMMAND), *argv] if argv is not None else list(sys.orig_argv[1:])
     # Leave no driver's file open behind: its memory would stay taken as long as it is.
