@@ -21,12 +21,7 @@ DEBUG = "KIT_DEBUG"
 
 
 def keep_traceback(exc: BaseException, folder: Path | None = None) -> str:
-    """Write an exception's traceback to a file; return in words where it is.
-
-    Args:
-        exc: The exception.
-        folder: Where it goes, as ``error.txt``; among the system's temporary files without one, and where that fails.
-    """
+    """Write a traceback to ``error.txt`` in the folder, or to a temporary file; return a sentence on its place."""
     text = _text(exc)
     if os.environ.get(DEBUG, "0") not in {"", "0"}:
         with contextlib.suppress(OSError, ValueError):
