@@ -136,7 +136,7 @@ def test_without_auto_fit_the_settings_that_fit_are_offered(
     assert "out of memory at the largest micro-batch, 8 x 56 tokens, before the first step" in said
     assert "planned" in said
     assert f'{ROWS}=4 {UPDATES}=2" keeps the updates' in said
-    assert "--auto-fit takes it by itself" in said
+    assert "--auto-fit sets it by itself" in said
     receipt = read_receipt(tmp_path / "out")
     assert receipt["state"] == "failed"
     assert receipt["auto_fit"] == []

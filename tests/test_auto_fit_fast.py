@@ -154,7 +154,7 @@ def test_what_was_asked_for_stays_where_it_is_the_fastest_and_a_resumed_run_know
     command = [*_arguments(tiny_base, tmp_path / "out", rows=4), "--auto-fit=fast"]
     assert train.main(command) == 0
     assert trials[0] == 4
-    assert "beginning with the given settings" in capsys.readouterr().err
+    assert "using the given settings" in capsys.readouterr().err
     receipt: Any = read_receipt(tmp_path / "out")
     (fit,) = receipt["auto_fit"]
     assert (fit["from"], fit["to"], len(fit["tried"])) == ({}, {}, 4)
