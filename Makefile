@@ -139,7 +139,7 @@ verify: ## compute every checksum of a run again (RUN)
 reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: where files are; ARGS: --check-only, --out)
 	@$(PY) scripts/kit reproduce $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
 
-diff-run: ## what differs between two runs, from which step on they part, and what explains it (A, B; ARGS: --json)
+diff-run: ## what differs between two runs, from which step, and the likely cause (A, B; ARGS: --json)
 	@$(PY) scripts/kit diff-run $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
 
 parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)

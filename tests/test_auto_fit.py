@@ -125,7 +125,7 @@ def test_a_run_refused_after_it_went_on_is_fitted_once_more(
     }
     assert losses(output) == pytest.approx(losses(fitted), abs=2e-6)
     said = capsys.readouterr().err
-    assert f"beginning again with {ROWS}=2 {UPDATES}=4: the same updates" in said
+    assert f"restarting with {ROWS}=2 {UPDATES}=4, the same updates" in said
 
 
 def test_without_auto_fit_the_settings_that_fit_are_offered(
@@ -136,8 +136,8 @@ def test_without_auto_fit_the_settings_that_fit_are_offered(
     said = capsys.readouterr().err
     assert "out of memory at the largest micro-batch, 8 x 56 tokens, before the first step" in said
     assert "planned" in said
-    assert f'{ROWS}=4 {UPDATES}=2" takes the same updates' in said
-    assert "--auto-fit takes it by itself" in said
+    assert f'{ROWS}=4 {UPDATES}=2" keeps the updates' in said
+    assert "--auto-fit sets it by itself" in said
     receipt = read_receipt(tmp_path / "out")
     assert receipt["state"] == "failed"
     assert receipt["auto_fit"] == []
@@ -150,11 +150,11 @@ def test_a_run_that_is_planned_not_to_fit_is_fitted_before_it_begins(
     many = {"training__max_steps": 1, "training__per_device_train_batch_size": 64}
     assert call(train, _arguments(tiny_base, tmp_path / "out", **many)) == 1
     assert call(train, [*_arguments(tiny_base, tmp_path / "out", **many), "--auto-fit"]) == 0
-    assert "the same updates; 1.9 GB were planned, and there are 1.4 GB" in capsys.readouterr().err
+    assert "the same updates; 1.9 GB planned, 1.4 GB available" in capsys.readouterr().err
     receipt: Any = read_receipt(tmp_path / "out")
     (fit,) = receipt["auto_fit"]
     assert fit["measured_bytes"] is None
-    assert "were planned, and there are" in fit["reason"]
+    assert "GB available" in fit["reason"]
     assert receipt["config"]["training"]["per_device_train_batch_size"] < 64
 
 
@@ -164,5 +164,5 @@ def test_where_nothing_fits_the_run_is_refused(
     monkeypatch.setattr(planning, "memory_limit", lambda *_: MemoryLimit(10_000_000, "made up"))
     assert call(train, [*_arguments(tiny_base, tmp_path / "out"), "--auto-fit"]) == 1
     said = capsys.readouterr().err
-    assert "no other way to cut the same updates is planned to fit" in said
+    assert "no other micro-batch size of the same updates is planned to fit" in said
     assert not (tmp_path / "out/run.json").exists()

@@ -145,7 +145,7 @@ def test_a_run_that_never_tried_goes_on_as_it_was(
     shutil.rmtree(output / f"checkpoints/checkpoint-{STEPS}")
     assert call(train, [*_arguments(tiny_base, output, rows=4), "--resume", "auto", "--auto-fit=fast"]) == 0
     assert trials == []
-    assert "nothing is tried, since the run goes on from a checkpoint" in capsys.readouterr().err
+    assert "skipped: a resumed run keeps its settings" in capsys.readouterr().err
     assert read_receipt(output)["adapter_sha256"] == read_receipt(by_hand)["adapter_sha256"]
 
 
@@ -155,7 +155,7 @@ def test_what_was_asked_for_stays_where_it_is_the_fastest_and_a_resumed_run_know
     command = [*_arguments(tiny_base, tmp_path / "out", rows=4), "--auto-fit=fast"]
     assert call(train, command) == 0
     assert trials[0] == 4
-    assert "beginning with the settings as asked for" in capsys.readouterr().err
+    assert "using the given settings" in capsys.readouterr().err
     receipt: Any = read_receipt(tmp_path / "out")
     (fit,) = receipt["auto_fit"]
     assert (fit["from"], fit["to"], len(fit["tried"])) == ({}, {}, 4)

@@ -92,7 +92,7 @@ def test_a_line_at_a_terminal_is_asked_as_it_was_typed(
     assert asked == [" /quit is text ", "a [/INST] b", "</s>"]
     said = capsys.readouterr().err
     assert said.count("note: ") == 1
-    assert "'[/INST]' is also what the template writes between turns" in said
+    assert "'[/INST]' is also a template marker" in said
 
 
 def test_a_question_that_is_too_long_is_said_and_the_others_are_answered(
@@ -101,7 +101,7 @@ def test_a_question_that_is_too_long_is_said_and_the_others_are_answered(
     pipe(monkeypatch, b"x" * 600 + b"\namber\n")
     assert call(chat, [str(adapter_run), "--cpu", "--max-new-tokens", "4"]) == 1
     output = capsys.readouterr()
-    assert "line 1: that is 6" in output.err
+    assert "line 1: 6" in output.err
     assert len(output.out.splitlines()) == 1
 
 
@@ -156,9 +156,9 @@ def test_a_conversation_at_a_terminal(adapter_run: Path) -> None:
         terminal.wait_for(r"base> [^\n]*\r\n\(300 tokens")
         for command_line, reply in (
             ("/nonsense", "there is no command /nonsense; see /help"),
-            ("/help", "/adapter +let the adapter answer from now on"),
+            ("/help", "/adapter +answer with the adapter from now on"),
             ("/reset", "forgotten"),
-            ("/again", "nothing was asked yet"),
+            ("/again", "no question yet"),
         ):
             terminal.type(f"{command_line}\n")
             terminal.wait_for(reply)

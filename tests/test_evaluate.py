@@ -148,10 +148,10 @@ def ended_at(run: Path, loss: float, **receipt: object) -> None:
     ("factor", "receipt", "said"),
     [
         (1.0, {}, "{0:.4f}: the same\n"),
-        (1.0, {"compute": {"threads": 99}}, "{0:.4f}: the same within rounding; threads is 1 here, and was 99\n"),
+        (1.0, {"compute": {"threads": 99}}, "{0:.4f}: the same within rounding; threads is 1 here, was 99\n"),
         (1.001, {}, "this one is {1:.4f}, and rounding explains "),
-        (0.999, {"stack": "neither"}, ": the run was trained on the neither stack, and this is the"),
-        (0.9925, {}, "the base, the adapter or a package is no longer what the run had"),
+        (0.999, {"stack": "neither"}, ": trained on the neither stack, this is the"),
+        (0.9925, {}, "the base, the adapter or a package changed since the run"),
     ],
 )
 def test_the_same_is_what_rounding_explains(

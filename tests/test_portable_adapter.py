@@ -30,7 +30,7 @@ def _set(folder: Path, **fields: object) -> None:
 def test_what_is_left_out_is_said(newer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(portable_adapter, [str(newer), str(newer.parent / "copy")]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "left out, with no effect on the answers: peft_version",
+        "left out (no effect on answers): peft_version",
         f"portable: {newer.parent / 'copy'}",
     ]
 

@@ -196,7 +196,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
     assert _train(tiny_base, output, "--resume", "auto") == 0
     told = capsys.readouterr().err
     assert "checkpoint-6: optimizer.safetensors is not what was saved" in told
-    assert "going on after step 4" in told
+    assert "resuming after step 4" in told
     assert read_receipt(output)["adapter_sha256"] == read_receipt(whole)["adapter_sha256"]
 
 

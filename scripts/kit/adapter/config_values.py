@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _AGAIN = "copy the adapter's complete folder"
 _LARGEST_RANK, _LARGEST_ALPHA, _LONGEST_PATH, _LONGEST_NAME = 65_536, 1e9, 4096, 1000
-# A module's name, or its last parts. Of what a regular expression gives a meaning to, it has the dot alone.
+# A module's name, or its last parts. Its only regular-expression character is the dot.
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
@@ -69,7 +69,7 @@ def plain_names(config: dict[str, Any], key: str, place: str) -> list[str]:
     """
     names = config.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) and is_plain(name) for name in names):
-        raise RunError(f"{place}: {key} is {_short(names)}, and holds something else than plain names; {_AGAIN}")
+        raise RunError(f"{place}: {key} is {_short(names)}, not a list of plain names; {_AGAIN}")
     return names
 
 

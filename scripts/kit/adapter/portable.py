@@ -1,12 +1,12 @@
-"""Adapters, made readable for every peft since 0.7.0, or refused where that would change what they do.
+"""Make adapters readable for every peft since 0.7.0, or refuse where that would change their answers.
 
 peft opens what an ``adapter_config.json`` asks for: it imports modules, unpickles other adapters, follows regular
 expressions for minutes. So none reaches it: each adapter is loaded from a private copy, whose configuration is written
 here from a list of fields and values that are known, checked against the weights the file holds.
 
 A newer peft writes fields an older one refuses to read. Most of them say how the adapter was begun or trained, and
-nothing about what it does now: they are left out, by name. Some can be written in older words. The others change the
-result, and an adapter that uses one of them is refused. Imports neither torch nor peft.
+nothing about what it does now: they are left out, by name. Some have an older equivalent. The others change
+the result, and an adapter that uses one of them is refused. Imports neither torch nor peft.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _CHANGES_RESULT = {
     "layer_replication": "layers of the base are repeated",
     "trainable_token_indices": "single rows of the embedding were trained",
     "target_parameters": "parameters are adapted that are not linear layers",
-    "alora_invocation_tokens": "the adapter wakes up only behind certain tokens",
+    "alora_invocation_tokens": "the adapter is active only after certain tokens",
     "use_qalora": "inputs are pooled before the adapter",
     "arrow_config": "several adapters are mixed by a router",
     "use_bdlora": "the matrices are block-diagonal",
@@ -74,9 +74,8 @@ class Portable:
     """A configuration every peft since 0.7.0 reads.
 
     Attributes:
-        config: The fields.
         left_out: Names of set fields that are not in it and change nothing.
-        rewritten: What was said in older words, a sentence each.
+        rewritten: What was rewritten as older fields, a sentence each.
     """
 
     config: dict[str, Any]
@@ -85,10 +84,10 @@ class Portable:
 
     @property
     def remarks(self) -> list[str]:
-        """Say what became of the fields, a sentence each."""
-        said = [f"written in older words: {what}" for what in self.rewritten]
+        """Return a sentence for each kind of change."""
+        said = [f"rewritten for peft 0.7.0: {what}" for what in self.rewritten]
         if self.left_out:
-            said.append(f"left out, with no effect on the answers: {', '.join(self.left_out)}")
+            said.append(f"left out (no effect on answers): {', '.join(self.left_out)}")
         return said
 
 
@@ -98,12 +97,7 @@ def outside_keys(config: dict[str, Any]) -> list[str]:
 
 
 def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], place: str = "the adapter") -> Portable:
-    """Say the same in peft 0.7.0's words.
-
-    Args:
-        config: ``adapter_config.json``, as any peft wrote it.
-        weights: What the file of weights holds, by the tensors' names.
-        place: What the messages begin with.
+    """Return ``adapter_config.json`` of any peft in peft 0.7.0's fields.
 
     Raises:
         RunError: A field or a value is not known here, changes what the adapter does in peft 0.7.0, or does not fit the
@@ -126,14 +120,14 @@ def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], p
     if isinstance(beginning, str):
         if beginning not in _HARMLESS_BEGINNINGS:
             raise RunError(
-                f"{place}: it was begun by {beginning!r}, which changes the base's own weights; "
+                f"{place}: it was initialised by {beginning!r}, which changes the base's own weights; "
                 "convert it to plain LoRA first (peft's save_pretrained with path_initial_model_for_weight_conversion)"
             )
         kept["init_lora_weights"] = True
         left_out.append("init_lora_weights")
     if config.get("use_rslora"):
         if kept.get("rank_pattern") or kept.get("alpha_pattern"):
-            raise RunError(f"{place}: use_rslora is set beside patterns of ranks; use it with a peft that knows it")
+            raise RunError(f"{place}: use_rslora is combined with rank_pattern; use a peft that supports it")
         # alpha / sqrt(r), written as alpha' / r.
         kept["lora_alpha"] = config["lora_alpha"] * math.sqrt(config["r"])
         left_out.remove("use_rslora")
@@ -154,7 +148,7 @@ def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], p
 
 
 def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> dict[str, Any]:
-    """Return both patterns by the modules' full names, which no peft takes for more; the weights say the ranks."""
+    """Return both patterns by the modules' full names, with the ranks that the weights have."""
     found: dict[str, dict[str, Any]] = {}
     for key, value in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
         own = {}
@@ -176,16 +170,16 @@ def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> d
 def _refuse_what_changes_the_result(config: dict[str, Any], place: str) -> None:
     for key in outside_keys(config):
         if config[key] and key in _CHANGES_RESULT:
-            raise RunError(f"{place}: {key} is set, and {_CHANGES_RESULT[key]}; use it with a peft that knows it")
+            raise RunError(f"{place}: {key} is set, and {_CHANGES_RESULT[key]}; use a peft that supports it")
         if config[key] and key not in _HISTORY | {"use_rslora", "exclude_modules"}:
-            raise RunError(f"{place}: {key} is set, which the kit does not know; use it with the peft that wrote it")
+            raise RunError(f"{place}: {key} is set, which the kit does not know; use the peft that wrote it")
 
 
 def read_portable(folder: Path) -> Portable:
-    """Read an adapter's folder and say its configuration in peft 0.7.0's words.
+    """Read an adapter's folder and return its configuration in peft 0.7.0's fields.
 
     Raises:
-        RunError: It cannot be read, or cannot be said.
+        RunError: It cannot be read, or has no equivalent.
     """
     path, weights = adapter_file(folder, ADAPTER_CONFIG), adapter_file(folder, ADAPTER_WEIGHTS)
     try:

@@ -1,4 +1,4 @@
-"""An adapter's files, looked at before any library opens them: where they are, and what the weights' header says.
+"""Check an adapter's files before any library opens them: their place and the header of the weights.
 
 Two files are an adapter: its configuration and its weights as safetensors. Nothing else in its folder is ever read, a
 pickle beside them included. Imports neither torch nor safetensors.
@@ -80,15 +80,10 @@ def split_name(tensor: str) -> tuple[str, str]:
 
 
 def adapted_ranks(weights: Mapping[str, TensorInfo], saved_whole: list[str], place: str) -> dict[str, int]:
-    """Return the rank of each module that a file of weights adapts, by the module's full name.
-
-    Args:
-        weights: What the file holds.
-        saved_whole: ``modules_to_save``: modules that were trained whole.
-        place: What the messages begin with.
+    """Return the rank of each adapted module by its full name; ``saved_whole`` is ``modules_to_save``.
 
     Raises:
-        RunError: A tensor is neither half of a LoRA pair nor of a module that was trained whole, or halves do not fit.
+        RunError: A tensor is neither half of a LoRA pair nor in ``saved_whole``, or the halves' shapes do not fit.
     """
     halves: dict[str, dict[str, tuple[int, ...]]] = {}
     others = []
@@ -98,19 +93,19 @@ def adapted_ranks(weights: Mapping[str, TensorInfo], saved_whole: list[str], pla
         if is_peft_s and half in {"A", "B"} and len(info.shape) == 2 and is_plain(module):  # noqa: PLR2004 - a matrix
             halves.setdefault(module, {})[half] = info.shape
         elif half or not is_peft_s:
-            raise RunError(f"{place}: holds {name}, which is no part of plain LoRA; use it with the peft that wrote it")
+            raise RunError(f"{place}: holds {name}, which is no part of plain LoRA; use the peft that wrote it")
         else:
             others.append(module)
     for module, pair in halves.items():
         if set(pair) != {"A", "B"}:
-            raise RunError(f"{place}: {module} has half of its weights; {_AGAIN}")
+            raise RunError(f"{place}: {module} has only one of lora_A and lora_B; {_AGAIN}")
         if pair["A"][0] != pair["B"][1]:
             raise RunError(f"{place}: the halves of {module}, {pair['A']} and {pair['B']}, do not fit; {_AGAIN}")
     saved = set(saved_whole)
     for name in others:
         module = name.rpartition(".")[0]
         if saved.isdisjoint(endings(module)) and not _is_copied(module, halves):
-            raise RunError(f"{place}: holds {name}, which nothing in its configuration asks for; {_AGAIN}")
+            raise RunError(f"{place}: holds {name}, which its configuration does not name; {_AGAIN}")
     if not halves and not others:
         raise RunError(f"{place}: holds no weights; {_AGAIN}")
     return {module: pair["A"][0] for module, pair in halves.items()}

@@ -45,13 +45,7 @@ def paint(text: str, *styles: str, stream: TextIO) -> str:
 
 
 def say(text: str = "", *styles: str, lines: bool = False) -> None:
-    """Talk to the person on stderr, so that stdout stays free for results.
-
-    Args:
-        text: One line, with blank ones in front at most: what comes from files is in it, and begins none of its own.
-        styles: See ``paint``.
-        lines: The text has several lines.
-    """
+    """Print one line (``lines``: several) on stderr, so that stdout stays free for results."""
     rest = text.lstrip("\n")
     blank = text[: len(text) - len(rest)]
     shown = blank + (visible if lines else one_line)(redact(rest))
@@ -73,7 +67,7 @@ def show_answer(text: str) -> None:
 
 
 def leave_quietly() -> None:
-    """End without a word more where whoever read the results is gone; talk that nobody can read ends nothing."""
+    """End quietly where nobody reads the results any more; unread talk ends nothing."""
 
     def flush() -> None:
         try:
@@ -86,10 +80,10 @@ def leave_quietly() -> None:
 
 
 def outlive_readers() -> None:
-    """Go on where nobody reads the results either, or their disk is full: no run ends with its window.
+    """Continue where nobody reads the results, or their disk is full: no run ends with its window.
 
-    Nor does one wait for it: a terminal behind a connection that is gone may take nothing for a quarter of an hour
-    before it says so. Metrics and receipt hold what is not shown then.
+    Nor waits for it: a terminal behind a lost connection may block for a quarter of an hour before it fails. Metrics
+    and receipt hold what is not shown.
     """
     _outlive(sys.stdout)
     for stream in (sys.stdout, sys.stderr):

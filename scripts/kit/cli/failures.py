@@ -1,4 +1,4 @@
-"""Turn what a command can die of into one sentence with its fix."""
+"""Turn a command's failures into one sentence with its fix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kit.cli.findings import Finding, error
 from kit.cli.refusals import first_line, refusal_in
 
 SMALLER = (
-    "take less at once and add it up: halve training.per_device_train_batch_size and double "
+    "halve training.per_device_train_batch_size and double "
     "training.gradient_accumulation_steps (the same update); then training.gradient_checkpointing=true; "
     "then a smaller training.max_seq_length (which changes what is learnt)"
 )

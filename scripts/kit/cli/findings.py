@@ -39,7 +39,7 @@ class Finding:
         id: Dotted and stable, such as ``config.unknown_key``: scripts filter on it.
         severity: ``ok``, ``warning``, ``error`` or ``skipped``.
         message: One sentence: what was found and what is allowed or needed.
-        fix: The command or the edit that mends it; empty where nothing needs mending.
+        fix: The command or the edit; empty where there is nothing to fix.
         where: ``file:line``, a key path or a device; empty where the message names no place.
     """
 
@@ -85,7 +85,7 @@ def run_check(check: Callable[[], Sequence[Finding]], name: str) -> list[Finding
         where = keep_traceback(exc)
         refusal = refusal_in(exc)
         if refusal:
-            what = f"the check {name!r} could not be made: {refusal.message}"
+            what = f"the check {name!r} could not run: {refusal.message}"
             return [error(f"{name}.refused", what, f"{refusal.fix}; {where}")]
         what = f"the check {name!r} itself failed: {type(exc).__name__}: {first_line(exc)}"
         return [error(f"{name}.crashed", what, f"please report this, it is a bug; {where}")]

@@ -1,4 +1,4 @@
-"""A process in the foreground: waited for, with signals passed on to it; and Ctrl-C at the terminal it is at.
+"""Run a process in the foreground and pass signals on to it; recognise Ctrl-C at its terminal.
 
 Standard library only, and for Python 3.9 on.
 """
@@ -27,7 +27,7 @@ class EndedError(SystemExit):
     """A signal ends this process: what it holds is let go of on the way out, as at Ctrl-C."""
 
     def __init__(self, number: int) -> None:
-        """Say which."""
+        """Keep the signal's number in the exit code."""
         super().__init__(128 + number)
         self.number = number
 
@@ -79,12 +79,9 @@ def wait_for(
     signals: Iterable[int],
     pass_on: Callable[[subprocess.Popen[bytes], int], None],
 ) -> int:
-    """Start a process and wait for it to end, as the last thing this one does where it was asked to.
+    """Start a process and wait for its end, passing on ``signals``; ignored ones stay ignored (nohup).
 
-    Args:
-        start: Starts it; in a session of its own, since Ctrl-C reaches a whole process group.
-        signals: Which are taken meanwhile. One that is ignored stays so: nohup, and a shell's background jobs.
-        pass_on: Called with the process and the number of one that came.
+    ``start`` begins a new session, since Ctrl-C reaches a whole process group.
 
     Returns:
         Its exit code; 128 and the signal's number where one ended it.
@@ -115,7 +112,7 @@ class CtrlC:
     HANDED_ON_S = 1.0
 
     def __init__(self) -> None:
-        """Begin without one."""
+        """Start with none pressed."""
         self._first: float | None = None
 
     def press(self) -> str:

@@ -1,6 +1,6 @@
 """Secrets taken out of every text the kit shows or writes: known ones by value, unknown ones by their form.
 
-Standard library only, and for Python 3.9 on: ``kit.cli.console`` speaks through it before anything is installed. What a
+Standard library only, and for Python 3.9 on: ``kit.cli.console`` prints through it before anything is installed. What a
 subprocess writes to the terminal by itself, and what a library writes past ``sys.stdout``, does not come by here.
 """
 

@@ -1,7 +1,7 @@
-"""What a system refuses, in words: one sentence and its fix for each kind, whichever library passes it on.
+"""Explain system errors: one sentence and its fix for each kind, whichever library raises it.
 
-Libraries raise the same refusal in types of their own, so its number is also looked for in what an exception was
-raised from, and in its text. Standard library only, and for Python 3.9 on.
+Libraries raise the same refusal in types of their own, so its number is also searched in an exception's causes and
+text. Standard library only, and for Python 3.9 on.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Refusal:
 
 
 _ANOTHER_DISK = "or write to another one (training.output_dir=…, OUTPUT=…)"
-_LOOK_AT_IT = f"the disk refuses: look at it (dmesg, mount), {_ANOTHER_DISK}"
-_REACH = "look at the connection, then give the same command again; what is on this disk needs none (HF_HUB_OFFLINE=1)"
-_LOOK_THERE = "look whether it was moved or deleted meanwhile, and whether the path is the one that is meant"
+_LOOK_AT_IT = f"check the disk (dmesg, mount), {_ANOTHER_DISK}"
+_REACH = "check the connection and repeat the command; local files need none (HF_HUB_OFFLINE=1)"
+_LOOK_THERE = "check the path, and whether the file was moved or deleted"
 _BY_NUMBER: dict[int, tuple[str, str, str]] = {
     errno.ENOSPC: ("disk_full", "the disk is full", "free some space"),
     errno.EDQUOT: (
@@ -89,7 +89,7 @@ _FAILED_WRITE = re.compile(r"failed writing file|inline_container|basic_ios::cle
 
 
 def is_panic(exc: BaseException) -> bool:
-    """Tell what Rust code dies of, in Python's terms: no Exception, and of no module that one could import."""
+    """Tell a Rust panic: not an Exception, and of no importable module."""
     return type(exc).__name__ == "PanicException"
 
 
@@ -107,9 +107,9 @@ def refusal_in(exc: BaseException) -> Refusal | None:
     """Find the system's refusal in an exception; None where there is none, and the exception is a bug's."""
     text = first_line(exc)
     if _LIBRARY.search(text):
-        return Refusal("library", text, "make setup installs what belongs together; make detect looks at the driver")
+        return Refusal("library", text, "make setup reinstalls matching packages; make detect checks the driver")
     if is_out_of_memory(exc):
-        fix = "end what else uses memory, or take a machine with more"
+        fix = "close other programs, or use a machine with more memory"
         return Refusal("out_of_memory", f"out of memory: {text or 'the system refused'}", fix)
     if any(_is_of_a_network(each) for each in _causes(exc)):
         what = "no answer in time" if isinstance(exc, TimeoutError) else "the network failed"
@@ -131,10 +131,10 @@ def _by_type(exc: BaseException, text: str) -> Refusal | None:
     if type(exc).__name__ in {"SafetensorError", "UnpicklingError"}:
         return Refusal("weights", f"a file of weights is damaged: {text}", "fetch or copy it anew")
     if _HOMELESS in text:
-        return Refusal("file", "a path begins with ~, and there is no such home folder here", "write it in full")
+        return Refusal("file", "a path begins with ~, but that home folder does not exist", "write it in full")
     if isinstance(exc, OSError):
         kind = "refused" if exc.errno else "file"
-        return Refusal(kind, text or type(exc).__name__, "look at what the message names")
+        return Refusal(kind, text or type(exc).__name__, "check what the message names")
     return None
 
 

@@ -45,12 +45,9 @@ def tracebacks_in(folder: Path | None) -> Iterator[None]:
 
 
 def keep_traceback(exc: BaseException, folder: Path | None = None) -> str:
-    """Write an exception's traceback to a file, once; return in words where it is.
+    """Write a traceback to ``error.txt``, once; return a sentence on its place.
 
-    Args:
-        exc: The exception.
-        folder: Where it goes, as ``error.txt``; without one see ``tracebacks_in``. Among the system's temporary files
-            where there is neither, and where that fails.
+    Without ``folder`` see ``tracebacks_in``; a temporary file where there is neither, and where that fails.
     """
     kept = getattr(exc, _KEPT, None)
     if isinstance(kept, str):

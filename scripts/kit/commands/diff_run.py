@@ -1,4 +1,4 @@
-"""Say what differs between two runs, from which step on they part, and what most likely explains it.
+"""Show what differs between two runs, from which step their numbers differ, and the most likely cause.
 
 Run as:
     python scripts/kit diff-run demo trial          (or: make diff-run A=demo B=trial)
@@ -21,8 +21,7 @@ from kit.cli.console import fail, paint, say
 from kit.cli.screen import one_line
 from kit.run_folder.history import NEWEST, OUTPUTS, find_run, read_run
 from kit.runs.comparison import GROUPS
-from kit.runs.divergence import part
-from kit.runs.loss_curves import in_words
+from kit.runs.divergence import in_words, part
 
 if TYPE_CHECKING:
     import argparse

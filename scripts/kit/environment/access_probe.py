@@ -1,4 +1,4 @@
-"""Find out what this environment may reach: the base model and Weights & Biases. Never reads a secret into a fact."""
+"""Probe access to the base model and Weights & Biases. Never reads a secret into a fact."""
 
 from __future__ import annotations
 

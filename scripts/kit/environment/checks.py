@@ -1,4 +1,4 @@
-"""Judge an environment: can this machine and these packages do the run, and if not, what mends it.
+"""Judge whether this machine and these packages can do the run, each problem with its fix.
 
 Pure functions over ``kit.environment.facts.Environment``; every one returns findings. What a GPU needs is judged in
 ``device_checks``, versions in ``version_checks``; what it may reach, and disk and memory, which ask the plan, are added
@@ -42,30 +42,28 @@ def check_training_dependencies(environment: Environment) -> list[Finding]:
 
 
 def check_device_work(environment: Environment) -> list[Finding]:
-    """Judge the device probe: did it finish, and did each calculation come out right."""
+    """Judge the device probe's end and results."""
     probe = environment.probe
     if probe.outcome == "not_run":
         fix = "python scripts/validate_environment.py"
-        return [skipped("environment.device_probe", "the device was not worked: the probe was not run", fix)]
+        return [skipped("environment.device_probe", "the device was not tested: the probe did not run", fix)]
     if probe.outcome != "finished":
         where = f" in the stage {probe.stopped_in!r}" if probe.stopped_in else ""
         words = {"died": "died", "timed_out": "hung", "garbled": "gave no readable answer"}
-        message = f"the process that works the device {words[probe.outcome]}{where}: {probe.detail}"
+        message = f"the device probe {words[probe.outcome]}{where}: {probe.detail}"
         setup = versions.setup_command(environment)
-        fix = f"{setup} mends packages; python scripts/kit/environment/device_probe.py shows all that it says"
+        fix = f"{setup} reinstalls the packages; python scripts/kit/environment/device_probe.py shows the full output"
         return [error(f"environment.device_probe_{probe.outcome}", message, fix)]
     found = []
     device = probe.fact("device_name") or "the device"
     for stage in (stage for stage in probe.stages if stage.name in _CALCULATIONS or stage.name == "device facts"):
         if stage.outcome == "failed":
-            fix = (
-                f"{versions.setup_command(environment)}; if it stays, the device, its driver or its memory is at fault"
-            )
+            fix = f"{versions.setup_command(environment)}; if it persists, suspect the device, its driver or its memory"
             found.append(error("environment.device_fails", f"{stage.name} on {device}: {stage.detail}", fix))
         elif stage.outcome == "ok" and stage.name in _CALCULATIONS:
             found.append(ok("environment.device_works", f"{stage.name} on {device}: {stage.detail}"))
     if not found:
-        found.append(skipped("environment.device_probe", "the device was not worked: torch does not import"))
+        found.append(skipped("environment.device_probe", "the device was not tested: torch does not import"))
     return found
 
 
@@ -101,5 +99,5 @@ def environment_findings(environment: Environment, settings: Settings | None, pl
     found += run_check(lambda: check_device_work(environment), "environment.device")
     if settings is not None:
         found += run_check(lambda: check_configured_device(environment, settings, platform), "environment.configured")
-    # Two checks may come upon the same thing, such as a missing torch: it is said once.
+    # Two checks may find the same problem, such as a missing torch.
     return list({(finding.id, finding.where, finding.message): finding for finding in found}.values())

@@ -21,7 +21,7 @@ OLDEST_DRIVERS = {12: (525, 60, 13), 13: (580, 65, 6)}
 OLDEST_MPS_TORCH = (2, 14)
 OLDEST_MPS_BITSANDBYTES = (0, 50)
 OLDEST_MACOS = (14, 0)
-_NOT_ASKED = "torch itself was not asked: the device probe did not get that far"
+_NOT_ASKED = "unknown: the device probe did not reach torch"
 
 
 def check_imports_h100(environment: Environment) -> list[Finding]:
@@ -81,7 +81,7 @@ def _bitsandbytes_cuda(environment: Environment) -> list[Finding]:
     # bitsandbytes 0.41.0 takes its CPU library exactly where torch.cuda.is_available() is False, whatever libcudart is
     # there (evaluate_cuda_setup); later ones where the library for torch's CUDA is missing or does not load.
     setup = versions.setup_command(environment)
-    fix = f"make torch see the GPU; if it does: {setup}, then `python -m bitsandbytes` says what it looks for"
+    fix = f"make torch see the GPU; if it does: {setup}, then `python -m bitsandbytes` shows its search"
     return [error("environment.bitsandbytes_library", message, fix)]
 
 
@@ -116,11 +116,11 @@ def check_imports_m4(environment: Environment) -> list[Finding]:
     """Judge what Apple silicon needs: a native Python, macOS 14, MPS, a torch that is right on MPS, 4-bit."""
     apple, setup = environment.machine.apple, versions.setup_command(environment)
     if apple is None or not apple.is_apple_silicon:
-        message = f"this is no Apple silicon machine ({environment.machine.system} {environment.machine.arch})"
+        message = f"not an Apple silicon machine ({environment.machine.system} {environment.machine.arch})"
         return [error("environment.apple_silicon", message, "run this on the Mac itself, outside any container")]
     found = [ok("environment.apple_silicon", apple.chip)]
     if apple.is_rosetta:
-        message = "this Python is an x86-64 build that runs translated, and sees no MPS"
+        message = "this Python is an x86-64 build under Rosetta and sees no MPS"
         found = [error("environment.apple_silicon", message, f"install an arm64 Python 3.11, then {setup}")]
     if apple.macos_version is not None and apple.macos_version < OLDEST_MACOS:
         message = f"macOS {versions.dotted(apple.macos_version)}; 14 or later is needed for bf16 and 4-bit on MPS"

@@ -1,4 +1,4 @@
-"""Import the stack and really work the device, stage by stage, in a process that may crash without harm.
+"""Import the stack and test the device, stage by stage, in a process that may crash without harm.
 
 Started by ``kit.environment.probe``, never by hand: ``device_probe.py [--device auto|cuda|mps|cpu]``. Each stage is
 announced and reported as one JSON line on stderr behind ``STAGE_PREFIX``, so that the parent knows where a segfault or

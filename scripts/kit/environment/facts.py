@@ -1,4 +1,4 @@
-"""What is known of an environment: the machine, the packages, what the device did when worked, and what it may reach.
+"""Facts of an environment: machine, packages, the device probe's results, and access.
 
 Frozen facts, recorded to JSON and replayed from it. ``kit.environment.probe`` fills them in, ``kit.environment.checks``
 judges them. No value of a token or a key is ever a fact: only whether one is there. Sizes are bytes, times seconds;
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kit.machine.facts import Machine
 
 SCHEMA_VERSION = 1
-NO_FOLDER = "everything: there is no such folder"  # among a model's missing files
+NO_FOLDER = "everything: no such folder"  # among a model's missing files
 _NOT_OURS = (
     f"not an environment recorded by `scripts/validate_environment.py --record FILE` (schema_version {SCHEMA_VERSION})"
 )
@@ -32,10 +32,8 @@ class Stage:
     """One step of the device probe.
 
     Attributes:
-        name: Such as ``import torch`` or ``train step``.
         outcome: ``ok``, ``failed``, ``skipped``, or ``started`` where the child ended inside it.
-        detail: What was measured, or the error's own sentence.
-        facts: What the stage found out: flat names to numbers, strings and booleans.
+        facts: Flat names to numbers, strings and booleans.
     """
 
     name: str
@@ -47,11 +45,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class DeviceProbe:
-    """What became of the child process that works the device.
+    """The device probe's result.
 
     Attributes:
         outcome: ``finished`` (see the stages), ``died``, ``timed_out``, ``garbled`` or ``not_run``.
-        detail: The signal, the time-out or the last lines of stderr; empty where it finished.
         stages: In the order they ran.
     """
 

@@ -1,4 +1,4 @@
-"""Find out what an environment is: starts the device probe as a child and watches it, reads metadata, locks and disks.
+"""Collect an environment's facts: run the device probe as a child, read metadata, locks and disks.
 
 Imports nothing heavy itself: only the child imports torch. The child gets no token and no key.
 """
@@ -77,13 +77,9 @@ def work_device(
     on_stage: OnStage | None = None,
     command: tuple[str, ...] | None = None,
 ) -> DeviceProbe:
-    """Run the device probe as a child process and report what became of it, whatever becomes of it.
+    """Run the device probe as a child process; its failure is a result too.
 
-    Args:
-        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
-        timeout_seconds: After this the child and everything it started are ended.
-        on_stage: Called with each stage as it begins and ends.
-        command: Another child, for tests.
+    ``on_stage`` is called as each stage begins and ends; ``command`` replaces the child in tests.
     """
     at_most = str(math.ceil(timeout_seconds) + 10)
     child = subprocess.Popen(
@@ -176,15 +172,9 @@ def probe(
     timeout_seconds: float = TIMEOUT_SECONDS,
     on_stage: OnStage | None = None,
 ) -> Environment:
-    """Find out everything about the environment this Python belongs to.
+    """Collect the facts of this Python's environment.
 
-    Args:
-        settings: The run's configuration: which model, which output folder. Without it, the kit's default model.
-        work: Whether to start the child that imports the stack and works the device, and to ask the Hub; without it
-            the answer comes at once.
-        device: What the child works on.
-        timeout_seconds: How long the child may take.
-        on_stage: Called with each of the child's stages as it begins and ends.
+    Without ``settings``, for the kit's default model; without ``work``, neither device nor Hub is asked.
     """
     machine = machine_probe.probe()
     installed = installed_versions()

@@ -1,4 +1,4 @@
-"""Rules over installed versions: the least that works, pairs that do not work together, and what the lock says.
+"""Rules over installed versions: minimums, incompatible pairs, and the lock.
 
 Pure functions over ``kit.environment.facts.Environment``.
 """
@@ -86,10 +86,7 @@ class BadPair:
     """Versions that a resolver accepts together and a run does not.
 
     Attributes:
-        packages: The two, as installed; the one to blame first.
         breaks: Tells from both versions (``()`` where absent) whether they clash.
-        reason: What goes wrong.
-        fix: What to install instead.
     """
 
     id: str
@@ -99,7 +96,7 @@ class BadPair:
     fix: str
 
 
-# Each was met in a real environment, except where the comment says otherwise.
+# Each comes from a real environment unless its comment says otherwise.
 BAD_PAIRS = (
     BadPair(
         "torch_too_old_for_transformers",
@@ -168,7 +165,7 @@ def check_known_bad_pairs(environment: Environment) -> list[Finding]:
             )
             fix = f"{setup_command(environment)}, or install by hand: {pair.fix}"
             found.append(error(f"environment.{pair.id}", f"{named}: {pair.reason}", fix, pair.packages[0]))
-    return found or [ok("environment.known_bad_pairs", "no two packages that are known to fail together")]
+    return found or [ok("environment.known_bad_pairs", "no known incompatible pairs")]
 
 
 def _differs(installed: str | None, locked: str) -> bool:
@@ -190,7 +187,7 @@ def check_lock(environment: Environment) -> list[Finding]:
     found = [
         warning(
             "environment.version_drift",
-            f"{name} is {was or 'not installed'}, locked is {locked}: runs here may differ from runs elsewhere",
+            f"{name} is {was or 'not installed'}, locked is {locked}: results may differ from other machines",
             fix,
             lock.name,
         )

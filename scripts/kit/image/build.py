@@ -43,15 +43,11 @@ class Build:
     """One build.
 
     Attributes:
-        name: The image's name; its tag is the stack.
         stack: ``reference`` or ``current``.
         user: The (uid, gid) that owns what the container writes.
-        base_image: The base; empty for the default one.
-        flash_attn_wheel: Address of a wheel; empty leaves flash-attn out.
         flash_attn_sha256: Its checksum; empty has the build print it.
         network: ``host`` where only the host's network reaches the registries; empty for Docker's own.
         ca_bundle: A certificate bundle the build trusts, as a secret that no layer keeps; empty for none.
-        revision: The git revision the image is labelled with.
     """
 
     name: str
@@ -71,7 +67,7 @@ class Build:
 
 
 def ca_bundle(environ: Mapping[str, str]) -> str:
-    """Return the certificate bundle this machine's tools are told to trust; empty where they are not told."""
+    """Return the certificate bundle set for this machine's tools; empty without one."""
     given = (environ.get(name, "") for name in _CERTIFICATE_VARIABLES)
     return next((path for path in given if path and os.path.isfile(path)), "")  # noqa: PTH113 - a string all along
 
@@ -108,7 +104,7 @@ def lock_digest(root: Path, stack: str) -> str:
 
 
 def remembered(build: Build, labels: Mapping[str, str], *, wheel_given: bool) -> Build:
-    """Fill in, from the labels of the image that is there, what the command line left open: one choice lasts."""
+    """Fill in options missing on the command line from the existing image's labels."""
     build = replace(build, base_image=build.base_image or labels.get(BASE_LABEL, ""))
     if wheel_given:
         return build

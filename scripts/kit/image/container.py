@@ -47,14 +47,7 @@ def prepare_folders(root: Path, user: tuple[int, int]) -> None:
 
 
 def compose_variables(image: str, stack: str, user: tuple[int, int], image_id: str = "") -> dict[str, str]:
-    """Return the variables compose.yaml is filled in with.
-
-    Args:
-        image: The image's name, without its tag.
-        stack: ``reference`` or ``current``: the tag.
-        user: Whom the container runs as.
-        image_id: The engine's id of the image, for the run's receipt; empty where it is not known.
-    """
+    """Return compose.yaml's variables; ``stack`` is the image's tag, ``image_id`` is empty if unknown."""
     numbers = {"KIT_UID": str(user[0]), "KIT_GID": str(user[1])}
     return {"KIT_IMAGE": image, "STACK": stack, **numbers, "KIT_IMAGE_ID": image_id}
 
@@ -76,11 +69,9 @@ class Service:
     """One service of compose.yaml, to be run once.
 
     Attributes:
-        name: Its name there.
-        arguments: What follows its entry point.
         with_gpu: It reserves the GPU.
-        has_terminal: A person is looking.
-        container: What its container is called; compose makes a name up where this is empty.
+        has_terminal: Attached to a terminal.
+        container: Its container's name; empty lets compose choose.
     """
 
     name: str

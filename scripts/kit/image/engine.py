@@ -1,7 +1,7 @@
 """Probe what running the image depends on: the Docker client and daemon, compose, the GPU's driver, a Hub token.
 
-Standard library only, and for Python 3.9 on: it runs on the host, before anything is installed. Facts only; what they
-mean is said in ``kit.image.engine_rules``.
+Standard library only, and for Python 3.9 on: it runs on the host, before anything is installed. Facts only;
+``kit.image.engine_rules`` judges them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,10 @@ class Engine:
     """Facts about this machine's engine.
 
     Attributes:
-        system: Linux, Darwin or Windows.
-        arch: Such as x86_64.
         client: The first ``docker`` on PATH that can build, else the first at all; None where there is none.
         compose: The command that is compose here, such as ("docker-compose",); empty where there is none.
         server: The daemon's version; None where it does not answer.
-        server_problem: What the client said then.
+        server_problem: The client's error.
         is_rootless: The daemon runs as an ordinary user, who is root inside its containers.
         has_nvidia_runtime: The daemon can hand GPUs to containers.
         free_bytes: Free space where the daemon keeps images; None where that is not this machine's.
@@ -73,7 +71,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a tool said; ``code`` is 127 where it could not be started and 124 where it did not answer in time."""
+    """A tool's output; ``code`` is 127 if it did not start, 124 after a time-out."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""Judge an engine's facts: what keeps the image from being built or started here, each with its fix. Pure functions.
+"""Judge whether the image can be built and started here, each problem with its fix. Pure functions.
 
 Standard library only, and for Python 3.9 on.
 """
@@ -27,12 +27,12 @@ def check_machine(engine: Engine) -> list[Finding]:
     """Say whether the image, which is Linux on x86-64, runs on this machine."""
     identity = "image.machine"
     if engine.system == "Darwin":
-        message = "a container on a Mac reaches neither an NVIDIA GPU nor Metal"
+        message = "containers on a Mac have neither an NVIDIA GPU nor Metal"
         return [error(identity, message, "use the Mac's native environment: make setup-m4, make train-m4")]
     if engine.system != "Linux":
-        return [error(identity, f"the image runs on Linux, and this is {engine.system}", "run it in WSL2")]
+        return [error(identity, f"the image needs Linux, this is {engine.system}", "run it in WSL2")]
     if engine.arch != "x86_64":
-        message = f"the image is locked for x86-64, and this is {engine.arch}"
+        message = f"the image needs x86-64, this is {engine.arch}"
         return [error(identity, message, "use an x86-64 machine")]
     return []
 
@@ -47,7 +47,7 @@ def check_engine(engine: Engine, *, needs_compose: bool = True) -> list[Finding]
         found.append(ok("image.engine", f"Docker {engine.server}, by {engine.client.path}"))
     if not engine.client.has_buildkit:
         version = ".".join(map(str, engine.client.version))
-        message = f"{engine.client.path} ({version}) has no buildx, and from 23 on only buildx builds with BuildKit"
+        message = f"{engine.client.path} ({version}) has no buildx, which BuildKit needs from version 23 on"
         fix = "install the plugin: apt-get install docker-buildx-plugin (Debian's own package: docker-buildx)"
         found.append(error("image.buildkit", message, fix))
     if needs_compose and not engine.compose:
@@ -73,7 +73,7 @@ def check_disk(engine: Engine, stack: str) -> list[Finding]:
     message = (
         f"building the {stack} image takes up to {needed / _GB:.0f} GB, and the engine's disk has {free / _GB:.1f}"
     )
-    fix = "docker system df says what could go; docker builder prune frees the build caches"
+    fix = "docker system df shows what can be removed; docker builder prune frees build caches"
     return [warning("image.disk", message, fix)]
 
 
@@ -89,7 +89,7 @@ def check_gpu(engine: Engine) -> list[Finding]:
     found = []
     if engine.driver and _numbers(engine.driver) < OLDEST_DRIVER:
         oldest = ".".join(map(str, OLDEST_DRIVER))
-        message = f"NVIDIA's driver is {engine.driver}, and CUDA 12 needs {oldest} or later"
+        message = f"NVIDIA's driver is {engine.driver}; CUDA 12 needs {oldest} or later"
         fix = "update the host's driver; the one in a container is always the host's"
         found.append(error("image.driver_too_old", message, fix))
     if engine.server and not engine.has_nvidia_runtime:

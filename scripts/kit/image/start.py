@@ -1,4 +1,4 @@
-"""Say, at a container's start, what is about to run: stack, attention, bitsandbytes' library, who owns the outputs.
+"""Print at a container's start: stack, attention, bitsandbytes' library, owner of the outputs.
 
 Run by docker/entrypoint, inside the image: ``python -m kit.image.start``. Exit code 1 where nothing could be written.
 """
@@ -46,10 +46,10 @@ def bitsandbytes_library() -> str:
 
 
 def check_writable(folder: Path, uid: int) -> list[Finding]:
-    """Say whether a run could write there, by the mount and the ids as they are."""
+    """Check that a run can write there."""
     if os.access(folder, os.W_OK | os.X_OK):
         return []
-    message = f"{folder}/ cannot be written by user {uid}, as whom this container runs"
+    message = f"{folder}/ is not writable for user {uid} of this container"
     fix = f"on the host: sudo chown -R {uid} {folder.name}, or start it by make, which runs it as you"
     return [error("image.not_writable", message, fix)]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def after_run(folder: Path) -> None:
-    """Write a run's report and say where it is; a run that never began has none.
+    """Write a run's report and print its place; a run that never began has none.
 
     Never raises: a run is not worth less for a report that failed.
     """

@@ -1,4 +1,4 @@
-"""Everything a report says, gathered from a run's folder before a word of it is drawn."""
+"""Gather a report's contents from a run's folder."""
 
 from __future__ import annotations
 
@@ -32,13 +32,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was predicted before the run, and what was measured; None where one is not known.
+    """Predicted and measured memory and time; None where unknown.
 
     Attributes:
-        peak_memory_bytes: Predicted.
-        seconds: Predicted, of training, at worst.
-        parts: The terms of the predicted memory.
-        measured_memory_bytes: The run's peak.
+        seconds: Predicted, worst case.
         measured_seconds: From the first step to the last, evaluations included.
     """
 

@@ -31,15 +31,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """What a run looks like over time.
+    """A run's curves over optimizer steps.
 
     Attributes:
         loss: Training loss a step, thinned to its extremes.
-        smooth_loss: Its moving average, over the finite losses.
-        eval_loss: Validation loss.
-        learning_rate: Of each step.
-        grad_norm: Before clipping.
-        smooth_grad_norm: Its moving average.
         tokens_per_second: Over windows of a hundredth of the run.
         memory_bytes: Where the metrics hold it.
         broken_steps: Steps whose loss is NaN or infinite.

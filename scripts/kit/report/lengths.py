@@ -1,4 +1,4 @@
-"""How long the rows are, in tokens: from the receipt where it says, else from the data file while it is the same."""
+"""Row lengths in tokens, from the receipt, else from the unchanged data file."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _counted_again(run: Run, entry: dict[str, Any], truncated: int | None) -> Le
         if not path.is_file():
             return Lengths(missing_because=f"{named} is no longer there")
         if path.stat().st_size > _LARGEST_FILE_BYTES:
-            return Lengths(missing_because=f"{named} is too large to be tokenised again for a report")
+            return Lengths(missing_because=f"{named} is too large to tokenise again for a report")
         if file_sha256(path) != entry.get("sha256"):
             return Lengths(missing_because=f"{named} has changed since the run")
         settings = run.settings

@@ -1,4 +1,4 @@
-"""The report's page: what was gathered and drawn, put into the template. Everything from a run is escaped."""
+"""The report's HTML page. Everything from a run is escaped."""
 
 from __future__ import annotations
 
@@ -25,12 +25,7 @@ _MAIN_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accel
 
 
 def render_page(contents: Contents, charts: dict[str, str]) -> str:
-    """Put a report together as one self-contained HTML page.
-
-    Args:
-        contents: What it says.
-        charts: SVG elements by name; a chart that is not there leaves its place to a sentence.
-    """
+    """Render one self-contained HTML page; a missing chart leaves a sentence."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,

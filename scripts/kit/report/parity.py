@@ -1,4 +1,4 @@
-"""Whether the machine and the stack of a run were held to the parity contract, in one line for its report."""
+"""The parity result for a run's machine and stack, in one line for its report."""
 
 from __future__ import annotations
 

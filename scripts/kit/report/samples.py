@@ -1,4 +1,4 @@
-"""Answers before and after, out of ``evaluation.json`` or, for the demo's own run, ``demo.json``."""
+"""Answers of base and adapter, from ``evaluation.json`` or the demo's ``demo.json``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Answers:
         source: The file's name; empty where there is none.
         samples: The first of its samples.
         count: How many samples it holds, or how many questions were asked.
-        exact_match_base: Share of answers that were right before; None where not measured.
+        exact_match_base: Of the base; None where not measured.
         exact_match_adapter: And after.
         loss_base: Of the base, on the rows evaluated on; None where not measured.
         loss_adapter: Of base and adapter.

@@ -16,14 +16,7 @@ _FONT = re.compile(r"font-family: [^;\"]+")
 
 
 def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
-    """Draw a figure as an ``<svg>`` element.
-
-    Args:
-        figure: What to draw; its text stays text.
-        name: In front of every id, so that several drawings can share a page.
-        title: What it is.
-        description: What it shows, for whoever cannot see it.
-    """
+    """Draw a figure as an accessible ``<svg>`` element; ``name`` prefixes its ids."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()

@@ -25,13 +25,7 @@ _NOISE = 0.01  # nats: a rise below it is none
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run came to.
-
-    Attributes:
-        sentence: For a person.
-        tone: ``good``, ``doubtful``, ``bad`` or ``running``.
-        findings: What to look at, each with what to do about it.
-    """
+    """What a run came to."""
 
     sentence: str
     tone: str
@@ -141,30 +135,30 @@ def loss_text(loss: float) -> str:
 def _state_findings(run: Run, summary: Summary) -> list[Finding]:
     if summary.state == "failed":
         return [
-            error("run.failed", f"the run failed: {run.failure}", "mend the cause, then train again with --overwrite")
+            error("run.failed", f"the run failed: {run.failure}", "fix the cause, then train again with --overwrite")
         ]
     if summary.state == KILLED:
-        what = "the receipt says that it is training, and its process is no longer there: killed, or out of memory"
-        fix = f"look at the machine's log (dmesg, journalctl) for an out-of-memory kill; then {GO_ON}"
+        what = "the receipt says training, but the process is gone: killed, or out of memory"
+        fix = f"check the system log (dmesg, journalctl) for an out-of-memory kill; then {GO_ON}"
         return [error("run.killed", what, fix)]
     if summary.state == "interrupted":
-        what = "it was stopped before its end, by Ctrl-C or another signal: there is a checkpoint and no final adapter"
+        what = "stopped by Ctrl-C or another signal: there is a checkpoint but no final adapter"
         return [warning("run.interrupted", what, f"the last checkpoint is in {run.folder}/checkpoints")]
     return []
 
 
 def _loss_findings(losses: _Losses, summary: Summary) -> list[Finding]:
     if losses.broken_at is not None:
-        what = f"the loss is NaN or infinite from step {losses.broken_at:,}: the weights are lost from there on"
-        return [error("loss.not_finite", what, "lower training.learning_rate, or use bf16 in place of fp16")]
+        what = f"the loss is NaN or infinite from step {losses.broken_at:,} on; later weights are lost"
+        return [error("loss.not_finite", what, "lower training.learning_rate, or use bf16 instead of fp16")]
     if losses.all_zero:
-        what = "the loss is exactly 0.0: no token was trained on, as when all labels are masked"
-        return [error("loss.zero", what, "make validate: it names the rows without a trainable token")]
+        what = "the loss is exactly 0.0: no token was trained on; all labels may be masked"
+        return [error("loss.zero", what, "make validate names the rows without a trainable token")]
     if losses.count < _FEWEST_STEPS and summary.state not in UNDER_WAY:
         logged = "1 logged step does" if losses.count == 1 else f"{losses.count} logged steps do"
         return [warning("loss.too_short", f"{logged} not show whether it learns")]
     if losses.count >= _FEWEST_STEPS and losses.last >= losses.first * _LEARNT and summary.state not in UNDER_WAY:
-        what = f"the training loss did not fall: {loss_text(losses.first)} at first, {loss_text(losses.last)} at last"
+        what = f"the training loss did not fall: {loss_text(losses.first)} first, {loss_text(losses.last)} last"
         return [error("loss.flat", what, "check the learning rate, and that the rows fit the task")]
     return []
 
@@ -189,7 +183,7 @@ def _evaluation_findings(run: Run, summary: Summary) -> list[Finding]:
     if not evaluations:
         asked_for = mapping(mapping(run.receipt.get("config")).get("data")).get("val_file")
         if not asked_for:
-            what = "there is no validation file: whether it learnt the task or the rows by heart is not known"
+            what = "no validation file, so overfitting cannot be detected"
             return [warning("evaluation.none", what, "data.val_file=PATH")]
         if summary.state == "finished":
             return [warning("evaluation.never", f"{asked_for} was never evaluated on", "lower training.eval_steps")]
@@ -201,7 +195,7 @@ def _evaluation_findings(run: Run, summary: Summary) -> list[Finding]:
         fix = f"use {kept}, which is still there" if kept.is_dir() else "fewer epochs, more rows, or a lower rate"
         what = (
             f"the validation loss rises again, from {loss_text(lowest)} at step {step:,} to {loss_text(last)}: "
-            "it is learning its rows by heart (overfitting)"
+            "overfitting"
         )
         return [warning("evaluation.rises", what, fix)]
     return []
@@ -215,7 +209,7 @@ def _data_findings(run: Run, lengths: Lengths) -> list[Finding]:
             found.append(error("data.no_loss", "no token carries a loss", "make validate", str(entry.get("path"))))
     if lengths.truncated:
         limit = mapping(mapping(run.receipt.get("config")).get("training")).get("max_seq_length")
-        what = f"{lengths.truncated:,} training rows were cut at {limit} tokens: what came after was not trained on"
+        what = f"{lengths.truncated:,} training rows were cut at {limit} tokens; the rest was not trained on"
         found.append(warning("data.truncated", what, "raise training.max_seq_length, or shorten the rows"))
     return found
 
@@ -223,6 +217,6 @@ def _data_findings(run: Run, lengths: Lengths) -> list[Finding]:
 def _answer_findings(answers: Answers) -> list[Finding]:
     before, after = answers.exact_match_base, answers.exact_match_adapter
     if before is not None and after is not None and after < before:
-        what = f"it answers worse than its base: exact match {before:.0%} before, {after:.0%} after"
+        what = f"the adapter answers worse than the base: exact match {before:.0%} before, {after:.0%} after"
         return [error("answers.worse", what, "look at the samples; compare the rows with the questions")]
     return []

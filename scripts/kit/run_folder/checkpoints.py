@@ -47,10 +47,10 @@ class DamagedCheckpointError(RuntimeError):
 
 
 class ResumeError(ExplainedError):
-    """A checkpoint is whole, and what it holds does not fit this run; the message is one sentence."""
+    """A complete checkpoint that does not fit this run; the message is one sentence."""
 
     finding_id = "run.resume"
-    fix = "go on from another one (--resume PATH), or begin anew under another name (training.run_name=…)"
+    fix = "resume another checkpoint (--resume PATH), or start a new run (training.run_name=…)"
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,7 @@ class Checkpoint:
     """A checkpoint whose every file was there and hashed to what its manifest says.
 
     Attributes:
-        folder: Where it is.
-        step: Optimizer steps that were done.
-        facts: What the run wrote down beside it.
         files: SHA-256 by file name.
-        size_bytes: Of all files together.
         manifest_sha256: The manifest's own hash, which stands for all of it.
     """
 
@@ -75,13 +71,7 @@ class Checkpoint:
 
 
 def write(parent: Path, step: int, fill: Callable[[Path], None], facts: dict[str, Any]) -> Checkpoint:
-    """Write ``checkpoint-STEP`` under ``parent``, complete or not at all.
-
-    Args:
-        parent: The run's ``checkpoints`` folder; its own parent must be there.
-        step: Optimizer steps that were done.
-        fill: Writes the files, flat, into the folder it is given.
-        facts: What to write down beside them, as JSON.
+    """Write ``checkpoint-STEP`` under ``parent``, complete or not at all; ``fill`` writes the files, flat.
 
     Raises:
         OSError: The disk did not take it; what was there before is untouched.
@@ -211,7 +201,7 @@ def newest(parent: Path) -> tuple[Checkpoint | None, list[Finding]]:
         try:
             return read(folder), damaged
         except DamagedCheckpointError as exc:
-            damaged.append(warning("resume.damaged", f"{exc}; it is not used", where=str(folder)))
+            damaged.append(warning("resume.damaged", f"{exc}; skipped", where=str(folder)))
     return None, damaged
 
 
@@ -226,18 +216,12 @@ def set_aside(folder: Path) -> None:
     else:
         names = (folder.with_name(f"{folder.name}.kept-{number}") for number in itertools.count(1))
         place = next(name for name in names if not os.path.lexists(name))
-        say(f"{folder} holds what no run wrote: kept as {place.name}", "yellow")
+        say(f"{folder} holds files the kit did not write; kept as {place.name}", "yellow")
     folder.rename(place)
 
 
 def prune(parent: Path, keep: int, *, newest: int | None = None) -> None:
-    """Delete all but the newest ``keep`` checkpoints, and what was set aside. Call it once a new one is safe.
-
-    Args:
-        parent: The run's ``checkpoints`` folder.
-        keep: How many stay.
-        newest: The run's last step: what is later is none of its checkpoints, and is left alone.
-    """
+    """Delete all but the newest ``keep`` checkpoints up to step ``newest``, and what was set aside."""
     kept = 0
     for step, folder in folders(parent):
         if newest is not None and step > newest:
@@ -284,13 +268,9 @@ def _names(folder: Path) -> Collection[str]:
 
 
 def way_on(folder: Path) -> list[Finding]:
-    """Say what a run that ended in a failure can go on from.
-
-    Args:
-        folder: The run's folder.
-    """
+    """Return the checkpoint that a failed run can resume from, as a finding."""
     found, _ = newest(folder / CHECKPOINTS)
     if found is None:
         return []
-    fix = "once mended, the same command with --resume auto (make: RESUME=auto)"
-    return [warning("run.resumable", f"step {found.step:,} is saved and whole", fix, str(found.folder))]
+    fix = "fix the cause, then repeat the command with --resume auto (make: RESUME=auto)"
+    return [warning("run.resumable", f"step {found.step:,} is saved", fix, str(found.folder))]

@@ -1,4 +1,4 @@
-"""What a new run in an old one's place removes: all that the kit wrote about that one, and nothing else."""
+"""What a new run removes from an earlier one's folder: all that the kit wrote, and nothing else."""
 
 from __future__ import annotations
 
@@ -43,14 +43,10 @@ _LEFTOVER = re.compile(r"\.(.+)\.(\d+|partial)")
 
 
 def clear(folder: Path, *, is_rerun: bool = False) -> list[Path]:
-    """Remove all that the kit wrote about an earlier run.
-
-    Args:
-        folder: The run's folder.
-        is_rerun: What says of which run this is a rerun stays.
+    """Remove all that the kit wrote about an earlier run; ``is_rerun`` keeps the file that names the original.
 
     Returns:
-        What stays, since the kit did not write it.
+        What stays: files the kit did not write.
 
     Raises:
         OSError: Something cannot be removed.

@@ -1,4 +1,4 @@
-"""Runs read back from their folders: what the report, the table of runs, evaluation, chat and merge begin with."""
+"""Find runs and read them back from their folders."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ class RunError(WrongUseError):
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as its folder tells it.
+    """One run, read from its folder.
 
     Attributes:
-        folder: ``outputs/<run_name>``.
-        receipt: ``run.json``.
         steps: The lines of ``metrics.jsonl`` that are training steps; ``loss`` is missing where it was not logged.
         evaluations: The lines that are evaluations: ``step`` and ``eval_loss``.
     """
@@ -51,16 +49,16 @@ class Run:
 
     @property
     def failure(self) -> str:
-        """What a failed run ended with and where its traceback is, as far as the receipt tells; empty for another."""
+        """The error and the traceback's place of a failed run; empty for any other."""
         if self.state != "failed":
             return ""
-        reason = str(self.receipt.get("error") or "the receipt does not say why")
+        reason = str(self.receipt.get("error") or "run.json names no error")
         where = f"; its traceback: {self.folder / ERROR_FILE}" if self.receipt.get("error_file") == ERROR_FILE else ""
         return f"{reason}{where}"
 
     @property
     def settings(self) -> Settings:
-        """The configuration it ran with; keys that are younger than the run have their default.
+        """The configuration it ran with; keys added since have their default.
 
         Raises:
             RunError: The receipt holds no configuration that a run could have had.
@@ -98,7 +96,7 @@ def find_run(name: str, outputs: Path = OUTPUTS) -> Path:
     if name == NEWEST:
         folders = run_folders(outputs)
         if not folders:
-            raise RunError(f"{outputs}: there is no run yet; train one, or: make demo")
+            raise RunError(f"{outputs}: no run yet; train one, or: make demo")
         return folders[-1]
     for folder in (Path(name).expanduser(), outputs / name):
         if (folder / "run.json").exists():

@@ -1,4 +1,4 @@
-"""Whether a run that says it is under way still is: its process, where it can be seen from here, or its last write.
+"""Whether a run whose receipt says ``training`` is alive: by its process if visible from here, else by its last write.
 
 The receipt alone cannot tell: a process that was killed, or a machine that lost power, leaves it at ``training``.
 """
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 UNDER_WAY = ("started", "training")
 KILLED = "killed?"
-# What brings a run to its end that has not come to it; there need not be a checkpoint.
-GO_ON = "the same command with --resume auto (make: RESUME=auto) goes on from the last checkpoint, if there is one"
+GO_ON = "repeat the command with --resume auto (make: RESUME=auto) to resume from the last checkpoint"
 # A process that cannot be seen from here, such as one in a container, is believed for this long after its last write:
 # loading a large model, or an evaluation, writes nothing for minutes.
 _SILENCE_S = 15 * 60.0
@@ -33,14 +32,14 @@ _CLOCK_S = 5.0  # what adjusting a clock moves the time a machine says it was st
 
 
 def state_of(run: Run) -> str:
-    """Return the receipt's state, or ``killed?`` where it says that the run is under way and nothing is doing it."""
+    """Return the receipt's state, or ``killed?`` if it is not final and no process is at work."""
     if run.state not in UNDER_WAY or is_alive(run.receipt, run.folder):
         return run.state
     return KILLED
 
 
 def is_alive(receipt: dict[str, Any], folder: Path) -> bool:
-    """Tell whether a run that has not said its end still goes on."""
+    """Tell whether a run without a final state is alive."""
     process = mapping(receipt.get("process"))
     if _is_visible(process):
         return _is_running(process)
@@ -48,7 +47,7 @@ def is_alive(receipt: dict[str, Any], folder: Path) -> bool:
 
 
 def is_this_process(process: dict[str, Any]) -> bool:
-    """Tell whether a receipt names the process that asks, whatever the clock was set to since."""
+    """Tell whether a receipt names this process; clock changes do not matter."""
     return process.get("pid") == os.getpid() and _is_visible(process) and _is_running(process)
 
 

@@ -29,7 +29,7 @@ class MetricsTail:
         """Read the lines that have become whole since the last call.
 
         Returns:
-            The lines, and whether the file is another one than before: its run was started again.
+            The lines, and whether the file was replaced: its run was started again.
         """
         lines: list[dict[str, Any]] = []
         try:

@@ -11,15 +11,12 @@ import psutil
 
 
 def this_process() -> dict[str, Any]:
-    """Name this process so that another one can find out whether it still runs; for the receipt."""
+    """Identify this process, for the receipt."""
     return describe_process(os.getpid())
 
 
 def describe_process(number: int) -> dict[str, Any]:
-    """Name a process of this machine.
-
-    Args:
-        number: Its number.
+    """Identify a process of this machine by its PID.
 
     Returns:
         ``pid``; ``created`` and ``machine_started``, in seconds since 1970 by a clock that may be set meanwhile;

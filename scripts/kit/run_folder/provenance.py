@@ -1,4 +1,4 @@
-"""What a run is made from and with, named for its receipt: code, stack, lock, image, data. Imports no torch.
+"""A run's provenance for its receipt: code, stack, lock, image, data. Imports no torch.
 
 Environment variables are never written down, as they carry secrets; the few that the kit's own image sets are named in
 ``describe_image``.
@@ -100,13 +100,9 @@ def describe_stack(stack: Stack) -> dict[str, Any]:
 
 
 def describe_lock(stack: str, installed: Mapping[str, str]) -> dict[str, Any] | None:
-    """Name the lock this environment was installed from, and every package that is not as it says.
+    """Name the lock this environment was installed from, and every package that deviates from it.
 
     That is the lock whose hash the set-up left in the environment, else the stack's own for this system.
-
-    Args:
-        stack: A generation's name.
-        installed: Version by distribution name.
 
     Returns:
         ``name``, ``sha256``, ``installed_from_sha256`` (None where the set-up left no mark: conda, or by hand) and

@@ -1,7 +1,7 @@
 """``run.json``: what was trained, from what, with what, and how it went.
 
 Written before the first step, updated at every checkpoint and completed at the end, each time aside and then renamed,
-so that a reader never meets half of one. A run that was stopped and resumed has one receipt, whose ``sessions`` tell
+so that a reader never sees half of one. A run that was stopped and resumed has one receipt, whose ``sessions`` tell
 each start, resume and end. Environment variables carry secrets: none is written but the few that choose kernels.
 """
 
@@ -45,14 +45,9 @@ class Receipt:
         energy: Callable[[], float | None] = lambda: None,
         **facts: Any,
     ) -> None:
-        """Start a receipt, or go on with an earlier one, and write it.
+        """Start a receipt, or continue the ``earlier`` one from ``from_step``, and write it.
 
-        Args:
-            run_directory: The run's folder; made where it is missing.
-            earlier: The receipt of the run that is gone on with.
-            from_step: The step it goes on from.
-            energy: Reads the joules that this session's device used so far; None where it does not tell.
-            facts: What is known before the first step.
+        ``energy`` reads the joules this session's device has used; None without a counter.
         """
         self.path = run_directory / RECEIPT
         self._started = time.monotonic()
@@ -96,12 +91,7 @@ class Receipt:
         self.facts["energy_joules"] = None if None in known else round(sum(known), 3)
 
     def finish(self, state: str, **facts: Any) -> None:
-        """Complete the receipt.
-
-        Args:
-            state: ``finished``, ``interrupted`` or ``failed``.
-            facts: What is known only now.
-        """
+        """Complete the receipt with ``finished``, ``interrupted`` or ``failed``."""
         ended = {"state": state, "ended_at": _now()}
         with self._writing:
             why = {"error": facts["error"]} if "error" in facts else {}
@@ -114,7 +104,7 @@ class Receipt:
 
 
 def carried_over(earlier: Mapping[str, Any], from_step: int) -> dict[str, Any]:
-    """Return what an earlier receipt tells of a run that is gone on with from a step: see ``receipt_keys``."""
+    """Return what a run resumed from a step keeps of its earlier receipt: see ``receipt_keys``."""
     kept: dict[str, Any] = {}
     for key in ("bad_losses", "stalls", *_CHANGES):
         entries = [entry for entry in listed(earlier.get(key)) if isinstance(entry, dict)]

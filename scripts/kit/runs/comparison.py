@@ -1,4 +1,4 @@
-"""Two runs side by side: what differs in what they were made from and with, and what came of each."""
+"""Two runs side by side: differences in their inputs, and their results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kit.run_folder.history import Run
 
 GROUPS = ("config", "data", "code", "stack", "machine", "image")
-# Names and places of the run itself differ always and say nothing.
+# These always differ.
 _NO_DIFFERENCE = {"training.run_name", "training.output_dir"}
 _RESULTS = ("state", "steps", "loss", "eval_loss", "seconds", "tokens_per_second", "peak_memory_bytes")
 _NOT_THERE = "not there"
@@ -33,13 +33,13 @@ class Difference:
 
 
 def compare_runs(first: Run, second: Run) -> list[Difference]:
-    """Return everything that differs between two runs and could explain another result."""
+    """Return every difference in configuration, data, code, stack, machine and image."""
     sources = {"config": _config, "data": _data, "code": _code, "stack": _stack, "machine": _machine, "image": _image}
     return [found for group in GROUPS for found in _differing(group, sources[group](first), sources[group](second))]
 
 
 def compare_results(first: Run, second: Run) -> list[Difference]:
-    """Return what came of each run, whether it differs or not."""
+    """Return each run's results, equal ones too."""
     shown = []
     for run in (first, second):
         summary = summarise(run)

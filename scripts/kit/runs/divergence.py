@@ -1,31 +1,74 @@
-"""Where two runs part: how they began, from which step on their numbers differ, and what most likely explains it."""
+"""Where two runs diverge: how they began, from which step their numbers differ, and the most likely cause."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.files.numbers import mapping
+from kit.files.numbers import finite, listed, logged, mapping
 from kit.runs.comparison import Difference, compare_results, compare_runs
-from kit.runs.divergence_causes import OTHER, SAME, UNKNOWN, explain
-from kit.runs.loss_curves import Course, as_mapping, courses_of
+from kit.runs.surroundings import can_change_bits
+from kit.runs.traces import compare_traces, evaluation_trace, loss_trace
+from kit.train.resume import MAY_DIFFER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from kit.run_folder.history import Run
+    from kit.runs.traces import Gap, TraceComparison
+
+SAME, OTHER, UNKNOWN = "the same", "another", "not recorded"
+LOSS = "training loss"
+# These act through the updates alone, and the first step's loss comes before any.
+_ACTS_LATER = frozenset(
+    f"training.{key}"
+    for key in (
+        "learning_rate",
+        "lr_scheduler_type",
+        "max_grad_norm",
+        "max_steps",
+        "num_train_epochs",
+        "optim",
+        "warmup_ratio",
+        "weight_decay",
+    )
+)
+# float32 keeps 6e-8 of a number, and some roundings add up within one loss.
+_ROUNDING = 1e-5
+_PERCENT = 0.01
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Course:
+    """One kind of number; ``equal_before`` counts the common steps before the first that differs."""
+
+    trace: TraceComparison
+    equal_before: int
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        trace = self.trace
+        return {
+            "compared": trace.compared,
+            "different": len(trace.gaps),
+            "equal_before": self.equal_before,
+            "only_first": list(trace.only_first),
+            "only_second": list(trace.only_second),
+            "first_difference": trace.first_gap and trace.first_gap.as_mapping(),
+            "largest_difference": trace.largest_relative and trace.largest_relative.as_mapping(),
+            "sentence": in_words(self),
+        }
 
 
 @dataclass(frozen=True)
 class Parting:
-    """Two runs, held against each other.
+    """Two runs compared.
 
     Attributes:
-        differences: What they were made from and with, where it differs.
-        results: What came of each.
-        adapter_at_start: ``the same``, ``another`` or ``not recorded``.
-        order_of_rows: Likewise.
-        adapter_at_end: Likewise.
-        traces: Training loss, gradient norm and validation loss, step against step.
-        verdict: What most likely explains it, in one sentence.
+        adapter_at_start: ``the same``, ``another`` or ``not recorded``; likewise the two below.
+        traces: By name: training loss, gradient norm, validation loss.
+        verdict: The most likely cause, in one sentence.
     """
 
     differences: tuple[Difference, ...]
@@ -39,45 +82,122 @@ class Parting:
     def as_mapping(self) -> dict[str, Any]:
         """Return it as plain JSON."""
         return {
+            **vars(self),
             "differences": [vars(found) for found in self.differences],
             "results": [vars(found) for found in self.results],
-            "adapter_at_start": self.adapter_at_start,
-            "order_of_rows": self.order_of_rows,
-            "adapter_at_end": self.adapter_at_end,
-            "traces": {name: as_mapping(course) for name, course in self.traces.items()},
-            "verdict": self.verdict,
+            "traces": {name: course.as_mapping() for name, course in self.traces.items()},
         }
 
 
 def part(first: Run, second: Run) -> Parting:
     """Compare two runs in everything their folders hold."""
-    traces = courses_of(first, second)
+    traces = {name: _course(read(first), read(second)) for name, read in _TRACES.items()}
     differences = tuple(compare_runs(first, second))
-    start = _alike(first, second, "adapter_init_sha256")
-    end = _alike(first, second, "adapter_sha256")
+    receipts = (first.receipt, second.receipt)
+    start, end = (_compared(*((each.get(key),) for each in receipts)) for key in _ADAPTERS)
+    identities = [mapping(each.get("identity")) for each in receipts]
     return Parting(
         differences=differences,
         results=tuple(compare_results(first, second)),
         adapter_at_start=start,
-        order_of_rows=_order(first, second),
+        order_of_rows=_compared(*(tuple(each.get(key) for key in ("data.rows", "data.order")) for each in identities)),
         adapter_at_end=end,
         traces=traces,
-        verdict=explain((first, second), differences, traces, start, end),
+        verdict=_verdict((first, second), differences, traces, start, end),
     )
 
 
-def _alike(first: Run, second: Run, key: str) -> str:
-    return _compared((first.receipt.get(key),), (second.receipt.get(key),))
+def in_words(course: Course) -> str:
+    """Say from which step on two runs' numbers differ, and by how much."""
+    trace, gap, largest = course.trace, course.trace.first_gap, course.trace.largest_relative
+    alone = len(trace.only_first) + len(trace.only_second)
+    more = f"; {_steps(alone)} in only one run" if alone else ""
+    if gap is None or largest is None:
+        return f"bit-equal over all {_steps(trace.compared)}{more}" if trace.compared else f"none{more}"
+    before = f"bit-equal over {_steps(course.equal_before)}, then " if course.equal_before else ""
+    return (
+        f"{before}different from step {gap.step:,} on (there by {_size_of(gap)}); {len(trace.gaps):,} of "
+        f"{_steps(trace.compared)} differ, most at step {largest.step:,}, by {_size_of(largest)}{more}"
+    )
 
 
-def _order(first: Run, second: Run) -> str:
-    """Compare which rows, as they were encoded, came in which order."""
-    identities = [mapping(run.receipt.get("identity")) for run in (first, second)]
-    sides = [tuple(identity.get(key) for key in ("data.rows", "data.order")) for identity in identities]
-    return _compared(*sides)
+def _grad_norms(run: Run) -> dict[int, float]:
+    return {line["step"]: norm for line in run.steps if (norm := logged(line, "grad_norm")) is not None}
+
+
+_ADAPTERS = ("adapter_init_sha256", "adapter_sha256")
+_TRACES: dict[str, Callable[[Run], dict[int, float]]] = {
+    LOSS: loss_trace,
+    "gradient norm": _grad_norms,
+    "validation loss": evaluation_trace,
+}
+
+
+def _course(first: dict[int, float], second: dict[int, float]) -> Course:
+    trace = compare_traces(first, second)
+    gap = trace.first_gap
+    return Course(trace, sum(1 for step in first.keys() & second.keys() if gap is None or step < gap.step))
 
 
 def _compared(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:
     if None in one or None in other:
         return UNKNOWN
     return SAME if one == other else OTHER
+
+
+def _verdict(  # noqa: PLR0911 - a sentence each
+    runs: Sequence[Run], differences: Sequence[Difference], traces: dict[str, Course], start: str, end: str
+) -> str:
+    course = traces[LOSS]
+    if not course.trace.compared:
+        return "The runs have no step in common."
+    apart = [name for name, other in traces.items() if other.trace.gaps]
+    if not apart:
+        without = f"; without effect: {_list([found.name for found in differences])}" if differences else ""
+        adapters = {SAME: ", and so are the adapters", OTHER: ", but the adapters differ: make verify"}.get(end, "")
+        return f"All {_steps(course.trace.compared)} in common are bit-equal{adapters}{without}."
+    if start == OTHER:
+        causes = [
+            found.name for found in differences if found.name.startswith(("lora.", "training.seed", "base model"))
+        ]
+        return f"The initial adapters differ; likely cause: {_list(causes) or 'none recorded'}."
+    gap = course.trace.first_gap
+    if gap is None:
+        return f"The training losses are bit-equal; these differ: {_list(apart)}."
+    lead = f"The training losses differ from step {gap.step:,} on, there by {_size_of(gap)}"
+    if causes := [found.name for found in differences if _can_move_losses(found, at_start=course.equal_before == 0)]:
+        return f"{lead}; likely cause: {_list(causes)}."
+    if any(len(listed(run.receipt.get("sessions"))) > 1 for run in runs):
+        return f"{lead}; no recorded cause, but one run was resumed: make verify on its folder."
+    if gap.relative <= _ROUNDING and any(run.receipt.get("platform") != "cpu" for run in runs):
+        return f"{lead}; likely cause: rounding, since a GPU sums in varying order."
+    return f"{lead}; no recorded cause: train one of them again and compare."
+
+
+def _can_move_losses(found: Difference, *, at_start: bool) -> bool:
+    group, name = found.group, found.name
+    if group == "config":
+        return not (
+            name in MAY_DIFFER or name == "training.per_device_eval_batch_size" or (at_start and name in _ACTS_LATER)
+        )
+    if group == "data":
+        return name in {"rows as encoded", "order of the rows"} or name.startswith("base model ")
+    if group == "stack":
+        return name in {"stack", "attention"} or can_change_bits(name)
+    return name not in {"cpu_count", "in_container", "revision"}
+
+
+def _size_of(gap: Gap) -> str:
+    share = finite(gap.relative)
+    if share is None:
+        return "an unknown amount: one is not a number"
+    return f"{share:.1e} of its size" if share < _PERCENT else f"{share:.0%}"
+
+
+def _steps(count: int) -> str:
+    return f"{count:,} step{'' if count == 1 else 's'}"
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED])
+    return shown + (f", and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "")

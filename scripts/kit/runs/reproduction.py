@@ -1,4 +1,4 @@
-"""Whether a finished run can be made again here: its receipt, its configuration, its data and its base model.
+"""Whether a finished run can be reproduced here: its receipt, configuration, data and base model.
 
 What leaves nothing to rerun (other data, another base model, no end) is an error; what can change bits is a warning
 (``kit.runs.surroundings``), and what is compared afterwards is then held to a tolerance. Imports no torch.
@@ -23,18 +23,12 @@ if TYPE_CHECKING:
 
     from kit.run_folder.history import Run
 
-# What may be said anew: where something is, not what it is.
+# A path may change, its content may not.
 PLACES = ("data.train_file", "data.val_file", "model.model_name_or_path")
 
 
 def check(run: Run, here: Mapping[str, Any], places: Mapping[str, str]) -> list[Finding]:
-    """Hold a run's receipt against this machine and its files.
-
-    Args:
-        run: The run that is to be made again.
-        here: See ``surroundings``.
-        places: For keys of ``PLACES``: where the file or the folder is now.
-    """
+    """Check a receipt against ``surroundings`` and local files; ``places`` gives new paths for keys of ``PLACES``."""
     then = readable(run.receipt)
     checks = {
         "receipt": lambda: [verify_receipt(run.folder)],
@@ -56,18 +50,20 @@ def _run(run: Run, then: Mapping[str, Any]) -> list[Finding]:
         return [error("reproduce.schema", told, "use the kit that made the run", place)]
     found = []
     if run.state != "finished":
-        fix = "finish it first, with the command it was started with and --resume auto (make: RESUME=auto)"
-        found.append(error("reproduce.state", f"the run is {run.state}: there is no end to compare with", fix, place))
+        fix = "finish it first: repeat its command with --resume auto (make: RESUME=auto)"
+        found.append(
+            error("reproduce.state", f"the run is {run.state}; only a finished run can be reproduced", fix, place)
+        )
     for change in map(mapping, listed(then.get("changes_allowed"))):
         told = f"{change.get('key')} was changed at step {change.get('step')} by --allow-changed"
-        fix = "no one configuration makes it again; reproduce a run that was not changed on its way"
+        fix = "no single configuration reproduces it; choose a run without changes"
         found.append(error("reproduce.changed", told, fix, place))
     for change in map(mapping, listed(then.get("compute_changes"))):
         step, key, was, now = map(change.get, ("step", "key", "was", "is"))
         told = f"from step {step} on the run computed with {key} {now}, and before with {was}: one rerun cannot do both"
         found.append(warning("reproduce.compute", told, where=place))
     if then.get("resumed_inexactly"):
-        told = "the run was resumed with an optimizer that was not what had been saved, bit for bit"
+        told = "the run was resumed with an optimizer state that was not bit-equal to the saved one"
         found.append(warning("reproduce.inexact", told, where=place))
     return found
 
@@ -120,7 +116,7 @@ def _base(then: Mapping[str, Any], places: Mapping[str, str]) -> list[Finding]:
 
 
 def _file(id_: str, path: Path, expected: str, key: str) -> Finding:
-    fix = f"put the run's own there, or say where that is: {key}=PATH (make: SET={key}=PATH)"
+    fix = f"restore the run's own file, or give its place: {key}=PATH (make: SET={key}=PATH)"
     try:
         digest = file_sha256(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A run made again: its recorded configuration, a folder of its own, a process of its own."""
+"""A rerun: the recorded configuration in a new folder and a new process."""
 
 from __future__ import annotations
 
@@ -26,15 +26,12 @@ if TYPE_CHECKING:
 
 
 def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | None]:
-    """Decide what happens to a rerun's folder: begin in it, go on with what is there, or leave it alone.
+    """Decide whether a rerun starts in its folder, resumes what is there, or leaves it alone.
 
-    Args:
-        folder: Where the rerun writes.
-        run: What it is a rerun of.
-        overwrite: Begin again although one was stopped there, or is of what the run was before it was trained anew.
+    ``overwrite`` replaces a stopped rerun, or one of an earlier state of the run.
 
     Returns:
-        Whether to go on; and why it must not be written to, where that is so.
+        Whether to resume; and an error where the folder must not be written to.
     """
     marker, there = object_or_none(folder / RERUN) or {}, read_receipt(folder)
     if marker.get("receipt_sha256") == run.receipt.get("sha256"):
@@ -51,7 +48,7 @@ def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | N
 
 
 def mark(folder: Path, run: Run, **facts: Any) -> None:
-    """Write down whose rerun the folder holds, and what came of it."""
+    """Record whose rerun the folder holds, and its result."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"schema_version": 1, "run": str(run.folder), "receipt_sha256": run.receipt.get("sha256"), **facts}
     write_json(folder / RERUN, content)
@@ -85,12 +82,9 @@ def write_config(folder: Path, run: Run, places: Mapping[str, str]) -> Path:
 
 
 def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
-    """Train in a process of its own and return its exit code; signals are passed on, so that it saves a checkpoint.
+    """Train in a child process and return its exit code; signals are passed on, so that it saves a checkpoint.
 
-    Args:
-        config: See ``write_config``.
-        resume: Go on with what is in its folder, instead of beginning again.
-        threads: The CPU threads the run computed with; None leaves them to torch.
+    ``threads`` are the run's CPU threads; None leaves them to torch.
     """
     how = ["--resume", "auto"] if resume else ["--overwrite"]
     command = [sys.executable, str(PROJECT_ROOT / "scripts" / "kit"), "train", str(config), *how]
@@ -100,8 +94,7 @@ def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
         environment["OMP_NUM_THREADS"] = str(threads)
     sys.stdout.flush()
 
-    # A session of its own: Ctrl-C reaches a whole process group, and is told here from one pressed again. Its results
-    # are talk here, so they go where its talk does: to file descriptor 2.
+    # A session of its own, since Ctrl-C reaches a whole process group. The child's results are talk here: stderr.
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
 

@@ -36,14 +36,12 @@ BIT_EQUAL, WITHIN, DIFFERENT = "bit-equal", "within tolerance", "different"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a rerun.
+    """A rerun's result.
 
     Attributes:
         verdict: ``bit-equal``, ``within tolerance`` or ``different``.
-        sentence: The same for a person, with where and how far.
-        findings: One for each thing that was compared.
-        losses: The training losses, step by step.
-        evaluations: The validation losses.
+        sentence: The verdict with place and size of a difference.
+        findings: One for each comparison.
         reasons: Why the bits may differ; empty where they must not.
         hashes: Of the adapter at its start and at its end, (then, now).
     """
@@ -91,13 +89,7 @@ def _gap_mapping(gap: Gap | None) -> dict[str, Any] | None:
 
 
 def judge_rerun(run: Run, rerun: Run, reasons: Sequence[str]) -> Outcome:
-    """Compare a run with its rerun.
-
-    Args:
-        run: The run, finished.
-        rerun: The same configuration, trained again to its end.
-        reasons: Why bits may differ: see ``reasons_for_other_bits``; what only the rerun's own receipt tells is added.
-    """
+    """Compare a run with its rerun; ``reasons`` say why bits may differ (``reasons_for_other_bits``)."""
     unlike = _unlike(run.receipt, rerun.receipt)
     reasons = [*reasons, *(finding.message for finding in unlike)]
     losses, evaluations = compare_losses(run, rerun), compare_evaluations(run, rerun)
@@ -130,7 +122,7 @@ def _unlike(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Finding]:
     found = []
     for part in ("identity", "compute"):
         was, is_ = mapping(then.get(part)), mapping(now.get(part))
-        # A key that one of them lacks is of another version of the code, which is told already. So are the packages.
+        # A key in one alone is of another version of the code, which has its own finding; so have the packages.
         for key in sorted(was.keys() & is_.keys()):
             if was[key] != is_[key] and not key.startswith("packages."):
                 told = f"{key} is {short(str(is_[key]))} and was {short(str(was[key]))}"

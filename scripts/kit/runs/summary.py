@@ -1,4 +1,4 @@
-"""One run in a line: what the table of runs shows, the report begins with, and a comparison ends in."""
+"""One run summed up, for the table of runs, the report and comparisons."""
 
 from __future__ import annotations
 
@@ -18,24 +18,15 @@ _ORIGIN = re.compile(r"(.+\.ya?ml):\d+\Z")
 
 @dataclass(frozen=True)
 class Summary:
-    """One run, in a line. None where the run does not say.
+    """One run summed up; None where the run does not say.
 
     Attributes:
-        name: The run's name.
-        folder: Where it stands.
         started: When, in UTC, as ISO 8601.
         config: The configuration file it came from.
-        data: The training file, without its folders.
-        rows: Rows in the training file.
-        steps: Optimizer steps done.
-        planned_steps: Optimizer steps there were to do.
-        loss: The training loss of the last step that was written; NaN where it was not a number.
-        eval_loss: The last validation loss.
+        loss: Of the last logged step; may be NaN.
         lowest_eval_loss: The lowest validation loss.
-        seconds: How long it took, or has taken so far by the last line of its metrics.
-        tokens_per_second: Tokens trained on by the seconds of training, evaluations included.
+        tokens_per_second: Over the training time, evaluations included.
         peak_memory_bytes: The device's, or on a CPU the process's.
-        state: ``started``, ``training``, ``finished``, ``interrupted``, ``failed`` or ``killed?``.
     """
 
     name: str
@@ -56,7 +47,7 @@ class Summary:
 
 
 def summarise(run: Run) -> Summary:
-    """Put one run in a line."""
+    """Sum up one run."""
     receipt = run.receipt
     train = next((file for file in listed(receipt.get("data")) if isinstance(file, dict)), {})
     losses = [loss for line in reversed(run.steps) if (loss := logged(line, "loss")) is not None]

@@ -1,6 +1,6 @@
-"""What a run was made in and what is here: code, stack, packages, lock, image, machine; each difference named.
+"""Compare a run's code, stack, packages, lock, image and machine with those here.
 
-A difference is a warning: it can change bits of what is computed, and leaves nothing undone. Imports no torch.
+A difference is a warning: it can change bits, but prevents nothing. Imports no torch.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _COMPUTES = re.compile(
     r"(torch|transformers|peft|trl|bitsandbytes|accelerate|flash-attn(-[34])?|quack-kernels|liger-kernel|triton|numpy"
     r"|safetensors|tokenizers|nvidia-(?!ml-py\Z).*)\Z"
 )
-# Mismatches that are told and change no bit: what is installed is compared package by package.
+# Mismatches that change no bit: packages are compared one by one.
 _HARMLESS = frozenset({"reproduce.lock", "reproduce.other_packages", "reproduce.image", "reproduce.python"})
-GPU_ORDER = "a GPU may add up in another order each time"
+GPU_ORDER = "a GPU sums in varying order"
 _REVISION = re.compile(r"[0-9a-f]{7,64}\Z")
 _CHANGES = {True: "uncommitted changes", False: "no uncommitted change", None: "perhaps uncommitted changes"}
 
@@ -44,24 +44,19 @@ def can_change_bits(package: str) -> bool:
 
 
 def surroundings() -> dict[str, Any]:
-    """Say what a run here would be made in, as its receipt would: plain JSON."""
+    """Return what a run here would have in its receipt, as plain JSON."""
     machine = probe()
     here = {"machine": asdict(machine), "platform": judge(machine).platform, **describe_here(installed_stack())}
     return dict(json.loads(json.dumps(here)))
 
 
 def compare_surroundings(then: Facts, here: Facts) -> list[Finding]:
-    """Compare what a receipt says with what ``surroundings`` does."""
+    """Compare a receipt with ``surroundings``."""
     return [_code(then, here), *_stack(then, here), _lock(then, here), *_packages(then, here), *_machine(then, here)]
 
 
 def reasons_for_other_bits(findings: list[Finding], *platforms: Any) -> list[str]:
-    """Say why a rerun could differ in its last bits although nothing is wrong; empty where it must not.
-
-    Args:
-        findings: What was found before it.
-        platforms: Those of the run and of this machine.
-    """
+    """Return why a rerun's bits may differ, from earlier findings and both platforms; empty where they must not."""
     reasons = [finding.message for finding in findings if finding.severity == "warning" and finding.id not in _HARMLESS]
     if set(map(str, platforms)) != {"cpu"}:
         reasons.append(GPU_ORDER)
@@ -75,14 +70,14 @@ def checkout(then: Facts) -> str:
 
 
 def short(digest: str) -> str:
-    """Write as much of a hash as tells two apart."""
+    """Shorten a hash."""
     return f"{digest[:12]}…" if len(digest) > 12 else digest  # noqa: PLR2004 - that much
 
 
 def _code(then: Facts, here: Facts) -> Finding:
     name, was, now = "reproduce.code", then.get("git_revision"), here.get("git_revision")
     if not isinstance(was, str) or now is None:
-        unknown = "it is not known which code this is" if now is None else "the receipt does not say which code it was"
+        unknown = "the code's revision is unknown" if now is None else "the receipt names no revision"
         return warning(name, unknown, "use a git clone of the kit" if now is None else "")
     is_dirty = any(f"{side}".endswith("-dirty") for side in (was, now))  # an image's: it does not say with what
     same_changes = not is_dirty and then.get("git_diff_sha256") == here.get("git_diff_sha256")
@@ -109,14 +104,14 @@ def _stack(then: Facts, here: Facts) -> list[Finding]:
 def _lock(then: Facts, here: Facts) -> Finding:
     was, now = mapping(then.get("lock")), mapping(here.get("lock"))
     if not was:
-        return skipped("reproduce.lock", "the receipt does not say from which lock it was installed")
+        return skipped("reproduce.lock", "the receipt names no lock")
     if (was.get("name"), was.get("sha256")) == (now.get("name"), now.get("sha256")):
         return ok("reproduce.lock", "is the same", str(was["name"]))
     return warning("reproduce.lock", "is not the lock of the run", _install(then), str(was.get("name")))
 
 
 def _install(then: Facts) -> str:
-    return f"{checkout(then) or 'bring back the lock of then'}, then: make setup STACK={then.get('stack')}"
+    return f"{checkout(then) or 'restore its lock'}, then: make setup STACK={then.get('stack')}"
 
 
 def _packages(then: Facts, here: Facts) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What ``make watch`` shows of a run: its course as the metrics come in, and a terminal's worth of it to look at."""
+"""What ``make watch`` shows: a run's metrics as they come in, fitted to the terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RECENT = 50  # steps the rate and the time left are taken from
 
 @dataclass
 class Course:
-    """A run's course so far, kept small: every loss, and of the rest what is shown.
+    """A run's progress: every loss, and the other values shown.
 
     Attributes:
         planned_steps: Optimizer steps there are to do; None where the receipt does not say.
@@ -117,7 +117,7 @@ def _written(value: Any, form: str) -> str:
 
 
 def plotted(losses: Sequence[float]) -> tuple[Sequence[float], str]:
-    """Return what of the losses is plotted: their logarithms where they fell far, and the words for it."""
+    """Return the losses to plot, as logarithms where they fell far, and the label for it."""
     real = [loss for loss in losses if math.isfinite(loss)]
     if not real or min(real) <= 0 or max(real) < _DECADES * min(real):
         return losses, ""
@@ -127,11 +127,7 @@ def plotted(losses: Sequence[float]) -> tuple[Sequence[float], str]:
 def plot(values: Sequence[float], width: int, height: int, *, unicode: bool = True) -> list[str]:
     """Plot values as columns of blocks, the newest at the right, each column the mean of its share.
 
-    Args:
-        values: In order; what is not finite leaves a gap, with an ``x`` at the bottom.
-        width: Columns.
-        height: Lines.
-        unicode: Whether the terminal shows block characters.
+    A value that is not finite leaves a gap with an ``x`` at the bottom.
 
     Returns:
         ``height`` lines, the highest values at the top; fewer than ``width`` columns for fewer values.

@@ -1,4 +1,4 @@
-"""Two runs' losses, step against step: where they part, and how far."""
+"""Two runs' losses, step by step: where they differ, and by how much."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.files.numbers import logged
+from kit.files.numbers import finite, logged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,17 +39,15 @@ class Gap:
             return math.inf
         return self.absolute / max(abs(self.first), abs(self.second))
 
+    def as_mapping(self) -> dict[str, float | int | None]:
+        """Return it as JSON, which knows no NaN and no infinity: they are null."""
+        values = {"first": self.first, "second": self.second, "absolute": self.absolute, "relative": self.relative}
+        return {"step": self.step, **{name: finite(value) for name, value in values.items()}}
+
 
 @dataclass(frozen=True)
 class TraceComparison:
-    """Two traces side by side.
-
-    Attributes:
-        compared: Steps that both have.
-        gaps: Every step of those whose values are not the same to the last bit, in order.
-        only_first: Steps that only the first trace has, in order.
-        only_second: Steps that only the second one has.
-    """
+    """Two traces side by side; ``gaps`` are the steps whose values are not bit-equal, in order."""
 
     compared: int
     gaps: tuple[Gap, ...] = ()

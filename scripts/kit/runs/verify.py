@@ -1,4 +1,4 @@
-"""Every checksum of a run, computed again: what was written is what is there. Imports no torch."""
+"""Recompute every checksum of a run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,15 @@ from kit.run_folder.receipt import is_untouched, read_receipt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_RESTORE = "restore it from a copy; nothing here can tell what it was"
+_RESTORE = "restore it from a copy"
 
 
 def verify(folder: Path) -> list[Finding]:
-    """Check a run's folder, and the data and the base model its receipt names.
-
-    Args:
-        folder: The run's folder.
-    """
+    """Check a run's folder, and the data and the base model its receipt names."""
     receipt = read_receipt(folder)
     if receipt is None:
         fix = "name a run's folder, such as outputs/NAME"
-        return [error("verify.receipt", "holds no run.json that can be read", fix, str(folder))]
+        return [error("verify.receipt", "has no readable run.json", fix, str(folder))]
     findings = [verify_receipt(folder)]
     receipt = readable(receipt)
     findings += run_check(lambda: verify_metrics(folder, receipt), "verify.metrics")
@@ -41,7 +37,7 @@ def verify(folder: Path) -> list[Finding]:
 
 
 def readable(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a receipt without what it says of files that is no name and no hash: one that was changed may say so."""
+    """Return a receipt without invalid names and hashes of files, which a changed one may hold."""
     base = mapping(receipt.get("base_model"))
     checkpoint_keys, data_keys = ("name", "manifest_sha256"), ("path", "sha256")
     return {
@@ -82,7 +78,7 @@ def verify_metrics(folder: Path, receipt: Mapping[str, Any]) -> list[Finding]:
     """Check that ``metrics.jsonl`` is as the run wrote it."""
     expected = receipt.get("metrics_sha256")
     if expected is None or receipt.get("state") == "training":
-        return [skipped("verify.metrics", "the run did not end by itself, so its last lines were not hashed")]
+        return [skipped("verify.metrics", "the run did not end by itself, so its metrics have no hash")]
     return [_file("verify.metrics", folder / "metrics.jsonl", expected)]
 
 
@@ -106,16 +102,16 @@ def _checkpoints(folder: Path, receipt: Mapping[str, Any]) -> list[Finding]:
         place = str(folder / "checkpoints" / name)
         if name not in there:
             fix = "restore it, or leave it: the adapter does not need it"
-            findings.append(warning("verify.checkpoint", "is named in run.json and not there", fix, place))
+            findings.append(warning("verify.checkpoint", "is named in run.json but missing", fix, place))
             continue
         try:
             found = checkpoints.read(there[name])
         except DamagedCheckpointError as exc:
-            fix = "restore it from a copy; --resume auto goes on from the newest complete one"
+            fix = "restore it from a copy; --resume auto uses the newest complete one"
             findings.append(error("verify.checkpoint", str(exc), fix, place))
             continue
         if listed.get(name, found.manifest_sha256) != found.manifest_sha256:
-            message = "is complete, and not the one that run.json names"
+            message = "is complete but not the one that run.json names"
             findings.append(error("verify.checkpoint", message, _RESTORE, place))
         else:
             findings.append(ok("verify.checkpoint", f"is complete: {len(found.files)} files", place))
@@ -131,7 +127,7 @@ def _base(receipt: Mapping[str, Any]) -> list[Finding]:
     if not base:
         return [skipped("verify.base_model", "run.json does not name the base model's files")]
     if not is_local(base["name"]):
-        message = f"{base['name']} is the hub's, which names its files by their hashes"
+        message = f"{base['name']} comes from the hub, which names files by their hashes"
         return [skipped("verify.base_model", message)]
     folder = Path(base["name"]).expanduser()
     return [_input("verify.base_model", folder / name, digest) for name, digest in base["files"].items()]
@@ -140,7 +136,7 @@ def _base(receipt: Mapping[str, Any]) -> list[Finding]:
 def _input(id: str, path: Path, expected: str) -> Finding:  # noqa: A002 - the finding's own name
     if not path.exists():
         return skipped(id, "is not on this machine", where=str(path))
-    return _file(id, path, expected, "the run was made from another one; find that, or train again")
+    return _file(id, path, expected, "restore the run's file, or train again")
 
 
 def _file(id: str, path: Path, expected: str, fix: str = _RESTORE) -> Finding:  # noqa: A002 - the finding's own name

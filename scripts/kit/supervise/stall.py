@@ -1,4 +1,4 @@
-"""A step that does not end: noticed by a thread beside the training, which says where the training stands.
+"""A thread that notices a stalled step and records every thread's stack.
 
 Only time in which this process ran counts. The clock is monotonic, so setting the machine's time changes nothing; and a
 gap between two looks counts as no more than two looks, so a laptop that slept, a container that was frozen and a
@@ -31,7 +31,7 @@ FIRST_STEP = 6
 # Steps are of unlike length; ten times the usual one is not among them.
 TIMES_THE_USUAL = 10
 _REMEMBERED = 50
-# From being told to being ended: what comes back by itself in this time goes on.
+# From the warning to the end: a step that finishes within this time goes on.
 GRACE_S = 60.0
 # Writing down how it ended may hang on the same disk as the step does.
 LAST_WORDS_S = 10.0
@@ -40,11 +40,9 @@ LONGEST_LOOK_S = 5.0
 
 @dataclass(frozen=True)
 class Stall:
-    """Something that does not end.
+    """A piece of work that does not end.
 
     Attributes:
-        doing: What was under way, such as ``step 7``.
-        seconds: How long nothing has been finished.
         limit_seconds: From when on that counts as a stall.
         stands: Where every thread stands, the training's first.
     """
@@ -60,8 +58,8 @@ class StalledError(ExplainedError):
 
     finding_id = "run.stalled"
     fix = (
-        "look where it stands in stalled.txt (a disk, a folder on the network, the GPU's driver); "
-        "training.stall_timeout=… waits longer, training.on_stall=warn goes on waiting"
+        "see the stacks in stalled.txt (disk, network folder or GPU driver?); "
+        "training.stall_timeout=… waits longer, training.on_stall=warn never stops the run"
     )
 
 
@@ -69,12 +67,7 @@ class Pulse:
     """Counts how long nothing has been finished, in time that this process was awake for."""
 
     def __init__(self, timeout: float, look_s: float) -> None:
-        """Begin with nothing finished.
-
-        Args:
-            timeout: Seconds that every piece of work may take, however fast the ones before it were.
-            look_s: Seconds between two looks.
-        """
+        """Allow every piece of work at least ``timeout`` seconds; look every ``look_s`` seconds."""
         self._timeout, self._look_s = timeout, look_s
         self._beats = self._seen = 0
         self._quiet_s = 0.0
@@ -84,12 +77,7 @@ class Pulse:
         self._steps_s: deque[float] = deque(maxlen=_REMEMBERED)
 
     def beat(self, step: int | None, now: float) -> None:
-        """Note that something was finished; called by the training.
-
-        Args:
-            step: The optimizer step that begins or goes on; None outside of one.
-            now: A monotonic clock's time.
-        """
+        """Note progress at a monotonic time; ``step`` is the optimizer step under way, None outside of one."""
         self._beats += 1
         if step is not None and step != self._step:
             if self._step_began is not None:
@@ -115,32 +103,25 @@ class Pulse:
 
 
 class Listener(Protocol):
-    """Who is told of a stall; called from a thread of its own."""
+    """Receives stalls, each call in a thread of its own."""
 
     def stalled(self, found: Stall) -> None:
-        """Take note of a stall."""
+        """Report a stall."""
 
     def went_on(self, found: Stall) -> None:
-        """Take note that it was none: ``seconds`` is how long it took."""
+        """Report that the work finished after ``seconds``."""
 
     def give_up(self, found: Stall) -> None:
-        """Complete what tells of the run, because ``end`` comes next."""
+        """Complete the receipt: the process ends next."""
 
 
 class StallWatch:
-    """A thread that looks whether the training still gets on, from ``with`` to its end."""
+    """A thread that watches the training's progress, from ``with`` to its end."""
 
     def __init__(
         self, timeout: float, listener: Listener, doing: Callable[[], str], end: Callable[[], None] | None
     ) -> None:
-        """Watch nothing yet.
-
-        Args:
-            timeout: See ``Pulse``; 0 never looks.
-            listener: Who is told.
-            doing: Says what is under way.
-            end: Ends the process, which nothing else could; None where a stall is only told.
-        """
+        """Prepare to watch; ``timeout`` 0 never looks, ``end`` None only warns."""
         self._listener, self._doing, self._end = listener, doing, end
         self._look_s = min(LONGEST_LOOK_S, timeout / 10)
         self._pulse = Pulse(timeout, self._look_s)
@@ -149,13 +130,13 @@ class StallWatch:
         self._inside: str | None = None
 
     def __enter__(self) -> Self:
-        """Begin to look."""
+        """Start the thread."""
         if self._thread is not None:
             self._thread.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        """Look no longer."""
+        """Stop the thread."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
@@ -203,7 +184,7 @@ class StallWatch:
 
 
 def _aside(tell: Callable[[Stall], None], found: Stall, earlier: threading.Thread | None = None) -> threading.Thread:
-    """Tell in a thread of its own, after what was told earlier: the disk or the terminal may be what hangs."""
+    """Report in a thread of its own, after earlier reports: the disk or the terminal may be what hangs."""
 
     def say_it() -> None:
         if earlier is not None:
@@ -216,10 +197,10 @@ def _aside(tell: Callable[[Stall], None], found: Stall, earlier: threading.Threa
 
 
 def where_threads_stand() -> str:
-    """Write down the Python stack of every thread, the main one first, with what the system says it does."""
+    """Return the Python stack of every thread, the main one first, and the process's state."""
     frames, main = sys._current_frames(), threading.main_thread()  # noqa: SLF001 - the one way to ask
     others = [thread for thread in threading.enumerate() if thread is not main]
-    lines = [f"the process is {psutil.Process().status()}, after the system"]
+    lines = [f"process state: {psutil.Process().status()}"]
     for thread in (main, *others):
         frame = frames.get(thread.ident or 0)
         if frame is not None and thread is not threading.current_thread():
@@ -228,5 +209,5 @@ def where_threads_stand() -> str:
 
 
 def sentence(found: Stall) -> str:
-    """Say what stalls."""
-    return f"{found.doing} stalls: nothing was finished for {duration(found.seconds)}"
+    """Describe a stall in one sentence."""
+    return f"{found.doing} stalled: no progress for {duration(found.seconds)}"

@@ -1,4 +1,4 @@
-"""What is told and written down about a stalled step: on the terminal, in ``stalled.txt`` and in ``run.json``."""
+"""Reports of a stalled step: on the terminal, in ``stalled.txt`` and in ``run.json``."""
 
 from __future__ import annotations
 
@@ -31,26 +31,19 @@ def end_at_once() -> None:
 
 
 class StallReport:
-    """Told by ``StallWatch``, each time in a thread of its own: the terminal first, since a disk may be what hangs."""
+    """Reports what ``StallWatch`` finds: on the terminal first, since a disk may be what hangs."""
 
     def __init__(self, folder: Path, receipt: Receipt, on_stall: str, rows: Callable[[], list[str]]) -> None:
-        """Report on one run.
-
-        Args:
-            folder: The run's folder.
-            receipt: Its receipt.
-            on_stall: ``stop`` or ``warn``.
-            rows: Names the rows of the step that is under way.
-        """
+        """Report on one run; ``rows`` names the rows of the step under way."""
         self._folder, self._receipt, self._on_stall, self._rows = folder, receipt, on_stall, rows
 
     def stalled(self, found: Stall) -> None:
-        """Say it, write down where the training stands, and name the step's rows."""
+        """Report the stall, with every thread's stack and the step's rows."""
         rows = self._rows()
-        ends = f"; ended in {duration(GRACE_S)}, unless it goes on" if self._on_stall == "stop" else ""
+        ends = f"; stopping in {duration(GRACE_S)} unless it finishes" if self._on_stall == "stop" else ""
         place = self._folder / STALLED
         render(
-            [warning("run.stalled", f"{sentence(found)}{ends}; where it stands: {place}", f"its rows: {_few(rows)}")],
+            [warning("run.stalled", f"{sentence(found)}{ends}; stacks: {place}", f"rows of the step: {_few(rows)}")],
             sys.stderr,
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -61,14 +54,14 @@ class StallReport:
         self._receipt.update(stalls=[*self._receipt.facts.get("stalls", []), entry])
 
     def went_on(self, found: Stall) -> None:
-        """Say and write down that it was none."""
-        say(f"{found.doing} went on, after {duration(found.seconds)}", "yellow")
+        """Report that the work finished after all."""
+        say(f"{found.doing} finished after {duration(found.seconds)}", "yellow")
         *earlier, entry = self._receipt.facts["stalls"]
         entry = {**entry, "seconds": round(found.seconds, 1), "went_on": True}
         self._receipt.update(stalls=[*earlier, entry])
 
     def give_up(self, found: Stall) -> None:
-        """Complete the receipt and say how it ends."""
+        """Complete the receipt as failed."""
         exc = StalledError(sentence(found))
         render([explain(exc)], sys.stderr)
         self._receipt.finish("failed", error=f"{type(exc).__name__}: {exc}")

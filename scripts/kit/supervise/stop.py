@@ -1,4 +1,4 @@
-"""The wish to stop: a signal asks for a clean end, and only a person who asks again at a terminal gets one at once."""
+"""Stop requests: a signal stops cleanly; a second Ctrl-C at a terminal stops at once."""
 
 from __future__ import annotations
 
@@ -17,32 +17,31 @@ SAVING = "saving, then stopping"
 
 
 def _say(text: str) -> None:
-    """Talk out of a signal's handler: the stream may be in the middle of a line, and refuses then."""
+    """Print from a signal handler; a stream in the middle of a write refuses, and is ignored."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
 
 
 class StoppedError(BaseException):
-    """A signal asked for the end. Not an ``Exception``: nothing on the way may take it for a failure."""
+    """A signal asked to stop. Not an ``Exception``, so that no handler takes it for a failure."""
 
 
 class StopRequest:
-    """Takes SIGINT, SIGTERM, SIGUSR1 and SIGHUP as the wish to stop.
+    """Takes SIGINT, SIGTERM, SIGUSR1 and SIGHUP as requests to stop.
 
-    The wish is kept, and the trainer ends between two micro-batches. While the model is loaded there is nothing to
+    The request is kept, and the trainer ends between two micro-batches. While the model is loaded there is nothing to
     save: then, between ``raise_from_now_on`` and ``keep_from_now_on``, it ends the run where it stands. Batch systems,
     launchers and container engines say it several times and by several signals: once it is known, that changes
     nothing. Only a second Ctrl-C at a terminal ends the process at once; what is saved is whole at any moment.
 
     Attributes:
-        signal: The first that came.
         has_cut_in: It was raised into whatever ran. A library that is cut off anywhere may leave its state by halves,
             or turn the end into a failure of its own: what fails afterwards is no failure of the run.
-        answer: What a signal that comes now is told.
+        answer: Printed at the next signal.
     """
 
     def __init__(self) -> None:
-        """Start without a wish."""
+        """Start without a request."""
         self.signal: int | None = None
         self.has_cut_in = False
         self.answer = SAVING
@@ -73,7 +72,7 @@ class StopRequest:
         name, is_first = signal.Signals(number).name, self.signal is None
         ctrl_c = self._ctrl_c.press() if number == signal.SIGINT else ""
         if ctrl_c == "again":
-            _say(f"{name}: stopping at once; what was saved before is whole")
+            _say(f"{name}: stopping at once; earlier saves are complete")
             os._exit(128 + number)
         if is_first:
             self.signal = number
@@ -81,7 +80,7 @@ class StopRequest:
                 self.has_cut_in = True
                 raise StoppedError
         if is_first or ctrl_c == "first":
-            _say(f"{name}: {self.answer}{'; Ctrl-C once more stops at once' if ctrl_c else ''}")
+            _say(f"{name}: {self.answer}{'; press Ctrl-C again to stop at once' if ctrl_c else ''}")
 
     def check(self) -> None:
         """End here where a signal asked for it.
@@ -94,5 +93,5 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 129 after SIGHUP, 0 without a wish."""
+        """130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 129 after SIGHUP, 0 without a request."""
         return 0 if self.signal is None else 128 + self.signal

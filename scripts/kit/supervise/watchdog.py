@@ -1,4 +1,4 @@
-"""Losses that mean that nothing good is learnt any more: not a number, stuck at zero, exploding."""
+"""Detect losses at which training has broken: not finite, stuck at zero, exploding."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ class BadLoss:
 
     Attributes:
         kind: ``not_finite``, ``zero`` or ``exploding``.
-        step: The optimizer step.
-        message: What was seen, as a sentence.
     """
 
     kind: str
@@ -34,8 +32,8 @@ class BadLossError(ExplainedError):
 
     finding_id = "run.bad_loss"
     fix = (
-        "look at those rows (all are in run.json under bad_losses); lower training.learning_rate, which "
-        "--allow-changed training.learning_rate lets a resumed run do; training.on_bad_loss=warn goes on regardless"
+        "check those rows (run.json, bad_losses); lower training.learning_rate (to resume: "
+        "--allow-changed training.learning_rate); training.on_bad_loss=warn continues regardless"
     )
 
     def __init__(self, found: BadLoss, place: str) -> None:
@@ -52,12 +50,7 @@ class Watchdog:
     """
 
     def __init__(self, vocabulary_size: int, *, judges_gradients: bool = True) -> None:
-        """Begin without a past.
-
-        Args:
-            vocabulary_size: Tokens the model chooses among.
-            judges_gradients: Off with fp16, whose loss scaling meets infinite gradients as a matter of course.
-        """
+        """Start; ``judges_gradients`` is off with fp16, whose loss scaling meets infinite gradients normally."""
         self._ceiling = 1.5 * math.log(max(vocabulary_size, 2))
         self._judges_gradients = judges_gradients
         self._recent: deque[float] = deque(maxlen=_WINDOW)
@@ -69,7 +62,7 @@ class Watchdog:
         if not math.isfinite(loss):
             return BadLoss("not_finite", step, f"the loss is {loss} at step {step}")
         if self._judges_gradients and grad_norm is not None and not math.isfinite(grad_norm):
-            return BadLoss("not_finite", step, f"the gradient's norm is {grad_norm} at step {step}")
+            return BadLoss("not_finite", step, f"the gradient norm is {grad_norm} at step {step}")
         self._zeros = self._zeros + 1 if loss == 0.0 else 0
         if self._zeros == _ZEROS:
             return BadLoss("zero", step, f"the loss has been exactly 0.0 for {_ZEROS} steps at step {step}")

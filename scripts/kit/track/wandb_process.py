@@ -1,11 +1,11 @@
-"""The process that hands a run's metrics to wandb, started by ``wandb_tracker`` beside the training.
+"""The process that sends a run's metrics to wandb, started by ``wandb_tracker`` beside the training.
 
 It reads ``metrics.jsonl`` as it grows, so the training never waits for what wandb waits for. It ends when its standard
-input says so or closes, which it does when the training dies; and then within ``Order.end_s``. Signals are for the
+input asks for it or closes, which it does when the training dies; and then within ``Order.end_s``. Signals are for the
 training alone: batch systems send theirs to every process of a job.
 
 A run that is resumed goes on with its run in wandb. The number of a line in ``metrics.jsonl`` is its step there, and
-what an earlier session has handed on is not handed on again.
+what an earlier session sent is not sent again.
 
 Where wandb cannot be reached it begins again as a fresh process that records offline: what a wandb that gave up has
 left in memory is not known.
@@ -46,25 +46,18 @@ _LEFT_OUT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be sent where.
+    """What to send where.
 
     Attributes:
-        metrics: The run's ``metrics.jsonl``, absolute.
-        folder: The run's folder, absolute.
         mode: ``online`` or ``offline``.
-        project: wandb's project.
         entity: wandb's team or user; None for the one logged in.
-        name: The run's name.
-        id: wandb's for this run, the same in each session of it.
-        config: The run's configuration.
-        process: The training's process, whose CPU and memory wandb shows.
-        listener: The descriptor on which the training listens.
-        log: What wandb prints goes there, from the end that the file had when this began.
-        log_began: That end.
+        process: The training's PID, whose CPU and memory wandb shows.
+        log: The file for wandb's output.
+        log_began: Its size when this process began.
         begin_s: Seconds wandb may take to begin online.
         send_s: Seconds it may take at the end to send what is left.
         end_s: Seconds after the training's end in which this process is gone.
-        problem: Why it is offline although online was asked for.
+        problem: Why it is offline although the run asked for online.
     """
 
     metrics: str
@@ -174,7 +167,7 @@ class _Lines:
     """The lines of ``metrics.jsonl`` on their way, each once."""
 
     def __init__(self, run: Any, order: Order) -> None:
-        """Begin after what earlier sessions handed on: wandb's own count where it is asked, else what is kept here."""
+        """Begin after what earlier sessions sent: by wandb's count online, else by the count kept here."""
         self._run, self._metrics, self._id = run, Path(order.metrics), order.id
         self._kept = Path(order.log).with_name(HANDED_ON)
         self._begin = self._number = 0
@@ -204,11 +197,10 @@ class _Lines:
 
 
 def _follow(lines: _Lines) -> str:
-    """Hand on each line as it is written, until the training has ended; return how it did."""
+    """Send each line as it is written, until the training ends; return its state."""
     word = ""
     while not word:
         if select.select([0], [], [], _LOOK_S)[0]:
-            # Nothing more is said than how it ended; nothing at all where the training died.
             word = os.read(0, 100).decode().strip() or "died"
         lines.hand_on()
     return word

@@ -1,7 +1,7 @@
 """Weights & Biases: sent by a process of its own, which a run neither waits for nor depends on.
 
 The run writes ``metrics.jsonl`` and nothing else; ``wandb_process`` reads it. At the run's end it has ``END_S`` to send
-the rest; what was not sent by then is said, with the command that sends it.
+the rest; then it prints the command that sends what is left.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOG = "sender.log"
 
 
 def new_id() -> str:
-    """Make wandb's id of a run, which each session of the run has again."""
+    """Make wandb's id of a run, shared by its sessions."""
     return secrets.token_hex(4)
 
 
@@ -62,11 +62,7 @@ class Curves:
         self.facts: dict[str, Any] = {}
 
     def start(self, id_: str | None = None) -> None:
-        """Start the process that sends; say so where it cannot be, and go on without.
-
-        Args:
-            id_: wandb's for this run, whose run there is gone on with; None for a run of its own.
-        """
+        """Start the sending process, or warn and go on without; ``id_`` continues that wandb run."""
         mode = _mode(self._settings)
         if self._settings.training.report_to != "wandb" or mode == "disabled":
             return
@@ -76,7 +72,7 @@ class Curves:
         try:
             self._start(mode)
         except OSError as exc:
-            self._hear({"problem": f"the process that sends could not be started: {exc}"})
+            self._hear({"problem": f"the sending process did not start: {exc}"})
 
     def _start(self, mode: str) -> None:
         self._folder.mkdir(exist_ok=True)
@@ -116,7 +112,7 @@ class Curves:
             os.close(told)
 
     def listen(self) -> None:
-        """Say what the process has told since; never waits."""
+        """Print what the process has reported since; never waits."""
         if self.process is None:
             return
         with contextlib.suppress(BlockingIOError):
@@ -132,20 +128,15 @@ class Curves:
             news["folder"] = str(self._folder / news["folder"])
         self.facts.update(news)
         if news.get("problem"):
-            where = "the run goes on; metrics.jsonl has the curves"
+            where = "the run continues; metrics.jsonl has the curves"
             if self.facts["folder"]:
-                where = f"the run goes on and its curves are recorded in {self.facts['folder']}"
+                where = f"the run continues; curves are recorded in {self.facts['folder']}"
             render([warning("run.wandb", f"wandb: {news['problem']}; {where}")], sys.stderr)
         elif news.get("url"):
             say(f"wandb: {news['url']}")
 
     def end(self, receipt: Receipt, stop: StopRequest) -> None:
-        """Let the process send what is left, for as long as there is time; complete the receipt.
-
-        Args:
-            receipt: The run's, complete but for this.
-            stop: A signal that comes now ends the waiting.
-        """
+        """Give the process time to send what is left, or until a signal; complete the receipt."""
         if not self.facts:
             return
         state = str(receipt.facts["state"])
@@ -181,13 +172,13 @@ class Curves:
         os.close(self._listener)
         self.process = None
         if late:
-            self._hear({"problem": f"did not end within {at_most_s:g} s of the run, and was ended"})
+            self._hear({"problem": f"still sending {at_most_s:g} s after the run ended; stopped"})
         elif self._is_sent is None:
-            self._hear({"problem": f"the process that sends ended with exit code {process.returncode}"})
+            self._hear({"problem": f"the sending process ended with exit code {process.returncode}"})
 
 
 def _mode(settings: Settings) -> str:
-    """Return how to record: the configuration is asked first, and the environment may turn it down."""
+    """Return wandb's mode: the configuration enables it, and the environment can turn it down."""
     asked = probe_wandb().mode
     turned_down = {"dryrun": "offline"}.get(asked, asked) if asked in {"offline", "disabled", "dryrun"} else ""
     return turned_down or settings.wandb.mode

@@ -1,8 +1,8 @@
-"""``--auto-fit``: where the settings asked for do not fit, the nearest that do, with the same updates.
+"""``--auto-fit``: the nearest settings that fit, with the same updates.
 
-Taken before a run where the plan says so, and after a rehearsal that ran out of memory: then the same command begins
-again in a fresh process, which finds what to change in ``run.json``. A run that goes on finds it there too. Which
-settings of several that fit are the fastest is tried by ``kit.train.fastest``. Imports no torch.
+Applied before a run that the plan refuses, and after a rehearsal that ran out of memory: then the command restarts in a
+fresh process, which reads the changes from ``run.json``, as a resumed run does. ``kit.train.fastest`` picks the fastest
+of several settings that fit. Imports no torch.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ _COMMAND = (str(PROJECT_ROOT / "scripts" / "kit"), "train")
 
 
 class BeginAgainError(Exception):
-    """This process has done what it can: the same command begins again in another."""
+    """The same command must restart in a fresh process."""
 
 
 def check_fitted(
     resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool
 ) -> tuple[Preflight, Fit | None]:
-    """Check one run against one machine; where it is planned not to fit, with the nearest settings that do.
+    """Check one run against one machine; if it is planned not to fit, with the nearest settings that do.
 
     Returns:
-        The check of the settings that are to be taken, and what was changed; None where nothing was.
+        The check of the settings to use, and what was changed; None if nothing was.
     """
     preflight = check_run(resolved, judgement, machine, stack, download=download)
     if not any(item.id == "config.memory" and item.severity == "error" for item in preflight.findings):
         return preflight, None
     fit = planned_fit(preflight.resolved, preflight.question)
     if fit is None:
-        message = "--auto-fit: no other way to cut the same updates is planned to fit"
+        message = "--auto-fit: no other micro-batch size of the same updates is planned to fit"
         return replace(preflight, findings=[*preflight.findings, warning("config.auto_fit", message)]), None
     preflight = check_run(applied(preflight.resolved, fit), judgement, machine, stack, download=download)
     note = warning("config.auto_fit", f"--auto-fit: {fit.words}: the same updates; {fit.reason}")
@@ -72,16 +72,14 @@ def check_fitted(
 def planned_fit(resolved: Resolved, question: Question | None) -> Fit | None:
     """Return what to change where a run is planned not to fit; None where no settings of the same updates do.
 
-    Args:
-        resolved: The configuration.
-        question: The same, planned; None where it could not be.
+    ``question`` is the same, planned; None where it could not be.
     """
     choice = mildest_that_fits(question) if question else None
     if question is None or choice is None or not choice.is_same_mathematics:
         return None
     limit = question.device.limit
-    room = f", and there are {gigabytes(limit.size_bytes)}" if limit else ""
-    return fit_of(resolved, choice, f"{gigabytes(question.plan.peak_memory_bytes)} were planned{room}")
+    room = f", {gigabytes(limit.size_bytes)} available" if limit else ""
+    return fit_of(resolved, choice, f"{gigabytes(question.plan.peak_memory_bytes)} planned{room}")
 
 
 def fit_after(job: Job, refusal: Refusal) -> Fit | None:
@@ -110,7 +108,7 @@ def applied(resolved: Resolved, fit: Fit) -> Resolved:
 
 
 def set_line(resolved: Resolved, fit: Fit) -> str:
-    """Write the overrides that a person typed, with the fit's on top, as make takes them."""
+    """Return the given overrides and the fit's, as make takes them."""
     typed = [
         key for key, origin in resolved.origins.items() if origin.startswith("command line") and key not in fit.after
     ]
@@ -152,8 +150,7 @@ def may_go_on(job: Job) -> bool:
 def begin_again(argv: Sequence[str]) -> NoReturn:
     """Replace this process by the same command in a fresh one, which holds none of the device's memory.
 
-    Args:
-        argv: The command's arguments.
+    ``argv`` are the command's arguments.
     """
     # Leave no driver's file open behind: its memory would stay taken as long as it is.
     for path in Path("/dev/fd").iterdir():

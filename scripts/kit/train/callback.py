@@ -1,4 +1,4 @@
-"""What stands beside a training run: its metrics on disk, its progress on the terminal, its watchdog."""
+"""A training run's metrics on disk, progress on the terminal, and watchdog."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class TrainingWatch(TrainerCallback):  # type: ignore[misc]
-    """Writes ``metrics.jsonl``, one line a step, and keeps a person informed.
+    """Writes ``metrics.jsonl``, one line a step, and shows the progress.
 
     Each line holds ``step``, ``epoch``, ``loss``, ``learning_rate``, ``grad_norm`` (before clipping), ``tokens``
     (cumulative), ``seconds`` of training so far and ``memory_bytes`` (see ``MemoryMeter``); evaluations are lines with
-    ``step`` and ``eval_loss``. What is not a number is written as null. A resumed run goes on with the lines of its
-    checkpoint, so the file reads like that of a run that never stopped. Losses are read off the device only when they
+    ``step`` and ``eval_loss``. What is not a number is written as null. A resumed run continues its
+    checkpoint's lines, so the file equals an unstopped run's. Losses are read off the device only when they
     are logged, so that watching does not slow the run.
     """
 
@@ -41,15 +41,7 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
         report: Callable[[BadLoss], None],
         memory: MemoryMeter,
     ) -> None:
-        """Watch one run.
-
-        Args:
-            plan: The run's plan.
-            metrics_path: Where the lines go; what is there already is gone on with.
-            watchdog: Judges each step's loss.
-            report: Told what the watchdog found; raises where the run is to end.
-            memory: Read after each step.
-        """
+        """Watch one run; ``report`` receives bad losses, and raises to end the run."""
         self.plan, self.watchdog, self.report, self.memory = plan, watchdog, report, memory
         self.path = metrics_path
         self.trainer: Any = None  # set once the trainer is built: callbacks come first

@@ -1,4 +1,4 @@
-"""``--auto-fit=fast``: which settings of the same updates are the fastest here, found by trying a few before a run.
+"""``--auto-fit=fast``: find the fastest settings of the same updates by timing a few before a run.
 
 One process loads the base once and trains the run's first updates with the settings as they were asked for and with
 the plan's best others, each with an adapter of its own. What it chose goes into ``run.json`` as whatever ``--auto-fit``
@@ -34,36 +34,36 @@ if TYPE_CHECKING:
 NAME = "--auto-fit=fast"
 UPDATES = 5  # of which the first is not timed
 _MOST = 3
-_AS_ASKED = Fit({}, {}, "as it was asked for")
+_AS_ASKED = Fit({}, {}, "as given")
 
 
 def to_try(job: Job) -> tuple[list[Fit], str]:
     """Return what to try before a run besides the settings as they are, best first; or nothing, and why.
 
-    Where it was tried before, what was taken then is taken again, and there is nothing to say.
+    A run whose settings were timed before keeps the choice.
     """
     if any(fit.tried for fit in job.fits):
         return [], ""
     if job.start.checkpoint:
-        return [], f"{NAME}: nothing is tried, since the run goes on from a checkpoint, with its settings"
+        return [], f"{NAME}: skipped: a resumed run keeps its settings"
     question = job.question
     if question is None or question.device.limit is None:
-        return [], f"{NAME}: nothing is tried, since what fits here cannot be planned"
+        return [], f"{NAME}: skipped: no memory plan for this model or device"
     promising = (fit_of(job.resolved, choice, "to be tried") for choice in most_promising(question, _MOST))
     fits = [fit for fit in promising if not violations(applied(job.resolved, fit).values)]
     if not fits:
-        return [], f"{NAME}: nothing is tried, since no other settings of the same updates are planned to fit"
+        return [], f"{NAME}: skipped: no other settings of the same updates are planned to fit"
     needed = (len(fits) + 1) * UPDATES
     if job.plan.steps < needed:
-        return [], f"{NAME}: nothing is tried, since that takes {needed} updates and the run has {job.plan.steps}"
+        return [], f"{NAME}: skipped: timing takes {needed} updates, the run has {job.plan.steps}"
     return fits, ""
 
 
 def try_and_begin_again(job: Job, receipt: Receipt, stop: StopRequest) -> NoReturn:
-    """Try the job's candidates and write down which is taken.
+    """Time the job's candidates and record the choice.
 
     Raises:
-        BeginAgainError: Always: the same command is to begin again with it, in a fresh process.
+        BeginAgainError: Always: the command restarts with the choice in a fresh process.
         StoppedError: A signal came.
     """
     use_judged_device()
@@ -74,7 +74,7 @@ def try_and_begin_again(job: Job, receipt: Receipt, stop: StopRequest) -> NoRetu
     began = time.monotonic()
     resident = ResidentBase(load_base_model(job.resolved.settings, job.platform))
     candidates = (_AS_ASKED, *job.candidates)
-    say(f"{NAME}: trying {len(candidates)} settings of the same updates, {UPDATES} updates each")
+    say(f"{NAME}: timing {len(candidates)} settings of the same updates, {UPDATES} updates each")
     tried = []
     for fit in candidates:
         found = _try(job, fit, resident, receipt)
@@ -85,7 +85,7 @@ def try_and_begin_again(job: Job, receipt: Receipt, stop: StopRequest) -> NoRetu
     taken, reason = choose(tried)
     fit = replace(candidates[taken], reason=reason, tried=tuple(tried))
     receipt.finish("interrupted", auto_fit=[item.as_mapping() for item in (*job.fits, fit)], begins_again=True)
-    say(f"{NAME}: beginning with {fit.words}, after {duration(time.monotonic() - began)}: {reason}", "green")
+    say(f"{NAME}: using {fit.words}, after {duration(time.monotonic() - began)}: {reason}", "green")
     raise BeginAgainError
 
 
@@ -117,26 +117,26 @@ def _line(tried: Tried) -> str:
 
 
 def choose(tried: Sequence[Tried]) -> tuple[int, str]:
-    """Return which to take, and why: the fastest, unless what was asked for is as fast within the spread.
+    """Return the chosen index, and why: the fastest, unless the given settings are as fast within the spread.
 
     All trained the same rows, so the spread is that of the gains, update by update: half of what lies between the
     least and the largest.
 
     Args:
-        tried: The settings as they were asked for, then the others.
+        tried: The given settings first.
     """
     asked = tried[0]
     ran = [place for place, item in enumerate(tried) if place and item.problem is None]
     ran.sort(key=lambda place: -tried[place].tokens_per_second)
     if not ran:
-        return 0, "nothing else that was tried fits"
+        return 0, "no other timed settings fit"
     if asked.problem is not None:
-        return ran[0], f"it was the fastest, and the settings as asked for failed: {asked.problem}"
+        return ran[0], f"the fastest; the given settings failed: {asked.problem}"
     for place in ran:
         gain, spread = _gain(asked, tried[place])
         if gain > spread:
-            return place, f"it was {gain:.1%} faster than as asked for, where the updates' gains spread by {spread:.1%}"
-    return 0, "nothing else that was tried is faster by more than the updates' gains spread"
+            return place, f"{gain:.1%} faster than the given settings (spread {spread:.1%})"
+    return 0, "no other timed settings are faster by more than the spread"
 
 
 def _gain(asked: Tried, other: Tried) -> tuple[float, float]:

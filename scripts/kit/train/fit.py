@@ -1,4 +1,4 @@
-"""What ``--auto-fit`` changed, and what it tried before, as the receipt keeps it."""
+"""What ``--auto-fit`` changed and timed, as the receipt keeps it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tried:
-    """Settings of the same updates that were tried before the run, on its first ones.
+    """Settings timed before the run on its first updates.
 
     Attributes:
-        after: What was other than asked for, by ``key.path``; empty for the settings as they were asked for.
-        seconds: What each update that was timed took, in turn; empty where they failed.
-        tokens_per_second: The rows' own tokens in these updates, padding not counted; 0 where they failed.
-        memory_bytes: The peak, counted as a run's is; None where they failed.
-        problem: What they failed of; None where they did not.
+        after: Changes by ``key.path``; empty for the given settings.
+        seconds: Of each timed update; empty on failure.
+        tokens_per_second: Without padding; 0 on failure.
+        memory_bytes: The peak, as ``peak_memory_bytes``; None on failure.
+        problem: Why it failed; None on success.
     """
 
     after: dict[str, Any]
@@ -51,11 +51,8 @@ class Fit:
     """One change of settings.
 
     Attributes:
-        before: What was asked for, by ``key.path``; empty where it stayed so.
-        after: What it became.
-        reason: Why, in words.
-        measured_bytes: The most that was in use and asked for when a rehearsal was refused; None before one.
-        tried: What it was chosen from by trying; empty where nothing was.
+        measured_bytes: The refused rehearsal's peak; None without one.
+        tried: The timed alternatives; empty without ``=fast``.
     """
 
     before: dict[str, Any]
@@ -93,4 +90,4 @@ class Fit:
 
 def as_typed(after: Mapping[str, Any]) -> str:
     """Write changes as a command line takes them, and no change in words."""
-    return " ".join(f"{key}={scalar(value)}" for key, value in after.items()) or "the settings as asked for"
+    return " ".join(f"{key}={scalar(value)}" for key, value in after.items()) or "the given settings"

@@ -25,18 +25,10 @@ class Job:
     """Everything a run needs, checked.
 
     Attributes:
-        resolved: The configuration.
-        machine: The machine it runs on.
-        platform: Platform name.
-        stack: The installed stack.
-        files: The training file and, where there is one, the validation file.
-        plan: The run, step by step.
+        files: The training file, then the validation file if there is one.
         base: The base model's files by hash: see ``describe_base``.
         identity: What a resumed run must have in common: see ``identity_of``.
-        start: How it begins.
         question: The same, planned; None where that could not be.
-        auto_fit: Other settings of the same updates may be taken where these do not fit.
-        fits: Those that were taken already, in order.
         candidates: What to try before the run, which then begins again; mostly nothing.
     """
 

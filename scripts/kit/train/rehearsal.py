@@ -31,10 +31,7 @@ class Rehearsal:
     """What the largest micro-batch took.
 
     Attributes:
-        rows: Its rows.
-        length: Tokens of its longest row.
-        memory_bytes: The pass's peak: allocated on CUDA, held by Metal on MPS, the process's own on a CPU. The
-            optimizer has no state yet.
+        memory_bytes: The pass's peak, as ``peak_memory_bytes``, without optimizer state.
     """
 
     rows: int
@@ -45,13 +42,8 @@ class Rehearsal:
 def largest_micro_batch(order: Sequence[int], lengths: Any, size: int, *, padding_free: bool) -> tuple[int, int]:
     """Return (where in ``order`` it begins, its computed tokens) for the micro-batch with the most tokens.
 
-    Padded, a micro-batch costs its longest row times its rows; laid end to end, the sum of its rows.
-
-    Args:
-        order: Rows, or ``FILLER``.
-        lengths: Tokens of each row.
-        size: Rows of a micro-batch.
-        padding_free: They are laid end to end.
+    Padded, a micro-batch costs its longest row times its rows; padding-free, the sum of its rows. ``lengths`` are in
+    tokens, ``size`` in rows; ``order`` may hold ``FILLER``.
     """
     own = np.append(lengths, 1)[np.asarray(order)]  # FILLER is -1: the last
     begins = np.arange(0, len(own), size)
@@ -64,15 +56,8 @@ def largest_micro_batch(order: Sequence[int], lengths: Any, size: int, *, paddin
 def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> Rehearsal:
     """Work through ``size`` rows of the trainer's data set from ``begin`` on, then put everything back.
 
-    Args:
-        trainer: The trainer, prepared: checkpointing and mixed precision are on.
-        model: The model as transformers hands it to a step.
-        platform: Platform name.
-        begin: The first row's place in the data set.
-        size: How many rows.
-
     Raises:
-        RehearsalError: It does not fit; with what was in use and what the device had.
+        RehearsalError: It does not fit; with the memory used and available.
     """
     randomness = RandomState.capture(platform)
     # trl averages what it logs over the passes since the last log.

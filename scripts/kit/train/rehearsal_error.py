@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class RehearsalError(ExplainedError):
-    """The device refused the largest micro-batch, before the first step."""
+    """The largest micro-batch ran out of memory before the first step."""
 
     finding_id, fix = "run.out_of_memory", SMALLER
 
     def __init__(self, refusal: Refusal) -> None:
-        """Say what was seen, in one sentence."""
+        """Describe the refusal in one sentence."""
         self.refusal = refusal
         super().__init__(
             f"out of memory at the largest micro-batch, {refusal.rows} x {refusal.length:,} tokens, before the first "
-            f"step: {gigabytes(refusal.reached_bytes)} in use and asked for, and the device had "
-            f"{gigabytes(refusal.room_bytes)}"
+            f"step: {gigabytes(refusal.reached_bytes)} used and requested, "
+            f"{gigabytes(refusal.room_bytes)} available"
         )

@@ -1,6 +1,6 @@
-"""Going on with a run that was stopped: from which checkpoint, and only as the same run.
+"""Resume a stopped run: from which checkpoint, and only as the same run.
 
-What a checkpoint is held to is written into it: every configuration key that decides what is learnt, the rows, the
+Each checkpoint holds its run's identity: every configuration key that decides what is learnt, the rows, the
 base model's files, the versions. Imports no torch.
 """
 
@@ -91,11 +91,11 @@ class Start:
     """How a run begins.
 
     Attributes:
-        checkpoint: What it goes on from; None for a fresh start.
-        findings: What was noticed on the way; errors mean that it must not begin.
+        checkpoint: What it resumes from; None for a fresh start.
+        findings: Errors among them forbid the start.
         is_finished: There is nothing left to do.
-        allowed: (then, now) of what differs and was allowed to.
-        earlier: The receipt of the run that is gone on with; empty where there was none.
+        allowed: (then, now) of each allowed difference.
+        earlier: The resumed run's receipt; empty without one.
     """
 
     checkpoint: Checkpoint | None = None
@@ -106,17 +106,14 @@ class Start:
 
 
 def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
-    """Decide how a run begins.
+    """Decide how a run with an identity (``identity_of``) begins.
 
-    Args:
-        how: ``auto`` for the newest complete checkpoint in the run's folder, or the path of a checkpoint or of a run.
-        folder: The run's folder.
-        identity: What this run is: see ``identity_of``.
-        allowed: Keys that may differ this once.
+    ``how`` is ``auto`` for the newest complete checkpoint in the run's folder, or the path of a checkpoint or of a run;
+    ``allowed`` are the keys that may differ this once.
     """
     there = read_receipt(folder)
     if there is None and (folder / RECEIPT).is_file():
-        text = "cannot be read: what it told of earlier parts of this run is not kept"
+        text = "cannot be read; the record of earlier sessions is lost"
         lost = [warning("resume.receipt", text, where=str(folder / RECEIPT))]
         start = _decide(how, folder, {}, identity, allowed)
         return replace(start, findings=[*lost, *start.findings])
@@ -150,13 +147,13 @@ def _automatic(
         refused = error(
             "resume.nothing_complete",
             f"there are {len(damaged)} checkpoints and none is complete",
-            "begin again and delete them: --overwrite; or keep them and name this run: training.run_name=…",
+            "delete them and start anew: --overwrite; or keep them and rename this run: training.run_name=…",
             str(folder / "checkpoints"),
         )
         return Start(findings=[*damaged, refused])
     if found is None and (folder / ADAPTER).is_dir():  # its run is finished, or was, whatever the receipt says
-        fix = "name this one: training.run_name=…, or replace what is there: --overwrite"
-        message = "holds an adapter, and no checkpoint to go on from"
+        fix = "rename this run: training.run_name=…, or replace the old one: --overwrite"
+        message = "holds an adapter but no checkpoint to resume from"
         return Start(findings=[error("resume.adapter", message, fix, str(folder))])
     if found is None:
         return Start()
@@ -188,14 +185,14 @@ def _from_path(
             found, damaged = checkpoints.read(path), []
         except DamagedCheckpointError as exc:
             fix = "--resume auto takes the newest complete one"
-            return Start(findings=[error("resume.damaged", f"{exc}; it is no complete checkpoint", fix, str(path))])
+            return Start(findings=[error("resume.damaged", f"{exc}; not a complete checkpoint", fix, str(path))])
     start = _checked(found, damaged, receipt, identity, allowed)
     if run == folder.resolve():
         return replace(start, earlier=receipt)
     if not earlier_run(folder):  # a run of its own there, whose beginning is the other's; not so at wandb
         return replace(start, earlier={key: value for key, value in receipt.items() if key != "wandb_id"})
     if there.get("state") == "finished" or _differs(there, identity, allowed):
-        fix = "name this one: training.run_name=…, or go on with that one: --resume auto"
+        fix = "rename this run: training.run_name=…, or resume that one: --resume auto"
         return replace(start, findings=[*start.findings, error("run.exists", "holds another run", fix, str(folder))])
     return replace(start, earlier=there)
 
@@ -209,16 +206,16 @@ def _checked(
 ) -> Start:
     if not _is_the_receipts(found, receipt or {}):
         fix = (
-            f"restore it from a copy; or move it away, and --resume auto takes the one before; "
-            f"or take it as it is, without its receipt: move {found.folder} elsewhere, then --resume PATH"
+            f"restore it from a copy; or move it away: --resume auto takes the one before; "
+            f"or use it without its receipt: move {found.folder} elsewhere, then --resume PATH"
         )
-        message = "is complete, and not the one that run.json names: it was put there by something else"
+        message = "is complete but not the one that run.json names; the kit did not put it there"
         return Start(findings=[*damaged, error("resume.not_the_runs", message, fix, str(found.folder))])
     changed = differences(found.facts.get("identity", {}), identity)
     refused = [
         _refusal(found, key, *values) for key, values in changed.items() if key not in allowed or key in CANNOT_CHANGE
     ]
-    note = ok("resume.checkpoint", f"goes on after step {found.step:,}", str(found.folder))
+    note = ok("resume.checkpoint", f"resumes after step {found.step:,}", str(found.folder))
     permitted = {key: values for key, values in changed.items() if key in allowed}
     return Start(found, [*damaged, *(refused or [note])], allowed=permitted)
 
@@ -233,9 +230,9 @@ def _is_the_receipts(found: Checkpoint, receipt: Mapping[str, Any]) -> bool:
 
 def _refusal(found: Checkpoint, key: str, then: Any, now: Any) -> Finding:
     message = f"{key} is {_short(now)} and was {_short(then)} when the checkpoint was written"
-    fresh = "a fresh run under another name: training.run_name=…"
+    fresh = "a new run: training.run_name=…"
     if key in CANNOT_CHANGE:
-        return error("resume.changed", f"{message}; what was saved has its shape", f"set it back, or {fresh}",
+        return error("resume.changed", f"{message}; the saved state depends on it", f"set it back, or {fresh}",
                      str(found.folder))  # fmt: skip
     fix = f"set it back; or --allow-changed {key}, which is recorded; or {fresh}"
     return error("resume.changed", message, fix, str(found.folder))
@@ -246,7 +243,7 @@ def _finished_otherwise(folder: Path, changed: Mapping[str, tuple[Any, Any]]) ->
     return error(
         "resume.finished",
         f"holds a finished run that differs in {listed}",
-        "name this one: training.run_name=…, or replace that one: --overwrite",
+        "rename this run: training.run_name=…, or replace the old one: --overwrite",
         str(folder),
     )
 

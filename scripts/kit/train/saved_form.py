@@ -1,4 +1,4 @@
-"""Whether what a checkpoint holds has the form of what this run would have saved; nothing is put anywhere before.
+"""Check that a checkpoint has the form of what this run would have saved, before anything is loaded from it.
 
 Its hashes say that it is whole, not that the kit wrote it: a checkpoint may come from anywhere (``--resume PATH``).
 """
@@ -32,7 +32,7 @@ def reading(folder: Path) -> Iterator[None]:
     """Turn whatever a checkpoint's content makes a library raise into one sentence.
 
     Raises:
-        ResumeError: It is nothing that this run could have saved.
+        ResumeError: This run could not have saved it.
         OSError: A file cannot be read.
     """
     try:
@@ -41,16 +41,11 @@ def reading(folder: Path) -> Iterator[None]:
         if not is_failure(exc) or isinstance(exc, (OSError, ResumeError)) or is_out_of_memory(exc):
             raise
         detail = f"{type(exc).__name__}: {first_line(exc)}"
-        raise ResumeError(f"{folder}: what it holds is nothing that this run could have saved ({detail})") from exc
+        raise ResumeError(f"{folder}: this run could not have saved this state ({detail})") from exc
 
 
 def check_optimizer(state: Any, optimizer: Any, *, is_scaled: bool) -> None:
-    """Hold an optimizer's saved state to the optimizer it is for.
-
-    Args:
-        state: The saved one.
-        optimizer: What it is for.
-        is_scaled: Losses are scaled, as for float16: the first steps may all be left out, and nothing is kept then.
+    """Check an optimizer's saved state; with loss scaling (float16) it may be empty, as first steps may be skipped.
 
     Raises:
         ValueError: It has another form, or a value that no training leaves.
@@ -58,7 +53,7 @@ def check_optimizer(state: Any, optimizer: Any, *, is_scaled: bool) -> None:
     fresh = optimizer.state_dict()
     groups = state["param_groups"]
     if len(groups) != len(fresh["param_groups"]):
-        raise ValueError(f"{len(groups)} groups of weights in the optimizer, for {len(fresh['param_groups'])}")
+        raise ValueError(f"{len(groups)} parameter groups in the optimizer, expected {len(fresh['param_groups'])}")
     for group, other in zip(groups, fresh["param_groups"], strict=True):
         if gone := _OF_EVERY_GROUP & other.keys() - group.keys():
             raise ValueError(f"a group of the optimizer has no {', '.join(sorted(gone))}")
@@ -69,7 +64,7 @@ def check_optimizer(state: Any, optimizer: Any, *, is_scaled: bool) -> None:
     # Nor does an optimizer without momentum keep anything.
     may_be_empty = is_scaled or not _is_adamw(optimizer)
     if set(state["state"]) != set(range(len(weights))) and (state["state"] or not may_be_empty):
-        raise ValueError(f"the optimizer's state is of {len(state['state'])} weights, for {len(weights)}")
+        raise ValueError(f"the optimizer's state covers {len(state['state'])} weights, expected {len(weights)}")
     for number, kept in state["state"].items():
         # bitsandbytes keeps a part of it one level deeper.
         inner = [value for value in kept.values() if isinstance(value, dict)]
@@ -82,9 +77,9 @@ def _is_adamw(optimizer: Any) -> bool:
 
 def _check_moments(kept: dict[str, Any], weight: Any, is_adamw: bool) -> None:
     if is_adamw and not {"step", "exp_avg", "exp_avg_sq"} <= kept.keys():
-        raise ValueError(f"of a weight the optimizer's state has only {', '.join(map(str, kept))}")
+        raise ValueError(f"a weight's optimizer state has only {', '.join(map(str, kept))}")
     if is_adamw and kept["step"].numel() != 1:
-        raise ValueError("a weight's step is no number")
+        raise ValueError("a weight's step is not a number")
     for name, value in kept.items():
         if name in _MOMENTS and value.shape != weight.shape:
             raise ValueError(f"{name} is {tuple(value.shape)}, for a weight of {tuple(weight.shape)}")
@@ -95,13 +90,7 @@ def _check_moments(kept: dict[str, Any], weight: Any, is_adamw: bool) -> None:
 
 
 def check_schedule(state: Any, schedule: Any, step: int, *, is_scaled: bool) -> None:
-    """Hold a schedule's saved state to the schedule it is for.
-
-    Args:
-        state: The saved one.
-        schedule: What it is for.
-        step: The step it was saved after.
-        is_scaled: Losses are scaled, as for float16: a step that is left out is none of the schedule's.
+    """Check a schedule's saved state after a step; with loss scaling (float16) it may lag by the skipped steps.
 
     Raises:
         ValueError: It has another form, or stands at another step.
@@ -126,6 +115,6 @@ def _check_values(saved: Any, fresh: Any, place: str) -> None:
             _check_values(one, other, place)
     elif isinstance(fresh, (int, float)) and not isinstance(fresh, bool):
         if isinstance(saved, bool) or not isinstance(saved, (int, float)) or not math.isfinite(saved):
-            raise ValueError(f"{place} is no number")
+            raise ValueError(f"{place} is not a number")
     elif saved is not fresh and (isinstance(saved, bool) or saved != fresh):
         raise ValueError(f"{place} is {saved!r}, and this run's is {fresh!r}")

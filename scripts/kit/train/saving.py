@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class MemoryMeter:
-    """Reads the memory of this process's part of a run: allocated on CUDA, held by Metal, its own on a CPU."""
+    """Reads this process's memory: allocated on CUDA, held by Metal, its own on a CPU."""
 
     def __init__(self, platform: str) -> None:
         """Start with what is in use now."""
@@ -55,7 +55,7 @@ class MemoryMeter:
         return self._highest
 
     def close(self) -> None:
-        """Look no longer for peaks between two readings."""
+        """Stop sampling between readings."""
         if self._sampler:
             self._sampler.close()
 
@@ -73,14 +73,14 @@ def adapter_sha256(model: Any) -> str:
 def save_run(model: Any, settings: Settings, receipt: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     """Write ``adapter/``: weights, portable configuration, the base's tokenizer files, the model card.
 
-    Written aside, loaded back and compared, flushed and renamed, so that an ``adapter/`` that is there is whole and
-    holds what was trained.
+    Written aside, loaded back and compared, flushed and renamed, so that an ``adapter/`` is always complete
+    and holds what was trained.
 
     Returns:
         Adapter fields that were left out (see ``save_adapter``), and each file's SHA-256.
 
     Raises:
-        SavedAdapterError: What was saved loads as something else; nothing is left of it.
+        SavedAdapterError: What was saved loads as something else; it is removed.
     """
     folder = settings.run_directory / ADAPTER
     aside = settings.run_directory / f".{ADAPTER}.partial"

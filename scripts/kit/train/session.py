@@ -1,4 +1,4 @@
-"""One process's part of a run: the model built, trained and saved, until it is done, stopped or broken."""
+"""One process's session of a run: build the model, train and save it, to the end, a signal or a failure."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 
 def finish(receipt: Receipt, state: str, **facts: Any) -> None:
-    """Complete a receipt, or say why that cannot be: the end of a run is no place for another failure."""
+    """Complete a receipt; a disk that refuses only warns, since the run ends anyway."""
     try:
         receipt.finish(state, **facts)
     except OSError as exc:
-        say(f"{receipt.path}: cannot be completed ({exc.strerror}); it says what was known before", "yellow")
+        say(f"{receipt.path}: cannot be completed ({exc.strerror}); it keeps its last state", "yellow")
 
 
 class Part:
-    """One process's part of a run: built, trained, saved."""
+    """One process's training session."""
 
     def __init__(self, job: Job, receipt: Receipt, stop: StopRequest, curves: Curves) -> None:
-        """Begin nothing yet."""
+        """Prepare the session."""
         self.job, self.receipt, self.stop, self.curves = job, receipt, stop, curves
         self.settings, self.plan = job.resolved.settings, job.plan
         self.folder = self.settings.run_directory
@@ -109,19 +109,19 @@ class Part:
                 return self.stop.exit_code
             finally:
                 self.watch.close()
-            self.stop.answer = "the last step is done, and the run ends once its adapter is saved"
+            self.stop.answer = "saving the adapter; the run ends after that"
             with self.stalls.during("saving the adapter"):
                 self._save_adapter(model)
         return 0
 
     def _what_is_kept(self) -> str:
-        """Say what a stopped run can go on from: not its last step where that could not be saved."""
+        """Return what a stopped run resumes from: not its last step if that could not be saved."""
         way = "the same command with --resume auto"
         if self.saved_step == self.trainer.state.global_step:
-            return f"the checkpoint is in {self.folder}/checkpoints. Go on: {way}"
+            return f"checkpoint in {self.folder}/checkpoints. Resume: {way}"
         if self.saved_step:
-            return f"the last checkpoint is of step {self.saved_step:,}. Go on from there: {way}"
-        return f"there is no checkpoint. Begin again: {way}"
+            return f"last checkpoint: step {self.saved_step:,}. Resume: {way}"
+        return f"no checkpoint. Restart: {way}"
 
     def _watch_for_stalls(self) -> StallWatch:
         training = self.settings.training
@@ -164,7 +164,7 @@ class Part:
             self.trainer.evaluate()
             self._save_evaluated()
         if not self.trainer.resumes_exactly:
-            text = "the optimizer did not take back its saved state bit for bit: the rest may differ in the last digits"
+            text = "the optimizer did not restore its state bit for bit; the last digits may differ from here on"
             render([warning("resume.inexact", text)], sys.stderr)
             self.receipt.update(resumed_inexactly=True)
 
@@ -187,7 +187,7 @@ class Part:
         self._enter(checkpoints.write(self.folder / CHECKPOINTS, old.step, fill, old.facts))
 
     def save(self) -> None:
-        """Write a checkpoint of the last finished step, then let go of the oldest."""
+        """Write a checkpoint of the last finished step, then delete the oldest."""
         with self.stalls.during(f"saving step {self.trainer.state.global_step:,}"):
             self._save()
 
@@ -200,7 +200,7 @@ class Part:
         if step == self.saved_step:
             return
         if not is_finite(self.trainer.model):
-            render([warning("run.not_saved", f"step {step:,} is not saved: the adapter holds NaN")], sys.stderr)
+            render([warning("run.not_saved", f"step {step:,} not saved: the adapter holds NaN")], sys.stderr)
             return
 
         def fill(folder: Path) -> None:
@@ -219,7 +219,7 @@ class Part:
         self._enter(checkpoints.write(self.folder / CHECKPOINTS, step, fill, facts))
 
     def _enter(self, written: checkpoints.Checkpoint) -> None:
-        """Let go of the oldest checkpoint now that this one is safe, and name it in the receipt."""
+        """Name a saved checkpoint in the receipt and delete the oldest."""
         parent, step = written.folder.parent, written.step
         self.saved_step, self.last_size = step, written.size_bytes
         checkpoints.prune(parent, self.settings.training.save_total_limit, newest=step)
@@ -282,4 +282,4 @@ class Part:
         exc = BadLossError(found, f"{', '.join(places[:4])}{', …' if len(places) > 4 else ''}")  # noqa: PLR2004 - a line
         if self.settings.training.on_bad_loss == "stop":
             raise exc
-        render([warning("run.bad_loss", str(exc), "training.on_bad_loss=stop would end the run here")], sys.stderr)
+        render([warning("run.bad_loss", str(exc), "training.on_bad_loss=stop ends the run here")], sys.stderr)

@@ -1,4 +1,4 @@
-"""All that the next step depends on, to the last bit: adapter, optimizer, schedule, loss scaling, random numbers.
+"""The state the next step depends on: adapter, optimizer, schedule, loss scaling, random generators.
 
 Tensors are written as safetensors and everything else as JSON: nothing here is pickled, so nothing that is loaded can
 run code. Imports torch.
@@ -29,10 +29,7 @@ class RandomState:
     """Every generator that training draws from.
 
     Attributes:
-        python: Of ``random``.
-        numpy: Of ``numpy.random``.
-        torch: Of torch's CPU generator.
-        device: Of CUDA's first GPU or of MPS; None on a CPU.
+        device: CUDA's first GPU or MPS; None on a CPU.
     """
 
     python: Any
@@ -97,14 +94,7 @@ def _bytes_tensor(text: str) -> Any:
 
 
 def save_state(folder: Path, trainer: Any, randomness: RandomState, *, evaluation_is_due: bool) -> None:
-    """Write a trainer's state after an optimizer step into an empty folder.
-
-    Args:
-        folder: Where to.
-        trainer: The trainer.
-        randomness: The generators as they were after that step.
-        evaluation_is_due: That step's evaluation was not finished.
-    """
+    """Write a trainer's state and the generators' after an optimizer step into an empty folder."""
     save_file(
         {name: weight.data.cpu().contiguous() for name, weight in _adapter(trainer.model)}, folder / ADAPTER_WEIGHTS
     )
@@ -125,7 +115,7 @@ def save_state(folder: Path, trainer: Any, randomness: RandomState, *, evaluatio
 
 
 def mark_evaluated(folder: Path, platform: str) -> None:
-    """Say in a saved state that its step was evaluated, and how the generators are after that."""
+    """Mark a saved state as evaluated, with the generators after that."""
     path = folder / STATE
     state = json.loads(path.read_text(encoding="utf-8"))
     state |= {"random": RandomState.capture(platform).as_json(), "evaluation_is_due": False}
@@ -137,9 +127,7 @@ class SavedState:
     """A checkpoint's state, read.
 
     Attributes:
-        folder: The checkpoint.
-        step: Optimizer steps that were done.
-        evaluation_is_due: The last of them was to be evaluated and was not.
+        evaluation_is_due: The last step's evaluation did not finish.
         randomness: The generators after it.
     """
 
@@ -153,7 +141,7 @@ class SavedState:
         """Read a checkpoint of a step that ``kit.run_folder.checkpoints.read`` found complete.
 
         Raises:
-            ResumeError: It holds nothing that the kit could have saved after that step.
+            ResumeError: The kit could not have saved it after that step.
         """
         with reading(folder):
             state = json.loads((folder / STATE).read_text(encoding="utf-8"))

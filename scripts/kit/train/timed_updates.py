@@ -1,4 +1,4 @@
-"""The first updates of a run under some settings, timed, on a base that is lent for them. Imports torch."""
+"""Time the first updates of a run under given settings, on a base that is already loaded. Imports torch."""
 
 from __future__ import annotations
 
@@ -46,17 +46,9 @@ class UpdateClock(TrainerCallback):  # type: ignore[misc]
 def time_updates(  # noqa: PLR0913, PLR0917 - what is trained, where, and for how long
     base: Any, settings: Settings, plan: TrainingPlan, platform: str, updates: int, check_stop: Callable[[], None]
 ) -> tuple[list[float], int]:
-    """Train the first updates of a run, then work through its largest micro-batch.
+    """Train the first ``updates`` of a run on a loaded base, then run its largest micro-batch.
 
-    Last, and not first as a run does: gradients and the optimizer's state stand by then, so that what fits here fits.
-
-    Args:
-        base: The base, lent: the adapter is new and stays on it.
-        settings: The configuration.
-        plan: The whole run.
-        platform: Platform name.
-        updates: How many; the first fills caches, and is not timed.
-        check_stop: Called between micro-batches.
+    Last, unlike in a run: gradients and optimizer state exist by then, so what fits here fits the run.
 
     Returns:
         Seconds of each update after the first, and the peak, counted as a run's is.

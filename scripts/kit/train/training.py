@@ -1,4 +1,4 @@
-"""The run itself, once everything is checked: start or go on, train, save, and write down how it went."""
+"""A checked run: start or resume, train, save, and record the outcome."""
 
 from __future__ import annotations
 
@@ -46,16 +46,13 @@ if TYPE_CHECKING:
 
 
 def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: None, log: RunLog | None = None) -> int:
-    """Train a job to its end, to a signal or to a failure; return the exit code.
+    """Train a job to its end, a signal or a failure; return the exit code.
 
-    Args:
-        job: The run.
-        argv: Its command line, for the receipt.
-        afterwards: Called once the run is over, while signals are still taken: launchers send them again.
-        log: What this process says.
+    ``argv`` is for the receipt, ``log`` what this process says; ``afterwards`` is called once the run is over, while
+    signals are still caught: launchers repeat them.
 
     Raises:
-        BeginAgainError: Other settings were chosen; the same command is to begin again in a fresh process.
+        BeginAgainError: Other settings were chosen; the command restarts in a fresh process.
     """
     stop = StopRequest()
     receipt: Receipt | None = None
@@ -65,7 +62,7 @@ def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: 
             try:
                 stop.check()
                 # Kept until the receipt is known here: what cut in would leave one that nobody completes.
-                stop.answer = "stopping, with nothing trained yet"
+                stop.answer = "stopping; nothing trained yet"
                 receipt = _begin(job, argv, log)
                 stop.answer = SAVING
                 stop.raise_from_now_on()
@@ -87,10 +84,10 @@ def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: 
                 raise
             if receipt is not None:
                 finish(receipt, "interrupted", signal=stop.signal)
-            say("stopped before a step was done; nothing is lost", "yellow")
+            say("stopped before the first step; nothing is lost", "yellow")
             return stop.exit_code
         finally:
-            stop.answer = "the run is over, and this process ends"
+            stop.answer = "the run is over; this process ends"
             if receipt is not None:
                 curves.end(receipt, stop)
 
@@ -109,10 +106,10 @@ def _followed_by(afterwards: Callable[[], None]) -> Iterator[None]:
 
 
 def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
-    """Write down what a run failed of, say what can be done about it, and return the exit code.
+    """Record a failure, print its fix and return the exit code.
 
     Raises:
-        BeginAgainError: Other settings are taken.
+        BeginAgainError: The command restarts with other settings.
     """
     folder = job.resolved.settings.run_directory
     finding = _refused(exc, job) if isinstance(exc, RehearsalError) else explain(exc)
@@ -133,25 +130,25 @@ def _refused(exc: RehearsalError, job: Job) -> Finding:
     message = f"{exc}; {gigabytes(job.predicted.peak_memory_bytes)} planned"
     fit = fit_after(job, exc.refusal)
     if fit:
-        fix = f"{set_line(job.resolved, fit)} takes the same updates and should fit; --auto-fit takes it by itself"
+        fix = f"{set_line(job.resolved, fit)} keeps the updates and should fit; --auto-fit sets it by itself"
     else:
-        fix = "no other way to cut an update is planned to fit: a smaller training.max_seq_length (which changes what "
-        fix += "is learnt), a smaller model, or a device with more free memory"
+        fix = "no other micro-batch size is planned to fit: lower training.max_seq_length (this changes what is "
+        fix += "learnt), or use a smaller model or a device with more free memory"
     return error(exc.finding_id, message, fix)
 
 
 def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> None:
-    """Write down what fits, where other settings may be taken and some do.
+    """Record settings that fit, if ``--auto-fit`` allows them and there are some.
 
     Raises:
-        BeginAgainError: They are to be taken now.
+        BeginAgainError: The command restarts with them.
     """
     fit = fit_after(job, exc.refusal) if may_go_on(job) else None
     if fit is None:
         return
     receipt.update(auto_fit=[item.as_mapping() for item in (*job.fits, fit)], begins_again=True)
     say(str(exc), "yellow")
-    say(f"--auto-fit: beginning again with {fit.words}: the same updates", "yellow")
+    say(f"--auto-fit: restarting with {fit.words}, the same updates", "yellow")
     raise BeginAgainError from exc
 
 
@@ -195,7 +192,7 @@ def _begin(job: Job, argv: Sequence[str], log: RunLog | None) -> Receipt:
     if told := decision(job.resolved):
         say(told)
     if checkpoint:
-        say(f"going on after step {from_step:,}, from {checkpoint.folder}")
+        say(f"resuming after step {from_step:,} from {checkpoint.folder}")
     return receipt
 
 
@@ -204,7 +201,7 @@ def _is_rerun(job: Job) -> bool:
 
 
 def _wandb_id(job: Job, step: int) -> dict[str, str]:
-    """Give a run that reports to wandb its run there; one that goes on has it."""
+    """Return a new wandb id; a resumed run has one."""
     known = carried_over(job.start.earlier or {}, step)
     return {} if "wandb_id" in known or job.resolved.settings.training.report_to != "wandb" else {"wandb_id": new_id()}
 
@@ -223,26 +220,24 @@ def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
 
 
 def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
-    """Look at how far a checkpoint is and at the curves it brings, before anything gives way to them.
+    """Check a checkpoint's step and metrics before anything is replaced by them.
 
     Raises:
-        ResumeError: It is further than this run goes, or its curves are none.
+        ResumeError: It is beyond this run's steps, or its metrics are invalid.
     """
     if checkpoint.step > steps:
         raise checkpoints.ResumeError(
-            f"{checkpoint.folder}: is of step {checkpoint.step:,}, and this run has {steps:,}"
+            f"{checkpoint.folder}: holds step {checkpoint.step:,}, but this run has only {steps:,}"
         )
     path, last = checkpoint.folder / METRICS, 0
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
         line = parse_line(text)
         if line is None or not _is_of_the_course(line, checkpoint.step):
-            raise checkpoints.ResumeError(
-                f"{path}:{number}: is no line of a run's curves until step {checkpoint.step:,}"
-            )
+            raise checkpoints.ResumeError(f"{path}:{number}: not a valid metrics line up to step {checkpoint.step:,}")
         last = last if "eval_loss" in line else line["step"]
     if last != checkpoint.step:
         raise checkpoints.ResumeError(
-            f"{path}: ends at step {last:,}, and the checkpoint is of step {checkpoint.step:,}"
+            f"{path}: ends at step {last:,}, but the checkpoint holds step {checkpoint.step:,}"
         )
 
 
@@ -260,7 +255,7 @@ def _prepare_folder(folder: Path, start: Start, *, is_rerun: bool = False) -> No
     if start.checkpoint is None:
         if stays := clear(folder, is_rerun=is_rerun):
             names = ", ".join(str(path.relative_to(folder)) for path in stays)
-            say(f"{folder}: stays as it is, since no run wrote it: {names}", "yellow")
+            say(f"{folder}: keeps files that no run wrote: {names}", "yellow")
         folder.mkdir(parents=True, exist_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ class Question:
 
 
 def read_questions(path: Path, tokenizer: ChatTokenizer) -> list[Question]:
-    """Take the answer each conversation ends with as what is expected; a conversation that ends otherwise asks nothing.
+    """Read conversations that end with an answer, which is the expected one; others are left out.
 
     Raises:
         OSError: The file cannot be read.
@@ -56,15 +56,7 @@ def answer(  # noqa: PLR0913 - each is one thing a caller decides
     batch_size: int = 32,
     done: Callable[[int], object] = lambda _count: None,
 ) -> list[str]:
-    """Answer each question greedily.
-
-    Args:
-        model: A causal language model, with or without adapter.
-        tokenizer: The base's tokenizer and template.
-        questions: What to answer.
-        max_new_tokens: Longest answer, in tokens.
-        batch_size: Most questions at once; long ones go in smaller batches.
-        done: Called after each batch with the number of its questions.
+    """Answer each question greedily; ``done`` gets each batch's number of questions.
 
     Returns:
         One answer for each question, in their order, stripped of white space at its ends.
@@ -96,7 +88,7 @@ def answer(  # noqa: PLR0913 - each is one thing a caller decides
 
 
 def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Put rows of about one length together, no more tokens at once than memory has to be there for."""
+    """Group rows of similar length, up to a bound of tokens."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) == batch_size or lengths[index] * (len(batch) + 1) > _TOKENS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Whether an evaluation is the one the run ended with: what differs here, and by how much."""
+"""Compare an evaluation with the run's own last one."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 def elsewhere(choice: Choice) -> list[str]:
-    """Say what else computes here than in the run, a sentence each: it rounds differently."""
+    """Return a sentence for each difference in compute from the run: it rounds differently."""
     from kit.modeling.compute import describe_compute
 
     receipt = choice.run.receipt
     then, now = receipt.get("compute"), describe_compute(choice.platform)
     said = []
     if receipt.get("stack", choice.stack.name) != choice.stack.name:
-        said.append(f"the run was trained on the {receipt['stack']} stack, and this is the {choice.stack.name} one")
+        said.append(f"trained on the {receipt['stack']} stack, this is the {choice.stack.name} one")
     if isinstance(then, dict):
-        said += [f"{key} is {now[key]} here, and was {then[key]}" for key in now if then.get(key, now[key]) != now[key]]
+        said += [f"{key} is {now[key]} here, was {then[key]}" for key in now if then.get(key, now[key]) != now[key]]
     return said
 
 
 def compare_with_training(evaluation: Evaluation) -> None:
-    """Say whether the loss is the one the run ended with, as far as rounding lets it be; see ``loss_rounding``."""
+    """Report whether the loss equals the run's last, within rounding (``loss_rounding``)."""
     facts, measured = evaluation.facts, evaluation.adapter.losses.mean
     recorded, rounding = facts["run_eval_loss"], facts["loss_rounding"]
     if recorded is None:
@@ -37,7 +37,7 @@ def compare_with_training(evaluation: Evaluation) -> None:
         same = f"the same within rounding; {differs}" if differs else "the same"
         say(f"the run's own last evaluation was {recorded:.4f}: {same}", "dim")
         return
-    why = differs or "the base, the adapter or a package is no longer what the run had (make verify tells files apart)"
+    why = differs or "the base, the adapter or a package changed since the run (make verify checks the files)"
     digits = max(4, 1 - math.floor(math.log10(abs(measured - recorded))))
     say(
         f"note: the run's own last evaluation was {recorded:.{digits}f}, this one is {measured:.{digits}f}, and "

@@ -1,4 +1,4 @@
-"""The conversation at the terminal: what is typed, what is a command, what is said besides the answers."""
+"""The conversation at the terminal: questions, commands and remarks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from kit.use.loading import Loaded
 
 COMMANDS = {
-    "/base": "let the base answer from now on, without the adapter",
-    "/adapter": "let the adapter answer from now on",
-    "/again": "answer the last question anew, to compare",
+    "/base": "answer with the base from now on",
+    "/adapter": "answer with the adapter from now on",
+    "/again": "answer the last question again",
     "/reset": "forget the conversation, keep the system message",
     "/help": "show this",
     "/quit": "end; so does Ctrl-D. Ctrl-C stops an answer",
@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 class Session:
-    """Someone at a terminal, a model, and what was said so far."""
+    """A conversation with a model at a terminal."""
 
     def __init__(self, loaded: Loaded, sampling: Sampling, system: str, *, adapter: bool) -> None:
         """Begin a conversation with the adapter, or with the base."""
@@ -59,7 +59,7 @@ class Session:
                 say("\n/quit or Ctrl-D ends", "dim")
                 continue
             except UnicodeDecodeError:
-                say("that was not UTF-8: nothing was asked", "yellow")
+                say("not UTF-8; ignored", "yellow")
                 continue
             if line.startswith("/"):
                 if not self._obey(line.strip()):
@@ -68,9 +68,9 @@ class Session:
                 self.ask(line)
 
     def ask(self, question: str) -> None:
-        """Answer a question on stdout, and say what there is to say about it on stderr."""
+        """Answer a question on stdout, with remarks on stderr."""
         if found := self.loaded.tokenizer.markers_pattern.search(question):
-            say(f"note: {found[0]!r} is also what the template writes between turns; the model cannot tell", "yellow")
+            say(f"note: {found[0]!r} is also a template marker; the model cannot tell them apart", "yellow")
         self._say_speaker()
         try:
             answer = reply(
@@ -96,10 +96,10 @@ class Session:
         rate = f"{answer.tokens / answer.seconds:,.0f} tokens/s" if answer.seconds else ""
         endings = {
             "end": "",
-            "length": f", cut at {answer.tokens:,}: raise --max-new-tokens for more",
-            "stopped": ", stopped: what is there stays in the conversation"
+            "length": f", cut at {answer.tokens:,}; --max-new-tokens raises the limit",
+            "stopped": ", stopped; the partial answer is kept"
             if answer.text
-            else ", stopped before the first word: the question was taken back",
+            else ", stopped before the first word; the question is dropped",
         }
         count = "1 token" if answer.tokens == 1 else f"{answer.tokens:,} tokens"
         say(f"({count}, {rate}{endings[answer.ending]})", "dim")
@@ -112,9 +112,7 @@ class Session:
         trained = self.loaded.choice.settings.training.max_seq_length
         if not self._was_told_of_length and answer.length_so_far > trained:
             self._was_told_of_length = True
-            say(
-                f"from here on the conversation is longer than the {trained:,} tokens the adapter was trained on", "dim"
-            )
+            say(f"the conversation now exceeds the {trained:,} tokens the adapter was trained on", "dim")
 
     def _obey(self, command: str) -> bool:
         """Carry out a command; False where it ends the conversation."""
@@ -131,7 +129,7 @@ class Session:
             actions[command]()
         else:
             say(
-                f"there is no command {command.split(maxsplit=1)[0]}; see /help. With a blank in front it is text",
+                f"there is no command {command.split(maxsplit=1)[0]}; see /help. A leading blank makes it text",
                 "yellow",
             )
         return True
@@ -143,7 +141,7 @@ class Session:
     def _again(self) -> None:
         question = self.conversation.take_back()
         if question is None:
-            say("nothing was asked yet", "yellow")
+            say("no question yet", "yellow")
         else:
             self.ask(question)
 

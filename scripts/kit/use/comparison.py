@@ -73,19 +73,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Measures:
-    """What the model in memory showed before the merged one was loaded in its place: see ``Comparison``."""
+    """Measures of the model in memory before the merged one replaces it: see ``Comparison``."""
 
     floor: float
     adapter_effect: float
 
 
 def tolerance(floor: float, dtype: str) -> float:
-    """Return the most that the logits may differ by: see the module's beginning.
-
-    Args:
-        floor: The difference that peft's own merge in memory makes.
-        dtype: The type the logits are computed in.
-    """
+    """Return the allowed difference for the floor of peft's own merge: see the module's docstring."""
     return max(_TIMES_FLOOR * floor, float(torch.finfo(getattr(torch, dtype)).eps) / 2)
 
 

@@ -1,4 +1,4 @@
-"""A conversation with a model: its turns, what of them still fits, and the next answer. Imports torch to answer."""
+"""A conversation with a model: its turns, the part that fits, the next answer. Imports torch to answer."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Sampling:
     """How the next token is chosen.
 
     Attributes:
-        temperature: 0 always takes the likeliest token: the same question, the same answer.
-        top_p: Of the likeliest tokens, those that make up this share.
-        top_k: The likeliest so many; 0 for all.
-        repetition_penalty: Over 1, what was said already becomes less likely.
-        max_new_tokens: Longest answer.
-        seed: Of the draws; None for another one each time.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling's share.
+        top_k: 0 for all.
+        repetition_penalty: Above 1, repeats become less likely.
+        max_new_tokens: In tokens.
+        seed: None for another one each time.
     """
 
     temperature: float = 0.0
@@ -45,7 +45,7 @@ class Sampling:
     seed: int | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Return what ``generate`` is to do, every field said: what is not would come from the base's own defaults."""
+        """Return every argument of ``generate``, since missing ones would come from the base's defaults."""
         chosen: dict[str, Any] = {"do_sample": self.temperature > 0, "repetition_penalty": self.repetition_penalty}
         if self.temperature > 0:
             chosen |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
@@ -58,10 +58,8 @@ class Answer:
 
     Attributes:
         text: Without the special tokens, stripped.
-        tokens: How many were made.
-        seconds: How long that took.
-        ending: ``end``: the model ended it; ``length``: it was cut off; ``stopped``: by Ctrl-C.
-        forgotten: Earlier turns that no longer fitted and were left out, for good.
+        ending: ``end`` (by the model), ``length`` (cut off) or ``stopped`` (Ctrl-C).
+        forgotten: Earlier turns dropped for good since they no longer fit.
         length_so_far: Tokens of the conversation with this answer.
     """
 
@@ -74,10 +72,10 @@ class Answer:
 
 
 class Conversation:
-    """The turns so far, with what the model can still hold of them."""
+    """The turns so far."""
 
     def __init__(self, tokenizer: ChatTokenizer, context_length: int, system: str = "") -> None:
-        """Begin with nothing but, where there is one, the system message."""
+        """Begin with the system message, if there is one."""
         self.tokenizer, self.context_length = tokenizer, context_length
         self.system = [Message("system", system)] if system else []
         self.turns: list[Message] = []
@@ -113,8 +111,8 @@ class Conversation:
                 if len(ids) < self.context_length:
                     break
                 raise TalkError(
-                    f"that is {len(ids):,} tokens, and the model holds {self.context_length:,} with its answer: "
-                    "ask for less at once"
+                    f"{len(ids):,} tokens, but the model holds {self.context_length:,} including its answer; "
+                    "ask a shorter question"
                 )
             del self.turns[:2]
             forgotten += 2
@@ -141,9 +139,9 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
     adapter: bool,
     listening: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Answer:
-    """Answer a question, streaming the answer to ``write``; Ctrl-C ends the answer and keeps what there is of it.
+    """Answer a question, streaming the answer to ``write``; Ctrl-C ends the answer and keeps its beginning.
 
-    What is kept for the turns to come is the answer blank for blank, which only what is shown is stripped of.
+    The conversation keeps the answer unstripped.
     An answer that was stopped before its first word is not kept, and neither is its question. ``listening`` is entered
     while the model works: see ``kit.use.interrupts``.
 

@@ -1,4 +1,4 @@
-"""How work with a run's model ends where it does not end well: a sentence and an exit code."""
+"""Turn early ends of work with a run's model into a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: str) -> int:
-    """Do the work; turn what ends it early into words.
-
-    Args:
-        work: Returns the exit code.
-        stopped: What is said after Ctrl-C, or another signal that asks for the end.
-        when_memory_runs_out: The fix that is named then.
+    """Do the work; print ``stopped`` after a signal, and the given fix when memory runs out.
 
     Returns:
         The work's exit code; 128 and its number after a signal, 1 for a failure that has a name.

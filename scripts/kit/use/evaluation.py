@@ -29,9 +29,7 @@ class Side:
     """What was measured of the base, or of the adapter.
 
     Attributes:
-        losses: On the file's answers.
-        answers: Its greedy answers.
-        scores: How they compare; None where nothing was asked.
+        scores: None where nothing was asked.
         tasks: The harness's measures by task.
     """
 
@@ -62,14 +60,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Base against adapter on one file.
-
-    Attributes:
-        facts: What was evaluated, on what, and how: goes into the JSON as it is.
-        questions: What was asked.
-        base: Without the adapter.
-        adapter: With it.
-    """
+    """Base against adapter on one file; ``facts`` go into the JSON as they are."""
 
     facts: dict[str, Any]
     questions: tuple[Question, ...]
@@ -112,7 +103,7 @@ class Evaluation:
 
     @property
     def verdict(self) -> tuple[str, str]:
-        """Say in a sentence who is better, and in which colour."""
+        """Return a sentence on which is better, and its colour."""
         before, after = self.base.losses.mean, self.adapter.losses.mean
         rows = f"on {self.better_rows:,} of {len(self.adapter.losses.sums):,} rows"
         if after < before:

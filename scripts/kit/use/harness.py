@@ -26,10 +26,9 @@ class HarnessTasks:
     """What to run.
 
     Attributes:
-        names: Tasks, as the harness names them.
         folder: More tasks, as YAML files of one's own.
-        limit: The first so many of each task's questions; None for all.
-        fewshot: Examples in front of each question; None for what the task says.
+        limit: Questions of each task, from the first; None for all.
+        fewshot: Examples before each question; None for the task's own number.
         chat: Put each question through the chat template. Published figures are mostly without it, and it leaves no
             blank before an answer that is only scored, where Mistral's template has one.
     """
@@ -42,10 +41,10 @@ class HarnessTasks:
 
 
 def require_harness(python: str) -> None:
-    """Make sure that the harness is there before anything is loaded.
+    """Check that the harness is installed before anything is loaded.
 
     Raises:
-        RunError: It is not; the fix is the command that installs it.
+        RunError: It is not.
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise RunError(f"--tasks: lm-evaluation-harness is not installed; {python} -m pip install lm_eval=={VERSION}")
@@ -58,7 +57,7 @@ def run_tasks(loaded: Loaded, tasks: HarnessTasks, *, adapter: bool, batch_size:
         For each task its measures, as the harness names them: ``acc``, ``acc_stderr`` …
 
     Raises:
-        RunError: There is no such task, or its data cannot be had.
+        RunError: There is no such task, or its data is unavailable.
     """
     with quiet_imports():
         from lm_eval import simple_evaluate
@@ -94,9 +93,7 @@ def run_tasks(loaded: Loaded, tasks: HarnessTasks, *, adapter: bool, batch_size:
             )
         except (OSError, ConnectionError, ValueError) as exc:
             reason = str(exc).strip().splitlines()[0][:300] if str(exc).strip() else type(exc).__name__
-            raise RunError(
-                f"--tasks: {reason}; tasks need their data from the hub, or from a file that is here"
-            ) from exc
+            raise RunError(f"--tasks: {reason}; a task needs its data from the hub or a local file") from exc
     return {name: _measures(values) for name, values in found["results"].items()}
 
 

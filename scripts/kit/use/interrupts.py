@@ -1,4 +1,4 @@
-"""Ctrl-C in a conversation: it stops what is under way and never the program."""
+"""Ctrl-C in a conversation stops the answer, never the program."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Interrupts:
-    """Raises ``KeyboardInterrupt`` where somebody listens for it, and keeps what comes in between for the next one."""
+    """Raises ``KeyboardInterrupt`` inside ``listening``; one that comes in between waits for the next."""
 
     def __init__(self) -> None:
-        """Hear nothing yet."""
+        """Start without a pending interrupt."""
         self._is_listening = False
         self._is_pending = False
 

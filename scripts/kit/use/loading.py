@@ -1,4 +1,4 @@
-"""A run's base and adapter on this machine: what is to be loaded, checked before torch is imported, then loaded."""
+"""Choose and check a run's base and adapter before torch is imported, then load them."""
 
 from __future__ import annotations
 
@@ -33,17 +33,15 @@ _CUDA = frozenset({"h100", "cuda"})
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be loaded, and how it differs from what was trained.
+    """What to load, and how it differs from training.
 
     Attributes:
-        run: The run.
-        adapter: The adapter's folder: the run's own, or the one that was named.
-        settings: The run's configuration as it is loaded here.
+        adapter: The run's own folder, or the given one.
         platform: Where to: ``h100``, ``cuda``, ``m4`` or ``cpu``.
         stack: The installed stack.
         tokenizer: The base's tokenizer and template.
         context_length: The most tokens the base can hold.
-        remarks: What is not as it was in training, a sentence each.
+        remarks: A sentence for each difference from training.
     """
 
     run: Run
@@ -90,7 +88,7 @@ class Loaded:
 
     @contextlib.contextmanager
     def speaking(self, *, adapter: bool) -> Iterator[Any]:
-        """Lend the model with or without its adapter, in the precision the run was evaluated in."""
+        """Yield the model with or without its adapter, in the precision of the run's evaluation."""
         import torch
 
         mixed = self.choice.settings.mixed_precision
@@ -115,7 +113,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, quantised: bool = True
 
 
 def choose(options: argparse.Namespace, stack: Stack) -> Choice:
-    """Find what the command line names, and what has to be different on this machine.
+    """Find what the command line names, and what must differ on this machine.
 
     Raises:
         RunError: Something is missing, or this stack cannot load it; one sentence, the fix after a semicolon.
@@ -124,8 +122,8 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
     adapter = _adapter_folder(options.adapter) if options.adapter else run.adapter
     if not (adapter / ADAPTER_WEIGHTS).is_file():
         raise RunError(
-            f"{adapter}: holds no {ADAPTER_WEIGHTS}, and other formats, which can run code when they are loaded, are "
-            "not read; copy the adapter's complete folder, or save it as safetensors where it was made"
+            f"{adapter}: holds no {ADAPTER_WEIGHTS}, and other formats can run code when loaded; "
+            "copy the adapter's complete folder, or save it as safetensors where it was made"
         )
     portable = read_portable(adapter)
     platform = "cpu" if options.cpu else judge(probe()).platform
@@ -134,7 +132,7 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
     if options.adapter:
         trained_on = portable.config.get("base_model_name_or_path")
         if trained_on and trained_on != name:
-            remarks.append(f"{adapter} was trained on {trained_on}, and is put on {name}")
+            remarks.append(f"{adapter} was trained on {trained_on}, loaded on {name}")
     remarks += portable.remarks
     try:
         base = require_whole(name, settings.model.revision, stack.traits.reader, download=True)
@@ -164,14 +162,14 @@ def _as_loaded_here(
     elif quantization.load_in_4bit and platform not in stack.traits.four_bit_platforms:
         raise RunError(
             f"the run's base is in 4 bits, which the {stack.name} stack cannot load on {platform}; "
-            "use STACK=current, or load it whole: --unquantised"
+            "use STACK=current, or load it unquantised: --unquantised"
         )
     flash_elsewhere = model.attn_implementation in FLASH and platform not in _CUDA
     # For rows laid end to end, and here they come one by one; before torch 2.11 it knows no window either.
     known = {"auto", *stack.attention_implementations} - {"varlen"}
     if flash_elsewhere or model.attn_implementation not in known:
         here = stack.resolve_attention("auto", platform)
-        remarks.append(f"attention is {here} here; the run had {model.attn_implementation}")
+        remarks.append(f"attention is {here}; the run had {model.attn_implementation}")
         model = replace(model, attn_implementation=here)
     if platform == "cpu" and "bfloat16" in {model.torch_dtype, quantization.bnb_4bit_compute_dtype}:
         remarks.append("the run's type is bfloat16, which most CPUs compute slowly")

@@ -36,27 +36,19 @@ _ONE_IN = 1009
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found of a merged model; its logits were not compared where its weights are wrong."""
+    """Findings about a merged model; wrong weights skip the comparison of logits."""
 
     weights: WeightCheck
     comparison: Comparison | None
 
     @property
     def is_right(self) -> bool:
-        """Whether the merged model is what was to be written."""
+        """Whether weights and logits are right."""
         return not self.weights.wrong and self.comparison is not None and self.comparison.is_close
 
 
 def check_merged(choice: Choice, base: BaseWeights, merged: Path, dtype: str, rows: Sequence[EncodedRow]) -> Checked:
-    """Compare the merged folder with base + adapter: weights, then logits.
-
-    Args:
-        choice: The run, its base and its adapter.
-        base: The base's files.
-        merged: The folder that was written.
-        dtype: The type of its weights.
-        rows: To compare the logits on.
-    """
+    """Compare the merged folder with base + adapter: weights, then logits."""
     # In the type that people will use it in, but for float16 on a CPU, which the older torch cannot multiply.
     computed = "float32" if (dtype, choice.platform) == ("float16", "cpu") else dtype
     as_written = choice.settings.with_changes(
@@ -111,7 +103,7 @@ def _round(weight: torch.Tensor, dtype: torch.dtype) -> None:
 
 
 def say_checked(checked: Checked, choice: Choice, dtype: str) -> None:
-    """Say what was found: the figures on stdout, a doubt and what is wrong on stderr."""
+    """Print the figures on stdout, doubts and errors on stderr."""
     weights, found = checked.weights, checked.comparison
     for sentence in weights.wrong[:_SHOWN]:
         say(sentence, "red")
@@ -129,12 +121,12 @@ def say_checked(checked: Checked, choice: Choice, dtype: str) -> None:
     )
     if weights.kept < _MOSTLY:
         say(
-            f"note: the adapter is so small that rounding to {dtype} leaves {part(weights.kept)} of its change in the "
-            "weights; --dtype float32 holds it",
+            f"note: rounding to {dtype} keeps only {part(weights.kept)} of this small adapter's change; "
+            "--dtype float32 keeps it",
             "yellow",
         )
     if not found.can_tell:
-        say("note: the adapter changes the logits so little that they alone would not show its absence", "yellow")
+        say("note: the adapter changes the logits too little for them to prove that it was merged", "yellow")
 
 
 def describe_weights(found: WeightCheck, dtype: str) -> str:

@@ -16,7 +16,7 @@ it would have changed the rounded value.
 What a person reads is the share of the adapter's change that is in the merged weights, <W' - W, delta> / <delta,
 delta>, W rounded too: about 1, and 0 for an adapter that was forgotten. It is no verdict, as rounding itself moves it
 where the adapter is small: a W in 16 bits lies on the grid it is rounded to, so that a change of less than half a step
-is lost whole. Where most of it is lost that is said; at 0 the merged model is the base, and right.
+is lost whole. Losing most of it is reported; at 0 the merged model is the base, and right.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Adapted:
     """What peft says a model's adapter does, by the names of the base's tensors.
 
     Attributes:
-        layers: peft's own layers.
         replaced: Tensors that were trained whole.
     """
 
@@ -100,14 +99,9 @@ def check_weights(
     dtype: str,
     done: Callable[[int], object] = lambda _count: None,
 ) -> WeightCheck:
-    """Compare merged files with their base's and with peft's deltas, some rows of one matrix in memory at a time.
+    """Compare merged files with their base's and with peft's float32 deltas, some rows in memory at a time.
 
-    Args:
-        base: The base's files.
-        merged: The merged model's.
-        adapted: What peft adds, in float32.
-        dtype: The type that was written.
-        done: Called after each tensor with its number of elements.
+    ``done`` gets each tensor's number of elements.
     """
     written = getattr(torch, dtype)
     wrong = [f"{name} is not there" for name in sorted(base.shapes.keys() - merged.shapes.keys())]
@@ -149,7 +143,7 @@ def _places(weights: BaseWeights) -> dict[str, Path]:
 
 
 def _tensors(weights: BaseWeights) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
-    """Lend each tensor as a slice that reads what is asked of it."""
+    """Yield each tensor as a lazy slice."""
     for path in weights.shards.values():
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - no mapping

@@ -88,7 +88,7 @@ def find_base(name_or_path: str, revision: str | None, *, download: bool) -> Bas
     """Find a base's safetensors, in a folder, the cache or on the hub.
 
     Raises:
-        RunError: They are not there, or not whole.
+        RunError: They are missing or incomplete.
     """
     try:
         base = model_base.find_base(name_or_path, revision, download=download)
@@ -151,14 +151,9 @@ def write_merged(
     dtype: str,
     done: Callable[[int], object] = lambda _bytes: None,
 ) -> None:
-    """Write the merged weights with the base's own file names, one shard in memory at a time.
+    """Write the merged weights under the base's file names, one shard in memory at a time.
 
-    Args:
-        base: The base's weights.
-        adapter: The adapter's.
-        folder: Where to; ``copy_the_rest`` has written there already.
-        dtype: One of ``DTYPES``.
-        done: Called after each tensor with its size in bytes as written.
+    ``copy_the_rest`` has written to ``folder`` already; ``done`` gets each tensor's size in bytes as written.
 
     Raises:
         RunError: A value is beyond the type's range.

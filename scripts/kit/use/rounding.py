@@ -26,13 +26,7 @@ _FLOAT32 = 2.0**-24
 
 
 def loss_rounding(model: Any, losses: RowLosses, settings: Settings) -> float:
-    """Return how far the mean loss of another evaluation may be from this one, in nats.
-
-    Args:
-        model: The evaluated model: how deep and how wide it is.
-        losses: What was measured, with the spread of the logits.
-        settings: How it was loaded: the types it computes in.
-    """
+    """Return how far the mean loss of another evaluation may be from this one, in nats."""
     widths = [
         module.in_features
         for name, module in model.named_modules()

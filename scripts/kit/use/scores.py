@@ -63,7 +63,6 @@ class AnswerScores:
     """How greedy answers compare with the expected ones.
 
     Attributes:
-        questions: How many were asked.
         exact_match: Share that is letter for letter what was expected.
         exact_match_low: Lower end of its 95 % interval (Wilson).
         exact_match_high: Upper end.
@@ -82,13 +81,9 @@ class AnswerScores:
 def row_losses(
     model: Any, rows: Sequence[EncodedRow], *, batch_size: int, done: Callable[[int], object] = lambda _count: None
 ) -> RowLosses:
-    """Measure each row's loss on its answer tokens.
+    """Measure each row's loss on its answer tokens; the batch size changes nothing but rounding.
 
-    Args:
-        model: A causal language model; the caller decides on adapter and precision.
-        rows: Encoded rows, each with at least one answer token.
-        batch_size: Rows at once. The result does not depend on it, but for rounding.
-        done: Called after each batch with the number of its rows.
+    ``done`` gets each batch's number of rows.
     """
     model.eval()
     sums, tokens = [0.0] * len(rows), [0] * len(rows)

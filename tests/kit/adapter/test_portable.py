@@ -38,7 +38,7 @@ def test_what_says_only_how_it_was_made_is_left_out_by_name() -> None:
 
 @pytest.mark.parametrize("key", sorted(portable._CHANGES_RESULT))
 def test_what_changes_the_result_is_refused_with_the_reason(key: str) -> None:
-    with pytest.raises(RunError, match=f"here: {key} is set, and .*; use it with a peft that knows it"):
+    with pytest.raises(RunError, match=f"here: {key} is set, and .*; use a peft that supports it"):
         portable_config({**PLAIN, key: {"a": 1}}, WEIGHTS, "here")
 
 
@@ -69,7 +69,7 @@ def test_rank_stabilised_scaling_is_written_as_an_alpha() -> None:
     assert found.config["lora_alpha"] / found.config["r"] == 8 / 4**0.5
     assert found.left_out == ()
     assert "use_rslora as lora_alpha 8 x sqrt(4)" in found.rewritten[0]
-    with pytest.raises(RunError, match="beside patterns of ranks"):
+    with pytest.raises(RunError, match="combined with rank_pattern"):
         portable_config({**PLAIN, "use_rslora": True, "rank_pattern": {"q_proj": 8}}, WEIGHTS)
 
 
@@ -84,7 +84,7 @@ def test_a_beginning_that_leaves_the_base_alone_is_forgotten_and_one_that_does_n
     found = portable_config({**PLAIN, "init_lora_weights": "gaussian"}, WEIGHTS)
     assert found.config["init_lora_weights"] is True
     assert found.left_out == ("init_lora_weights",)
-    with pytest.raises(RunError, match="begun by 'pissa', which changes the base's own weights"):
+    with pytest.raises(RunError, match="initialised by 'pissa', which changes the base's own weights"):
         portable_config({**PLAIN, "init_lora_weights": "pissa"}, WEIGHTS)
 
 
@@ -219,11 +219,11 @@ SLOW = "(.*a){25}x|((a+)+)+$"  # minutes for a regular expression
         ({"fan_in_fan_out": "yes"}, "fan_in_fan_out is 'yes'"),
         ({"base_model_name_or_path": ["x"]}, "base_model_name_or_path is"),
         ({"target_modules": None}, "target_modules is None"),
-        ({"target_modules": [SLOW]}, "target_modules is .* something else than plain names"),
-        ({"target_modules": ["q_proj", 3]}, "target_modules is .* something else than plain names"),
+        ({"target_modules": [SLOW]}, "target_modules is .* not a list of plain names"),
+        ({"target_modules": ["q_proj", 3]}, "target_modules is .* not a list of plain names"),
         ({"target_modules": ["v_proj"]}, "holds weights for .*q_proj, which its target_modules do not name"),
-        ({"modules_to_save": [SLOW]}, "modules_to_save is .* something else than plain names"),
-        ({"modules_to_save": "lm_head"}, "modules_to_save is .* something else than plain names"),
+        ({"modules_to_save": [SLOW]}, "modules_to_save is .* not a list of plain names"),
+        ({"modules_to_save": "lm_head"}, "modules_to_save is .* not a list of plain names"),
         ({"rank_pattern": {SLOW: 4}}, "rank_pattern is"),
         ({"alpha_pattern": {SLOW: 4}}, "alpha_pattern is"),
         ({"alpha_pattern": {"q_proj": "4"}}, "alpha_pattern is"),
@@ -263,12 +263,12 @@ HEAD = "base_model.model.lm_head"
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({f"{HEAD}.lora_A.weight": (4, 8)}, "has half of its weights"),
+        ({f"{HEAD}.lora_A.weight": (4, 8)}, "has only one of lora_A and lora_B"),
         ({f"{HEAD}.lora_A.weight": (4, 8), f"{HEAD}.lora_B.weight": (8, 5)}, "do not fit"),
         ({f"{HEAD}.lora_A.weight": (4, 8, 1), f"{HEAD}.lora_B.weight": (8, 4)}, "no part of plain LoRA"),
         ({"lm_head.lora_A.weight": (4, 8), "lm_head.lora_B.weight": (8, 4)}, "no part of plain LoRA"),
-        ({**shapes_of(QUERY), f"{HEAD}.weight": (8, 8)}, "which nothing in its configuration asks for"),
-        ({**shapes_of(QUERY), f"base_model.model.{QUERY}.base_layer.weight": (128, 128)}, "which nothing in its"),
+        ({**shapes_of(QUERY), f"{HEAD}.weight": (8, 8)}, "which its configuration does not name"),
+        ({**shapes_of(QUERY), f"base_model.model.{QUERY}.base_layer.weight": (128, 128)}, "which its configuration"),
         ({}, "holds no weights"),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_user_whom_the_system_has_no_name_for_has_one(monkeypatch: pytest.Monk
         Path("~/runs").expanduser()
     refusal = refusal_in(caught.value)
     assert refusal is not None
-    assert refusal.message == "a path begins with ~, and there is no such home folder here"
+    assert refusal.message == "a path begins with ~, but that home folder does not exist"
 
 
 def test_without_an_environment_the_command_that_makes_one_is_named(project: Path) -> None:

@@ -55,7 +55,7 @@ def test_an_unreadable_index_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
     found = access_probe.probe_model(str(tmp_path / "nowhere"))
     assert found.kind == "folder"
-    assert found.missing_files == ("everything: there is no such folder",)
+    assert found.missing_files == ("everything: no such folder",)
 
 
 def test_a_cached_model_is_found_where_the_cache_was_moved_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def without_tags(text: str) -> str:
 
 def test_it_shows_what_the_metrics_and_the_receipt_say(ordinary: Written) -> None:
     text = without_tags(text_of(ordinary))
-    for said in ("my-run", "0.589", "0.7", "1.25 GB", "2,000", "2.10.0", "1234567890abcdef", "Some CPU", "line 1"):
+    for said in ("my-run", "0.589", "0.7", "1.2 GB", "2,000", "2.10.0", "1234567890abcdef", "Some CPU", "line 1"):
         assert said in text, said
 
 

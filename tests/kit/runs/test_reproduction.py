@@ -96,7 +96,7 @@ def test_a_receipt_that_was_edited_is_noticed(run: Path, here: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("facts", "told"),
     [
-        ({"state": "interrupted"}, "the run is interrupted: there is no end to compare with"),
+        ({"state": "interrupted"}, "the run is interrupted; only a finished run can be reproduced"),
         ({"schema_version": 99}, "has schema_version 99, and this kit reads up to"),
         ({"changes_allowed": [{"key": "lora.r", "step": 4}]}, "lora.r was changed at step 4 by --allow-changed"),
         ({"data": []}, "the receipt names no data"),

@@ -61,7 +61,7 @@ def test_no_gpu_is_held_to_bits(platforms: tuple[str | None, str]) -> None:
         ({"git_revision": "b" * 40}, "the code is revision aaaaaaaaaaaa… and was bbbbbbbbbbbb…"),
         ({"git_dirty": True, "git_diff_sha256": "1"}, "no uncommitted change, and was aaaaaaaaaaaa… with unc"),
         ({"git_revision": f"{'a' * 40}-dirty"}, "with no uncommitted change, and was"),
-        ({"git_revision": None}, "the receipt does not say which code it was"),
+        ({"git_revision": None}, "the receipt names no revision"),
     ],
 )  # fmt: skip
 def test_what_can_change_bits_is_a_warning_and_a_reason(then: dict[str, Any], told: str) -> None:

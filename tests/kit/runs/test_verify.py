@@ -108,7 +108,7 @@ def test_wrong_use_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_receipt_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.json").write_bytes(b"{")
     assert call(command, [str(tmp_path)]) == 1
-    assert "holds no run.json that can be read" in capsys.readouterr().out
+    assert "has no readable run.json" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("key", ["metrics_sha256", "adapter_files", "checkpoints", "data", "base_model"])

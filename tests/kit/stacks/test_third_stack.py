@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import validate
 
 from kit.checks import rules
+from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.commands import validate
 from kit.config.resolve import resolve
 from kit.data.batch_order import make_plan
 from kit.data.encoding import EncodedRow
@@ -150,12 +151,12 @@ def test_a_third_stack_is_called_by_its_own_adapters(third: Stack, monkeypatch: 
 def test_a_third_stack_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert make_argument("third") == " STACK=third"
     sample = f"data.train_file={PROJECT_ROOT}/data/sample/train.jsonl"
-    validate.main([sample, "data.val_file=null", "--from", str(MACHINE), "--stack", "third", "--json"])
+    call(validate, [sample, "data.val_file=null", "--from", str(MACHINE), "--stack", "third", "--json"])
     assert '"config.schema"' in capsys.readouterr().out
 
 
 # What is made, kept or asked for by name: the images' tables and the command line's default.
-_NAMED = {"scripts/image.py", "scripts/kit/image/build.py", "scripts/kit/image/engine_rules.py"}
+_NAMED = {"scripts/kit/commands/image.py", "scripts/kit/image/build.py", "scripts/kit/image/engine_rules.py"}
 
 
 def test_nothing_outside_the_stacks_asks_for_a_name() -> None:

@@ -186,10 +186,10 @@ def test_ctrl_c_pressed_again_at_a_terminal_ends_the_process_at_once() -> None:
     with Terminal([sys.executable, "-c", AT_A_TERMINAL]) as terminal:
         terminal.wait_for("listens")
         terminal.type(INTERRUPT)
-        terminal.wait_for("SIGINT: saving, then stopping; Ctrl-C once more stops at once")
+        terminal.wait_for("SIGINT: saving, then stopping; press Ctrl-C again to stop at once")
         time.sleep(CtrlC.HANDED_ON_S + 0.2)
         terminal.type(INTERRUPT)
-        terminal.wait_for("SIGINT: stopping at once; what was saved before is whole")
+        terminal.wait_for("SIGINT: stopping at once; earlier saves are complete")
         assert terminal.exit_code() == 130
 
 

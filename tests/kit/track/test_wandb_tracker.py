@@ -160,7 +160,7 @@ def test_what_cannot_be_sent_is_recorded_here_with_the_command_that_sends_it(
     }  # fmt: skip
     assert _calls(run, "offline") == [*EVERYTHING, {"exit_code": 0}]
     said = capsys.readouterr().err
-    assert f"wandb: {problem}; the run goes on and its curves are recorded in {place}" in said
+    assert f"wandb: {problem}; the run continues; curves are recorded in {place}" in said
     assert f"wandb sync {place}" in said.splitlines()[-1]
 
 
@@ -182,7 +182,7 @@ def test_a_wandb_that_hangs_is_waited_for_no_longer_than_stated(
     process = sent.curves.process
     assert process is not None
     facts = sent.end(state)
-    assert facts["problem"] == "did not end within 0.5 s of the run, and was ended"
+    assert facts["problem"] == "still sending 0.5 s after the run ended; stopped"
     assert facts["sync"] == f"wandb sync {run}/wandb/online-run-1"
     assert process.returncode == -signal.SIGKILL
 
@@ -200,7 +200,7 @@ def test_a_run_without_any_wandb_keeps_its_metrics(
 def test_a_process_that_cannot_be_started_is_a_warning(run: Path, stand_in: pytest.MonkeyPatch) -> None:
     stand_in.setattr(sys, "executable", "/nowhere/python")
     facts = _Sent(run).end()
-    assert "could not be started" in facts["problem"]
+    assert "did not start" in facts["problem"]
 
 
 def test_a_signal_ends_the_waiting(run: Path, stand_in: pytest.MonkeyPatch) -> None:

@@ -43,10 +43,10 @@ FELL_OUT = Tried({ROWS: 16}, problem="CUDA out of memory")
     ("tried", "taken", "said"),
     [
         pytest.param([ASKED, _tried(1.0, 2.0, 1.0, rows=8)], 1, "100.0% faster", id="faster"),
-        pytest.param([ASKED, _tried(2.0, 4.0, 2.0, rows=8)], 0, "nothing else", id="as fast"),
-        pytest.param([ASKED, _tried(3.0, 6.0, 3.0, rows=8)], 0, "nothing else", id="slower"),
+        pytest.param([ASKED, _tried(2.0, 4.0, 2.0, rows=8)], 0, "no other timed settings", id="as fast"),
+        pytest.param([ASKED, _tried(3.0, 6.0, 3.0, rows=8)], 0, "no other timed settings", id="slower"),
         # 12.5 % in all, of which one update is all.
-        pytest.param([ASKED, _tried(2.0, 4.0, 1.0, rows=8)], 0, "nothing else", id="within the spread"),
+        pytest.param([ASKED, _tried(2.0, 4.0, 1.0, rows=8)], 0, "no other timed settings", id="within the spread"),
         pytest.param(
             [ASKED, _tried(1.0, 2.0, 1.0, rows=8), _tried(0.5, 1.0, 0.5, rows=4)], 2, "300.0%", id="the fastest"
         ),
@@ -55,9 +55,9 @@ FELL_OUT = Tried({ROWS: 16}, problem="CUDA out of memory")
             [ASKED, _tried(2.0, 1.6, 2.0, rows=8), _tried(1.6, 3.2, 1.6, rows=4)], 2, "25.0%", id="the next is sure"
         ),
         pytest.param([ASKED, FELL_OUT, _tried(1.0, 2.0, 1.0, rows=4)], 2, "100.0%", id="one does not fit"),
-        pytest.param([ASKED, FELL_OUT], 0, "nothing else that was tried fits", id="no other fits"),
+        pytest.param([ASKED, FELL_OUT], 0, "no other timed settings fit", id="no other fits"),
         pytest.param([FELL_OUT, _tried(9.0, 9.0, 9.0, rows=4)], 1, "CUDA out of memory", id="as asked does not fit"),
-        pytest.param([FELL_OUT, FELL_OUT], 0, "nothing else that was tried fits", id="none fits"),
+        pytest.param([FELL_OUT, FELL_OUT], 0, "no other timed settings fit", id="none fits"),
     ],
 )
 def test_the_fastest_is_taken_unless_what_was_asked_for_is_as_fast(tried: list[Tried], taken: int, said: str) -> None:
@@ -135,16 +135,16 @@ def _tried_before(job: Job) -> Job:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (_on_a_checkpoint, "goes on from a checkpoint"),
-        (_short, "that takes 20 updates and the run has 19"),
-        (_on_an_unknown_device, "what fits here cannot be planned"),
+        (_on_a_checkpoint, "a resumed run keeps its settings"),
+        (_short, "timing takes 20 updates, the run has 19"),
+        (_on_an_unknown_device, "no memory plan"),
         (_on_a_full_device, "no other settings of the same updates are planned to fit"),
     ],
 )
 def test_where_nothing_can_be_compared_one_sentence_says_why(job: Job, change: Any, why: str) -> None:
     fits, sentence = to_try(change(job))
     assert fits == []
-    assert sentence.startswith("--auto-fit=fast: nothing is tried, since ")
+    assert sentence.startswith("--auto-fit=fast: skipped: ")
     assert why in sentence
 
 

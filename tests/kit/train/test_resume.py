@@ -132,7 +132,7 @@ def test_no_other_run_gives_way_to_one_that_is_gone_on_with(tmp_path: Path, fact
     folder = _save(tmp_path / "one", 2)
     _receipt(tmp_path / "two", **facts)
     (refused,) = _errors(decide(str(folder), tmp_path / "two", IDENTITY, ()))
-    assert refused.startswith("holds another run | name this one")
+    assert refused.startswith("holds another run | rename this run")
     receipt = _receipt(tmp_path / "two")
     start = decide(str(folder), tmp_path / "two", IDENTITY, ())
     assert (_errors(start), start.earlier) == ([], receipt)
@@ -145,7 +145,7 @@ def test_an_adapter_without_a_checkpoint_does_not_give_way_to_a_run_that_begins(
         if content:
             (tmp_path / "run.json").write_text(content, encoding="utf-8")
         (refused,) = _errors(decide("auto", tmp_path, IDENTITY, ()))
-        assert refused.startswith("holds an adapter, and no checkpoint to go on from | name this one")
+        assert refused.startswith("holds an adapter but no checkpoint to resume from | rename this run")
 
 
 def test_a_receipt_that_cannot_be_read_is_told_before_it_is_replaced(tmp_path: Path) -> None:

@@ -104,10 +104,10 @@ LINES = [
     ("lines", "told"),
     [
         (LINES, ""),
-        (LINES[:1], "ends at step 1, and the checkpoint is of step 2"),
-        *(([*LINES[:2], {"step": 2, key: value}], ":3: is no line of a run's curves until step 2")
+        (LINES[:1], "ends at step 1, but the checkpoint holds step 2"),
+        *(([*LINES[:2], {"step": 2, key: value}], ":3: not a valid metrics line up to step 2")
           for key in ("loss", "grad_norm", "seconds", "eval_loss") for value in ("2.5", [1], 10**400, True)),
-        *(([{"step": step, "loss": 1.0}, *LINES], ":1: is no line of a run's curves") for step in (-1, 0, 3, 1.5)),
+        *(([{"step": step, "loss": 1.0}, *LINES], ":1: not a valid metrics line") for step in (-1, 0, 3, 1.5)),
     ],
 )  # fmt: skip
 def test_curves_that_a_checkpoint_brings_are_those_of_its_steps(tmp_path: Path, lines: list[Any], told: str) -> None:
@@ -156,7 +156,7 @@ def test_a_signal_that_comes_as_the_receipt_is_begun_is_in_it(
     assert _run(CutOff, tmp_path, monkeypatch, begin) == 128 + signal.SIGHUP
     receipt = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (receipt["state"], receipt["signal"]) == ("interrupted", signal.SIGHUP)
-    assert "SIGHUP: stopping, with nothing trained yet" in capfd.readouterr().err
+    assert "SIGHUP: stopping; nothing trained yet" in capfd.readouterr().err
 
 
 class BeginningAgain:
@@ -185,9 +185,9 @@ def test_a_run_that_is_to_begin_again_and_was_asked_to_stop_stops(
 @pytest.mark.parametrize(
     ("saved", "told"),
     [
-        (7, "the checkpoint is in outputs/run/checkpoints"),
-        (4, "the last checkpoint is of step 4"),
-        (0, "there is no checkpoint"),
+        (7, "checkpoint in outputs/run/checkpoints"),
+        (4, "last checkpoint: step 4"),
+        (0, "no checkpoint"),
     ],
 )
 def test_a_stopped_run_names_no_checkpoint_that_it_could_not_save(saved: int, told: str) -> None:

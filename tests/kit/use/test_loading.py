@@ -79,7 +79,7 @@ def test_attention_that_is_not_here_is_replaced_and_said(run: Path, attention: s
     _change(run, "model", attn_implementation=attention)
     choice = _choose(run, "--unquantised", stack=REFERENCE)
     assert choice.settings.model.attn_implementation == "eager"
-    assert f"attention is eager here; the run had {attention}" in choice.remarks
+    assert f"attention is eager; the run had {attention}" in choice.remarks
 
 
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_4", "varlen"])
@@ -88,7 +88,7 @@ def test_a_kernel_of_nvidias_gpus_is_replaced_on_a_cpu(run: Path, attention: str
     packages = {"torch": "2.10.0", "transformers": "5.23.0", "flash-attn": "2.8.3", "flash-attn-4": "4.0.0b36"}
     choice = _choose(run, stack=Stack("current", packages))
     assert choice.settings.model.attn_implementation == "sdpa"
-    assert f"attention is sdpa here; the run had {attention}" in choice.remarks
+    assert f"attention is sdpa; the run had {attention}" in choice.remarks
 
 
 def test_a_checkpoint_can_take_the_adapters_place(run: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_checkpoint_can_take_the_adapters_place(run: Path) -> None:
     choice = _choose(run, "--adapter", str(checkpoint))
     assert choice.adapter == checkpoint
     assert not choice.is_the_runs_own
-    assert any("was trained on elsewhere, and is put on" in remark for remark in choice.remarks)
+    assert any("was trained on elsewhere, loaded on" in remark for remark in choice.remarks)
 
 
 def test_a_folder_without_an_adapter_is_named(run: Path, tmp_path: Path) -> None:
