@@ -20,7 +20,7 @@ from bench.steps import build_kit, build_trl, settings_and_plan
 from kit.run_folder.names import METRICS
 from kit.supervise.stall import StallWatch
 from kit.supervise.watchdog import Watchdog
-from kit.train.callback import TrainingWatch
+from kit.train.callback import TrainingCallback
 from kit.train.saving import MemoryMeter
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Competitors:
     def _built_kit(self, folder: Path, callback: TrainerCallback) -> Iterator[Any]:
         settings, plan = settings_and_plan(self.kit, "full", self.scale, self.base, "cpu")
         watchdog, memory = Watchdog(self.scale.shape.vocab_size), MemoryMeter("cpu")
-        watch = TrainingWatch(plan, folder / METRICS, watchdog, _ignore, memory)
+        watch = TrainingCallback(plan, folder / METRICS, watchdog, _ignore, memory)
         trainer = build_kit(settings, plan, "cpu", [watch, callback])
         watch.trainer = trainer
         stalls = StallWatch(settings.training.stall_timeout, _Quiet(), lambda: "a step", None)

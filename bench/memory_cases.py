@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.model.shape import MISTRAL_7B, ModelShape
-from kit.plan.step import Job, MicroBatch
+from kit.plan.step import MicroBatch, TrainingStep
 
 if TYPE_CHECKING:
     from kit.stacks.generation import Traits
@@ -37,7 +37,7 @@ class Case:
     """One configuration to measure."""
 
     name: str
-    job: Job
+    job: TrainingStep
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def case_names(stack: Traits, *, on_gpu: bool) -> list[str]:
     return [case.name for case in (gpu_cases(stack) if on_gpu else _on_cpu(stack))]
 
 
-def _job(stack: Traits, shape: ModelShape, batch: MicroBatch, every: int, **more: Any) -> Job:
+def _job(stack: Traits, shape: ModelShape, batch: MicroBatch, every: int, **more: Any) -> TrainingStep:
     overrides = _PLAIN | {"lora.r": 8} | more.pop("overrides", {})
-    return Job(shape, resolve(_BASE, overrides).settings, stack, "cpu", more.pop("attention"), batch, every)
+    return TrainingStep(shape, resolve(_BASE, overrides).settings, stack, "cpu", more.pop("attention"), batch, every)
 
 
-def base_job(stack: Traits, shape: ModelShape, device: str) -> Job:
+def base_job(stack: Traits, shape: ModelShape, device: str) -> TrainingStep:
     """Return a job whose base all cases on a device share, and all that ``make prove`` times."""
     on_cuda = device == "cuda"
     overrides = {} if on_cuda else _FLOAT32

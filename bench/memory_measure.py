@@ -20,10 +20,10 @@ from kit.modeling.model import attach_adapter, never_repack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kit.plan.step import Job
+    from kit.plan.step import TrainingStep
 
 
-def measure(job: Job, base: Any = None) -> Measured:
+def measure(job: TrainingStep, base: Any = None) -> Measured:
     """Put a job's adapter on a base with random weights and train one micro-batch, twice: the second is counted.
 
     On a CPU the allocations are counted by torch's profiler, on CUDA by its allocator.
@@ -43,7 +43,7 @@ def measure(job: Job, base: Any = None) -> Measured:
     return Measured(standing, saved, step, layers)
 
 
-def build_base(job: Job) -> Any:
+def build_base(job: TrainingStep) -> Any:
     """Make the base with random weights on its device, quantised where the configuration says so.
 
     Its weights are drawn whole before they are quantised: 14.5 GB for Mistral-7B in 16 bits.
@@ -75,7 +75,7 @@ def build_base(job: Job) -> Any:
     return base
 
 
-def with_adapter(job: Job, base: Any) -> Any:
+def with_adapter(job: TrainingStep, base: Any) -> Any:
     """Put the adapter on a base, and get both ready to train."""
     settings = job.settings
     base.config._attn_implementation = job.attention  # noqa: SLF001 - transformers 4.36 overwrites it
@@ -95,7 +95,7 @@ def with_adapter(job: Job, base: Any) -> Any:
     return model.train()
 
 
-def _quantise(base: Any, job: Job) -> None:
+def _quantise(base: Any, job: TrainingStep) -> None:
     """Put bitsandbytes' layers in place of the decoder's linear ones, one after the other."""
     import bitsandbytes
 
@@ -127,7 +127,7 @@ def _quantise(base: Any, job: Job) -> None:
     never_repack(base)
 
 
-def _batch(job: Job) -> tuple[dict[str, Any], Any]:
+def _batch(job: TrainingStep) -> tuple[dict[str, Any], Any]:
     batch = job.batch
     ids = torch.randint(0, job.shape.vocab_size, (batch.rows, batch.length))
     labels, mask = ids.clone(), torch.ones_like(ids)
@@ -137,7 +137,7 @@ def _batch(job: Job) -> tuple[dict[str, Any], Any]:
     return inputs, labels.to(job.device)
 
 
-def _loss(job: Job, model: Any, inputs: dict[str, Any], labels: Any) -> Any:
+def _loss(job: TrainingStep, model: Any, inputs: dict[str, Any], labels: Any) -> Any:
     """The loss as the trainers of ``kit.train.trainer`` compute it, under the autocast accelerate puts around it."""
     if job.stack.loss_in_tiles:
         with _mixed(job):
@@ -152,17 +152,17 @@ def _loss(job: Job, model: Any, inputs: dict[str, Any], labels: Any) -> Any:
     return summed / labels.numel()
 
 
-def _last_hidden_state(job: Job, model: Any, inputs: dict[str, Any]) -> Any:
+def _last_hidden_state(job: TrainingStep, model: Any, inputs: dict[str, Any]) -> Any:
     with _mixed(job):
         return model.get_base_model().model(**inputs, use_cache=False).last_hidden_state
 
 
-def _mixed(job: Job) -> Any:
+def _mixed(job: TrainingStep) -> Any:
     dtype = torch.bfloat16 if job.settings.training.bf16 else torch.float16
     return torch.autocast(job.device, dtype) if job.is_mixed else contextlib.nullcontext()
 
 
-def _count_saved(job: Job, model: Any, inputs: dict[str, Any], labels: Any) -> int:
+def _count_saved(job: TrainingStep, model: Any, inputs: dict[str, Any], labels: Any) -> int:
     fixed = {tensor.untyped_storage().data_ptr() for tensor in _tensors(model)}
     saved: dict[int, Any] = {}
 
@@ -179,7 +179,7 @@ def _count_saved(job: Job, model: Any, inputs: dict[str, Any], labels: Any) -> i
     return total
 
 
-def _peak_of(job: Job, step: Any) -> int:
+def _peak_of(job: TrainingStep, step: Any) -> int:
     if job.device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()

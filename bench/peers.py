@@ -11,7 +11,7 @@ from typing import Any
 from bench.variants import Scale, Variant, overrides, rows_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import FILLER, make_plan
+from kit.data.batch_order import FILLER, order_batches
 from tools.setup.side_environment import side_environment
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
@@ -70,7 +70,7 @@ def write_job(peer: Peer, workload: str, scale: Scale, base: Path, folder: Path)
     """
     changes = {"model.model_name_or_path": str(base), **overrides(Variant(peer.name), workload, scale, on_cuda=True)}
     settings = resolve(_CONFIG, {**changes, **dict(peer.changes)}).settings
-    plan = make_plan(settings, rows_of(workload, scale))
+    plan = order_batches(settings, rows_of(workload, scale))
     rows = [plan.rows[index] for index in plan.order if index != FILLER]
     result = folder / "result.json"
     job = {

@@ -15,13 +15,13 @@ from bench.clocks import PROFILED, StepClock, StepProfiler
 from bench.variants import BASELINE, overrides, rows_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.machine.one_device import ALLOCATOR
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.plan.measured import described
 from kit.plan.padding_free import decided
-from kit.plan.step import Job
+from kit.plan.step import TrainingStep
 from kit.plan.time import flop_of
 from kit.plan.workload import count
 from kit.stacks.stack import installed_stack
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from bench.variants import Scale, Variant
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
 
 CONFIG = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 
@@ -88,7 +88,7 @@ def time_steps(variant: Variant, workload: str, scale: Scale, device: str, base:
     }
 
 
-def _described(settings: Settings, plan: TrainingPlan, scale: Scale, device: str, attention: str) -> dict[str, Any]:
+def _described(settings: Settings, plan: BatchOrder, scale: Scale, device: str, attention: str) -> dict[str, Any]:
     """Say what a kit run's speed holds for, of the steps that are timed, so that a plan finds it."""
     work = count(
         np.asarray(plan.order)[scale.warm_up * settings.effective_batch_size :],
@@ -97,13 +97,13 @@ def _described(settings: Settings, plan: TrainingPlan, scale: Scale, device: str
         settings,
     )
     apart = settings.training.gradient_checkpointing_every_n_layers
-    job = Job(scale.shape, settings, installed_stack().traits, device, attention, work.largest[0], apart)
+    job = TrainingStep(scale.shape, settings, installed_stack().traits, device, attention, work.largest[0], apart)
     return described(job, work, flop_of(job, work))
 
 
 def _trainer(  # noqa: PLR0913, PLR0917 - what a measurement is told
     variant: Variant, workload: str, scale: Scale, device: str, base: Base, callback: Any, output: str
-) -> tuple[Any, Settings, TrainingPlan]:
+) -> tuple[Any, Settings, BatchOrder]:
     settings, plan = settings_and_plan(variant, workload, scale, base.folder, device)
     if variant.name == BASELINE:
         return build_trl(settings, plan, device, [callback], output, base.model), settings, plan
@@ -112,15 +112,15 @@ def _trainer(  # noqa: PLR0913, PLR0917 - what a measurement is told
 
 def settings_and_plan(
     variant: Variant, workload: str, scale: Scale, base: Path, device: str
-) -> tuple[Settings, TrainingPlan]:
+) -> tuple[Settings, BatchOrder]:
     """Return what a variant is told, and the rows and steps it trains."""
     changes = {"model.model_name_or_path": str(base), **overrides(variant, workload, scale, on_cuda=device == "cuda")}
     rows = rows_of(workload, scale)
     settings = decided(resolve(CONFIG, changes), judge(probe()), installed_stack(), rows).settings
-    return settings, make_plan(settings, rows)
+    return settings, order_batches(settings, rows)
 
 
-def build_kit(settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any], base: Any = None) -> Any:
+def build_kit(settings: Settings, plan: BatchOrder, device: str, callbacks: list[Any], base: Any = None) -> Any:
     """Build the kit's trainer as a run of it does, on a base that is there already if one is given."""
     from kit.modeling.model import attach_adapter, load_base_model
     from kit.train.trainer import build_trainer
@@ -131,7 +131,7 @@ def build_kit(settings: Settings, plan: TrainingPlan, device: str, callbacks: li
 
 
 def build_trl(  # noqa: PLR0913, PLR0917 - what a measurement is told
-    settings: Settings, plan: TrainingPlan, device: str, callbacks: list[Any], output: str, base: Any = None
+    settings: Settings, plan: BatchOrder, device: str, callbacks: list[Any], output: str, base: Any = None
 ) -> Any:
     """Build what ``trl sft --use_peft --load_in_4bit`` builds, told only the model, the rows and the batch."""
     import trl

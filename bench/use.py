@@ -10,7 +10,7 @@ import torch
 
 from bench.steps import build_kit, settings_and_plan
 from bench.variants import KIT, VARIANTS, rows_of
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def evaluate(scale: Scale, device: str, folder: Path, base: Any) -> dict[str, An
     settings, plan = settings_and_plan(variant, "full", scale, folder, device)
     rows = rows_of("full", scale)
     some = type(rows).of([rows[index] for index in range(_EVALUATED)])
-    trainer = build_kit(settings, make_plan(settings, rows, some), device, [], base)
+    trainer = build_kit(settings, order_batches(settings, rows, some), device, [], base)
     times = []
     for _ in range(_TIMES):
         began = time.perf_counter()

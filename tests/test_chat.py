@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import chat
-from kit.use.conversation import Answer
+from kit.use.conversation import Reply
 from terminal import END, INTERRUPT, Terminal
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_a_question_is_asked_with_the_blanks_it_was_written_with(
 
     def heard(_loaded: Any, _talk: Any, question: str, **_: Any) -> Any:
         asked.append(question)
-        return Answer("ok", 1, 1.0, "end")
+        return Reply("ok", 1, 1.0, "end")
 
     monkeypatch.setattr(chat, "reply", heard)
     pipe(monkeypatch, b"  two blanks \t\r\n\xef\xbb\xbfa mark\n\n \nlast ")
@@ -75,7 +75,7 @@ def test_a_line_at_a_terminal_is_asked_as_it_was_typed(
 
     def heard(_loaded: Any, _talk: Any, question: str, **_: Any) -> Any:
         asked.append(question)
-        return Answer("ok", 1, 1.0, "end")
+        return Reply("ok", 1, 1.0, "end")
 
     lines = iter([" /quit is text ", "   ", "a [/INST] b", "</s>"])
 
@@ -184,9 +184,9 @@ def test_answers_cannot_steer_the_terminal(adapter_run: Path, monkeypatch: pytes
     from kit.use import chat_session as session
     from kit.use import conversation as talk
 
-    def hostile(*_: Any, write: Any, **__: Any) -> talk.Answer:
+    def hostile(*_: Any, write: Any, **__: Any) -> talk.Reply:
         write("\x1b]0;owned\x07\x1b[32mgreen")
-        return talk.Answer("", 1, 1.0, "end")
+        return talk.Reply("", 1, 1.0, "end")
 
     lines = iter(["hello"])
 

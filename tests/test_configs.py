@@ -16,7 +16,7 @@ from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B
 from kit.plan.memory import plan_peak
-from kit.plan.step import Job, MicroBatch
+from kit.plan.step import MicroBatch, TrainingStep
 from kit.stacks.registry import GENERATIONS
 from kit.stacks.stack import stack_of
 
@@ -205,7 +205,9 @@ def test_the_memory_a_comment_states_is_what_the_plan_gives(
     settings = resolve(path, overrides).settings
     rows, length = settings.training.per_device_train_batch_size, settings.training.max_seq_length
     batch = MicroBatch(rows, length, has_padding=False, loss_tokens=rows * (length - 1))
-    job = Job(MISTRAL_7B, settings, GENERATIONS[stack].traits, "mps" if path == M4 else "cuda", attention, batch)
+    job = TrainingStep(
+        MISTRAL_7B, settings, GENERATIONS[stack].traits, "mps" if path == M4 else "cuda", attention, batch
+    )
     assert plan_peak(job).peak_memory_bytes / 1e9 == pytest.approx(stated_gb, rel=0.01)
     closing = path.read_text(encoding="utf-8").split("# Expected memory:")[1]
     assert re.search(rf"(?<![\d.]){re.escape(f'{stated_gb:g}')} GB", closing)

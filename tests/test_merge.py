@@ -86,7 +86,9 @@ def test_a_merge_that_adds_something_else_is_not_kept(
 ) -> None:
     from kit.use import merging
 
-    monkeypatch.setattr(merging.Pair, "delta", lambda pair: (pair.b.float() @ pair.a.float()) * pair.scaling * factor)
+    monkeypatch.setattr(
+        merging.LoraPair, "delta", lambda pair: (pair.b.float() @ pair.a.float()) * pair.scaling * factor
+    )
     assert call(merge, [str(run), "--cpu"]) == 1
     error = capsys.readouterr().err
     assert f"values are not the base's with the adapter's change; {factor:.2f} of the change is in it" in error

@@ -23,7 +23,7 @@ from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import data
 from kit.intake import formats
-from kit.intake.publish import Draft
+from kit.intake.publish import StagedFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -245,7 +245,7 @@ def test_what_is_to_be_replaced_is_not_read(model: str, capsys: pytest.CaptureFi
 
 
 def test_a_second_command_into_one_folder_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with Draft(Path("data/processed")):
+    with StagedFolder(Path("data/processed")):
         assert _run(model, _jsonl("a.jsonl", _rows(5))) == 2
     assert "data/processed: is being written by another command" in capsys.readouterr().err
 

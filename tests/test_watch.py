@@ -24,7 +24,7 @@ from written_run import write_run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.runs.terminal_view import Course
+    from kit.runs.terminal_view import RunProgress
 
 
 def change(folder: Path, **facts: object) -> None:
@@ -62,7 +62,7 @@ def test_it_follows_new_steps_and_ends_with_the_run(
         with (running / "metrics.jsonl").open("a") as file:
             file.write('{"step": 41, "loss": 0.125, "tokens": 41000, "seconds": 20.5}\n')
 
-    def shown(course: Course) -> str:
+    def shown(course: RunProgress) -> str:
         line = plain_line(course)
         next(afterwards, lambda: None)()
         return line

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measured_docs import is_measured, with_measurements
 from kit.cli.findings import Finding, error, exit_code, ok, render
-from kit.config.json_schema import json_schema
-from kit.config.reference import reference_page
 from kit.machine import planned
 from kit.plan.ledger import read_all
+from tools.config_reference import reference_page
+from tools.json_schema import json_schema
 from tools.receipt_page import receipt_page
 from tools.shipped_configs import check_configs
 from tools.shipped_needs import shipped

@@ -19,7 +19,7 @@ from kit.plan.activations import saved_by_model
 from kit.plan.ledger import FOLDER, newest, read_all
 from kit.plan.loss import saved_by_loss
 from kit.plan.memory import step_bytes
-from kit.plan.step import Job, MicroBatch
+from kit.plan.step import MicroBatch, TrainingStep
 from kit.stacks.registry import GENERATIONS
 from kit.stacks.stack import installed_stack
 from small_run import run_training
@@ -130,7 +130,9 @@ def test_what_cuda_does_differently_is_planned_for(
     overrides: dict[str, Any] = {"lora.lora_dropout": dropout, "training.gradient_checkpointing": checkpointing}
     settings = resolve(PROJECT_ROOT / "configs" / "training_config_h100.yaml", overrides).settings
     shape = ModelShape(512, 512, 1792, 3, 8, 2, 64, 4096)
-    here = Job(shape, settings, GENERATIONS["current"].traits, "cpu", "sdpa", MicroBatch(4, 128, False, 4 * 127))
+    here = TrainingStep(
+        shape, settings, GENERATIONS["current"].traits, "cpu", "sdpa", MicroBatch(4, 128, False, 4 * 127)
+    )
     on_cuda = replace(here, device="cuda")
     masks_of_a_layer = here.batch.tokens * (6 * 512 + 1792) if dropout else 0
     # Without checkpoints every layer has its masks, but for q, k and v of the first, whose input needs no gradient.

@@ -15,7 +15,7 @@ from bench.peers import PEERS, Peer, write_job
 from bench.variants import KIT, SCALES, Variant, overrides, rows_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from tools.setup.uv import SetupError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_a_peers_job_is_the_kits_own(peer: Peer, workload: str, tmp_path: Path) 
     path, result = write_job(peer, workload, SMALL, tmp_path / "base", tmp_path)
     job = json.loads(path.read_text(encoding="utf-8"))
     settings = resolve(H100, overrides(Variant(KIT), workload, SMALL, on_cuda=True)).settings
-    plan = make_plan(settings, rows_of(workload, SMALL))
+    plan = order_batches(settings, rows_of(workload, SMALL))
     assert [row["input_ids"] for row in job["rows"]] == [plan.rows[index].input_ids for index in plan.order]
     assert job["rows_at_once"] * job["accumulation"] == settings.effective_batch_size
     assert len(job["rows"]) == job["steps"] * settings.effective_batch_size

@@ -8,7 +8,7 @@ from bench.variants import SCALES, VARIANTS, Variant, flop_per_token, overrides,
 from kit.checks import rules
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B
@@ -42,7 +42,7 @@ def test_every_row_is_a_configuration_that_an_h100_takes(variant: Variant, workl
 def test_all_variants_of_a_workload_train_on_the_same_tokens(workload: str) -> None:
     small = SCALES["small"]
     plans = {
-        make_plan(
+        order_batches(
             resolve(H100, overrides(variant, workload, small, on_cuda=False)).settings, rows_of(workload, small)
         ).tokens.tobytes()
         for variant in VARIANTS

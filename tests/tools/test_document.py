@@ -15,11 +15,11 @@ from json_schema_check import accepts
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
 from kit.config.error import ConfigError
-from kit.config.json_schema import json_schema
-from kit.config.reference import reference_page
 from kit.config.validator import violations
 from kit.config.yaml_reader import read_document
 from tools import document
+from tools.config_reference import reference_page
+from tools.json_schema import json_schema
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,7 +24,7 @@ from kit.run_folder.receipt import Receipt, read_receipt
 from kit.runs.comparison import compare_runs
 from kit.runs.summary import summarise
 from kit.runs.table import SORT_KEYS, as_data, sort_runs, table_of
-from kit.runs.terminal_view import Course, figures, plain_line
+from kit.runs.terminal_view import RunProgress, figures, plain_line
 from kit.runs.verify import verify
 from kit.train.resume import decide
 from torture.damage import BYTES
@@ -191,7 +191,7 @@ def _listed(folder: Path) -> None:
 
 def _watched(folder: Path) -> None:
     run = read_run(folder)
-    course = Course()
+    course = RunProgress()
     planned = run.receipt.get("steps")
     course.planned_steps = planned if isinstance(planned, int) else None
     lines, _ = MetricsTail(folder / METRICS).read()

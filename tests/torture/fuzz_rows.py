@@ -18,7 +18,7 @@ from kit.data.token_rows import RowPacker, TokenBlock
 from kit.demo.tokenizer import BOS_ID, CHAT_TEMPLATE, EOS_ID, byte_tokenizer, save_tokenizer
 from kit.intake.formats import Stream
 from kit.intake.sources import Source
-from kit.intake.work import Job, Worker
+from kit.intake.work import RowPipeline, Worker
 from torture.damage import BYTES
 from torture.fuzzing import FaultError, scratch
 from torture.row_meaning import Refusal, Turn, turns_of
@@ -179,7 +179,7 @@ def _check_intake(path: Path, taken: dict[int, Any], refused: dict[int, RowProbl
     """Data preparation must take the same rows, and write them so that they read back the same."""
     with path.open("rb") as file:
         items = list(read_lines(file))
-    batch = Worker(Job(tokenizer=_tokenizer(), max_seq_length=_LONGEST, secrets=secrets))((0, items))
+    batch = Worker(RowPipeline(tokenizer=_tokenizer(), max_seq_length=_LONGEST, secrets=secrets))((0, items))
     if [row.line for row in batch.rows] != list(taken) or [one.line for one in batch.problems] != sorted(refused):
         lines = {row.line for row in batch.rows} ^ set(taken)
         raise FaultError(f"data preparation and training do not agree on lines {sorted(lines)[:5]}")
@@ -212,7 +212,7 @@ def _as_array(source: Random, path: Path, fed: dict[int, bytes], taken: int) -> 
 def _read_array(path: Path, content: bytes) -> tuple[Batch, Stream]:
     path.write_bytes(content)
     stream = Stream(Source(path.name, "file", str(path)), format="json")
-    worker = Worker(Job(tokenizer=_tokenizer(), max_seq_length=_LONGEST, secrets=False))
+    worker = Worker(RowPipeline(tokenizer=_tokenizer(), max_seq_length=_LONGEST, secrets=False))
     return worker((0, list(stream))), stream
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.quiet_libraries import quiet_imports
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 from kit.machine.one_device import use_judged_device
@@ -19,7 +19,7 @@ from kit.machine.probe import probe
 from kit.model.usability import require_whole
 from kit.model.weights import describe_base
 from kit.stacks.stack import installed_stack
-from kit.train.job import Job
+from kit.train.job import TrainingJob
 from kit.train.resume import identity_of
 from torture.forked import end_threads
 
@@ -54,7 +54,7 @@ def overrides_of(folder: Path, *, steps: int, save_steps: int, four_bit: bool) -
     }
 
 
-def prepare(overrides: dict[str, Any]) -> Job:
+def prepare(overrides: dict[str, Any]) -> TrainingJob:
     """Do once what every attempt shares: import the libraries, read the data, lay out the run, load the model once.
 
     What a library keeps from its first model is then there in every forked child, on shared pages.
@@ -72,7 +72,7 @@ def prepare(overrides: dict[str, Any]) -> Job:
     tokenizer = ChatTokenizer.load_for(settings)
     names = [name for name in (settings.data.train_file, settings.data.val_file) if name]
     files = [load_file(Path(name), tokenizer, settings.training.max_seq_length) for name in names]
-    plan = make_plan(settings, files[0].rows, files[1].rows)
+    plan = order_batches(settings, files[0].rows, files[1].rows)
     base = describe_base(require_whole(settings.model.model_name_or_path, None, stack.traits.reader, download=False))
     platform = judge(machine).platform
     identity = identity_of(settings, plan, stack, platform, base)
@@ -81,7 +81,7 @@ def prepare(overrides: dict[str, Any]) -> Job:
     # Nothing of this is garbage: without this each child looks through all of it, and copies the pages it lies on.
     gc.collect()
     gc.freeze()
-    return Job(resolved, machine, platform, stack, files, plan, base, identity)
+    return TrainingJob(resolved, machine, platform, stack, files, plan, base, identity)
 
 
 def _first_rows(name: str, count: int, folder: Path) -> Path:

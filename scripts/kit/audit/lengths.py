@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kit.data.conversations import Conversation
 
 
-class Ruler:
+class TokenCounter:
     """Measures conversations; in a few microseconds where they were measured before."""
 
     def __init__(self, tokenizer: ChatTokenizer, max_seq_length: int, cache: Path | None) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Measures:
+class TokenCounts:
     """Some rows, counted.
 
     Attributes:
@@ -44,7 +44,7 @@ class Measures:
         return {**asdict(self), "trainable_share": share}
 
 
-def measure(lengths: Mapping[int, int], trainable_tokens: int, max_seq_length: int) -> Measures:
+def measure(lengths: Mapping[int, int], trainable_tokens: int, max_seq_length: int) -> TokenCounts:
     """Count rows.
 
     Args:
@@ -53,7 +53,7 @@ def measure(lengths: Mapping[int, int], trainable_tokens: int, max_seq_length: i
         max_seq_length: Where they are cut.
     """
     over = {length: rows for length, rows in lengths.items() if length > max_seq_length}
-    return Measures(
+    return TokenCounts(
         sum(lengths.values()),
         sum(min(length, max_seq_length) * rows for length, rows in lengths.items()),
         trainable_tokens,

@@ -14,7 +14,7 @@ from kit.audit.histogram import quantile
 from kit.audit.packing import packing
 from kit.audit.secrets import find_secrets
 from kit.cli.findings import Finding, ok, warning
-from kit.data.conversations import Places, RowProblem, read_lines, read_row
+from kit.data.conversations import LineNumbers, RowProblem, read_lines, read_row
 from kit.data.dataset import in_chunks
 from kit.data.pool import in_order, processes_for
 from kit.files.regular_files import open_regular
@@ -83,14 +83,14 @@ def _look(lines: Lines) -> _Seen:
 
 def _texts(path: Path) -> list[Finding]:
     lines, digests = array("q"), bytearray()
-    secrets: dict[str, Places] = {}
+    secrets: dict[str, LineNumbers] = {}
     shown: dict[str, str] = {}
     with open_regular(path) as file:
         for seen in in_order(_look, in_chunks(read_lines(file)), processes_for()):
             lines.extend(seen.lines)
             digests += seen.digests
             for line, kind, masked in seen.secrets:
-                secrets.setdefault(kind, Places()).add(line)
+                secrets.setdefault(kind, LineNumbers()).add(line)
                 shown.setdefault(kind, masked)
     findings = _duplicates(path, lines, digests)
     for kind, places in sorted(secrets.items()):
@@ -111,7 +111,7 @@ def _duplicates(path: Path, lines: array[int], digests: bytearray) -> list[Findi
     repeats = np.sort(order[1:][keys[order[1:]] == keys[order[:-1]]])
     if not len(repeats):
         return [ok("data.duplicates", "no row repeats another", str(path))]
-    places = Places()
+    places = LineNumbers()
     places.extend(lines[position] for position in repeats.tolist())
     return [
         warning(

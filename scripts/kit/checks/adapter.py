@@ -9,7 +9,7 @@ from kit.model.files import DEMO_BASE
 from kit.model.shape import shape_of
 
 if TYPE_CHECKING:
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
 
 _HIGHEST_SCALING = 4
 _HIGHEST_DROPOUT = 0.2
@@ -19,7 +19,7 @@ _SMALL_MODEL_LEARNING_RATES = (1e-5, 1e-2)
 _SMALL_MODEL_PARAMETERS = 500_000_000
 
 
-def scaling(run: Situation) -> list[Finding]:
+def scaling(run: CheckContext) -> list[Finding]:
     """Warn where the adapter's output is scaled down, or scaled up a lot."""
     lora, where = run.settings.lora, run.where("lora.lora_alpha")
     ratio = lora.lora_alpha / lora.r
@@ -33,7 +33,7 @@ def scaling(run: Situation) -> list[Finding]:
     return [warning("config.adapter.scaling", message, f"lora.lora_alpha={2 * lora.r}", where)]
 
 
-def dropout(run: Situation) -> list[Finding]:
+def dropout(run: CheckContext) -> list[Finding]:
     """Warn of a dropout that keeps the adapter from learning."""
     value = run.settings.lora.lora_dropout
     if value <= _HIGHEST_DROPOUT:
@@ -42,7 +42,7 @@ def dropout(run: Situation) -> list[Finding]:
     return [warning("config.adapter.dropout", message, "lora.lora_dropout=0.05", run.where("lora.lora_dropout"))]
 
 
-def learning_rate(run: Situation) -> list[Finding]:
+def learning_rate(run: CheckContext) -> list[Finding]:
     """Warn of a learning rate outside the range in which adapters of this size are trained."""
     shape = shape_of(run.settings.model)
     # The kit's own demo base is known to be small even before it is made.

@@ -16,7 +16,7 @@ CUDA_PLATFORMS = frozenset({"h100", "cuda"})
 
 
 @dataclass(frozen=True)
-class Situation:
+class CheckContext:
     """One run, about to happen.
 
     Attributes:

@@ -12,14 +12,14 @@ from kit.stacks.generation import version_tuple
 from kit.stacks.stack import FLASH
 
 if TYPE_CHECKING:
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
 
 _OLDEST_MPS_BITSANDBYTES = (0, 50)
 _LONGEST_EAGER = 2048  # tokens; beyond it the score matrices crowd out everything else
 _KEYS_WITH_OWN_RULE = frozenset({"training.fp16", "training.torch_compile", "training.use_liger_kernel"})
 
 
-def optimizer(run: Situation) -> list[Finding]:
+def optimizer(run: CheckContext) -> list[Finding]:
     """Refuse optimizers that the device or the stack has no kernels for."""
     optim, key = run.settings.training.optim, "training.optim"
     if optim in BITSANDBYTES_OPTIMIZERS and not run.on_cuda:
@@ -36,7 +36,7 @@ def optimizer(run: Situation) -> list[Finding]:
     return []
 
 
-def flash_attention(run: Situation) -> list[Finding]:
+def flash_attention(run: CheckContext) -> list[Finding]:
     """Refuse FlashAttention, torch's own included, where it is not installed or cannot run."""
     if run.attention not in FLASH:
         return []
@@ -52,7 +52,7 @@ def flash_attention(run: Situation) -> list[Finding]:
     return [error("config.device.flash_attention", f"{key}: {name} {problem}", fix, run.where(key))]
 
 
-def attention_of_stack(run: Situation) -> list[Finding]:
+def attention_of_stack(run: CheckContext) -> list[Finding]:
     """Refuse what the stack has no code for, and eager attention on long rows."""
     key, attention, stack = "model.attn_implementation", run.attention, run.stack
     if not run.is_installed:
@@ -78,7 +78,7 @@ def attention_of_stack(run: Situation) -> list[Finding]:
     return []
 
 
-def four_bit(run: Situation) -> list[Finding]:
+def four_bit(run: CheckContext) -> list[Finding]:
     """Refuse 4-bit where the installed stack has none here."""
     key = "quantization.load_in_4bit"
     if not run.settings.quantization.load_in_4bit or not run.is_installed:
@@ -103,7 +103,7 @@ def four_bit(run: Situation) -> list[Finding]:
     return []
 
 
-def idle_quantization(run: Situation) -> list[Finding]:
+def idle_quantization(run: CheckContext) -> list[Finding]:
     """Warn of 4-bit details in a run that does not quantise."""
     if run.settings.quantization.load_in_4bit:
         return []
@@ -118,7 +118,7 @@ def idle_quantization(run: Situation) -> list[Finding]:
     return [warning("config.device.idle_quantization", message, fix, run.where("quantization.load_in_4bit"))]
 
 
-def cache_clearing(run: Situation) -> list[Finding]:
+def cache_clearing(run: CheckContext) -> list[Finding]:
     """Refuse ``torch_empty_cache_steps`` on a trainer that does not know it."""
     key = "training.torch_empty_cache_steps"
     if (
@@ -131,7 +131,7 @@ def cache_clearing(run: Situation) -> list[Finding]:
     return [error("config.device.empty_cache", message, f"{key}=null", run.where(key))]
 
 
-def keys_without_effect(run: Situation) -> list[Finding]:
+def keys_without_effect(run: CheckContext) -> list[Finding]:
     """Warn of a key that does nothing on this platform and is set to something."""
     found = []
     for key, rule in schema.keys().items():

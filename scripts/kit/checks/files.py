@@ -11,10 +11,10 @@ from kit.files.regular_files import NOT_REGULAR
 from kit.model.files import DEMO_BASE, is_local
 
 if TYPE_CHECKING:
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
 
 
-def data_files(run: Situation) -> list[Finding]:
+def data_files(run: CheckContext) -> list[Finding]:
     """Find the data files and make sure that each can be read and holds something."""
     data = run.settings.data
     found = [_data_file(run, "data.train_file", Path(data.train_file))]
@@ -27,7 +27,7 @@ def data_files(run: Situation) -> list[Finding]:
     return found
 
 
-def _data_file(run: Situation, key: str, path: Path) -> Finding:
+def _data_file(run: CheckContext, key: str, path: Path) -> Finding:
     where, expanded = run.where(key), path.expanduser()
     fix = f"{key}=PATH; one JSON object a line, as in data/sample/train.jsonl"
     try:
@@ -54,7 +54,7 @@ def _same(first: Path, second: Path) -> bool:
         return False
 
 
-def model_path(run: Situation) -> list[Finding]:
+def model_path(run: CheckContext) -> list[Finding]:
     """Refuse a model path that looks local and is not there: the hub would be asked for it otherwise."""
     key = "model.model_name_or_path"
     name, where = run.settings.model.model_name_or_path, run.where(key)
@@ -72,7 +72,7 @@ def model_path(run: Situation) -> list[Finding]:
     return [error("config.model.missing", f"{key}: there is no directory {name}", fix, where)]
 
 
-def _revision_of_a_folder(run: Situation) -> list[Finding]:
+def _revision_of_a_folder(run: CheckContext) -> list[Finding]:
     key, model = "model.revision", run.settings.model
     if model.revision is None:
         return []

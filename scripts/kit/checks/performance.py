@@ -8,12 +8,12 @@ from kit.cli.findings import Finding, error, warning
 from kit.stacks.stack import VARIABLE_LENGTH
 
 if TYPE_CHECKING:
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
 
 _CURRENT = "make setup STACK=current, or"
 
 
-def partial_checkpointing(run: Situation) -> list[Finding]:
+def partial_checkpointing(run: CheckContext) -> list[Finding]:
     """Refuse partial checkpointing on a stack without it; warn where there is nothing to be partial about."""
     key = "training.gradient_checkpointing_every_n_layers"
     every = run.settings.training.gradient_checkpointing_every_n_layers
@@ -29,7 +29,7 @@ def partial_checkpointing(run: Situation) -> list[Finding]:
     return []
 
 
-def padding_free(run: Situation) -> list[Finding]:
+def padding_free(run: CheckContext) -> list[Finding]:
     """Refuse rows laid end to end where the stack would let them see each other; warn where it saves nothing."""
     key = "training.padding_free"
     if not run.settings.training.padding_free or not run.is_installed:
@@ -45,7 +45,7 @@ def padding_free(run: Situation) -> list[Finding]:
     return []
 
 
-def torch_compile(run: Situation) -> list[Finding]:
+def torch_compile(run: CheckContext) -> list[Finding]:
     """Refuse compiled layers where the compiler or the stack is not up to them."""
     key = "training.torch_compile"
     if not run.settings.training.torch_compile:
@@ -59,7 +59,7 @@ def torch_compile(run: Situation) -> list[Finding]:
     return []
 
 
-def liger_kernel(run: Situation) -> list[Finding]:
+def liger_kernel(run: CheckContext) -> list[Finding]:
     """Refuse Liger's kernels off CUDA and where they are not installed."""
     key = "training.use_liger_kernel"
     if not run.settings.training.use_liger_kernel:

@@ -9,19 +9,19 @@ from kit.cli.console import duration as in_words
 from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
 from kit.model.shape import shape_of
-from kit.plan.alternatives import Question, mildest_that_fits, question_of
+from kit.plan.alternatives import PlannedRun, mildest_that_fits, planned_run_of
 from kit.plan.run_plan import device_for
 from kit.plan.show import left_out, limit_words
 
 if TYPE_CHECKING:
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
     from kit.data.token_rows import TokenRows
     from kit.plan.run_plan import RunPlan
 
 
 def check_plan(
-    run: Situation, rows: TokenRows | None = None, held_out: TokenRows | None = None
-) -> tuple[list[Finding], Question | None]:
+    run: CheckContext, rows: TokenRows | None = None, held_out: TokenRows | None = None
+) -> tuple[list[Finding], PlannedRun | None]:
     """Plan a run once, and hold its memory against the device; return the plan with what is found.
 
     Args:
@@ -29,21 +29,21 @@ def check_plan(
         rows: What it is trained on; None where that is not known, and each row is taken to be full length.
         held_out: What it is evaluated on.
     """
-    planned: list[Question | None] = []
+    planned: list[PlannedRun | None] = []
 
     def plan() -> list[Finding]:
         device = device_for(run.settings, run.judgement, run.machine, run.stack)
-        planned.append(question_of(run.settings, device, rows, held_out))
+        planned.append(planned_run_of(run.settings, device, rows, held_out))
         return fits(run, planned[0])
 
     found = run_check(plan, "config.memory")
-    question = planned[0] if planned else None
-    if question:
-        found += run_check(lambda: duration(run, question.plan), "config.duration")
-    return found, question
+    planned_run = planned[0] if planned else None
+    if planned_run:
+        found += run_check(lambda: duration(run, planned_run.plan), "config.duration")
+    return found, planned_run
 
 
-def row_length(run: Situation) -> list[Finding]:
+def row_length(run: CheckContext) -> list[Finding]:
     """Refuse rows longer than the positions the model was made with."""
     shape, key = shape_of(run.settings.model), "training.max_seq_length"
     length = run.settings.training.max_seq_length
@@ -53,20 +53,20 @@ def row_length(run: Situation) -> list[Finding]:
     return [error("config.memory.positions", message, f"{key}={shape.max_position_embeddings}", run.where(key))]
 
 
-def fits(run: Situation, question: Question | None) -> list[Finding]:
+def fits(run: CheckContext, planned_run: PlannedRun | None) -> list[Finding]:
     """Compare the planned peak with what the device has.
 
     Args:
         run: What is about to run.
-        question: The same, to be planned; None where the model's shape is not known.
+        planned_run: The same, to be planned; None where the model's shape is not known.
     """
     key = "training.per_device_train_batch_size"
-    if question is None:
+    if planned_run is None:
         message = "memory was not planned: the model's config.json is not in a local directory"
         return [skipped("config.memory", message, where=run.where("model.model_name_or_path"))]
-    if question.device.limit is None:
+    if planned_run.device.limit is None:
         return [skipped("config.memory", "memory was not compared: the machine did not say what it has")]
-    plan = question.plan
+    plan = planned_run.plan
     uncounted = left_out(plan, run.platform)
     planned = _sentence(plan, "resident " if run.platform == "cpu" else "")
     message = f"{planned}; {uncounted}" if uncounted else planned
@@ -74,7 +74,7 @@ def fits(run: Situation, question: Question | None) -> list[Finding]:
         return [ok("config.memory", message, run.where(key))]
     severity = warning if plan.verdict == "tight" else error
     # The same updates first, then shorter rows.
-    mildest = mildest_that_fits(question)
+    mildest = mildest_that_fits(planned_run)
     fix = mildest.overrides if mildest else "free memory on the device, or use a smaller model or a larger device"
     return [severity("config.memory", message, fix, run.where(key))]
 
@@ -86,7 +86,7 @@ def _sentence(plan: RunPlan, kind: str) -> str:
     return f"planned peak {gigabytes(plan.peak_memory_bytes)} {kind}at {longest} ({parts}, …){limit_words(plan)}"
 
 
-def duration(run: Situation, plan: RunPlan) -> list[Finding]:
+def duration(run: CheckContext, plan: RunPlan) -> list[Finding]:
     """State tokens and hours; silent where neither tokens nor rows could be counted."""
     spent = plan.duration
     span = f"{in_words(spent.fast_seconds)} to {in_words(spent.slow_seconds)}" if spent else ""

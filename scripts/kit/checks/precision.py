@@ -8,13 +8,13 @@ from kit.cli.findings import Finding, error, warning
 from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, OLDEST_BF16
 
 if TYPE_CHECKING:
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
 
 _OLDEST_BF16_MACOS = (14, 0)
 FLOAT32_OVERRIDES = "training.bf16=false model.torch_dtype=float32 quantization.bnb_4bit_compute_dtype=float32"
 
 
-def mixed_precision(run: Situation) -> list[Finding]:
+def mixed_precision(run: CheckContext) -> list[Finding]:
     """Allow one mixed precision, of the same type as the weights and the 4-bit compute."""
     training, model = run.settings.training, run.settings.model
     if training.bf16 and training.fp16:
@@ -36,7 +36,7 @@ def mixed_precision(run: Situation) -> list[Finding]:
     return found
 
 
-def compute_dtype(run: Situation) -> list[Finding]:
+def compute_dtype(run: CheckContext) -> list[Finding]:
     """Hold the 4-bit compute type against the mixed precision."""
     training, quantization = run.settings.training, run.settings.quantization
     if not quantization.load_in_4bit or training.bf16 == training.fp16:
@@ -54,7 +54,7 @@ def compute_dtype(run: Situation) -> list[Finding]:
     return [error("config.precision.compute_dtype", message, f"{key}={mixed}", run.where(key))]
 
 
-def float16_device(run: Situation) -> list[Finding]:
+def float16_device(run: CheckContext) -> list[Finding]:
     """Refuse float16 mixed precision off CUDA: its gradient scaler is written for CUDA."""
     if not run.settings.training.fp16 or run.on_cuda:
         return []
@@ -63,7 +63,7 @@ def float16_device(run: Situation) -> list[Finding]:
     return [error("config.precision.fp16", message, fix, run.where("training.fp16"))]
 
 
-def bfloat16_device(run: Situation) -> list[Finding]:
+def bfloat16_device(run: CheckContext) -> list[Finding]:
     """Refuse bfloat16 where the device has none, and warn where it is emulated."""
     if not run.uses_bfloat16:
         return []
@@ -83,7 +83,7 @@ def bfloat16_device(run: Situation) -> list[Finding]:
     return []
 
 
-def _first_bfloat16(run: Situation) -> str:
+def _first_bfloat16(run: CheckContext) -> str:
     if run.settings.training.bf16:
         return "training.bf16"
     return (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.audit.training_file import audit_training_file
-from kit.checks.context import Situation
+from kit.checks.context import CheckContext
 from kit.checks.plan import check_plan
 from kit.checks.rules import check_rules
 from kit.cli.command import found_and_fix
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kit.data.token_rows import TokenRows
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
-    from kit.plan.alternatives import Question
+    from kit.plan.alternatives import PlannedRun
     from kit.stacks.stack import Stack
 
 
@@ -57,7 +57,7 @@ class Preflight:
         train: The training file; None where it could not be read.
         val: The validation file; None where there is none, or it could not be read.
         resolved: The configuration that was checked: what it left to the data is decided in it.
-        question: The same, planned; None where the model's shape is not known.
+        planned_run: The same, planned; None where the model's shape is not known.
     """
 
     findings: list[Finding]
@@ -65,7 +65,7 @@ class Preflight:
     train: EncodedFile | None
     val: EncodedFile | None
     resolved: Resolved
-    question: Question | None = None
+    planned_run: PlannedRun | None = None
 
 
 def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool) -> Preflight:
@@ -78,7 +78,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
         stack: The stack that will run: the installed one, or of a recorded machine its own.
         download: Whether the hub may be asked for the tokenizer.
     """
-    findings = check_rules(Situation(resolved, machine, judgement, stack))
+    findings = check_rules(CheckContext(resolved, machine, judgement, stack))
     tokenizer = None
     if not _NO_MODEL & {finding.id for finding in findings}:
         findings += run_check(lambda: check_base(resolved.settings, stack), "model.base")
@@ -98,8 +98,8 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
     if is_decided(resolved):
         findings.append(ok("config.levers.auto", decision(resolved), where))
     rows, held_out = (file.rows if file and file.rows else None for file in (train, val))
-    planned, question = check_plan(Situation(resolved, machine, judgement, stack), rows, held_out)
-    return Preflight([*findings, *planned], tokenizer, train, val, resolved, question)
+    planned, planned_run = check_plan(CheckContext(resolved, machine, judgement, stack), rows, held_out)
+    return Preflight([*findings, *planned], tokenizer, train, val, resolved, planned_run)
 
 
 def once(findings: Sequence[Finding]) -> list[Finding]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from kit.cli.findings import Finding, error, warning
 
 if TYPE_CHECKING:
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
 
 
-def wandb(run: Situation) -> list[Finding]:
+def wandb(run: CheckContext) -> list[Finding]:
     """Ask for a project and for the package where curves go to wandb."""
     if run.settings.training.report_to != "wandb":
         return []
@@ -29,7 +29,7 @@ def wandb(run: Situation) -> list[Finding]:
     return found
 
 
-def idle_wandb(run: Situation) -> list[Finding]:
+def idle_wandb(run: CheckContext) -> list[Finding]:
     """Warn of a project that nothing is sent to."""
     settings = run.settings.wandb
     given = [key for key in ("project", "entity") if getattr(settings, key) is not None]

@@ -1,4 +1,4 @@
-"""Rules across fields and platforms: pure functions over one ``Situation``, each returning findings."""
+"""Rules across fields and platforms: pure functions over one ``CheckContext``, each returning findings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.checks import adapter, device, files, precision, reporting, schedule
 from kit.checks import performance as levers
-from kit.checks.context import Situation
+from kit.checks.context import CheckContext
 from kit.checks.plan import check_plan, row_length
 from kit.cli.findings import Finding, ok, run_check, skipped
 from kit.stacks.stack import unknown_generation
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kit.machine.platforms import Judgement
     from kit.stacks.stack import Stack
 
-RULES: tuple[Callable[[Situation], list[Finding]], ...] = (
+RULES: tuple[Callable[[CheckContext], list[Finding]], ...] = (
     precision.mixed_precision,
     precision.compute_dtype,
     precision.float16_device,
@@ -51,11 +51,11 @@ RULES: tuple[Callable[[Situation], list[Finding]], ...] = (
 
 def check(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack) -> list[Finding]:
     """Run every rule over a configuration, a judged machine and a stack, and plan it with rows of full length."""
-    run = Situation(resolved, machine, judgement, stack)
+    run = CheckContext(resolved, machine, judgement, stack)
     return [*check_rules(run), *check_plan(run)[0]]
 
 
-def check_rules(run: Situation) -> list[Finding]:
+def check_rules(run: CheckContext) -> list[Finding]:
     """Run every rule; one that crashes becomes a finding."""
     found = [ok("config.schema", f"{len(run.resolved.origins)} keys are known and in range", str(run.resolved.path))]
     if not run.is_installed:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from kit.cli.findings import Finding, ok, warning
 
 if TYPE_CHECKING:
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
 
 _LONGEST_WARMUP = 0.3
 
 
-def saving_and_evaluating(run: Situation) -> list[Finding]:
+def saving_and_evaluating(run: CheckContext) -> list[Finding]:
     """Warn where a checkpoint would have no evaluation of its own."""
     training, where = run.settings.training, run.where("training.save_steps")
     if run.settings.data.val_file is None or training.save_steps % training.eval_steps == 0:
@@ -25,7 +25,7 @@ def saving_and_evaluating(run: Situation) -> list[Finding]:
     return [warning("config.schedule.save_steps", message, f"training.save_steps={nearest}", where)]
 
 
-def length_of_run(run: Situation) -> list[Finding]:
+def length_of_run(run: CheckContext) -> list[Finding]:
     """Say which of steps and epochs decides, and warn where a short run is never evaluated."""
     training = run.settings.training
     if training.max_steps < 0:
@@ -40,7 +40,7 @@ def length_of_run(run: Situation) -> list[Finding]:
     return found
 
 
-def warmup(run: Situation) -> list[Finding]:
+def warmup(run: CheckContext) -> list[Finding]:
     """Warn of a warmup that is ignored, or takes up much of the run."""
     training, key = run.settings.training, "training.warmup_ratio"
     if training.warmup_ratio > 0 and training.lr_scheduler_type == "constant":

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from kit.cli.console import say, show_answer
 from kit.stacks.stack import installed_stack
-from kit.use.chat_session import Session
+from kit.use.chat_session import ChatSession
 from kit.use.conversation import Conversation, Sampling, TalkError, reply
 from kit.use.endings import carry_out
 from kit.use.loading import Loaded, add_run_arguments, choose, load
@@ -107,7 +107,7 @@ def _chat(options: argparse.Namespace) -> int:
     if options.prompt is not None:
         return _answer_each(loaded, sampling, options, [options.prompt])
     if sys.stdin.isatty():
-        return Session(loaded, sampling, options.system, adapter=not options.base).run()
+        return ChatSession(loaded, sampling, options.system, adapter=not options.base).run()
     return _answer_each(loaded, sampling, options, _lines(sys.stdin.buffer))
 
 

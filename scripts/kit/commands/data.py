@@ -29,7 +29,7 @@ from kit.data.pool import WorkerDiedError
 from kit.intake.card import chart
 from kit.intake.card import summary as card_summary
 from kit.intake.options import UsageError, add_arguments, check, meter_of, wanted_of
-from kit.intake.prepare import Outcome, audit, prepare
+from kit.intake.prepare import Prepared, audit, prepare
 from kit.intake.publish import OccupiedError, check_free, check_written
 from kit.intake.sources import find_sources
 
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     meter, said = meter_of(options)
     findings += said
     wanted = wanted_of(options, meter, LENGTH_CACHE)
-    outcome = Outcome([], {}, {}, is_written=False)
+    outcome = Prepared([], {}, {}, is_written=False)
     if sources and not has_errors(findings):
         outcome = audit(sources, wanted) if options.audit else prepare(sources, wanted)
     findings += outcome.findings
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
-def _show(options: argparse.Namespace, outcome: Outcome, findings: list[Finding], code: int) -> None:
+def _show(options: argparse.Namespace, outcome: Prepared, findings: list[Finding], code: int) -> None:
     following = _next_command(options, code, findings)
     if options.json:
         facts = {"written": str(options.out) if outcome.is_written else None, "next_command": following}

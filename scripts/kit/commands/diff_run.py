@@ -21,14 +21,14 @@ from kit.cli.console import fail, paint, say
 from kit.cli.screen import one_line
 from kit.run_folder.history import NEWEST, OUTPUTS, find_run, read_run
 from kit.runs.comparison import GROUPS
-from kit.runs.divergence import in_words, part
+from kit.runs.divergence import find_divergence, in_words
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from kit.runs.comparison import Difference
-    from kit.runs.divergence import Parting
+    from kit.runs.divergence import Divergence
 
 SCHEMA_VERSION = 1
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     if folders[0].resolve() == folders[1].resolve():
         return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two: make runs lists them")
     runs = [read_run(folder) for folder in folders]
-    parting = part(*runs)
+    parting = find_divergence(*runs)
     if options.json:
         body = {"schema_version": SCHEMA_VERSION, "runs": [str(folder) for folder in folders], **parting.as_mapping()}
         print(json.dumps(body, indent=2, ensure_ascii=False))
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(parting: Parting, first: str, second: str) -> None:
+def _show(parting: Divergence, first: str, second: str) -> None:
     rows = [*parting.differences, *parting.results]
     name_width = max(len(one_line(row.name)) for row in rows)
     width = max(len(first), *(len(one_line(row.first)) for row in rows))

@@ -39,12 +39,12 @@ from kit.use.as_trained import compare_with_training, elsewhere
 from kit.use.endings import carry_out
 from kit.use.evaluation import Evaluation, Side, show
 from kit.use.harness import HarnessTasks, require_harness, run_tasks
-from kit.use.loading import Choice, Loaded, add_run_arguments, choose, load
+from kit.use.loading import LoadChoice, Loaded, add_run_arguments, choose, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kit.use.answers import Question
+    from kit.use.answers import EvalPrompt
 
 MOST_QUESTIONS = 200  # asked unless --questions says otherwise: minutes, not hours, with a 7B model
 LONGEST_ANSWER = 512  # tokens; the default is the longest expected answer and a little more, up to this
@@ -109,7 +109,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _data_file(options: argparse.Namespace, choice: Choice) -> Path:
+def _data_file(options: argparse.Namespace, choice: LoadChoice) -> Path:
     named = options.data or choice.settings.data.val_file
     if not named:
         raise RunError("the run has no validation set; name a file: --data FILE")
@@ -119,7 +119,7 @@ def _data_file(options: argparse.Namespace, choice: Choice) -> Path:
     return path
 
 
-def _evaluate(options: argparse.Namespace, choice: Choice, path: Path, out: Path) -> int:
+def _evaluate(options: argparse.Namespace, choice: LoadChoice, path: Path, out: Path) -> int:
     say(f"{choice.run.name}: {choice.adapter} on {choice.base_name} in {choice.how}, {choice.platform}", "bold")
     for remark in choice.remarks:
         say(f"note: {remark}", "yellow")
@@ -152,10 +152,10 @@ def _evaluate(options: argparse.Namespace, choice: Choice, path: Path, out: Path
 
 def _questions(
     options: argparse.Namespace,
-    choice: Choice,
+    choice: LoadChoice,
     file: EncodedFile,
-    sample: Callable[[Sequence[Question], int, int], list[Question]],
-) -> tuple[list[Question], int]:
+    sample: Callable[[Sequence[EvalPrompt], int, int], list[EvalPrompt]],
+) -> tuple[list[EvalPrompt], int]:
     """Choose what is asked, and the longest answer; what does not fit into the model is said."""
     from kit.data.encoding import encode_prompt
     from kit.use.answers import read_questions
@@ -185,7 +185,7 @@ def _questions(
 
 
 def _measure(
-    options: argparse.Namespace, loaded: Loaded, file: EncodedFile, asked: Sequence[Question], max_new_tokens: int
+    options: argparse.Namespace, loaded: Loaded, file: EncodedFile, asked: Sequence[EvalPrompt], max_new_tokens: int
 ) -> Evaluation:
     from kit.use.answers import answer
     from kit.use.rounding import loss_rounding
@@ -228,7 +228,7 @@ def _measure(
     return Evaluation(facts, tuple(asked), sides[False], sides[True])
 
 
-def _facts(choice: Choice, file: EncodedFile, max_new_tokens: int, tasks: HarnessTasks | None) -> dict[str, Any]:
+def _facts(choice: LoadChoice, file: EncodedFile, max_new_tokens: int, tasks: HarnessTasks | None) -> dict[str, Any]:
     receipt = choice.run.receipt
     same_data = file.sha256 in [entry.get("sha256") for entry in receipt.get("data") or [] if isinstance(entry, dict)]
     return {
@@ -249,7 +249,7 @@ def _facts(choice: Choice, file: EncodedFile, max_new_tokens: int, tasks: Harnes
     }
 
 
-def _default_out(options: argparse.Namespace, choice: Choice, path: Path) -> Path:
+def _default_out(options: argparse.Namespace, choice: LoadChoice, path: Path) -> Path:
     """Name the file: evaluation.json is about the run's own adapter and data; everything else goes beside it."""
     parts = []
     if options.data:

@@ -34,7 +34,7 @@ from kit.run_folder.history import RunError
 from kit.run_folder.names import ADAPTER_WEIGHTS, CARD, MERGE_STAMP, MERGED, merged_files
 from kit.stacks.stack import installed_stack
 from kit.use.endings import carry_out
-from kit.use.loading import Choice, add_run_arguments, choose
+from kit.use.loading import LoadChoice, add_run_arguments, choose
 from kit.use.merged_card import render_merged_card
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-check", action="store_true", help="do not load and compare the merged model")
 
 
-def _place(options: argparse.Namespace, choice: Choice) -> Path:
+def _place(options: argparse.Namespace, choice: LoadChoice) -> Path:
     out: Path = (options.out or choice.run.folder / MERGED).expanduser()
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return out
@@ -94,7 +94,7 @@ def _place(options: argparse.Namespace, choice: Choice) -> Path:
     return out
 
 
-def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
+def _merge(options: argparse.Namespace, choice: LoadChoice, out: Path) -> int:
     with quiet_imports():
         from kit.use.merge_check import check_merged, say_checked
         from kit.use.merging import copy_the_rest, find_base, read_adapter, room_needed, write_merged
@@ -148,7 +148,7 @@ def _merge(options: argparse.Namespace, choice: Choice, out: Path) -> int:
     return 0
 
 
-def _rows(options: argparse.Namespace, choice: Choice) -> list[EncodedRow]:
+def _rows(options: argparse.Namespace, choice: LoadChoice) -> list[EncodedRow]:
     from kit.use.comparison import ROWS
 
     data = choice.settings.data
@@ -161,7 +161,7 @@ def _rows(options: argparse.Namespace, choice: Choice) -> list[EncodedRow]:
     return list(rows)
 
 
-def _facts(choice: Choice, dtype: str, adapter: AdapterWeights, checked: Checked | None) -> dict[str, Any]:
+def _facts(choice: LoadChoice, dtype: str, adapter: AdapterWeights, checked: Checked | None) -> dict[str, Any]:
     model = choice.settings.model
     return {
         "schema_version": SCHEMA_VERSION,

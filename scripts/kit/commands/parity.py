@@ -30,7 +30,7 @@ from kit.files.json_files import write_json
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge as judge_machine
 from kit.machine.probe import probe
-from kit.parity.agreement import agreement, judge, judge_pair, verdict, verdict_of
+from kit.parity.agreement import agreement, check_agreement, judge_pair, verdict, verdict_of
 from kit.parity.contract import CASES
 from kit.parity.place import describe_place, result_file
 from kit.parity.results import REFERENCE, Result, read_reference, read_result
@@ -55,7 +55,7 @@ def _agree(options: argparse.Namespace) -> int:
     theirs = read_result(options.against) if options.against else None
     contract, exact = read_reference()
     mine = read_result(options.measured) if options.measured else _measure(options)
-    findings = judge(mine, contract, exact)
+    findings = check_agreement(mine, contract, exact)
     sentences = [verdict_of(mine, findings, exact)]
     if theirs is not None:
         between = judge_pair(mine, theirs)
@@ -83,9 +83,9 @@ def _measure(options: argparse.Namespace) -> Result:
     path.parent.mkdir(parents=True, exist_ok=True)
     say(f"{stack.name} stack on {platform}: loading the libraries …", "dim")
     with quiet_imports():
-        from kit.parity.measure import Canon, run_case
+        from kit.parity.measure import CanonicalModel, run_case
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        canon = Canon(Path(folder))
+        canon = CanonicalModel(Path(folder))
         results = []
         for case in CASES:
             say(f"{case.name} …", "dim")
@@ -100,9 +100,9 @@ def _record() -> int:
     """Write the reference anew: what the formulas come to."""
     say("computing in float64 …", "dim")
     with quiet_imports():
-        from kit.parity.measure import Canon
+        from kit.parity.measure import CanonicalModel
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        canon = Canon(Path(folder))
+        canon = CanonicalModel(Path(folder))
         exact = {name: asdict(numbers.rounded()) for name, numbers in canon.exact().items()}
         write_json(REFERENCE, {"schema_version": 1, "contract": canon.contract, "exact": exact})
     print(f"{REFERENCE}: written. Next: make parity, on both stacks, and commit it")

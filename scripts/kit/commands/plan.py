@@ -29,7 +29,7 @@ from kit.config.resolve import resolve
 from kit.machine.target import Target, add_target_arguments, next_command, target_of
 from kit.model.families import family_names
 from kit.model.shape import read_shape, shape_of
-from kit.plan.alternatives import Alternative, Question, faster, mildest_that_fits, other_mathematics
+from kit.plan.alternatives import Alternative, PlannedRun, faster, mildest_that_fits, other_mathematics
 from kit.plan.padding_free import decided, decision
 from kit.plan.rows import read_rows, workloads_for
 from kit.plan.run_plan import RunPlan, device_for
@@ -135,12 +135,12 @@ def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, r
     resolved = decided(resolved, target.judgement, stack, read)
     settings = resolved.settings
     device = device_for(settings, target.judgement, target.machine, stack)
-    question = Question(settings, shape, device, *workloads_for(settings, rows or read))
-    plan = question.plan
+    planned_run = PlannedRun(settings, shape, device, *workloads_for(settings, rows or read))
+    plan = planned_run.plan
     left_out = tuple(key for key in _NOT_PLANNED if getattr(settings.training, key))
-    mildest = None if plan.verdict in {"fits", "unknown"} else mildest_that_fits(question)
-    found = faster(question), other_mathematics(question)
-    return Planned(plan, *found, mildest, question.rows, device.attention, left_out, resolved)
+    mildest = None if plan.verdict in {"fits", "unknown"} else mildest_that_fits(planned_run)
+    found = faster(planned_run), other_mathematics(planned_run)
+    return Planned(plan, *found, mildest, planned_run.rows, device.attention, left_out, resolved)
 
 
 def _show(planned: Planned, target: Target, stack: Stack) -> None:

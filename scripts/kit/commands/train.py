@@ -31,7 +31,7 @@ from kit.cli.failures import explain
 from kit.cli.findings import Finding, error, has_errors, render, run_check, summary, warning
 from kit.cli.traceback_file import keep_traceback, tracebacks_in
 from kit.config.resolve import Resolved, resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.environment.probe import probe as probe_environment
 from kit.files.folder_lock import FolderLock
 from kit.machine.platforms import PLATFORMS
@@ -39,7 +39,7 @@ from kit.machine.target import Target, add_config_arguments, target_of
 from kit.model.files import ModelFileError
 from kit.model.usability import require_whole
 from kit.model.weights import describe_base
-from kit.plan.alternatives import question_of
+from kit.plan.alternatives import planned_run_of
 from kit.plan.run_plan import device_for
 from kit.report import after_run
 from kit.run_folder.liveness import take_run_lock
@@ -48,8 +48,8 @@ from kit.run_folder.receipt import read_receipt
 from kit.stacks.stack import installed_stack
 from kit.train.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
 from kit.train.fastest import NAME, to_try
-from kit.train.job import Job
-from kit.train.resume import Start, decide, identity_of, named, run_of
+from kit.train.job import TrainingJob
+from kit.train.resume import StartPoint, decide, identity_of, named, run_of
 from kit.train.training import run as train
 
 if TYPE_CHECKING:
@@ -107,14 +107,14 @@ def _train(  # noqa: PLR0911 - each way out of the checks
         lock.release()
 
 
-def _with_candidates(job: Job) -> Job:
+def _with_candidates(job: TrainingJob) -> TrainingJob:
     candidates, why_none = to_try(job)
     if why_none:
         say(why_none, "yellow")
     return replace(job, candidates=candidates)
 
 
-def _forgotten_fit(job: Job) -> list[Finding]:
+def _forgotten_fit(job: TrainingJob) -> list[Finding]:
     if job.auto_fit or not (job.start.earlier or {}).get("auto_fit") or not has_errors(job.start.findings):
         return []
     return [warning("resume.auto_fit", "the run in this folder was begun with --auto-fit", "give --auto-fit again")]
@@ -222,10 +222,12 @@ def _refuse(findings: list[Finding]) -> int:
     return 1
 
 
-def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflight, options: argparse.Namespace) -> Job:
+def _job(
+    resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflight, options: argparse.Namespace
+) -> TrainingJob:
     settings, stack, platform = resolved.settings, installed_stack(), target.judgement.platform
     files = [file for file in (preflight.train, preflight.val) if file]
-    plan = make_plan(settings, *(file.rows for file in files))
+    plan = order_batches(settings, *(file.rows for file in files))
     # What was not here before is downloaded now, and judged as the rest was.
     base = describe_base(
         require_whole(settings.model.model_name_or_path, settings.model.revision, stack.traits.reader, download=True)
@@ -233,11 +235,22 @@ def _job(resolved: Resolved, fits: list[Fit], target: Target, preflight: Preflig
     identity = identity_of(settings, plan, stack, platform, base)
     # A run that was fitted anew since its checkpoint differs from it in these, and the updates are the same.
     allowed = [*options.allow_changed, *(key for fit in fits for key in fit.after)]
-    start = decide(options.resume, settings.run_directory, identity, allowed) if _resumes(options) else Start()
-    question = preflight.question
-    if question is None:  # the base's config.json came with its download
+    start = decide(options.resume, settings.run_directory, identity, allowed) if _resumes(options) else StartPoint()
+    planned_run = preflight.planned_run
+    if planned_run is None:  # the base's config.json came with its download
         device = device_for(settings, target.judgement, target.machine, stack)
-        question = question_of(settings, device, *(file.rows for file in files))
-    return Job(
-        resolved, target.machine, platform, stack, files, plan, base, identity, start, question, options.auto_fit, fits
+        planned_run = planned_run_of(settings, device, *(file.rows for file in files))
+    return TrainingJob(
+        resolved,
+        target.machine,
+        platform,
+        stack,
+        files,
+        plan,
+        base,
+        identity,
+        start,
+        planned_run,
+        options.auto_fit,
+        fits,
     )

@@ -22,7 +22,7 @@ from kit.cli.screen import one_line
 from kit.run_folder.history import NEWEST, Run, find_run, read_receipt
 from kit.run_folder.liveness import GO_ON, KILLED, UNDER_WAY, state_of
 from kit.run_folder.metrics_tail import MetricsTail
-from kit.runs.terminal_view import Course, figures, plain_line, plot, plotted
+from kit.runs.terminal_view import RunProgress, figures, plain_line, plot, plotted
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +50,7 @@ class Watched:
         self.folder = folder
         self._tail = MetricsTail(folder / "metrics.jsonl")
         self._judged = 0.0
-        self.course = Course()
+        self.course = RunProgress()
         self.run = Run(folder, read_receipt(folder))
         self.state = state_of(self.run)
         self.look()
@@ -65,7 +65,7 @@ class Watched:
         # Read after the receipt: when it says that the run is over, every line is there.
         lines, again = self._tail.read()
         if again:
-            self.course = Course()
+            self.course = RunProgress()
         planned = self.run.receipt.get("steps")
         self.course.planned_steps = planned if isinstance(planned, int) else None
         self.course.add(lines)

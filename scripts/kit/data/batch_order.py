@@ -25,7 +25,7 @@ FILLER = -1  # in place of a row's index: a row without loss
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class BatchOrder:
     """The whole run, step by step.
 
     Attributes:
@@ -55,7 +55,7 @@ class TrainingPlan:
         return self.rows.size_bytes + self.eval_rows.size_bytes + sum(len(each) * each.itemsize for each in lists)
 
 
-def make_plan(settings: Settings, rows: TokenRows, eval_rows: TokenRows = NO_ROWS) -> TrainingPlan:
+def order_batches(settings: Settings, rows: TokenRows, eval_rows: TokenRows = NO_ROWS) -> BatchOrder:
     """Lay out a run: each epoch a new permutation, seeded by ``training.seed`` and the epoch's number."""
     batch_size = settings.effective_batch_size
     steps, steps_per_epoch = count_steps(settings, len(rows))
@@ -71,7 +71,7 @@ def make_plan(settings: Settings, rows: TokenRows, eval_rows: TokenRows = NO_ROW
         # So that a micro-batch holds rows of like length and little padding. The update stays the same sum over the
         # same rows; its longest micro-batch comes first: what does not fit fails at once. Stable: the same everywhere.
         updates = np.take_along_axis(updates, np.argsort(-lengths[updates], axis=1, kind="stable"), axis=1)
-    return TrainingPlan(
+    return BatchOrder(
         rows,
         eval_rows,
         _packed("i", updates),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["ROLES", "Conversation", "Message", "Places", "RowProblem", "collapse", "read_conversations", "rows_at"]
+__all__ = ["ROLES", "Conversation", "LineNumbers", "Message", "RowProblem", "collapse", "read_conversations", "rows_at"]
 
 LONGEST_ROW_BYTES = 32 << 20  # what one row may take: it is held in memory several times over
 _LONGEST_LINE_BYTES = 1 << 30  # what is passed over to find the next line
@@ -135,7 +135,7 @@ def checked_object(row: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Places:
+class LineNumbers:
     """Where something was found: how often, and the first lines, however many there are."""
 
     count: int = 0
@@ -172,7 +172,7 @@ class Problems:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._places: dict[tuple[str, str], Places] = defaultdict(Places)
+        self._places: dict[tuple[str, str], LineNumbers] = defaultdict(LineNumbers)
 
     def add(self, problem: RowProblem) -> None:
         """Count one."""
@@ -199,7 +199,7 @@ def collapse(path: Path, problems: Iterable[RowProblem], id: str = "data.row") -
 
 def rows_at(numbers: Iterable[int]) -> str:
     """Say which rows: ``the row at line 3``, or ``each of 12 rows (lines 3, 9, 10, …)`` cut after the first few."""
-    places = Places()
+    places = LineNumbers()
     for number in numbers:
         places.add(number)
     return str(places)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error, ok, warning
-from kit.data.conversations import BYTE_ORDER_MARK, Places, Problems, RowProblem, read_lines, read_row
+from kit.data.conversations import BYTE_ORDER_MARK, LineNumbers, Problems, RowProblem, read_lines, read_row
 from kit.data.encoding import encode_rows
 from kit.data.pool import in_order, processes_for
 from kit.data.remarks import REMARKS, Mark, add_names, columns_finding, end_findings
@@ -94,8 +94,8 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         WorkerDiedError: A worker process was killed.
     """
     packer, problems = RowPacker(), Problems()
-    lossless = Places()
-    marked = {remark.mark: Places() for remark in REMARKS}
+    lossless = LineNumbers()
+    marked = {remark.mark: LineNumbers() for remark in REMARKS}
     unused: Counter[str] = Counter()
     whole = ended = 0
     with open_regular(path) as file:
@@ -175,7 +175,7 @@ def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines
 def _remarks_on_tokens(path: Path, rows: TokenRows, max_seq_length: int) -> list[Finding]:
     findings = []
     too_long = rows.full_lengths > max_seq_length
-    truncated = Places()
+    truncated = LineNumbers()
     truncated.extend(rows.lines[too_long].tolist())
     if truncated:
         full = rows.full_lengths[too_long]

@@ -57,7 +57,7 @@ PLAIN = Reading()
 
 
 @dataclass(frozen=True)
-class Shaped:
+class NormalizedRow:
     """A row's turns, the shape they were written in, and what was left behind.
 
     Attributes:
@@ -73,7 +73,7 @@ class Shaped:
     unused: tuple[str, ...] = ()
 
 
-def shape_row(row: dict[str, Any], reading: Reading = PLAIN) -> Shaped:
+def shape_row(row: dict[str, Any], reading: Reading = PLAIN) -> NormalizedRow:
     """Read one row.
 
     Raises:
@@ -97,7 +97,7 @@ def shape_row(row: dict[str, Any], reading: Reading = PLAIN) -> Shaped:
         messages, trimmed = _trim(messages)
     check_turns(messages)
     left = dict.fromkeys(f"{key} of a turn" for message in messages for key in message.left)
-    return Shaped(messages, shape, trimmed, (*(str(key) for key in row if key not in used), *left))
+    return NormalizedRow(messages, shape, trimmed, (*(str(key) for key in row if key not in used), *left))
 
 
 def _recognised(

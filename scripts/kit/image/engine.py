@@ -70,7 +70,7 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Answer:
+class EngineOutput:
     """A tool's output; ``code`` is 127 if it did not start, 124 after a time-out."""
 
     code: int
@@ -78,17 +78,17 @@ class Answer:
     err: str
 
 
-def ask(command: Sequence[str]) -> Answer:
+def ask(command: Sequence[str]) -> EngineOutput:
     """Run a tool for its answer."""
     try:
         done = subprocess.run(
             list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return Answer(124, "", f"{Path(command[0]).name} did not answer within {_SECONDS:.0f} s")
+        return EngineOutput(124, "", f"{Path(command[0]).name} did not answer within {_SECONDS:.0f} s")
     except OSError as exc:
-        return Answer(127, "", f"{command[0]}: {exc.strerror}")
-    return Answer(done.returncode, done.stdout.strip(), done.stderr.strip())
+        return EngineOutput(127, "", f"{command[0]}: {exc.strerror}")
+    return EngineOutput(done.returncode, done.stdout.strip(), done.stderr.strip())
 
 
 def clients_on(path: str) -> list[Client]:

@@ -14,7 +14,7 @@ from kit.intake.ledger import DROPPED, TRAIN, VAL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.audit.measures import Measures
+    from kit.audit.measures import TokenCounts
     from kit.intake.collect import Collected
 
 SCHEMA_VERSION = 1
@@ -38,7 +38,7 @@ def steps_of(collected: Collected) -> dict[str, Any]:
 
 
 def build_card(
-    collected: Collected, options: dict[str, Any], measures: dict[str, Measures], files: dict[str, dict[str, Any]]
+    collected: Collected, options: dict[str, Any], measures: dict[str, TokenCounts], files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Collect everything there is to say; no times and no paths of this machine, so that it is the same each time."""
     ledger = collected.ledger
@@ -72,7 +72,7 @@ def build_card(
     }
 
 
-def write_card(folder: Path, card: dict[str, Any], measures: dict[str, Measures]) -> None:
+def write_card(folder: Path, card: dict[str, Any], measures: dict[str, TokenCounts]) -> None:
     """Write both forms."""
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     (folder / "data_card.json").write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -80,7 +80,7 @@ def write_card(folder: Path, card: dict[str, Any], measures: dict[str, Measures]
     (folder / "data_card.md").write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
-def summary(card: dict[str, Any], measures: dict[str, Measures]) -> list[str]:
+def summary(card: dict[str, Any], measures: dict[str, TokenCounts]) -> list[str]:
     """Write the card for a person."""
     steps = card["steps"]
     lines = [f"{source['rows']:>10,}  rows of {source['name']} ({source['format']})" for source in card["sources"]]
@@ -103,7 +103,7 @@ def summary(card: dict[str, Any], measures: dict[str, Measures]) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def chart(found: Measures, title: str) -> list[str]:
+def chart(found: TokenCounts, title: str) -> list[str]:
     """Draw one side's lengths, with what they amount to."""
     if not found.rows:
         return []

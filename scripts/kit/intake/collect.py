@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kit.intake.chunks import Chunk
     from kit.intake.near import NearIndex
     from kit.intake.sources import Source
-    from kit.intake.work import Batch, Job
+    from kit.intake.work import Batch, RowPipeline
 
 _HELD_OUT_NAMES = frozenset({"val", "valid", "validation", "dev", "eval", "test"})
 
@@ -118,7 +118,7 @@ class Collector:
         for_audit: Files named as validation data are held out, and no text is kept to be written.
     """
 
-    job: Job
+    job: RowPipeline
     split: str = "train"
     revision: str | None = None
     format: str | None = None

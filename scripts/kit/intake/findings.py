@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.audit.measures import Measures, measure
+from kit.audit.measures import TokenCounts, measure
 from kit.cli.findings import Finding, ok, skipped, warning
 from kit.data.remarks import REMARKS, Mark, end_findings
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from kit.intake.collect import Collected
 
 
-def measures_of(collected: Collected, max_seq_length: int, side: int | None = None) -> Measures:
+def measures_of(collected: Collected, max_seq_length: int, side: int | None = None) -> TokenCounts:
     """Count the rows of one side, or all that are kept."""
     ledger = collected.ledger
     return measure(ledger.lengths(side), ledger.trained(side), max_seq_length)
 
 
-def token_findings(collected: Collected, measures: Measures, tokenizer: ChatTokenizer) -> list[Finding]:
+def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatTokenizer) -> list[Finding]:
     """Judge lengths and what the template makes of the rows."""
     limit = measures.max_seq_length
     if not measures.rows:

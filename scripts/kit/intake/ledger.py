@@ -7,7 +7,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
-from kit.data.conversations import Places
+from kit.data.conversations import LineNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,9 +123,9 @@ class Ledger:
                 first.append((number, earlier))
         return count, first
 
-    def leaked(self) -> Places:
+    def leaked(self) -> LineNumbers:
         """Return the validation rows that are trained on too, by number."""
-        places = Places()
+        places = LineNumbers()
         query = (
             f"SELECT number FROM rows WHERE side = {VAL} AND loose IN "
             f"(SELECT loose FROM rows WHERE side = {TRAIN}) ORDER BY number"

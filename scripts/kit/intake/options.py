@@ -15,9 +15,9 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.shapes import Reading
 from kit.intake.formats import FORMATS
 from kit.intake.near import DEFAULT_THRESHOLD
-from kit.intake.prepare import Wanted
+from kit.intake.prepare import PrepareOptions
 from kit.intake.split import DEFAULT_SHARE, MOST_BY_DEFAULT, Split
-from kit.intake.work import Job
+from kit.intake.work import RowPipeline
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.machine.target import recommended
@@ -167,14 +167,14 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
     return Meter(name, tokenizer, length), [ok("model.tokenizer", f"tokens are those of {name}, {length} a row")]
 
 
-def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Wanted:
+def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> PrepareOptions:
     """Put the options into what the work is done by.
 
     Raises:
         UsageError: Columns are not named as they should be.
     """
     columns = _columns(options.map)
-    job = Job(
+    job = RowPipeline(
         Reading(columns, options.text_prompt, options.trim),
         meter.tokenizer,
         meter.max_seq_length,
@@ -203,7 +203,7 @@ def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Wanted:
         "max_seq_length": meter.max_seq_length if meter.tokenizer else None,
         "model": meter.model if meter.tokenizer else None,
     }
-    return Wanted(
+    return PrepareOptions(
         job,
         options.out,
         options.dedupe,

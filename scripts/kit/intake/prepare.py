@@ -16,12 +16,12 @@ from kit.intake.collect import Collected, Collector, reject, secret_findings
 from kit.intake.findings import duplicate_findings, leakage_findings, measures_of, token_findings
 from kit.intake.ledger import TRAIN, VAL, Ledger
 from kit.intake.near import DEFAULT_THRESHOLD, NearIndex
-from kit.intake.publish import BOOKS, Draft
+from kit.intake.publish import BOOKS, StagedFolder
 from kit.intake.split import Split, join_groups, split_rows
-from kit.intake.work import Job
+from kit.intake.work import RowPipeline
 
 if TYPE_CHECKING:
-    from kit.audit.measures import Measures
+    from kit.audit.measures import TokenCounts
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.intake.sources import Source
 
@@ -29,7 +29,7 @@ _PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PrepareOptions:
     """What a person asked for.
 
     Attributes:
@@ -47,7 +47,7 @@ class Wanted:
         overwrite: Take the place of what was written there before.
     """
 
-    job: Job = field(default_factory=Job)
+    job: RowPipeline = field(default_factory=RowPipeline)
     out: Path = Path("data/processed")
     dedupe: str = "none"
     near_threshold: float = DEFAULT_THRESHOLD
@@ -62,7 +62,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Prepared:
     """What came of it.
 
     Attributes:
@@ -74,11 +74,11 @@ class Outcome:
 
     findings: list[Finding]
     card: dict[str, Any]
-    measures: dict[str, Measures]
+    measures: dict[str, TokenCounts]
     is_written: bool
 
 
-def audit(sources: list[Source], wanted: Wanted) -> Outcome:
+def audit(sources: list[Source], wanted: PrepareOptions) -> Prepared:
     """Judge every row of every source; write nothing.
 
     Raises:
@@ -92,10 +92,10 @@ def audit(sources: list[Source], wanted: Wanted) -> Outcome:
         findings += [columns_finding(collected.unused)] if collected.unused else []
         findings += duplicate_findings(collected) + leakage_findings(collected)
         card = build_card(collected, wanted.said, measures, {})
-        return Outcome(findings, card, measures, is_written=False)
+        return Prepared(findings, card, measures, is_written=False)
 
 
-def prepare(sources: list[Source], wanted: Wanted) -> Outcome:
+def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
     """Read, check, make unique, split and write; the folder appears whole or not at all.
 
     Raises:
@@ -104,7 +104,7 @@ def prepare(sources: list[Source], wanted: Wanted) -> Outcome:
         sqlite3.Error: The same, from the ledger.
         WorkerDiedError: A worker process was killed.
     """
-    with Draft(wanted.out, overwrite=wanted.overwrite) as draft:
+    with StagedFolder(wanted.out, overwrite=wanted.overwrite) as draft:
         books, files = draft.path / BOOKS, draft.path
         books.mkdir()
         with (
@@ -135,21 +135,23 @@ def prepare(sources: list[Source], wanted: Wanted) -> Outcome:
             rejects.flush()
             card = build_card(collected, wanted.said, measures, written)
         if has_errors(findings):
-            return Outcome(findings, card, measures, is_written=False)
+            return Prepared(findings, card, measures, is_written=False)
         for path in (*books.iterdir(), books):
             path.rmdir() if path.is_dir() else path.unlink()
         if not (files / "rejects.jsonl").stat().st_size:
             (files / "rejects.jsonl").unlink()
         write_card(files, card, measures)
         draft.publish()
-        return Outcome(findings, card, measures, is_written=True)
+        return Prepared(findings, card, measures, is_written=True)
 
 
-def _collector(wanted: Wanted, **more: Any) -> Collector:
+def _collector(wanted: PrepareOptions, **more: Any) -> Collector:
     return Collector(wanted.job, wanted.hub_split, wanted.revision, wanted.format, wanted.processes, **more)
 
 
-def _judge(collected: Collected, wanted: Wanted, measures: Measures | None, *, bad: bool = True) -> list[Finding]:
+def _judge(
+    collected: Collected, wanted: PrepareOptions, measures: TokenCounts | None, *, bad: bool = True
+) -> list[Finding]:
     findings = collected.problem_findings() if bad else []
     tokenizer: ChatTokenizer | None = wanted.job.tokenizer
     if measures and tokenizer:
@@ -159,7 +161,7 @@ def _judge(collected: Collected, wanted: Wanted, measures: Measures | None, *, b
     return findings
 
 
-def _measures(collected: Collected, wanted: Wanted, sides: dict[str, int | None]) -> dict[str, Measures]:
+def _measures(collected: Collected, wanted: PrepareOptions, sides: dict[str, int | None]) -> dict[str, TokenCounts]:
     if wanted.job.tokenizer is None:
         return {}
     return {name: measures_of(collected, wanted.job.max_seq_length, side) for name, side in sides.items()}

@@ -71,7 +71,7 @@ def _check_own(folder: Path, *, overwrite: bool) -> None:
         raise OccupiedError(f"holds data already ({', '.join(own)})", "--overwrite, or --out another folder")
 
 
-class Draft:
+class StagedFolder:
     """A folder beside the one to be written, gone without a trace unless it is published."""
 
     def __init__(self, folder: Path, *, overwrite: bool = False) -> None:

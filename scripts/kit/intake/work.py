@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kit.audit.lengths import Ruler
+from kit.audit.lengths import TokenCounter
 from kit.audit.secrets import find_secrets
 from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
 from kit.data.row_values import RowError, kind_of, shown
-from kit.data.shapes import PLAIN, Reading, Shaped, shape_row
+from kit.data.shapes import PLAIN, NormalizedRow, Reading, shape_row
 from kit.intake.turns import loosely, one_answer_each, written
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _SHINGLE_WORDS = 5
 
 
 @dataclass(frozen=True)
-class Job:
+class RowPipeline:
     """What every row is put through.
 
     Attributes:
@@ -107,7 +107,7 @@ class Batch:
 class _Whole:
     """A row as it was read, and how much of it was kept so far: its first answers, where each is a row of its own."""
 
-    shaped: Shaped
+    shaped: NormalizedRow
     columns: dict[str, Any]
     kept: int = 0
 
@@ -115,10 +115,10 @@ class _Whole:
 class Worker:
     """Does the job, chunk by chunk; travels to another process as the job alone."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RowPipeline) -> None:
         """Prepare; the cache is opened at the first chunk, in the process that works."""
         self.job = job
-        self._ruler: Ruler | None = None
+        self._ruler: TokenCounter | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without the open cache."""
@@ -166,7 +166,7 @@ class Worker:
         if job.tokenizer is None:
             return [None] * len(conversations)
         if self._ruler is None:
-            self._ruler = Ruler(job.tokenizer, job.max_seq_length, job.cache)
+            self._ruler = TokenCounter(job.tokenizer, job.max_seq_length, job.cache)
         return self._ruler.measure(conversations, texts)
 
     def _too_long(self, conversation: Conversation, length: Length | None) -> RowProblem | None:

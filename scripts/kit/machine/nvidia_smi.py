@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kit.machine.facts import Gpu, Nvidia
 from kit.machine.nvml import TIMEOUT_S, Found, Report
-from kit.machine.tools import Answer, ask, printable
+from kit.machine.tools import ToolOutput, ask, printable
 
 MIB = 1024**2
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "driver_version")
@@ -49,7 +49,7 @@ def ask_nvidia_smi() -> Report | None:
     )
 
 
-def _query(known: tuple[str, ...]) -> Answer:
+def _query(known: tuple[str, ...]) -> ToolOutput:
     return ask(["nvidia-smi", f"--query-gpu={','.join(known)}", "--format=csv,noheader,nounits"], TIMEOUT_S)
 
 

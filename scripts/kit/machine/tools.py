@@ -23,7 +23,7 @@ _GRACE_S = 0.5
 
 
 @dataclass(frozen=True)
-class Answer:
+class ToolOutput:
     """What a tool said.
 
     Attributes:
@@ -39,12 +39,12 @@ class Answer:
     timed_out: bool = False
 
 
-def ask(command: Sequence[str], timeout_s: float) -> Answer:
+def ask(command: Sequence[str], timeout_s: float) -> ToolOutput:
     """Run a tool and return what it printed, within ``timeout_s`` seconds and a short grace."""
     name = command[0]
     path = shutil.which(name)
     if path is None:
-        return Answer(problem=f"{name} is not on PATH", found=False)
+        return ToolOutput(problem=f"{name} is not on PATH", found=False)
     # A C locale keeps decimal points points; SYSTEM_VERSION_COMPAT=0 keeps macOS from naming an older version.
     environment = {**os.environ, "LC_ALL": "C", "SYSTEM_VERSION_COMPAT": "0"}
     try:
@@ -57,18 +57,18 @@ def ask(command: Sequence[str], timeout_s: float) -> Answer:
             env=environment,
         )
     except OSError as exc:
-        return Answer(problem=f"{name} cannot be started: {exc.strerror or exc}")
+        return ToolOutput(problem=f"{name} cannot be started: {exc.strerror or exc}")
     try:
         output, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         _give_up(process)
-        return Answer(problem=f"{name} did not answer within {timeout_s:g} s", timed_out=True)
+        return ToolOutput(problem=f"{name} did not answer within {timeout_s:g} s", timed_out=True)
     text = output.decode("utf-8", errors="replace")
     if process.returncode != 0:
         said = (errors.decode("utf-8", errors="replace").strip() or text.strip()).splitlines()
         why = f": {printable(said[0].strip())}" if said else ""
-        return Answer(problem=f"{name} failed with exit code {process.returncode}{why}")
-    return Answer(output=text)
+        return ToolOutput(problem=f"{name} failed with exit code {process.returncode}{why}")
+    return ToolOutput(output=text)
 
 
 def printable(text: str) -> str:

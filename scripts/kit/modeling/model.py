@@ -38,7 +38,7 @@ PORTABLE_LORA_KEYS = frozenset(
 )  # fmt: skip
 
 
-def device_of(platform: str) -> str:
+def torch_device(platform: str) -> str:
     """Name torch's device for a platform: ``cuda:0``, ``mps`` or ``cpu``."""
     return {"h100": "cuda:0", "cuda": "cuda:0", "m4": "mps"}.get(platform, "cpu")
 
@@ -78,7 +78,7 @@ def load_base_model(settings: Settings, platform: str) -> Any:
     options: dict[str, Any] = {
         "attn_implementation": stack.attention_of(settings, platform),
         # With None, transformers 5 puts a quantised model on the CPU of a Mac.
-        "device_map": {"": device_of(platform)},
+        "device_map": {"": torch_device(platform)},
         "use_safetensors": True,
         "trust_remote_code": False,
         "output_loading_info": True,

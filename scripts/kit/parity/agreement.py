@@ -22,7 +22,7 @@ _WHERE_TO_LOOK = {
 }
 
 
-def judge(result: Result, contract: Mapping[str, str], exact: Mapping[str, Numbers]) -> list[Finding]:
+def check_agreement(result: Result, contract: Mapping[str, str], exact: Mapping[str, Numbers]) -> list[Finding]:
     """Hold a machine's result to the formulas.
 
     Args:

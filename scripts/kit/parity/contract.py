@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from kit.config import schema
 from kit.config.settings import Settings
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
     from kit.data.encoding import EncodedRow
     from kit.stacks.stack import Stack
 
@@ -104,14 +104,14 @@ def settings_for(case: Case, base: Path, output: Path, attention: str = "auto") 
     return Settings.from_mapping(values)
 
 
-def plan_for(settings: Settings) -> TrainingPlan:
+def plan_for(settings: Settings) -> BatchOrder:
     """Encode the conversations as the kit encodes any file, and lay out their updates."""
     tokenizer = ChatTokenizer.load_for(settings)
     encoded = load_file(CONVERSATIONS, tokenizer, settings.training.max_seq_length, processes=1)
-    return make_plan(settings, encoded.rows)
+    return order_batches(settings, encoded.rows)
 
 
-def batch_sha256(plan: TrainingPlan) -> str:
+def batch_sha256(plan: BatchOrder) -> str:
     """Hash ids, labels and order: what is trained on, and when."""
     content: dict[str, Any] = {"rows": _listed(plan.rows), "order": list(plan.order), "updates": plan.steps}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
     from kit.data.encoding import EncodedRow
     from kit.parity.weights import Weights
 
@@ -30,7 +30,7 @@ _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds it to the norm
 
 
 def exact_training(
-    weights: Weights, shape: Mapping[str, Any], settings: Settings, plan: TrainingPlan, *, four_bit: bool
+    weights: Weights, shape: Mapping[str, Any], settings: Settings, plan: BatchOrder, *, four_bit: bool
 ) -> Numbers:
     """Train, and return every number there is to agree with.
 

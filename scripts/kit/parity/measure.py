@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
     from kit.parity.contract import Case
     from kit.parity.weights import Weights
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _LEFT_BEHIND = "ACCELERATE_MIXED_PRECISION"
 
 
-class Canon:
+class CanonicalModel:
     """The canonical model on disk, its weights, and what is trained on."""
 
     def __init__(self, folder: Path) -> None:
@@ -95,7 +95,7 @@ def attention_for(case: Case, asked_for: str, platform: str) -> str:
     return next(name for name in stack.attention_implementations if name != "flash_attention_2")
 
 
-def run_case(canon: Canon, case: Case, platform: str, attention: str = "auto") -> CaseResult:
+def run_case(canon: CanonicalModel, case: Case, platform: str, attention: str = "auto") -> CaseResult:
     """Run one case where the stack can; a case that breaks is a result too."""
     reason = why_not(case, installed_stack(), platform)
     if reason:
@@ -110,7 +110,7 @@ def run_case(canon: Canon, case: Case, platform: str, attention: str = "auto") -
     return CaseResult(case.name, numbers, attention=used, seconds=round(time.monotonic() - started, 3))
 
 
-def train(settings: Settings, plan: TrainingPlan, weights: Weights, platform: str) -> Numbers:
+def train(settings: Settings, plan: BatchOrder, weights: Weights, platform: str) -> Numbers:
     """Train as a run does and return every number there is to agree with."""
     os.environ.pop(_LEFT_BEHIND, None)
     model = attach_adapter(load_base_model(settings, platform), settings)

@@ -14,7 +14,7 @@ from kit.plan.limits import TIGHT
 from kit.plan.memory import coming_bytes
 
 if TYPE_CHECKING:
-    from kit.plan.alternatives import Alternative, Question
+    from kit.plan.alternatives import Alternative, PlannedRun
     from kit.plan.run_plan import RunPlan
 
 # "Tried to allocate 2.00 GiB" of CUDA and MPS, "you tried to allocate 4096 bytes" of a CPU.
@@ -25,7 +25,7 @@ _UNITS = ("bytes", "k", "m", "g", "t")
 
 
 @dataclass(frozen=True)
-class Refusal:
+class OutOfMemory:
     """What was seen when a device refused the largest micro-batch.
 
     Attributes:
@@ -53,7 +53,7 @@ def asked_bytes(message: str) -> int:
     return int(float(found[1]) * 1024**power)
 
 
-def growth(refusal: Refusal, plan: RunPlan) -> float:
+def growth(refusal: OutOfMemory, plan: RunPlan) -> float:
     """Return how many times its planned memory the micro-batch took at least; never below 1.
 
     It was refused before its peak, so the truth may be more: another refusal tells.
@@ -62,21 +62,21 @@ def growth(refusal: Refusal, plan: RunPlan) -> float:
     return max(1.0, (refusal.reached_bytes - refusal.standing_bytes) / planned) if planned else 1.0
 
 
-def nearest_that_fits(question: Question, refusal: Refusal) -> Alternative | None:
+def nearest_that_fits(planned_run: PlannedRun, refusal: OutOfMemory) -> Alternative | None:
     """Return the fastest settings of the same updates that fit what the device had; None where none do.
 
     Args:
-        question: The run that was refused.
+        planned_run: The run that was refused.
         refusal: What was seen.
     """
-    most = _most_moving(question, refusal)
-    fitting = [item for item in same_updates(question) if item.plan.peak.moving_bytes <= most]
-    return min(fitting, key=lambda item: nearness(question, item), default=None)
+    most = _most_moving(planned_run, refusal)
+    fitting = [item for item in same_updates(planned_run) if item.plan.peak.moving_bytes <= most]
+    return min(fitting, key=lambda item: nearness(planned_run, item), default=None)
 
 
-def _most_moving(question: Question, refusal: Refusal) -> float:
+def _most_moving(planned_run: PlannedRun, refusal: OutOfMemory) -> float:
     """Return the most that a micro-batch may be planned to add: always less than the refused one's."""
-    moving = question.plan.peak.moving_bytes
-    coming = coming_bytes(question.shape, question.settings)
-    most = (refusal.room_bytes * TIGHT - refusal.standing_bytes - coming) / growth(refusal, question.plan)
+    moving = planned_run.plan.peak.moving_bytes
+    coming = coming_bytes(planned_run.shape, planned_run.settings)
+    most = (refusal.room_bytes * TIGHT - refusal.standing_bytes - coming) / growth(refusal, planned_run.plan)
     return most if most < moving else moving * _UNEXPLAINED

@@ -72,8 +72,8 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Question:
-    """The run that is planned, and that other settings are looked for.
+class PlannedRun:
+    """A run and its plan, which other settings can be held against.
 
     Attributes:
         settings: The configuration.
@@ -94,16 +94,16 @@ class Question:
         """The run as it stands, planned once."""
         return plan_run(self.settings, self.shape, self.device, self.workloads(self.settings))
 
-    def answer(self, changes: dict[str, Any], *, same: bool = True) -> Alternative:
+    def with_changes(self, changes: dict[str, Any], *, same: bool = True) -> Alternative:
         """Plan the run with some values changed."""
         settings = self.settings.with_changes(changes)
         plan = plan_run(settings, self.shape, self.device, self.workloads(settings))
         return Alternative(tuple(changes.items()), plan, same)
 
 
-def question_of(
+def planned_run_of(
     settings: Settings, device: Device, rows: TokenRows | int | None, held_out: TokenRows | None = None
-) -> Question | None:
+) -> PlannedRun | None:
     """Return a run to plan; None where its model's shape is not known.
 
     Args:
@@ -113,54 +113,54 @@ def question_of(
         held_out: What it is evaluated on.
     """
     shape = shape_of(settings.model)
-    return None if shape is None else Question(settings, shape, device, *workloads_for(settings, rows, held_out))
+    return None if shape is None else PlannedRun(settings, shape, device, *workloads_for(settings, rows, held_out))
 
 
-def faster(question: Question) -> list[Alternative]:
+def faster(planned_run: PlannedRun) -> list[Alternative]:
     """Return every choice that leaves the mathematics as it is and fits, fastest first; the present one included.
 
     Where time is not known, as for a very small model, there is nothing to rank by and only the present one.
     """
-    present = Alternative((), question.plan, is_same_mathematics=True)
-    if question.plan.duration is None:
+    present = Alternative((), planned_run.plan, is_same_mathematics=True)
+    if planned_run.plan.duration is None:
         return [present]
-    found = [present, *same_updates(question)]
+    found = [present, *same_updates(planned_run)]
     return sorted((item for item in found if item.plan.verdict in {"fits", "unknown"}), key=rank)
 
 
-def same_updates(question: Question) -> list[Alternative]:
+def same_updates(planned_run: PlannedRun) -> list[Alternative]:
     """Return every other choice that leaves the mathematics as it is, whether it fits or not."""
-    return [question.answer(changes) for changes in _same_update(question.settings, question.device)]
+    return [planned_run.with_changes(changes) for changes in _same_update(planned_run.settings, planned_run.device)]
 
 
-def most_promising(question: Question, most: int) -> list[Alternative]:
+def most_promising(planned_run: PlannedRun, most: int) -> list[Alternative]:
     """Return the fastest other choices of the same mathematics that fit, by the plan; at most so many."""
-    fitting = [item for item in same_updates(question) if item.plan.verdict == "fits"]
-    return sorted(fitting, key=lambda item: nearness(question, item))[:most]
+    fitting = [item for item in same_updates(planned_run) if item.plan.verdict == "fits"]
+    return sorted(fitting, key=lambda item: nearness(planned_run, item))[:most]
 
 
-def other_mathematics(question: Question) -> list[Alternative]:
+def other_mathematics(planned_run: PlannedRun) -> list[Alternative]:
     """Return what saves memory and changes what is learnt: no dropout, shorter rows. Mildest first."""
     changes: list[dict[str, Any]] = []
-    if question.settings.lora.lora_dropout > 0:
+    if planned_run.settings.lora.lora_dropout > 0:
         changes.append({"lora.lora_dropout": 0.0})
-    changes += [{"training.max_seq_length": length} for length in _halves(question.settings)]
-    return [question.answer(change, same=False) for change in changes]
+    changes += [{"training.max_seq_length": length} for length in _halves(planned_run.settings)]
+    return [planned_run.with_changes(change, same=False) for change in changes]
 
 
-def mildest_that_fits(question: Question) -> Alternative | None:
+def mildest_that_fits(planned_run: PlannedRun) -> Alternative | None:
     """Return the fastest choice of the same mathematics that fits; failing that, the longest rows that do."""
-    fitting = most_promising(question, 1)
+    fitting = most_promising(planned_run, 1)
     if fitting:
         return fitting[0]
     least: dict[str, Any] = {
         "training.per_device_train_batch_size": 1,
-        "training.gradient_accumulation_steps": question.settings.effective_batch_size,
+        "training.gradient_accumulation_steps": planned_run.settings.effective_batch_size,
         "training.gradient_checkpointing": True,
     }
-    needed = {key: value for key, value in least.items() if question.settings.value(key) != value}
-    for length in _halves(question.settings):
-        shorter = question.answer(needed | {"training.max_seq_length": length}, same=False)
+    needed = {key: value for key, value in least.items() if planned_run.settings.value(key) != value}
+    for length in _halves(planned_run.settings):
+        shorter = planned_run.with_changes(needed | {"training.max_seq_length": length}, same=False)
         if shorter.plan.verdict == "fits":
             return shorter
     return None
@@ -179,11 +179,11 @@ def rank(item: Alternative) -> tuple[float, int, int]:
     return round(item.cost, 3), item.plan.peak_memory_bytes, len(item.changes)
 
 
-def nearness(question: Question, item: Alternative) -> tuple[float, ...]:
+def nearness(planned_run: PlannedRun, item: Alternative) -> tuple[float, ...]:
     """Return what to sort by where time may not be known: then what recomputes least, in the largest micro-batches."""
     if item.plan.duration is not None:
         return rank(item)
-    training = question.settings.with_changes(dict(item.changes)).training
+    training = planned_run.settings.with_changes(dict(item.changes)).training
     recomputed = training.gradient_checkpointing / training.gradient_checkpointing_every_n_layers
     return recomputed, -item.plan.batch.tokens, len(item.changes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kit.plan.step import Job, MicroBatch
+    from kit.plan.step import MicroBatch, TrainingStep
     from kit.plan.workload import Workload
 
 _FLOAT32 = 4
@@ -14,12 +14,12 @@ _TILE_TOKENS, _TILE_VOCABULARY = 4_096, 32_768
 _WITHOUT_TRITON = 29  # bytes a logit of the tile
 
 
-def scored_tokens(job: Job, work: MicroBatch | Workload) -> int:
+def scored_tokens(job: TrainingStep, work: MicroBatch | Workload) -> int:
     """Tokens that meet the head of a loss in tiles: trl scores only labelled ones where Triton is."""
     return work.loss_tokens if job.device == "cuda" else work.predicted_tokens
 
 
-def saved_by_loss(job: Job) -> int:
+def saved_by_loss(job: TrainingStep) -> int:
     """Return what the loss keeps for the backward pass, in bytes."""
     shape, batch = job.shape, job.batch
     shifted = batch.predicted_tokens
@@ -34,7 +34,7 @@ def saved_by_loss(job: Job) -> int:
     return hidden + scored * (8 + 2 * _FLOAT32) + 2 * shifted + 8
 
 
-def loss_work_bytes(job: Job) -> int:
+def loss_work_bytes(job: TrainingStep) -> int:
     """Return what computing the loss needs above what it keeps, in bytes.
 
     Whole: besides the kept log-probabilities two float32 tensors of all logits, forward and backward alike.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kit.plan.ledger import FOLDER, newest, read_all
 
 if TYPE_CHECKING:
-    from kit.plan.step import Job
+    from kit.plan.step import TrainingStep
     from kit.plan.workload import Workload
 
 # Micro-batches that differ by less in size, in their largest and in their rows' length are the same work.
@@ -49,7 +49,7 @@ class Rate:
         return _SPREAD if _is_near(self.work["largest_tokens"], self.work["tokens_at_once"]) else _RAGGED_SPREAD
 
 
-def described(job: Job, workload: Workload, flop: float) -> dict[str, Any]:
+def described(job: TrainingStep, workload: Workload, flop: float) -> dict[str, Any]:
     """Return what a measured speed holds for: the settings that a step's time depends on, and the micro-batches."""
     return {"variant": _variant(job), "work": {**_work(workload), "flop": flop, "tokens": workload.computed_tokens}}
 
@@ -76,7 +76,7 @@ def rates_on(device: str) -> tuple[Rate, ...]:
     )
 
 
-def rate_of(job: Job, workload: Workload, rates: tuple[Rate, ...]) -> Rate | None:
+def rate_of(job: TrainingStep, workload: Workload, rates: tuple[Rate, ...]) -> Rate | None:
     """Return the speed that was measured with a run's settings on rows like its own, the newest; None for none."""
     variant, work = _variant(job), _work(workload)
     found = [
@@ -87,7 +87,7 @@ def rate_of(job: Job, workload: Workload, rates: tuple[Rate, ...]) -> Rate | Non
     return max(found, key=lambda rate: rate.date, default=None)
 
 
-def _variant(job: Job) -> dict[str, Any]:
+def _variant(job: TrainingStep) -> dict[str, Any]:
     settings = job.settings
     training, quantization, lora = settings.training, settings.quantization, settings.lora
     return {

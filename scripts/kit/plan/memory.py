@@ -10,7 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.plan.activations import Saved, feed_forward_gradients, final_norm_bytes, saved_by_layer, saved_by_model
+from kit.plan.activations import (
+    SavedActivations,
+    feed_forward_gradients,
+    final_norm_bytes,
+    saved_by_layer,
+    saved_by_model,
+)
 from kit.plan.loss import loss_work_bytes, saved_by_loss
 from kit.plan.overheads import Term, heap_bytes, process_terms, unseen_terms, workspace_bytes
 from kit.plan.step import DTYPE_BYTES
@@ -18,7 +24,7 @@ from kit.plan.step import DTYPE_BYTES
 if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.model.shape import ModelShape
-    from kit.plan.step import Job
+    from kit.plan.step import TrainingStep
 
 # bitsandbytes: a float32 constant for each 64 weights; with double quantisation 8 bits each, and a float32 for 256.
 # Each matrix has its own tables of the 16 and the 256 values a code stands for.
@@ -122,7 +128,7 @@ def paged_bytes(shape: ModelShape, settings: Settings) -> int:
     return round(shape.num_hidden_layers * each * sum(size for size in matrices if size >= _PAGED_FROM))
 
 
-def fixed_terms(job: Job) -> tuple[Term, ...]:
+def fixed_terms(job: TrainingStep) -> tuple[Term, ...]:
     """Return what stands before and after every step."""
     shape, settings = job.shape, job.settings
     weights, constants = quantised_weights(shape, settings)
@@ -136,7 +142,7 @@ def fixed_terms(job: Job) -> tuple[Term, ...]:
     )
 
 
-def _rotary_tables(job: Job) -> int:
+def _rotary_tables(job: TrainingStep) -> int:
     """Sines and cosines of every position, where every layer keeps its own: 0.54 GB for Mistral-7B v0.2."""
     shape = job.shape
     if not job.stack.rotary_in_layers:
@@ -144,7 +150,7 @@ def _rotary_tables(job: Job) -> int:
     return 2 * shape.num_hidden_layers * shape.max_position_embeddings * shape.head_dim * job.base_size
 
 
-def plan_peak(job: Job) -> Peak:
+def plan_peak(job: TrainingStep) -> Peak:
     """Return the peak of a training step and its terms."""
     moment, moving = max(_moments(job).items(), key=lambda item: sum(term.size_bytes for term in item[1]))
     activations = sum(term.size_bytes for term in moving if term.name in {_ACTIVATIONS, _RECOMPUTED})
@@ -163,7 +169,7 @@ def coming_bytes(shape: ModelShape, settings: Settings) -> int:
     return sum(term.size_bytes for term in adapter_terms(shape, settings)[1:])
 
 
-def step_bytes(job: Job, *, with_loss: bool = True) -> int:
+def step_bytes(job: TrainingStep, *, with_loss: bool = True) -> int:
     """Return the peak above what stands: activations, loss and working sets; without the loss, of the layers alone."""
     moments = _moments(job)
     if not with_loss:
@@ -171,7 +177,7 @@ def step_bytes(job: Job, *, with_loss: bool = True) -> int:
     return max(sum(term.size_bytes for term in terms) for terms in moments.values())
 
 
-def _moments(job: Job) -> dict[str, tuple[Term, ...]]:
+def _moments(job: TrainingStep) -> dict[str, tuple[Term, ...]]:
     """Return what each moment of a step holds besides what always stands."""
     tokens, shape = job.batch.tokens, job.shape
     residual = tokens * shape.hidden_size
@@ -212,7 +218,7 @@ def _moments(job: Job) -> dict[str, tuple[Term, ...]]:
     return moments
 
 
-def _held_by_checkpoints(job: Job) -> int:
+def _held_by_checkpoints(job: TrainingStep) -> int:
     """The mask all layers share, which a checkpoint holds on to where autograd's hooks do not see it."""
     if job.stack.checkpoints_save_arguments or not job.checkpointed_layers:
         return 0
@@ -222,7 +228,7 @@ def _held_by_checkpoints(job: Job) -> int:
     return batch.rows * batch.length**2 if batch.has_padding and job.attention == "sdpa" else 0
 
 
-def _adapter_casts(job: Job) -> int:
+def _adapter_casts(job: TrainingStep) -> int:
     """Autocast's 16-bit copies of the adapter's weights, which live until the forward pass is over.
 
     A loss in tiles peaks in its backward pass, when those of recomputed layers are gone.
@@ -234,14 +240,14 @@ def _adapter_casts(job: Job) -> int:
     return parameters * job.compute_size * job.checkpointed_layers // layers
 
 
-def _expanded_layer(job: Job) -> int:
+def _expanded_layer(job: TrainingStep) -> int:
     """The largest matrix, expanded from 4 bits for one multiplication."""
     if not job.in_4bit:
         return 0
     return max(inputs * outputs for inputs, outputs in job.shape.linear_sizes.values()) * job.compute_size
 
 
-def _scores_work(job: Job, layer: tuple[Saved, ...]) -> int:
+def _scores_work(job: TrainingStep, layer: tuple[SavedActivations, ...]) -> int:
     """Where scores are held whole: their gradient in the compute type, and softmax's backward pass in float32."""
     if job.attention_kernel == "fused":
         return 0

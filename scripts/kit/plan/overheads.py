@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kit.plan.activations import saved_by_layer
 
 if TYPE_CHECKING:
-    from kit.plan.step import Job
+    from kit.plan.step import TrainingStep
 
 # The driver's context and the kernels: 804 to 808 MB where the H100 of measurements/ trains.
 _CONTEXT = 810_000_000
@@ -48,26 +48,26 @@ class Source:
     origin: str
 
 
-def workspace_bytes(job: Job) -> int:
+def workspace_bytes(job: TrainingStep) -> int:
     """Return cuBLAS's workspaces, which torch's allocator gives out; the larger where the GPU does not tell."""
     if job.device != "cuda":
         return 0
     return _HANDLES * (_LARGE_WORKSPACE if job.capability in {None, _LARGE_ON} else _WORKSPACE)
 
 
-def process_terms(job: Job) -> tuple[Term, ...]:
+def process_terms(job: TrainingStep) -> tuple[Term, ...]:
     """Return what a process takes of its own before any model, where that counts in its figure."""
     return (Term("libraries", _LIBRARIES),) if job.device == "cpu" else ()
 
 
-def unseen_terms(job: Job) -> tuple[Term, ...]:
+def unseen_terms(job: TrainingStep) -> tuple[Term, ...]:
     """Return what a run's own figure leaves out."""
     if job.device == "cuda":
         return (Term("CUDA context", _CONTEXT),)
     return (Term("mapped files of the libraries", _MAPPED),) if job.device == "cpu" else ()
 
 
-def heap_bytes(job: Job, activations: int) -> int:
+def heap_bytes(job: TrainingStep, activations: int) -> int:
     """Return what a CPU's allocator holds free, since it is too scattered to be given back."""
     if job.device != "cpu":
         return 0
@@ -76,7 +76,7 @@ def heap_bytes(job: Job, activations: int) -> int:
     return round(_HEAP_SHARE * small * activations)
 
 
-def sources(job: Job) -> tuple[Source, ...]:
+def sources(job: TrainingStep) -> tuple[Source, ...]:
     """Return where the figures of a peak come from."""
     if job.device == "mps":
         return (Source("tensors", "arithmetic from the libraries' source; not measured on a Mac"),)

@@ -70,7 +70,7 @@ def _count_rows(path: Path) -> int:
 
 def _remembered(rows: TokenRows, held_out: TokenRows | None) -> Callable[[Settings], Workload]:
     """Count each cut of the rows into micro-batches once, however many configurations are compared."""
-    from kit.data.batch_order import make_plan
+    from kit.data.batch_order import order_batches
     from kit.plan.workload import workload_of
 
     counted: dict[tuple[int, ...], Workload] = {}
@@ -86,7 +86,7 @@ def _remembered(rows: TokenRows, held_out: TokenRows | None) -> Callable[[Settin
             training.sort_within_update,
         )
         if key not in counted:
-            counted[key] = workload_of(make_plan(settings, rows.cut(training.max_seq_length), *evaluated), settings)
+            counted[key] = workload_of(order_batches(settings, rows.cut(training.max_seq_length), *evaluated), settings)
         return counted[key]
 
     return workload

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kit.plan.limits import MemoryLimit, memory_limit
 from kit.plan.memory import Peak, plan_peak, step_bytes
 from kit.plan.overheads import Term, sources
-from kit.plan.step import Job, device_of
+from kit.plan.step import TrainingStep, device_of
 from kit.plan.time import Duration, duration_of, speed_of
 from kit.stacks.registry import DEFAULT
 from kit.stacks.stack import stack_named
@@ -107,12 +107,12 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
         settings: The configuration.
         shape: The model's sizes.
         device: What it runs on.
-        workload: Its micro-batches: ``workload_of(make_plan(…), rows)`` or ``full_length(…)``.
+        workload: Its micro-batches: ``workload_of(order_batches(…), rows)`` or ``full_length(…)``.
     """
     apart = settings.training.gradient_checkpointing_every_n_layers
     first = workload.largest[0]
     capability = device.gpu.compute_capability if device.gpu else None
-    job = Job(
+    job = TrainingStep(
         shape, settings, device.stack.traits, device_of(device.platform), device.attention, first, apart, capability
     )
     job = max((replace(job, batch=batch) for batch in workload.largest), key=step_bytes)

@@ -47,7 +47,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingStep:
     """Everything the formulas look at.
 
     Attributes:

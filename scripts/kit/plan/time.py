@@ -18,7 +18,7 @@ from kit.plan.measured import Rate, rate_of, rates_on
 
 if TYPE_CHECKING:
     from kit.machine.facts import Machine
-    from kit.plan.step import Job
+    from kit.plan.step import TrainingStep
     from kit.plan.workload import Workload
 
 # Dense 16-bit tensor TFLOP/s and memory bandwidth in TB/s, as in NVIDIA's data sheets; first match in the GPU's name.
@@ -137,7 +137,7 @@ def _tera(flops: float) -> str:
     return f"{flops / 1e12:.3g}"
 
 
-def flop_of(job: Job, work: Workload) -> float:
+def flop_of(job: TrainingStep, work: Workload) -> float:
     """Return the operations of a run's micro-batches, forward and backward."""
     shape = job.shape
     layers = shape.num_hidden_layers
@@ -154,7 +154,7 @@ def flop_of(job: Job, work: Workload) -> float:
     return forward + backward + again + scored * head
 
 
-def duration_of(job: Job, workload: Workload, speed: Speed) -> Duration | None:
+def duration_of(job: TrainingStep, workload: Workload, speed: Speed) -> Duration | None:
     """Return how long a run takes, or None for a model too small for this arithmetic."""
     shape = job.shape
     if shape.linear_parameters < _SMALLEST_MODEL:

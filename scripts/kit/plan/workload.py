@@ -12,7 +12,7 @@ from kit.plan.step import MicroBatch
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Workload:
     rows_bytes: int = 0
 
 
-def workload_of(plan: TrainingPlan, settings: Settings) -> Workload:
+def workload_of(plan: BatchOrder, settings: Settings) -> Workload:
     """Count a plan's micro-batches, as the trainer cuts its order and the collator pads them or joins them."""
     counted = count(np.asarray(plan.order), plan.rows.lengths, plan.rows.trained, settings)
     return replace(counted, rows_bytes=plan.size_bytes)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
+class MemoryTerm:
     """One term of the predicted memory, in bytes."""
 
     name: str
@@ -41,7 +41,7 @@ class Prediction:
 
     peak_memory_bytes: float | None = None
     seconds: float | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[MemoryTerm, ...] = ()
     measured_memory_bytes: float | None = None
     measured_seconds: float | None = None
 
@@ -111,7 +111,7 @@ def _prediction(run: Run, summary: Summary) -> Prediction:
     """Read the plan of ``kit.plan`` that the receipt holds, and set what came of it beside it."""
     predicted = mapping(run.receipt.get("predicted"))
     terms = mapping(predicted.get("terms"))
-    parts = [Part(str(name), size) for name, value in terms.items() if (size := finite(value)) is not None]
+    parts = [MemoryTerm(str(name), size) for name, value in terms.items() if (size := finite(value)) is not None]
     last = run.steps[-1] if run.steps else {}
     memory = summary.peak_memory_bytes
     # A plan gives the time as (at best, at worst): one plans for the worst.

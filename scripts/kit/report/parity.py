@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 
 from kit.files.numbers import mapping
-from kit.parity.agreement import judge, verdict_of
+from kit.parity.agreement import check_agreement, verdict_of
 from kit.parity.place import result_file
 from kit.parity.results import ParityError, Result, read_reference, read_result
 from kit.run_folder.history import OUTPUTS
@@ -34,7 +34,7 @@ def parity_line(run: Run) -> str:
             return f"not run with this revision of the kit: {command} shows {_WHAT_FOR}"
         if unlike := _unlike(result, run.receipt):
             return f"not run with what trained this run ({unlike}): {command} shows {_WHAT_FOR}"
-        findings = judge(result, contract, exact)
+        findings = check_agreement(result, contract, exact)
         return f"{verdict_of(result, findings, exact)} ({str(result.where.get('measured_at'))[:10]})"
     return f"not run: {command} shows {_WHAT_FOR}"
 

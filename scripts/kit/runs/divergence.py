@@ -40,7 +40,7 @@ _MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
-class Course:
+class LossCurve:
     """One kind of number; ``equal_before`` counts the common steps before the first that differs."""
 
     trace: TraceComparison
@@ -62,7 +62,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Parting:
+class Divergence:
     """Two runs compared.
 
     Attributes:
@@ -76,7 +76,7 @@ class Parting:
     adapter_at_start: str
     order_of_rows: str
     adapter_at_end: str
-    traces: dict[str, Course]
+    traces: dict[str, LossCurve]
     verdict: str
 
     def as_mapping(self) -> dict[str, Any]:
@@ -89,14 +89,14 @@ class Parting:
         }
 
 
-def part(first: Run, second: Run) -> Parting:
+def find_divergence(first: Run, second: Run) -> Divergence:
     """Compare two runs in everything their folders hold."""
     traces = {name: _course(read(first), read(second)) for name, read in _TRACES.items()}
     differences = tuple(compare_runs(first, second))
     receipts = (first.receipt, second.receipt)
     start, end = (_compared(*((each.get(key),) for each in receipts)) for key in _ADAPTERS)
     identities = [mapping(each.get("identity")) for each in receipts]
-    return Parting(
+    return Divergence(
         differences=differences,
         results=tuple(compare_results(first, second)),
         adapter_at_start=start,
@@ -107,7 +107,7 @@ def part(first: Run, second: Run) -> Parting:
     )
 
 
-def in_words(course: Course) -> str:
+def in_words(course: LossCurve) -> str:
     """Say from which step on two runs' numbers differ, and by how much."""
     trace, gap, largest = course.trace, course.trace.first_gap, course.trace.largest_relative
     alone = len(trace.only_first) + len(trace.only_second)
@@ -133,10 +133,10 @@ _TRACES: dict[str, Callable[[Run], dict[int, float]]] = {
 }
 
 
-def _course(first: dict[int, float], second: dict[int, float]) -> Course:
+def _course(first: dict[int, float], second: dict[int, float]) -> LossCurve:
     trace = compare_traces(first, second)
     gap = trace.first_gap
-    return Course(trace, sum(1 for step in first.keys() & second.keys() if gap is None or step < gap.step))
+    return LossCurve(trace, sum(1 for step in first.keys() & second.keys() if gap is None or step < gap.step))
 
 
 def _compared(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:
@@ -146,7 +146,7 @@ def _compared(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:
 
 
 def _verdict(  # noqa: PLR0911 - a sentence each
-    runs: Sequence[Run], differences: Sequence[Difference], traces: dict[str, Course], start: str, end: str
+    runs: Sequence[Run], differences: Sequence[Difference], traces: dict[str, LossCurve], start: str, end: str
 ) -> str:
     course = traces[LOSS]
     if not course.trace.compared:

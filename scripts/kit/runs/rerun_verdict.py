@@ -35,7 +35,7 @@ BIT_EQUAL, WITHIN, DIFFERENT = "bit-equal", "within tolerance", "different"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RerunVerdict:
     """A rerun's result.
 
     Attributes:
@@ -88,7 +88,7 @@ def _gap_mapping(gap: Gap | None) -> dict[str, Any] | None:
     return {"step": gap.step, **{name: finite(value) for name, value in values.items()}}
 
 
-def judge_rerun(run: Run, rerun: Run, reasons: Sequence[str]) -> Outcome:
+def judge_rerun(run: Run, rerun: Run, reasons: Sequence[str]) -> RerunVerdict:
     """Compare a run with its rerun; ``reasons`` say why bits may differ (``reasons_for_other_bits``)."""
     unlike = _unlike(run.receipt, rerun.receipt)
     reasons = [*reasons, *(finding.message for finding in unlike)]
@@ -114,7 +114,7 @@ def judge_rerun(run: Run, rerun: Run, reasons: Sequence[str]) -> Outcome:
     sentence = _sentence(
         verdict, losses, evaluations, min(parted, default=None), init_equal=is_equal["adapter_init_sha256"]
     )
-    return Outcome(verdict, sentence, findings, losses, evaluations, reasons, hashes)
+    return RerunVerdict(verdict, sentence, findings, losses, evaluations, reasons, hashes)
 
 
 def _unlike(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Finding]:

@@ -21,7 +21,7 @@ _RECENT = 50  # steps the rate and the time left are taken from
 
 
 @dataclass
-class Course:
+class RunProgress:
     """A run's progress: every loss, and the other values shown.
 
     Attributes:
@@ -85,7 +85,7 @@ def _or_nan(value: Any) -> float:
     return math.nan if found is None else found
 
 
-def figures(course: Course) -> list[tuple[str, str]]:
+def figures(course: RunProgress) -> list[tuple[str, str]]:
     """Return what is shown besides the progress and the plot: name and value."""
     last = course.last
     shown = [("loss", _written(course.losses[-1] if course.losses else None, ".4f"))]
@@ -102,7 +102,7 @@ def figures(course: Course) -> list[tuple[str, str]]:
     return shown
 
 
-def plain_line(course: Course) -> str:
+def plain_line(course: RunProgress) -> str:
     """Write the newest step in one line, for a log file."""
     of = f"/{course.planned_steps:,}" if course.planned_steps else ""
     words = "  ".join(f"{name} {value}" for name, value in figures(course))

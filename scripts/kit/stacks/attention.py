@@ -50,7 +50,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Choice:
+class AttentionChoice:
     """What a run uses, and what else there is.
 
     Attributes:
@@ -86,7 +86,7 @@ class Choice:
         }
 
 
-def choose(settings: Settings, stack: Stack, platform: str, capability: tuple[int, int] | None) -> Choice:
+def choose(settings: Settings, stack: Stack, platform: str, capability: tuple[int, int] | None) -> AttentionChoice:
     """Say which kernel a configuration runs with, and judge the others.
 
     Args:
@@ -104,7 +104,7 @@ def choose(settings: Settings, stack: Stack, platform: str, capability: tuple[in
         if other != name:
             problem = problem_of(other, settings, stack, platform, capability)
             others.append(Kernel(other, _words(other, stack), problem or _not_chosen(other, settings, asked=asked)))
-    return Choice(Kernel(name, _words(name, stack), ""), "asked for" if asked else best, tuple(others))
+    return AttentionChoice(Kernel(name, _words(name, stack), ""), "asked for" if asked else best, tuple(others))
 
 
 def problem_of(name: str, settings: Settings, stack: Stack, platform: str, capability: tuple[int, int] | None) -> str:

@@ -63,7 +63,7 @@ class StalledError(ExplainedError):
     )
 
 
-class Pulse:
+class Heartbeat:
     """Counts how long nothing has been finished, in time that this process was awake for."""
 
     def __init__(self, timeout: float, look_s: float) -> None:
@@ -124,7 +124,7 @@ class StallWatch:
         """Prepare to watch; ``timeout`` 0 never looks, ``end`` None only warns."""
         self._listener, self._doing, self._end = listener, doing, end
         self._look_s = min(LONGEST_LOOK_S, timeout / 10)
-        self._pulse = Pulse(timeout, self._look_s)
+        self._pulse = Heartbeat(timeout, self._look_s)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stall-watch", daemon=True) if timeout else None
         self._inside: str | None = None

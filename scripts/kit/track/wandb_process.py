@@ -1,8 +1,8 @@
 """The process that sends a run's metrics to wandb, started by ``wandb_tracker`` beside the training.
 
 It reads ``metrics.jsonl`` as it grows, so the training never waits for what wandb waits for. It ends when its standard
-input asks for it or closes, which it does when the training dies; and then within ``Order.end_s``. Signals are for the
-training alone: batch systems send theirs to every process of a job.
+input asks for it or closes, which it does when the training dies; and then within ``WandbRun.end_s``. Signals are for
+the training alone: batch systems send theirs to every process of a job.
 
 A run that is resumed goes on with its run in wandb. The number of a line in ``metrics.jsonl`` is its step there, and
 what an earlier session sent is not sent again.
@@ -45,7 +45,7 @@ _LEFT_OUT: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Order:
+class WandbRun:
     """What to send where.
 
     Attributes:
@@ -86,7 +86,7 @@ class Order:
 
 def main() -> int:
     """Carry the order out."""
-    order = Order(**json.loads(os.environ[ORDER]))
+    order = WandbRun(**json.loads(os.environ[ORDER]))
     ignore_signals()
     try:
         run = _begin(order)
@@ -107,7 +107,7 @@ def main() -> int:
     return 0
 
 
-def _begin(order: Order) -> Any:
+def _begin(order: WandbRun) -> Any:
     """Begin wandb's run; one that is to be online and cannot be begins again, offline."""
     if order.mode != "online":
         return _init(order)
@@ -122,7 +122,7 @@ def _begin(order: Order) -> Any:
         timer.cancel()
 
 
-def _init(order: Order) -> Any:
+def _init(order: WandbRun) -> Any:
     import wandb
 
     settings = wandb.Settings(
@@ -151,7 +151,7 @@ def _init(order: Order) -> Any:
     return run
 
 
-def _begin_offline(order: Order, problem: str) -> None:
+def _begin_offline(order: WandbRun, problem: str) -> None:
     import psutil
 
     children = psutil.Process().children(recursive=True)
@@ -166,7 +166,7 @@ def _begin_offline(order: Order, problem: str) -> None:
 class _Lines:
     """The lines of ``metrics.jsonl`` on their way, each once."""
 
-    def __init__(self, run: Any, order: Order) -> None:
+    def __init__(self, run: Any, order: WandbRun) -> None:
         """Begin after what earlier sessions sent: by wandb's count online, else by the count kept here."""
         self._run, self._metrics, self._id = run, Path(order.metrics), order.id
         self._kept = Path(order.log).with_name(HANDED_ON)
@@ -212,7 +212,7 @@ def as_logged(line: dict[str, Any]) -> dict[str, Any]:
     return {names.get(key, f"train/{key}"): value for key, value in line.items() if value is not None}
 
 
-def _asks_for_wandb_sync(order: Order) -> bool:
+def _asks_for_wandb_sync(order: WandbRun) -> bool:
     """Look through what wandb printed: an upload that a server refuses for good is no exception anywhere."""
     try:
         return b"wandb sync" in Path(order.log).read_bytes()[order.log_began :]
@@ -220,7 +220,7 @@ def _asks_for_wandb_sync(order: Order) -> bool:
         return False
 
 
-def _tell(order: Order, **news: Any) -> None:
+def _tell(order: WandbRun, **news: Any) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more
         os.write(order.listener, json.dumps(news).encode() + b"\n")
 

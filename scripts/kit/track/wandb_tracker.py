@@ -20,7 +20,7 @@ from kit.cli.console import say
 from kit.cli.findings import render, warning
 from kit.environment.access_probe import probe_wandb
 from kit.run_folder.names import CURVES, METRICS
-from kit.track.wandb_process import Order
+from kit.track.wandb_process import WandbRun
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
@@ -41,7 +41,7 @@ def new_id() -> str:
     return secrets.token_hex(4)
 
 
-class Curves:
+class WandbTracker:
     """One run's curves on their way to wandb; does nothing where the run reports to nobody.
 
     Attributes:
@@ -80,7 +80,7 @@ class Curves:
         self._listener, told = os.pipe()
         os.set_blocking(self._listener, False)
         wandb = self._settings.wandb
-        order = Order(
+        order = WandbRun(
             metrics=str((self._settings.run_directory / METRICS).absolute()),
             folder=str(self._settings.run_directory.absolute()),
             mode=mode,

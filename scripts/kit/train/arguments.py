@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.failures import ExplainedError
 from kit.config.schema import keys_with
-from kit.train.performance import lever_arguments
+from kit.train.performance import performance_arguments
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
 
 
 class MicroBatchError(ExplainedError):
@@ -26,7 +26,7 @@ class MicroBatchError(ExplainedError):
         super().__init__(f"the trainer would take {at_once}, and the plan counts {planned} on one")
 
 
-def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) -> dict[str, Any]:
+def training_arguments(settings: Settings, plan: BatchOrder, platform: str) -> dict[str, Any]:
     """Translate the configuration into the training arguments that all generations of the libraries share."""
     training = settings.training
     on_cuda = platform in {"h100", "cuda"}
@@ -49,7 +49,7 @@ def training_arguments(settings: Settings, plan: TrainingPlan, platform: str) ->
         "use_cpu": platform == "cpu",
         "dataloader_pin_memory": on_cuda,
     }
-    return arguments | lever_arguments(settings)
+    return arguments | performance_arguments(settings)
 
 
 def require_micro_batch(arguments: Any, rows: int) -> None:

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from kit.config.resolve import Resolved
     from kit.machine.facts import Machine
     from kit.machine.platforms import Judgement
-    from kit.plan.after_oom import Refusal
-    from kit.plan.alternatives import Alternative, Question
+    from kit.plan.after_oom import OutOfMemory
+    from kit.plan.alternatives import Alternative, PlannedRun
     from kit.stacks.stack import Stack
-    from kit.train.job import Job
+    from kit.train.job import TrainingJob
 
 # Each takes less than the one before, so this ends by itself; a run that began six times should be looked at.
 _MOST = 6
@@ -60,7 +60,7 @@ def check_fitted(
     preflight = check_run(resolved, judgement, machine, stack, download=download)
     if not any(item.id == "config.memory" and item.severity == "error" for item in preflight.findings):
         return preflight, None
-    fit = planned_fit(preflight.resolved, preflight.question)
+    fit = planned_fit(preflight.resolved, preflight.planned_run)
     if fit is None:
         message = "--auto-fit: no other micro-batch size of the same updates is planned to fit"
         return replace(preflight, findings=[*preflight.findings, warning("config.auto_fit", message)]), None
@@ -69,22 +69,22 @@ def check_fitted(
     return replace(preflight, findings=[*preflight.findings, note]), fit
 
 
-def planned_fit(resolved: Resolved, question: Question | None) -> Fit | None:
+def planned_fit(resolved: Resolved, planned_run: PlannedRun | None) -> Fit | None:
     """Return what to change where a run is planned not to fit; None where no settings of the same updates do.
 
-    ``question`` is the same, planned; None where it could not be.
+    ``planned_run`` is the same, planned; None where it could not be.
     """
-    choice = mildest_that_fits(question) if question else None
-    if question is None or choice is None or not choice.is_same_mathematics:
+    choice = mildest_that_fits(planned_run) if planned_run else None
+    if planned_run is None or choice is None or not choice.is_same_mathematics:
         return None
-    limit = question.device.limit
+    limit = planned_run.device.limit
     room = f", {gigabytes(limit.size_bytes)} available" if limit else ""
-    return fit_of(resolved, choice, f"{gigabytes(question.plan.peak_memory_bytes)} planned{room}")
+    return fit_of(resolved, choice, f"{gigabytes(planned_run.plan.peak_memory_bytes)} planned{room}")
 
 
-def fit_after(job: Job, refusal: Refusal) -> Fit | None:
+def fit_after(job: TrainingJob, refusal: OutOfMemory) -> Fit | None:
     """Return what to change after a refused rehearsal; None where nothing that keeps the updates should fit."""
-    choice = nearest_that_fits(job.question, refusal) if job.question else None
+    choice = nearest_that_fits(job.planned_run, refusal) if job.planned_run else None
     if choice is None:
         return None
     reason = f"the rehearsal ran out of memory at {refusal.rows} x {refusal.length:,} tokens"
@@ -142,7 +142,7 @@ def is_pending(receipt: Mapping[str, Any]) -> bool:
     return bool(receipt.get("begins_again")) and is_this_process(mapping(receipt.get("process")))
 
 
-def may_go_on(job: Job) -> bool:
+def may_go_on(job: TrainingJob) -> bool:
     """Tell whether a run may be fitted once more."""
     return job.auto_fit and len(job.fits) < _MOST
 

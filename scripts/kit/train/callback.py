@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
     from kit.supervise.watchdog import BadLoss, Watchdog
     from kit.train.saving import MemoryMeter
 
 
-class TrainingWatch(TrainerCallback):  # type: ignore[misc]
+class TrainingCallback(TrainerCallback):  # type: ignore[misc]
     """Writes ``metrics.jsonl``, one line a step, and shows the progress.
 
     Each line holds ``step``, ``epoch``, ``loss``, ``learning_rate``, ``grad_norm`` (before clipping), ``tokens``
@@ -35,7 +35,7 @@ class TrainingWatch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(
         self,
-        plan: TrainingPlan,
+        plan: BatchOrder,
         metrics_path: Path,
         watchdog: Watchdog,
         report: Callable[[BadLoss], None],

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kit.modeling.resident import ResidentBase
     from kit.run_folder.receipt import Receipt
     from kit.supervise.stop import StopRequest
-    from kit.train.job import Job
+    from kit.train.job import TrainingJob
 
 NAME = "--auto-fit=fast"
 UPDATES = 5  # of which the first is not timed
@@ -37,7 +37,7 @@ _MOST = 3
 _AS_ASKED = Fit({}, {}, "as given")
 
 
-def to_try(job: Job) -> tuple[list[Fit], str]:
+def to_try(job: TrainingJob) -> tuple[list[Fit], str]:
     """Return what to try before a run besides the settings as they are, best first; or nothing, and why.
 
     A run whose settings were timed before keeps the choice.
@@ -46,10 +46,10 @@ def to_try(job: Job) -> tuple[list[Fit], str]:
         return [], ""
     if job.start.checkpoint:
         return [], f"{NAME}: skipped: a resumed run keeps its settings"
-    question = job.question
-    if question is None or question.device.limit is None:
+    planned_run = job.planned_run
+    if planned_run is None or planned_run.device.limit is None:
         return [], f"{NAME}: skipped: no memory plan for this model or device"
-    promising = (fit_of(job.resolved, choice, "to be tried") for choice in most_promising(question, _MOST))
+    promising = (fit_of(job.resolved, choice, "to be tried") for choice in most_promising(planned_run, _MOST))
     fits = [fit for fit in promising if not violations(applied(job.resolved, fit).values)]
     if not fits:
         return [], f"{NAME}: skipped: no other settings of the same updates are planned to fit"
@@ -59,7 +59,7 @@ def to_try(job: Job) -> tuple[list[Fit], str]:
     return fits, ""
 
 
-def try_and_begin_again(job: Job, receipt: Receipt, stop: StopRequest) -> NoReturn:
+def try_and_begin_again(job: TrainingJob, receipt: Receipt, stop: StopRequest) -> NoReturn:
     """Time the job's candidates and record the choice.
 
     Raises:
@@ -89,7 +89,7 @@ def try_and_begin_again(job: Job, receipt: Receipt, stop: StopRequest) -> NoRetu
     raise BeginAgainError
 
 
-def _try(job: Job, fit: Fit, resident: ResidentBase, receipt: Receipt) -> Tried:
+def _try(job: TrainingJob, fit: Fit, resident: ResidentBase, receipt: Receipt) -> Tried:
     from kit.train.timed_updates import time_updates
 
     settings = applied(job.resolved, fit).settings

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
 
 
-def lever_arguments(settings: Settings) -> dict[str, Any]:
+def performance_arguments(settings: Settings) -> dict[str, Any]:
     """Return the levers that are training arguments; validation has refused what the stack does not know."""
     training = settings.training
     arguments: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def compile_layers(model: Any) -> None:
             module.compile(dynamic=True)
 
 
-class EndToEnd:
+class PaddingFreeCollator:
     """Collates rows into one row without padding, each with positions of its own that begin at 0.
 
     No attention mask is made: attention tells the rows apart by their positions, exactly, as long as there is no mask

@@ -17,7 +17,7 @@ from kit.cli.refusals import is_out_of_memory
 from kit.machine import metal
 from kit.machine.probe import usable_memory
 from kit.modeling.process_memory import own_bytes
-from kit.plan.after_oom import Refusal, asked_bytes
+from kit.plan.after_oom import OutOfMemory, asked_bytes
 from kit.train.rehearsal_error import RehearsalError
 from kit.train.saving import MemoryMeter
 from kit.train.state import RandomState
@@ -76,7 +76,7 @@ def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> 
         if not is_out_of_memory(exc):
             raise
         reached = meter.read() + asked_bytes(str(exc))
-        raise RehearsalError(Refusal(len(rows), length, standing, reached, room_bytes(platform))) from exc
+        raise RehearsalError(OutOfMemory(len(rows), length, standing, reached, room_bytes(platform))) from exc
     finally:
         meter.close()
         model.zero_grad(set_to_none=True)

@@ -8,7 +8,7 @@ from kit.cli.console import gigabytes
 from kit.cli.failures import SMALLER, ExplainedError
 
 if TYPE_CHECKING:
-    from kit.plan.after_oom import Refusal
+    from kit.plan.after_oom import OutOfMemory
 
 
 class RehearsalError(ExplainedError):
@@ -16,7 +16,7 @@ class RehearsalError(ExplainedError):
 
     finding_id, fix = "run.out_of_memory", SMALLER
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: OutOfMemory) -> None:
         """Describe the refusal in one sentence."""
         self.refusal = refusal
         super().__init__(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
     from kit.data.token_rows import TokenRows
     from kit.stacks.stack import Stack
 
@@ -38,7 +38,7 @@ _PACKAGES = (
 
 
 def identity_of(
-    settings: Settings, plan: TrainingPlan, stack: Stack, platform: str, base: Mapping[str, Any]
+    settings: Settings, plan: BatchOrder, stack: Stack, platform: str, base: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Collect everything that has to be the same for a resumed run to be the same run, flat, as JSON has it."""
     config = {
@@ -69,7 +69,7 @@ def _digest(rows: TokenRows) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_order(plan: TrainingPlan) -> str:
+def _digest_of_order(plan: BatchOrder) -> str:
     """Hash what Python writes for the tuple of the order and the rows in an update, a piece at a time."""
     digest = hashlib.sha256(b"((")
     for begin in range(0, len(plan.order), _PIECE):
@@ -87,7 +87,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tu
 
 
 @dataclass(frozen=True)
-class Start:
+class StartPoint:
     """How a run begins.
 
     Attributes:
@@ -105,7 +105,7 @@ class Start:
     earlier: dict[str, Any] | None = None
 
 
-def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collection[str]) -> Start:
+def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collection[str]) -> StartPoint:
     """Decide how a run with an identity (``identity_of``) begins.
 
     ``how`` is ``auto`` for the newest complete checkpoint in the run's folder, or the path of a checkpoint or of a run;
@@ -122,12 +122,12 @@ def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collect
 
 def _decide(
     how: str, folder: Path, there: dict[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
-) -> Start:
+) -> StartPoint:
     if how != "auto":
         return _from_path(named(how), folder, there, identity, allowed)
     start = _automatic(folder, there, identity, allowed)
     # Where it begins, what was there is another run's, or this one's that had come to no checkpoint.
-    return start if start == Start() and _differs(there, identity, allowed) else replace(start, earlier=there)
+    return start if start == StartPoint() and _differs(there, identity, allowed) else replace(start, earlier=there)
 
 
 def _differs(receipt: Mapping[str, Any], identity: Mapping[str, Any], allowed: Collection[str]) -> bool:
@@ -137,11 +137,13 @@ def _differs(receipt: Mapping[str, Any], identity: Mapping[str, Any], allowed: C
 
 def _automatic(
     folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
-) -> Start:
+) -> StartPoint:
     if earlier.get("state") == "finished" and (folder / "adapter").is_dir():
         changed = differences(mapping(earlier.get("identity")), identity)
         # What differs now was allowed to then, or this is another run.
-        return Start(is_finished=True) if not changed else Start(findings=[_finished_otherwise(folder, changed)])
+        return (
+            StartPoint(is_finished=True) if not changed else StartPoint(findings=[_finished_otherwise(folder, changed)])
+        )
     found, damaged = checkpoints.newest(folder / "checkpoints")
     if found is None and damaged:
         refused = error(
@@ -150,13 +152,13 @@ def _automatic(
             "delete them and start anew: --overwrite; or keep them and rename this run: training.run_name=…",
             str(folder / "checkpoints"),
         )
-        return Start(findings=[*damaged, refused])
+        return StartPoint(findings=[*damaged, refused])
     if found is None and (folder / ADAPTER).is_dir():  # its run is finished, or was, whatever the receipt says
         fix = "rename this run: training.run_name=…, or replace the old one: --overwrite"
         message = "holds an adapter but no checkpoint to resume from"
-        return Start(findings=[error("resume.adapter", message, fix, str(folder))])
+        return StartPoint(findings=[error("resume.adapter", message, fix, str(folder))])
     if found is None:
-        return Start()
+        return StartPoint()
     return _checked(found, damaged, earlier, identity, allowed)
 
 
@@ -172,20 +174,20 @@ def run_of(path: Path) -> Path:
 
 def _from_path(
     path: Path, folder: Path, there: dict[str, Any], identity: Mapping[str, Any], allowed: Collection[str]
-) -> Start:
+) -> StartPoint:
     run = run_of(path)
     receipt = read_receipt(run) or {}
     if (path / CHECKPOINTS).is_dir():
         found, damaged = checkpoints.newest(path / CHECKPOINTS)
         if found is None:
             fix = "name another run or checkpoint: --resume PATH"
-            return Start(findings=[*damaged, error("resume.none", "holds no complete checkpoint", fix, str(path))])
+            return StartPoint(findings=[*damaged, error("resume.none", "holds no complete checkpoint", fix, str(path))])
     else:
         try:
             found, damaged = checkpoints.read(path), []
         except DamagedCheckpointError as exc:
             fix = "--resume auto takes the newest complete one"
-            return Start(findings=[error("resume.damaged", f"{exc}; not a complete checkpoint", fix, str(path))])
+            return StartPoint(findings=[error("resume.damaged", f"{exc}; not a complete checkpoint", fix, str(path))])
     start = _checked(found, damaged, receipt, identity, allowed)
     if run == folder.resolve():
         return replace(start, earlier=receipt)
@@ -203,21 +205,21 @@ def _checked(
     receipt: Mapping[str, Any] | None,
     identity: Mapping[str, Any],
     allowed: Collection[str],
-) -> Start:
+) -> StartPoint:
     if not _is_the_receipts(found, receipt or {}):
         fix = (
             f"restore it from a copy; or move it away: --resume auto takes the one before; "
             f"or use it without its receipt: move {found.folder} elsewhere, then --resume PATH"
         )
         message = "is complete but not the one that run.json names; the kit did not put it there"
-        return Start(findings=[*damaged, error("resume.not_the_runs", message, fix, str(found.folder))])
+        return StartPoint(findings=[*damaged, error("resume.not_the_runs", message, fix, str(found.folder))])
     changed = differences(found.facts.get("identity", {}), identity)
     refused = [
         _refusal(found, key, *values) for key, values in changed.items() if key not in allowed or key in CANNOT_CHANGE
     ]
     note = ok("resume.checkpoint", f"resumes after step {found.step:,}", str(found.folder))
     permitted = {key: values for key, values in changed.items() if key in allowed}
-    return Start(found, [*damaged, *(refused or [note])], allowed=permitted)
+    return StartPoint(found, [*damaged, *(refused or [note])], allowed=permitted)
 
 
 def _is_the_receipts(found: Checkpoint, receipt: Mapping[str, Any]) -> bool:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from kit.run_folder.receipt import Receipt
     from kit.supervise.stop import StopRequest
-    from kit.track.wandb_tracker import Curves
-    from kit.train.job import Job
+    from kit.track.wandb_tracker import WandbTracker
+    from kit.train.job import TrainingJob
     from kit.train.rehearsal import Rehearsal
 
 
@@ -42,10 +42,10 @@ def finish(receipt: Receipt, state: str, **facts: Any) -> None:
         say(f"{receipt.path}: cannot be completed ({exc.strerror}); it keeps its last state", "yellow")
 
 
-class Part:
+class TrainingSession:
     """One process's training session."""
 
-    def __init__(self, job: Job, receipt: Receipt, stop: StopRequest, curves: Curves) -> None:
+    def __init__(self, job: TrainingJob, receipt: Receipt, stop: StopRequest, curves: WandbTracker) -> None:
         """Prepare the session."""
         self.job, self.receipt, self.stop, self.curves = job, receipt, stop, curves
         self.settings, self.plan = job.resolved.settings, job.plan
@@ -69,7 +69,7 @@ class Part:
         with quiet_imports():
             from kit.modeling.compute import describe_compute
             from kit.modeling.model import attach_adapter, load_base_model
-            from kit.train.callback import TrainingWatch
+            from kit.train.callback import TrainingCallback
             from kit.train.saving import MemoryMeter, adapter_sha256
             from kit.train.state import SavedState
             from kit.train.trainer import build_trainer
@@ -79,7 +79,7 @@ class Part:
         base = load_base_model(settings, platform)
         model = attach_adapter(base, settings)
         watchdog = Watchdog(model.config.vocab_size, judges_gradients=not settings.training.fp16)
-        self.watch = TrainingWatch(self.plan, self.folder / METRICS, watchdog, self._report_bad_loss, memory)
+        self.watch = TrainingCallback(self.plan, self.folder / METRICS, watchdog, self._report_bad_loss, memory)
         resumed = SavedState.read(checkpoint.folder, checkpoint.step) if checkpoint else None
         self.trainer = build_trainer(model, settings, self.plan, platform, [self.watch], resumed)
         self.watch.trainer = self.trainer
@@ -207,8 +207,8 @@ class Part:
             save_state(folder, self.trainer, self.trainer.randomness, evaluation_is_due=self.trainer.evaluation_is_due)
             shutil.copyfile(self.folder / METRICS, folder / METRICS)
 
-        question = self.job.question
-        planned = checkpoint_bytes(question.shape, self.settings) if question else 0
+        planned_run = self.job.planned_run
+        planned = checkpoint_bytes(planned_run.shape, self.settings) if planned_run else 0
         disk_space.require(self.folder, self.last_size or planned)
         facts = {
             "identity": self.job.identity,

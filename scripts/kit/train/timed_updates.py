@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
 
 
 class UpdateClock(TrainerCallback):  # type: ignore[misc]
@@ -44,7 +44,7 @@ class UpdateClock(TrainerCallback):  # type: ignore[misc]
 
 
 def time_updates(  # noqa: PLR0913, PLR0917 - what is trained, where, and for how long
-    base: Any, settings: Settings, plan: TrainingPlan, platform: str, updates: int, check_stop: Callable[[], None]
+    base: Any, settings: Settings, plan: BatchOrder, platform: str, updates: int, check_stop: Callable[[], None]
 ) -> tuple[list[float], int]:
     """Train the first ``updates`` of a run on a loaded base, then run its largest micro-batch.
 

@@ -20,7 +20,7 @@ from kit.data.encoding import IGNORE_INDEX
 from kit.modeling.model import load_tokenizer
 from kit.stacks.stack import installed_stack
 from kit.train.arguments import require_micro_batch, training_arguments
-from kit.train.performance import EndToEnd, compile_layers, leave_out_idle_window
+from kit.train.performance import PaddingFreeCollator, compile_layers, leave_out_idle_window
 from kit.train.rehearsal import largest_micro_batch, rehearse
 from kit.train.state import RandomState
 from kit.train.trl_rows import rows_for_trl
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kit.config.settings import Settings
-    from kit.data.batch_order import TrainingPlan
+    from kit.data.batch_order import BatchOrder
     from kit.train.rehearsal import Rehearsal
     from kit.train.state import SavedState
 
@@ -53,7 +53,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
         on_rehearsal: Told what the largest micro-batch took, before the first step.
     """
 
-    def __init__(self, plan: TrainingPlan, platform: str, resumed: SavedState | None, **kwargs: Any) -> None:
+    def __init__(self, plan: BatchOrder, platform: str, resumed: SavedState | None, **kwargs: Any) -> None:
         self.plan, self.platform, self.resumed = plan, platform, resumed
         self.step_losses: dict[int, Any] = {}
         self.grad_norm: Any = None
@@ -104,7 +104,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
             self.plan.order[done * self.plan.batch_size :],
             self.plan.rows.lengths,
             size,
-            padding_free=isinstance(self.data_collator, EndToEnd),
+            padding_free=isinstance(self.data_collator, PaddingFreeCollator),
         )
         return rehearse(self, model, self.platform, begin, size)
 
@@ -181,7 +181,7 @@ class _WeighingTrainer(_PlanTrainer):
 def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
     model: Any,
     settings: Settings,
-    plan: TrainingPlan,
+    plan: BatchOrder,
     platform: str,
     callbacks: list[Any],
     resumed: SavedState | None = None,
@@ -206,7 +206,7 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
     arguments = stack.generation.training_arguments(told, training.torch_empty_cache_steps)
     require_micro_batch(arguments, arguments.train_batch_size)
     padded = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
-    collator = EndToEnd() if training.padding_free else padded
+    collator = PaddingFreeCollator() if training.padding_free else padded
     # trl rounds the adapter of a 4-bit base to bfloat16; its initial values are put back unrounded.
     initial = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     done = resumed.step if resumed else 0

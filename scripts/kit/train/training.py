@@ -30,22 +30,24 @@ from kit.run_folder.provenance import describe_before, describe_data
 from kit.run_folder.receipt import Receipt, carried_over
 from kit.stacks.attention import choose
 from kit.supervise.stop import SAVING, StoppedError, StopRequest
-from kit.track.wandb_tracker import Curves, new_id
+from kit.track.wandb_tracker import WandbTracker, new_id
 from kit.train.auto_fit import BeginAgainError, fit_after, may_go_on, set_line
 from kit.train.fastest import try_and_begin_again
 from kit.train.rehearsal_error import RehearsalError
-from kit.train.session import Part, finish
+from kit.train.session import TrainingSession, finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from kit.run_folder.log import RunLog
-    from kit.train.job import Job
-    from kit.train.resume import Start
+    from kit.train.job import TrainingJob
+    from kit.train.resume import StartPoint
 
 
-def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: None, log: RunLog | None = None) -> int:
+def run(
+    job: TrainingJob, argv: Sequence[str], afterwards: Callable[[], None] = lambda: None, log: RunLog | None = None
+) -> int:
     """Train a job to its end, a signal or a failure; return the exit code.
 
     ``argv`` is for the receipt, ``log`` what this process says; ``afterwards`` is called once the run is over, while
@@ -56,7 +58,7 @@ def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: 
     """
     stop = StopRequest()
     receipt: Receipt | None = None
-    curves = Curves(job.resolved.settings)
+    curves = WandbTracker(job.resolved.settings)
     with stop.listening(), _followed_by(afterwards):
         try:
             try:
@@ -71,7 +73,7 @@ def run(job: Job, argv: Sequence[str], afterwards: Callable[[], None] = lambda: 
                         try_and_begin_again(job, receipt, stop)
                 curves.start(receipt.facts.get("wandb_id"))
                 with hub_left_alone():
-                    return Part(job, receipt, stop, curves).run()
+                    return TrainingSession(job, receipt, stop, curves).run()
             except BaseException as exc:
                 if isinstance(exc, BeginAgainError) or not is_failure(exc):
                     raise
@@ -105,7 +107,7 @@ def _followed_by(afterwards: Callable[[], None]) -> Iterator[None]:
     afterwards()
 
 
-def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
+def _fail(job: TrainingJob, receipt: Receipt | None, exc: BaseException) -> int:
     """Record a failure, print its fix and return the exit code.
 
     Raises:
@@ -123,7 +125,7 @@ def _fail(job: Job, receipt: Receipt | None, exc: BaseException) -> int:
     return 1
 
 
-def _refused(exc: RehearsalError, job: Job) -> Finding:
+def _refused(exc: RehearsalError, job: TrainingJob) -> Finding:
     """Answer a refused rehearsal with the nearest settings that fit."""
     if job.predicted is None:
         return explain(exc)
@@ -137,7 +139,7 @@ def _refused(exc: RehearsalError, job: Job) -> Finding:
     return error(exc.finding_id, message, fix)
 
 
-def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> None:
+def _fit_and_begin_again(job: TrainingJob, receipt: Receipt, exc: RehearsalError) -> None:
     """Record settings that fit, if ``--auto-fit`` allows them and there are some.
 
     Raises:
@@ -152,7 +154,7 @@ def _fit_and_begin_again(job: Job, receipt: Receipt, exc: RehearsalError) -> Non
     raise BeginAgainError from exc
 
 
-def _begin(job: Job, argv: Sequence[str], log: RunLog | None) -> Receipt:
+def _begin(job: TrainingJob, argv: Sequence[str], log: RunLog | None) -> Receipt:
     settings, plan, checkpoint = job.resolved.settings, job.plan, job.start.checkpoint
     folder = settings.run_directory
     from_step = checkpoint.step if checkpoint else 0
@@ -196,24 +198,24 @@ def _begin(job: Job, argv: Sequence[str], log: RunLog | None) -> Receipt:
     return receipt
 
 
-def _is_rerun(job: Job) -> bool:
+def _is_rerun(job: TrainingJob) -> bool:
     return job.resolved.path.resolve() == (job.resolved.settings.run_directory / RERUN_CONFIG).resolve()
 
 
-def _wandb_id(job: Job, step: int) -> dict[str, str]:
+def _wandb_id(job: TrainingJob, step: int) -> dict[str, str]:
     """Return a new wandb id; a resumed run has one."""
     known = carried_over(job.start.earlier or {}, step)
     return {} if "wandb_id" in known or job.resolved.settings.training.report_to != "wandb" else {"wandb_id": new_id()}
 
 
-def _still_there(start: Start, folder: Path, step: int) -> list[dict[str, Any]]:
+def _still_there(start: StartPoint, folder: Path, step: int) -> list[dict[str, Any]]:
     """Return the earlier receipt's checkpoints that this run goes on from and after: their hashes hold for it too."""
     there = {number: path.name for number, path in checkpoints.folders(folder / CHECKPOINTS) if number <= step}
     listed = (start.earlier or {}).get("checkpoints", [])
     return [entry for entry in listed if there.get(entry.get("step")) == entry.get("name")]
 
 
-def _changes_allowed(start: Start, step: int) -> list[dict[str, Any]]:
+def _changes_allowed(start: StartPoint, step: int) -> list[dict[str, Any]]:
     before: list[dict[str, Any]] = carried_over(start.earlier or {}, step).get("changes_allowed", [])
     now = [{"step": step, "key": key, "was": then, "is": now} for key, (then, now) in start.allowed.items()]
     return before + now
@@ -247,7 +249,7 @@ def _is_of_the_course(line: dict[str, Any], steps: int) -> bool:
     return 0 < line["step"] <= steps and all(value is None or finite(value) is not None for value in values)
 
 
-def _prepare_folder(folder: Path, start: Start, *, is_rerun: bool = False) -> None:
+def _prepare_folder(folder: Path, start: StartPoint, *, is_rerun: bool = False) -> None:
     """Bring the run's folder to where the run begins: nothing, or exactly what the checkpoint knows."""
     parent = folder / CHECKPOINTS
     checkpoints.sweep(parent)

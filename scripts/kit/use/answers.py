@@ -21,7 +21,7 @@ _TOKENS_AT_ONCE = 16_384  # of keys and values: 2.1 GB for Mistral-7B in bfloat1
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalPrompt:
     """A conversation up to its last answer, and that answer."""
 
     conversation: Conversation
@@ -33,7 +33,7 @@ class Question:
         return self.conversation.messages[-1].content
 
 
-def read_questions(path: Path, tokenizer: ChatTokenizer) -> list[Question]:
+def read_questions(path: Path, tokenizer: ChatTokenizer) -> list[EvalPrompt]:
     """Read conversations that end with an answer, which is the expected one; others are left out.
 
     Raises:
@@ -41,7 +41,7 @@ def read_questions(path: Path, tokenizer: ChatTokenizer) -> list[Question]:
         TemplateError: The template refuses a conversation whose answer has thoughts.
     """
     return [
-        Question(Conversation(item.messages[:-1], item.line), said_by_the_model(item.messages, tokenizer))
+        EvalPrompt(Conversation(item.messages[:-1], item.line), said_by_the_model(item.messages, tokenizer))
         for item in read_conversations(path)
         if isinstance(item, Conversation) and item.messages[-1].is_answer
     ]
@@ -50,7 +50,7 @@ def read_questions(path: Path, tokenizer: ChatTokenizer) -> list[Question]:
 def answer(  # noqa: PLR0913 - each is one thing a caller decides
     model: Any,
     tokenizer: ChatTokenizer,
-    questions: Sequence[Question],
+    questions: Sequence[EvalPrompt],
     *,
     max_new_tokens: int,
     batch_size: int = 32,
@@ -99,7 +99,7 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         yield batch
 
 
-def exact_match(answers: Sequence[str], questions: Sequence[Question]) -> float:
+def exact_match(answers: Sequence[str], questions: Sequence[EvalPrompt]) -> float:
     """Return the share of answers that are letter for letter what was expected.
 
     Raises:

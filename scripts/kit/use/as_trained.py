@@ -9,10 +9,10 @@ from kit.cli.console import say
 
 if TYPE_CHECKING:
     from kit.use.evaluation import Evaluation
-    from kit.use.loading import Choice
+    from kit.use.loading import LoadChoice
 
 
-def elsewhere(choice: Choice) -> list[str]:
+def elsewhere(choice: LoadChoice) -> list[str]:
     """Return a sentence for each difference in compute from the run: it rounds differently."""
     from kit.modeling.compute import describe_compute
 

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kit.cli.console import paint, say, show_answer
-from kit.use.conversation import Answer, Conversation, Sampling, TalkError, reply
+from kit.use.conversation import Conversation, Reply, Sampling, TalkError, reply
 from kit.use.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ COMMANDS = {
 }
 
 
-class Session:
+class ChatSession:
     """A conversation with a model at a terminal."""
 
     def __init__(self, loaded: Loaded, sampling: Sampling, system: str, *, adapter: bool) -> None:
@@ -92,7 +92,7 @@ class Session:
         label = paint(f"{self.speaker}>", "green" if self.adapter else "blue", stream=sys.stderr)
         print(label, end=" ", file=sys.stderr, flush=True)
 
-    def _remark(self, answer: Answer) -> None:
+    def _remark(self, answer: Reply) -> None:
         rate = f"{answer.tokens / answer.seconds:,.0f} tokens/s" if answer.seconds else ""
         endings = {
             "end": "",

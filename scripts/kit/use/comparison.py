@@ -72,7 +72,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Measures:
+class AdapterLogits:
     """Measures of the model in memory before the merged one replaces it: see ``Comparison``."""
 
     floor: float
@@ -114,7 +114,7 @@ def compare(
     after: Sequence[torch.Tensor],
     rows: Sequence[EncodedRow],
     dtype: str,
-    measures: Measures,
+    measures: AdapterLogits,
 ) -> Comparison:
     """Compare the logits of base + adapter and of the merged model on the same rows."""
     same = sum(int((one.argmax(-1) == other.argmax(-1)).sum()) for one, other in zip(before, after, strict=True))

@@ -53,7 +53,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """One answer.
 
     Attributes:
@@ -138,7 +138,7 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
     write: Callable[[str], object],
     adapter: bool,
     listening: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-) -> Answer:
+) -> Reply:
     """Answer a question, streaming the answer to ``write``; Ctrl-C ends the answer and keeps its beginning.
 
     The conversation keeps the answer unstripped.
@@ -178,4 +178,4 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
     text = stream.text.strip()
     if text or ending != "stopped":
         conversation.add(question, tokenizer.continuation(ids, stream.ids))
-    return Answer(text, stream.tokens, time.monotonic() - begun, ending, forgotten, len(ids) + stream.tokens)
+    return Reply(text, stream.tokens, time.monotonic() - begun, ending, forgotten, len(ids) + stream.tokens)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-    from kit.use.answers import Question
+    from kit.use.answers import EvalPrompt
     from kit.use.scores import AnswerScores, RowLosses
 
 SCHEMA_VERSION = 1
@@ -63,7 +63,7 @@ class Evaluation:
     """Base against adapter on one file; ``facts`` go into the JSON as they are."""
 
     facts: dict[str, Any]
-    questions: tuple[Question, ...]
+    questions: tuple[EvalPrompt, ...]
     base: Side
     adapter: Side
 
@@ -161,7 +161,7 @@ def _share(scores: AnswerScores) -> str:
 
 def _samples(evaluation: Evaluation, count: int) -> Table:
     table = Table("question", "expected", "base", "adapter", box=SIMPLE, pad_edge=False)
-    rows: Sequence[tuple[Question, str, str]] = list(
+    rows: Sequence[tuple[EvalPrompt, str, str]] = list(
         zip(evaluation.questions, evaluation.base.answers, evaluation.adapter.answers, strict=True)
     )[:count]
     for question, without, with_adapter in rows:

@@ -32,7 +32,7 @@ _CUDA = frozenset({"h100", "cuda"})
 
 
 @dataclass(frozen=True)
-class Choice:
+class LoadChoice:
     """What to load, and how it differs from training.
 
     Attributes:
@@ -78,7 +78,7 @@ class Choice:
 class Loaded:
     """One model in memory that answers as the adapter, and as the base while the adapter is switched off."""
 
-    choice: Choice
+    choice: LoadChoice
     model: Any
 
     @property
@@ -112,7 +112,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, quantised: bool = True
     parser.add_argument("--cpu", action="store_true", help="use the CPU, whatever else there is")
 
 
-def choose(options: argparse.Namespace, stack: Stack) -> Choice:
+def choose(options: argparse.Namespace, stack: Stack) -> LoadChoice:
     """Find what the command line names, and what must differ on this machine.
 
     Raises:
@@ -140,7 +140,7 @@ def choose(options: argparse.Namespace, stack: Stack) -> Choice:
     except ModelFileError as exc:
         raise RunError(str(exc)) from exc
     context_length = shape_in(completed(base.config)).max_position_embeddings
-    return Choice(run, adapter, settings, platform, stack, tokenizer, context_length, tuple(remarks))
+    return LoadChoice(run, adapter, settings, platform, stack, tokenizer, context_length, tuple(remarks))
 
 
 def _adapter_folder(folder: Path) -> Path:
@@ -178,7 +178,7 @@ def _as_loaded_here(
     return replace(settings, model=model, quantization=quantization, training=training), remarks
 
 
-def load(choice: Choice) -> Loaded:
+def load(choice: LoadChoice) -> Loaded:
     """Load base and adapter onto the platform's device.
 
     Raises:

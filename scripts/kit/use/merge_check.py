@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from kit.cli.console import say
 from kit.modeling.model import load_base_model
-from kit.use.comparison import Comparison, Measures, compare, logits_of, relative_difference
+from kit.use.comparison import AdapterLogits, Comparison, compare, logits_of, relative_difference
 from kit.use.loading import load
 from kit.use.merged_weights import WeightCheck, adapted_by_peft, check_weights
 from kit.use.merging import find_base
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kit.data.encoding import EncodedRow
-    from kit.use.loading import Choice, Loaded
+    from kit.use.loading import LoadChoice, Loaded
     from kit.use.merging import BaseWeights
 
 _SHOWN = 5  # of what is wrong
@@ -47,7 +47,9 @@ class Checked:
         return not self.weights.wrong and self.comparison is not None and self.comparison.is_close
 
 
-def check_merged(choice: Choice, base: BaseWeights, merged: Path, dtype: str, rows: Sequence[EncodedRow]) -> Checked:
+def check_merged(
+    choice: LoadChoice, base: BaseWeights, merged: Path, dtype: str, rows: Sequence[EncodedRow]
+) -> Checked:
     """Compare the merged folder with base + adapter: weights, then logits."""
     # In the type that people will use it in, but for float16 on a CPU, which the older torch cannot multiply.
     computed = "float32" if (dtype, choice.platform) == ("float16", "cpu") else dtype
@@ -76,7 +78,7 @@ def _check_weights(model: Any, base: BaseWeights, merged: Path, dtype: str) -> W
         return check_weights(base, there, adapted_by_peft(model), dtype, bar.update)
 
 
-def _measure(loaded: Loaded, rows: Sequence[EncodedRow], dtype: str) -> tuple[list[torch.Tensor], Measures]:
+def _measure(loaded: Loaded, rows: Sequence[EncodedRow], dtype: str) -> tuple[list[torch.Tensor], AdapterLogits]:
     """Return the logits of base + adapter, and what the adapter and peft's own merge change of them."""
     with loaded.speaking(adapter=True) as model:
         before = logits_of(model, rows)
@@ -87,7 +89,7 @@ def _measure(loaded: Loaded, rows: Sequence[EncodedRow], dtype: str) -> tuple[li
         for weight in model.parameters():
             _round(weight.data, getattr(torch, dtype))
         floor = relative_difference(before, logits_of(model, rows))
-    return before, Measures(floor, effect)
+    return before, AdapterLogits(floor, effect)
 
 
 def _round(weight: torch.Tensor, dtype: torch.dtype) -> None:
@@ -102,7 +104,7 @@ def _round(weight: torch.Tensor, dtype: torch.dtype) -> None:
         weight.view(whole).view(-1)[::_ONE_IN] += 1
 
 
-def say_checked(checked: Checked, choice: Choice, dtype: str) -> None:
+def say_checked(checked: Checked, choice: LoadChoice, dtype: str) -> None:
     """Print the figures on stdout, doubts and errors on stderr."""
     weights, found = checked.weights, checked.comparison
     for sentence in weights.wrong[:_SHOWN]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kit.cli.screen import code
 
 if TYPE_CHECKING:
-    from kit.use.loading import Choice
+    from kit.use.loading import LoadChoice
     from kit.use.merge_check import Checked
 
 _CARD = """\
@@ -38,7 +38,7 @@ Tokenizer and chat template are the base's own files. `merge.json` names what wa
 """
 
 
-def render_merged_card(choice: Choice, dtype: str, checked: Checked | None) -> str:
+def render_merged_card(choice: LoadChoice, dtype: str, checked: Checked | None) -> str:
     """Write the card."""
     settings = choice.run.settings
     model, quantization = settings.model, settings.quantization

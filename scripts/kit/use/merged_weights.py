@@ -57,7 +57,7 @@ class WeightCheck:
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdaptedMatrices:
     """What peft says a model's adapter does, by the names of the base's tensors.
 
     Attributes:
@@ -78,7 +78,7 @@ class _Matrix:
     size: float = 0.0
 
 
-def adapted_by_peft(model: Any, adapter: str = "default") -> Adapted:
+def adapted_by_peft(model: Any, adapter: str = "default") -> AdaptedMatrices:
     """Find the layers of a model with an adapter on it."""
     layers: dict[str, Any] = {}
     replaced: dict[str, torch.Tensor] = {}
@@ -89,13 +89,13 @@ def adapted_by_peft(model: Any, adapter: str = "default") -> Adapted:
         elif isinstance(module, ModulesToSaveWrapper):
             saved = module.modules_to_save[adapter].state_dict()
             replaced |= {f"{name}.{part}": tensor for part, tensor in saved.items()}
-    return Adapted(layers, replaced)
+    return AdaptedMatrices(layers, replaced)
 
 
 def check_weights(
     base: BaseWeights,
     merged: BaseWeights,
-    adapted: Adapted,
+    adapted: AdaptedMatrices,
     dtype: str,
     done: Callable[[int], object] = lambda _count: None,
 ) -> WeightCheck:

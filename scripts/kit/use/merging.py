@@ -57,7 +57,7 @@ class BaseWeights:
 
 
 @dataclass(frozen=True)
-class Pair:
+class LoraPair:
     """One adapted matrix's ``scaling * B A``: ``a`` is (r, inputs), ``b`` is (outputs, r)."""
 
     a: torch.Tensor
@@ -80,7 +80,7 @@ class AdapterWeights:
         replaced: Tensors that were trained whole and take the base's place.
     """
 
-    pairs: dict[str, Pair]
+    pairs: dict[str, LoraPair]
     replaced: dict[str, torch.Tensor]
 
 
@@ -118,7 +118,7 @@ def read_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
                 replaced[module.replace(".base_layer.", ".")] = file.get_tensor(name)
     alphas = config.get("alpha_pattern") or {}
     pairs = {
-        target: Pair(
+        target: LoraPair(
             pair["A"],
             pair["B"],
             float(alphas.get(target.removesuffix(".weight"), config["lora_alpha"])) / pair["A"].shape[0],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kit.data.encoding import EncodedRow
-    from kit.use.answers import Question
+    from kit.use.answers import EvalPrompt
 
 # Overlap of word sequences says little about a name or a number: exact match says it better.
 ROUGE_FROM_WORDS = 6
@@ -115,7 +115,7 @@ def row_losses(
     return RowLosses(tuple(sums), tuple(tokens), math.sqrt(squares / max(1, sum(tokens))))
 
 
-def sample(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
+def sample(questions: Sequence[EvalPrompt], count: int, seed: int) -> list[EvalPrompt]:
     """Draw up to ``count`` questions, the same for the same seed, in the file's order."""
     if len(questions) <= count:
         return list(questions)

@@ -11,7 +11,7 @@ from chat_folders import CHATML
 from encoded_rows import encoded_row
 from kit.audit import length_cache
 from kit.audit.length_cache import Length, LengthCache
-from kit.audit.lengths import Ruler
+from kit.audit.lengths import TokenCounter
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message, RowProblem
 from kit.data.remarks import Mark
@@ -89,15 +89,15 @@ def test_measuring_agrees_with_encoding_and_is_done_once(
 ) -> None:
     talks = [_talk(), _talk("long " * 20), _talk("[/INST]"), _talk(system="be")]
     texts = [repr(talk.messages).encode() for talk in talks]
-    first = Ruler(byte_chat, 50, tmp_path / "c").measure(talks, texts)
+    first = TokenCounter(byte_chat, 50, tmp_path / "c").measure(talks, texts)
     for talk, length in zip(talks, first, strict=True):
         row = encoded_row(talk, byte_chat, 50)
         assert isinstance(length, Length)
         assert (length.tokens, length.trained) == (row.full_length, row.trainable_tokens)
     marks = [length.marks for length in first if isinstance(length, Length)]
     assert marks == [Mark.ENDS, Mark.ENDS, Mark.ENDS | Mark.TURN_MARKERS, Mark.ENDS | Mark.MERGED_SYSTEM]
-    monkeypatch.setattr(Ruler, "_count", lambda *_: pytest.fail("counted again"))
-    assert Ruler(byte_chat, 50, tmp_path / "c").measure(talks, texts) == first
+    monkeypatch.setattr(TokenCounter, "_count", lambda *_: pytest.fail("counted again"))
+    assert TokenCounter(byte_chat, 50, tmp_path / "c").measure(talks, texts) == first
 
 
 def test_another_template_or_length_counts_again(
@@ -106,7 +106,7 @@ def test_another_template_or_length_counts_again(
     other = ChatTokenizer.load(str(chat_folder(CHATML)))
     talks, texts = [_talk("long " * 20)], [b"same"]
     found = [
-        Ruler(tokenizer, length, tmp_path / "c").measure(talks, texts)
+        TokenCounter(tokenizer, length, tmp_path / "c").measure(talks, texts)
         for tokenizer, length in ((byte_chat, 50), (byte_chat, 60), (other, 50))
     ]
     assert found[0] != found[1]
@@ -116,5 +116,5 @@ def test_another_template_or_length_counts_again(
 def test_a_refused_row_is_a_problem_each_time(tmp_path: Path, chat_folder: ChatFolder) -> None:
     picky = ChatTokenizer.load(str(chat_folder("{{ raise_exception('no') }}")))
     for _ in range(2):
-        (problem,) = Ruler(picky, 50, tmp_path / "c").measure([_talk()], [b"text"])
+        (problem,) = TokenCounter(picky, 50, tmp_path / "c").measure([_talk()], [b"text"])
         assert isinstance(problem, RowProblem)

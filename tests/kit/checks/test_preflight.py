@@ -16,7 +16,7 @@ from kit.checks import preflight
 from kit.checks.preflight import Preflight, check_run, leakage, run_directory_findings
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.dataset import load_file
 from kit.data.token_rows import TokenRows
 from kit.machine import facts as machines
@@ -102,9 +102,9 @@ def test_a_run_is_planned_once_with_the_rows_that_were_counted(
     base = write_base(chat_folder(), max_position_embeddings=512)
     train, val = _rows(tmp_path / "train.jsonl", "a", "b", "c"), _rows(tmp_path / "val.jsonl", "d")
     result, found = _check(_resolved(base, train, val))
-    assert result.question
-    assert [result.question.plan] == made
-    assert result.question.plan.is_counted
+    assert result.planned_run
+    assert [result.planned_run.plan] == made
+    assert result.planned_run.plan.is_counted
     assert len(found["config.memory"]) == len(found["run.time"]) == 1
     assert "config.duration" not in found
 
@@ -139,7 +139,7 @@ def test_checks_and_plans_leave_the_rows_packed(
     for size in (1, 2, 3):
         settings = replace(resolved.settings.training, per_device_train_batch_size=size, max_seq_length=12)
         workloads_for(resolved.settings, result.train.rows)[0](replace(resolved.settings, training=settings))
-    make_plan(resolved.settings, result.train.rows)
+    order_batches(resolved.settings, result.train.rows)
     assert set(unpacked.values()) == {1}
 
 

@@ -17,7 +17,7 @@ from kit.stacks.stack import Stack, stack_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.checks.context import Situation
+    from kit.checks.context import CheckContext
     from kit.cli.findings import Finding
 
 MACHINES = PROJECT_ROOT / "tests" / "fixtures" / "machines"
@@ -296,7 +296,7 @@ def test_a_revision_of_a_directory_is_told(tmp_path: Path, revision: str | None,
 
 
 def test_a_rule_that_crashes_becomes_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(run: Situation) -> list[Finding]:
+    def broken(run: CheckContext) -> list[Finding]:
         raise ZeroDivisionError(run.platform)
 
     monkeypatch.setattr(rules, "RULES", (broken,))

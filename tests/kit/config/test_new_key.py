@@ -21,10 +21,10 @@ _PROGRAM = """
 import json, sys
 from pathlib import Path
 from kit.config.error import ConfigError
-from kit.config.json_schema import json_schema
-from kit.config.reference import reference_page
+from tools.json_schema import json_schema
+from tools.config_reference import reference_page
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.run_folder.history import read_run
@@ -37,7 +37,7 @@ from kit.train.resume import differences, identity_of
 DEMO, RUN, NEWER, KEY = Path("configs/training_config_demo.yaml"), Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
 def plan_of(settings):
-    return make_plan(settings, TokenRows.of([EncodedRow([1, 2, 3], [-100, 2, 3], 1, 3)] * 4))
+    return order_batches(settings, TokenRows.of([EncodedRow([1, 2, 3], [-100, 2, 3], 1, 3)] * 4))
 
 def identity(settings):
     return identity_of(settings, plan_of(settings), installed_stack(), "cpu", {"files": {}})

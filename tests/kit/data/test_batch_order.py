@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import FILLER, TrainingPlan, make_plan
+from kit.data.batch_order import FILLER, BatchOrder, order_batches
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
 
@@ -39,7 +39,7 @@ def _rows(count: int) -> TokenRows:
     )
 
 
-def _epochs(plan: TrainingPlan) -> list[tuple[int, ...]]:
+def _epochs(plan: BatchOrder) -> list[tuple[int, ...]]:
     size = plan.steps_per_epoch * plan.batch_size
     return [tuple(plan.order[begin : begin + size]) for begin in range(0, len(plan.order), size)]
 
@@ -49,7 +49,7 @@ def _epochs(plan: TrainingPlan) -> list[tuple[int, ...]]:
 def test_each_epoch_takes_every_row_once_and_fills_up_only_its_end(
     rows: int, batch: int, accumulation: int, epochs: int
 ) -> None:
-    plan = make_plan(_settings(batch, accumulation, num_train_epochs=float(epochs)), _rows(rows))
+    plan = order_batches(_settings(batch, accumulation, num_train_epochs=float(epochs)), _rows(rows))
     assert plan.batch_size == batch * accumulation
     assert plan.steps == epochs * plan.steps_per_epoch
     assert len(plan.order) == plan.steps * plan.batch_size
@@ -61,29 +61,29 @@ def test_each_epoch_takes_every_row_once_and_fills_up_only_its_end(
 
 
 def test_every_step_has_something_to_learn() -> None:
-    plan = make_plan(_settings(batch=4, num_train_epochs=3.0), _rows(9))
+    plan = order_batches(_settings(batch=4, num_train_epochs=3.0), _rows(9))
     assert len(plan.trainable_tokens) == plan.steps == 9
     assert all(plan.trainable_tokens)
 
 
 def test_the_order_is_the_same_each_time_and_another_for_each_epoch_and_seed() -> None:
     rows = _rows(20)
-    plan = make_plan(_settings(num_train_epochs=3.0, seed=1), rows)
-    assert make_plan(_settings(num_train_epochs=3.0, seed=1), rows).order == plan.order
+    plan = order_batches(_settings(num_train_epochs=3.0, seed=1), rows)
+    assert order_batches(_settings(num_train_epochs=3.0, seed=1), rows).order == plan.order
     assert len(set(_epochs(plan))) == 3
-    other = make_plan(_settings(num_train_epochs=3.0, seed=2), rows)
+    other = order_batches(_settings(num_train_epochs=3.0, seed=2), rows)
     assert not set(_epochs(other)) & set(_epochs(plan))
 
 
 def test_the_order_is_this_one_on_every_machine_and_python() -> None:
     # A change here changes every run ever recorded.
     as_drawn = _settings(num_train_epochs=1.0, seed=42, sort_within_update=False)
-    assert make_plan(as_drawn, _rows(8)).order.tolist() == [1, 2, 5, 7, 6, 0, 3, 4]
-    assert make_plan(_settings(num_train_epochs=1.0, seed=42), _rows(8)).order.tolist() == [7, 5, 2, 1, 6, 4, 3, 0]
+    assert order_batches(as_drawn, _rows(8)).order.tolist() == [1, 2, 5, 7, 6, 0, 3, 4]
+    assert order_batches(_settings(num_train_epochs=1.0, seed=42), _rows(8)).order.tolist() == [7, 5, 2, 1, 6, 4, 3, 0]
 
 
 def test_a_longer_run_begins_like_a_shorter_one() -> None:
-    short, long = (make_plan(_settings(max_steps=steps), _rows(10)) for steps in (4, 40))
+    short, long = (order_batches(_settings(max_steps=steps), _rows(10)) for steps in (4, 40))
     assert long.order[: len(short.order)] == short.order
     assert long.tokens[:4] == short.tokens
 
@@ -105,12 +105,12 @@ def test_a_longer_run_begins_like_a_shorter_one() -> None:
     ],
 )
 def test_epochs_become_steps(rows: int, batch: int, epochs: float, steps: int) -> None:
-    assert make_plan(_settings(batch, num_train_epochs=epochs), _rows(rows)).steps == steps
+    assert order_batches(_settings(batch, num_train_epochs=epochs), _rows(rows)).steps == steps
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 100])
 def test_max_steps_wins_over_epochs(steps: int) -> None:
-    plan = make_plan(_settings(max_steps=steps, num_train_epochs=2.0), _rows(10))
+    plan = order_batches(_settings(max_steps=steps, num_train_epochs=2.0), _rows(10))
     assert plan.steps == len(plan.tokens) == len(plan.trainable_tokens) == steps
     assert len(plan.order) == steps * plan.batch_size
     times = Counter(index for index in plan.order if index != FILLER)
@@ -119,7 +119,7 @@ def test_max_steps_wins_over_epochs(steps: int) -> None:
 
 def test_tokens_add_up_over_the_steps() -> None:
     rows = _rows(10)
-    plan = make_plan(_settings(batch=4, num_train_epochs=2.0), rows)
+    plan = order_batches(_settings(batch=4, num_train_epochs=2.0), rows)
     epoch_tokens = sum(len(row.input_ids) for row in rows)
     assert plan.tokens[plan.steps_per_epoch - 1] == epoch_tokens
     assert plan.tokens[-1] == 2 * epoch_tokens
@@ -131,5 +131,5 @@ def test_tokens_add_up_over_the_steps() -> None:
 
 
 def test_validation_rows_are_carried_along() -> None:
-    assert list(make_plan(_settings(), _rows(3), _rows(2)).eval_rows) == list(_rows(2))
-    assert not make_plan(_settings(), _rows(3)).eval_rows
+    assert list(order_batches(_settings(), _rows(3), _rows(2)).eval_rows) == list(_rows(2))
+    assert not order_batches(_settings(), _rows(3)).eval_rows

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from killed import killed_at
-from kit.intake.publish import Draft, OccupiedError, check_free
+from kit.intake.publish import OccupiedError, StagedFolder, check_free
 
 
 def _write(folder: Path, text: str, *, done: bool = True, meanwhile: str = "", overwrite: bool = True) -> None:
-    with Draft(folder, overwrite=overwrite) as draft:
+    with StagedFolder(folder, overwrite=overwrite) as draft:
         for name in ("train.jsonl", "val.jsonl"):
             (draft.path / name).write_text(text, encoding="utf-8")
         if not done:
@@ -143,7 +143,7 @@ def test_a_folder_under_the_name_of_a_file_is_somebodys(tmp_path: Path) -> None:
 
 
 def test_one_command_at_a_time_writes_a_folder(tmp_path: Path) -> None:
-    with Draft(tmp_path / "b") as draft:
+    with StagedFolder(tmp_path / "b") as draft:
         with pytest.raises(OccupiedError, match="is being written by another command"):
             _write(tmp_path / "b", "other")
         (draft.path / "train.jsonl").write_text("mine", encoding="utf-8")

@@ -14,7 +14,7 @@ from kit.data.conversations import RowProblem
 from kit.data.shapes import Reading, shape_row
 from kit.intake import turns
 from kit.intake.turns import normalised
-from kit.intake.work import Job, Worker
+from kit.intake.work import RowPipeline, Worker
 
 if TYPE_CHECKING:
     from kit.data.chat_tokenizer import ChatTokenizer
@@ -25,7 +25,7 @@ def _line(number: int, **more: Any) -> tuple[int, bytes]:
 
 
 def test_a_worker_travels_and_does_the_same(byte_chat: ChatTokenizer) -> None:
-    worker = Worker(Job(Reading({"user": "prompt", "assistant": "completion"}), byte_chat, 100, near=True))
+    worker = Worker(RowPipeline(Reading({"user": "prompt", "assistant": "completion"}), byte_chat, 100, near=True))
     chunk = (0, [_line(1), (2, b"{"), RowProblem(3, "was long", "shorten it"), _line(4)])
     here, there = worker(chunk), pickle.loads(pickle.dumps(worker))(chunk)  # noqa: S301 - our own
     assert here == there
@@ -34,7 +34,7 @@ def test_a_worker_travels_and_does_the_same(byte_chat: ChatTokenizer) -> None:
 
 
 def test_rows_that_differ_in_form_only_are_loosely_the_same() -> None:
-    worker = Worker(Job())
+    worker = Worker(RowPipeline())
     forms = [("Stra\u00dfe  a", "Cafe\u0301"), ("strasse\na ", "caf\u00e9"), ("strasse b", "caf\u00e9")]
     batch = worker((0, [(at, {"prompt": user, "completion": answer}) for at, (user, answer) in enumerate(forms, 1)]))
     assert len({row.exact for row in batch.rows}) == 3
@@ -49,7 +49,7 @@ def _talk(*texts: str, **more: Any) -> dict[str, Any]:
 
 
 def test_each_answer_becomes_a_row_that_reads_back_as_it_was_made(byte_chat: ChatTokenizer) -> None:
-    job = Job(tokenizer=byte_chat, max_seq_length=100, split_turns=True)
+    job = RowPipeline(tokenizer=byte_chat, max_seq_length=100, split_turns=True)
     rows = [_talk("a", "b", "c", "d", "e", extra=1), _talk("a", "b"), {"prompt": "x", "completion": "y"}]
     batch = Worker(job)((0, list(enumerate(rows, start=1))))
     assert [(row.line, json.loads(row.text)) for row in batch.rows] == [
@@ -67,7 +67,7 @@ def test_each_answer_becomes_a_row_that_reads_back_as_it_was_made(byte_chat: Cha
 
 
 def _written(*rows: dict[str, Any], **job: Any) -> list[dict[str, Any]]:
-    batch = Worker(Job(**job))((0, list(enumerate(rows, start=1))))
+    batch = Worker(RowPipeline(**job))((0, list(enumerate(rows, start=1))))
     assert not batch.problems
     assert len({row.exact for row in batch.rows}) == len(batch.rows)
     return [json.loads(row.text) for row in batch.rows]
@@ -94,7 +94,7 @@ def test_thoughts_are_written_where_no_template_is_known_and_make_other_rows() -
     rows = [_talk("a", "b"), _talk("a", "b")]
     rows[1]["messages"][1]["reasoning_content"] = "hm"
     assert _written(*rows) == rows
-    assert len({row.loose for row in Worker(Job())((0, list(enumerate(rows, start=1)))).rows}) == 2
+    assert len({row.loose for row in Worker(RowPipeline())((0, list(enumerate(rows, start=1)))).rows}) == 2
 
 
 @pytest.mark.parametrize(("name", "most"), [("_MOST_CHARACTERS", 100), ("_MOST_ANSWERS", 3)])
@@ -102,7 +102,7 @@ def test_a_row_that_would_become_too_many_is_a_problem(name: str, most: int, mon
     monkeypatch.setattr(turns, name, most)
     talk = [{"role": role, "content": "a" * 10} for role in ("user", "assistant")]
     rows = [(line, {"messages": talk * times}) for line, times in ((1, 2), (2, 5))]
-    batch = Worker(Job(split_turns=True))((0, rows))
+    batch = Worker(RowPipeline(split_turns=True))((0, rows))
     assert len(batch.rows) == 2
     assert [problem.message for problem in batch.problems] == ["would become 5 rows of 300 characters in all"]
 
@@ -110,13 +110,13 @@ def test_a_row_that_would_become_too_many_is_a_problem(name: str, most: int, mon
 def test_a_group_of_the_persons_own_is_kept_and_a_secret_counted_once_when_turns_are_split() -> None:
     key = "AKIAIOSFODNN7EXAMPLE"  # of a public example
     row = _talk(f"is {key} a key", "b", "c", "d", doc="one")
-    plain, split = (Worker(Job(group="doc", split_turns=on))((0, [(1, row)])) for on in (False, True))
+    plain, split = (Worker(RowPipeline(group="doc", split_turns=on))((0, [(1, row)])) for on in (False, True))
     assert {one.group for one in split.rows} == {one.group for one in plain.rows}
     assert len(plain.secrets) == len(split.secrets) == 1
 
 
 def test_the_answers_of_one_row_are_judged_each_for_itself(byte_chat: ChatTokenizer) -> None:
-    job = Job(tokenizer=byte_chat, max_seq_length=40, split_turns=True)
+    job = RowPipeline(tokenizer=byte_chat, max_seq_length=40, split_turns=True)
     batch = Worker(job)((0, [(1, _talk("a", "b", "c" * 60, "d"))]))
     assert [json.loads(row.text)["completion"][0]["content"] for row in batch.rows] == ["b"]
     assert [problem.message for problem in batch.problems] == ["would carry no loss: the answer lies beyond 40 tokens"]
@@ -124,7 +124,7 @@ def test_the_answers_of_one_row_are_judged_each_for_itself(byte_chat: ChatTokeni
 
 @pytest.mark.parametrize("value", [None, [], {"a": 1}])
 def test_a_row_without_its_group_or_label_is_a_problem(value: Any) -> None:
-    for job in (Job(group="doc"), Job(label="doc")):
+    for job in (RowPipeline(group="doc"), RowPipeline(label="doc")):
         batch = Worker(job)((0, [_line(1, doc=value), _line(2, doc=3), _line(3, doc="3")]))
         assert [problem.line for problem in batch.problems] == [1]
         assert batch.rows[0].group == batch.rows[1].group

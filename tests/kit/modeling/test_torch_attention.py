@@ -19,7 +19,7 @@ from transformers import MistralConfig, MistralForCausalLM  # noqa: E402
 
 from kit.data.encoding import IGNORE_INDEX  # noqa: E402
 from kit.modeling import torch_attention  # noqa: E402
-from kit.train.performance import EndToEnd  # noqa: E402
+from kit.train.performance import PaddingFreeCollator  # noqa: E402
 
 LENGTHS = (7, 5, 9)
 NEW, OLD = ("window_size", "scale", "enable_gqa"), ("is_causal",)
@@ -86,7 +86,7 @@ def _padded(side: str) -> dict[str, Any]:
 
 
 def _end_to_end() -> dict[str, Any]:
-    return EndToEnd()([{"input_ids": row, "labels": row} for row in _rows()])
+    return PaddingFreeCollator()([{"input_ids": row, "labels": row} for row in _rows()])
 
 
 def _inputs(case: str) -> dict[str, Any]:

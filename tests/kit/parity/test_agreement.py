@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kit.parity.agreement import judge, judge_pair, verdict_of
+from kit.parity.agreement import check_agreement, judge_pair, verdict_of
 from kit.parity.contract import CASES
 from kit.parity.results import CaseResult, Numbers, Result, read_reference
 
@@ -27,12 +27,12 @@ def result(**off: float) -> Result:
 
 
 def severities(found: Result) -> dict[str, str]:
-    return {finding.id: finding.severity for finding in judge(found, CONTRACT, EXACT)}
+    return {finding.id: finding.severity for finding in check_agreement(found, CONTRACT, EXACT)}
 
 
 def test_the_formulas_agree_with_themselves() -> None:
     assert set(severities(result()).values()) == {"ok"}
-    said = verdict_of(result(), judge(result(), CONTRACT, EXACT), EXACT)
+    said = verdict_of(result(), check_agreement(result(), CONTRACT, EXACT), EXACT)
     assert said.startswith("Some CPU (cpu), current stack agrees with the formulas: within 0 in float32")
 
 
@@ -54,11 +54,11 @@ def test_each_precision_has_its_own_tolerance() -> None:
     ],
 )
 def test_the_stage_that_is_off_is_named(off: dict[str, float], stage: str) -> None:
-    assert all(stage in finding.fix for finding in judge(result(**off), CONTRACT, EXACT))
+    assert all(stage in finding.fix for finding in check_agreement(result(**off), CONTRACT, EXACT))
 
 
 def test_other_weights_are_an_error_of_their_own() -> None:
-    found = judge(replace(result(), contract={**CONTRACT, "weights_sha256": "0" * 64}), CONTRACT, EXACT)
+    found = check_agreement(replace(result(), contract={**CONTRACT, "weights_sha256": "0" * 64}), CONTRACT, EXACT)
     assert [finding.id for finding in found if finding.severity == "error"] == ["parity.contract"]
     assert "cannot be compared with the formulas" in verdict_of(result(), found, EXACT)
     assert "the weights are not the committed ones: SHA-256 000000000000…" in found[0].message

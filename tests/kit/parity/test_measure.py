@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.parity.measure import Canon, run_case, train
+from kit.parity.measure import CanonicalModel, run_case, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,15 +28,15 @@ FLOAT32 = CASES[0]
 
 
 @pytest.fixture(scope="module")
-def canon(tmp_path_factory: pytest.TempPathFactory) -> Canon:
-    return Canon(tmp_path_factory.mktemp("canon"))
+def canon(tmp_path_factory: pytest.TempPathFactory) -> CanonicalModel:
+    return CanonicalModel(tmp_path_factory.mktemp("canon"))
 
 
-def test_what_is_trained_is_what_was_committed(canon: Canon) -> None:
+def test_what_is_trained_is_what_was_committed(canon: CanonicalModel) -> None:
     assert canon.contract == CONTRACT
 
 
-def test_the_formulas_come_to_the_committed_numbers(canon: Canon) -> None:
+def test_the_formulas_come_to_the_committed_numbers(canon: CanonicalModel) -> None:
     for name, numbers in canon.exact().items():
         found = difference(numbers, EXACT[name])
         assert max(found.loss, found.gradient) < 1e-9
@@ -47,7 +47,7 @@ def test_the_formulas_come_to_the_committed_numbers(canon: Canon) -> None:
     [case if not case.bfloat16 else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
     ids=lambda case: case.name,
 )
-def test_the_kit_trains_what_the_formulas_say(canon: Canon, case: Any) -> None:
+def test_the_kit_trains_what_the_formulas_say(canon: CanonicalModel, case: Any) -> None:
     if reason := why_not(case, installed_stack(), "cpu"):
         pytest.skip(reason)
     found = run_case(canon, case, "cpu")
@@ -58,7 +58,7 @@ def test_the_kit_trains_what_the_formulas_say(canon: Canon, case: Any) -> None:
     assert apart.gradient < case.gradient_tolerance / 2
 
 
-def test_a_case_that_breaks_is_told_and_not_raised(canon: Canon) -> None:
+def test_a_case_that_breaks_is_told_and_not_raised(canon: CanonicalModel) -> None:
     found = run_case(canon, FLOAT32, "cpu", attention="none of these")
     assert found.failed
     assert found.reason
@@ -83,7 +83,9 @@ def _training(**changes: Any) -> Callable[[Settings], Settings]:
         pytest.param(_training(lr_scheduler_type="linear"), id="another schedule", marks=pytest.mark.slow),
     ],
 )
-def test_a_training_with_another_setting_does_not_agree(canon: Canon, change: Callable[[Settings], Settings]) -> None:
+def test_a_training_with_another_setting_does_not_agree(
+    canon: CanonicalModel, change: Callable[[Settings], Settings]
+) -> None:
     assert _is_red(train(change(canon.settings(FLOAT32, "eager")), canon.plan, canon.weights, "cpu"))
 
 
@@ -101,13 +103,13 @@ def _one_token_early(row: EncodedRow) -> EncodedRow:
 @pytest.mark.parametrize(
     "change", [_without_its_end, pytest.param(_one_token_early, marks=pytest.mark.slow)], ids=["no end", "early"]
 )
-def test_a_wrong_mask_does_not_agree(canon: Canon, change: Callable[[EncodedRow], EncodedRow]) -> None:
+def test_a_wrong_mask_does_not_agree(canon: CanonicalModel, change: Callable[[EncodedRow], EncodedRow]) -> None:
     plan = replace(canon.plan, rows=TokenRows.of(change(row) for row in canon.plan.rows))
     assert _is_red(train(canon.settings(FLOAT32, "eager"), plan, canon.weights, "cpu"))
 
 
 @pytest.mark.slow
-def test_one_changed_weight_does_not_agree(canon: Canon) -> None:
+def test_one_changed_weight_does_not_agree(canon: CanonicalModel) -> None:
     name = "model.layers.0.self_attn.k_proj.lora_A.weight"
     changed = {**canon.weights, name: canon.weights[name].copy()}
     changed[name][0, 0] += np.float32(2**-3)

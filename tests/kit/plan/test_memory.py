@@ -10,7 +10,7 @@ from kit.config.resolve import resolve
 from kit.model.shape import MISTRAL_7B
 from kit.plan.activations import saved_by_layer, saved_by_model
 from kit.plan.memory import paged_bytes, plan_peak, quantised_weights
-from kit.plan.step import Job, MicroBatch
+from kit.plan.step import MicroBatch, TrainingStep
 from kit.stacks.registry import GENERATIONS
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ def _settings(**overrides: Any) -> Settings:
     return resolve(H100, {key.replace("__", "."): value for key, value in overrides.items()}).settings
 
 
-def _job(stack: str = "current", attention: str = "sdpa", device: str = "cuda", apart: int = 1, **more: Any) -> Job:
+def _job(
+    stack: str = "current", attention: str = "sdpa", device: str = "cuda", apart: int = 1, **more: Any
+) -> TrainingStep:
     rows, length, padded = more.pop("rows", 4), more.pop("length", 4096), more.pop("padded", False)
     batch = MicroBatch(rows, length, padded, rows * (length - 1))
-    return Job(MISTRAL_7B, _settings(**more), GENERATIONS[stack].traits, device, attention, batch, apart)
+    return TrainingStep(MISTRAL_7B, _settings(**more), GENERATIONS[stack].traits, device, attention, batch, apart)
 
 
 def _peak_gb(**more: Any) -> float:

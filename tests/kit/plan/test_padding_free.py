@@ -13,7 +13,7 @@ from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
-from kit.plan.alternatives import question_of
+from kit.plan.alternatives import planned_run_of
 from kit.plan.padding_free import KEY, decided, decision, is_decided
 from kit.plan.run_plan import device_for
 from kit.stacks.stack import stack_of
@@ -111,7 +111,7 @@ def test_a_fit_keeps_what_was_decided_for_the_settings_before_it() -> None:
     asked = resolve(H100, {KEY: "auto"})
     before = decided(asked, judge(machine), stack, rows)
     device = device_for(before.settings, judge(machine), machine, stack)
-    fit = planned_fit(before, question_of(before.settings, device, rows))
+    fit = planned_fit(before, planned_run_of(before.settings, device, rows))
     assert fit is not None
     assert (fit.before[KEY], fit.after[KEY]) == ("auto", True)
     assert f"{KEY}=true" in set_line(before, fit)

@@ -7,7 +7,7 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.machine import facts as machines
@@ -15,13 +15,13 @@ from kit.machine.facts import Apple, Gpu, Machine
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B, ModelShape
 from kit.plan import alternatives, measured, time
-from kit.plan.alternatives import Question, faster, mildest_that_fits, other_mathematics, question_of
+from kit.plan.alternatives import PlannedRun, faster, mildest_that_fits, other_mathematics, planned_run_of
 from kit.plan.limits import MemoryLimit, memory_limit
 from kit.plan.measured import rate_of, rates_on
 from kit.plan.rows import workloads_for
 from kit.plan.run_plan import Device, device_for, plan_run
 from kit.plan.show import left_out
-from kit.plan.step import Job, MicroBatch
+from kit.plan.step import MicroBatch, TrainingStep
 from kit.plan.time import flop_of, speed_of
 from kit.plan.workload import Workload, full_length, workload_of
 from kit.stacks.registry import GENERATIONS
@@ -49,14 +49,16 @@ def _device(name: str = "h100_80gb", stack: str = "current", attention: str = "s
     )
 
 
-def _question(device: Device | None = None, shape: ModelShape = MISTRAL_7B, **overrides: Any) -> Question:
-    return Question(_settings(**overrides), shape, device or _device(), lambda settings: full_length(settings, 1000))
+def _planned_run(device: Device | None = None, shape: ModelShape = MISTRAL_7B, **overrides: Any) -> PlannedRun:
+    return PlannedRun(_settings(**overrides), shape, device or _device(), lambda settings: full_length(settings, 1000))
 
 
 @pytest.mark.parametrize(("gigaflop", "checkpointing"), [(32.7, False), (47.8, True)])
 def test_a_token_of_mistral_7b_costs_the_projects_figure(gigaflop: float, checkpointing: bool) -> None:
     settings = _settings(training__gradient_checkpointing=checkpointing)
-    job = Job(MISTRAL_7B, settings, GENERATIONS["current"].traits, "cuda", "sdpa", MicroBatch(1, 4096, False, 4095))
+    job = TrainingStep(
+        MISTRAL_7B, settings, GENERATIONS["current"].traits, "cuda", "sdpa", MicroBatch(1, 4096, False, 4095)
+    )
     work = full_length(_settings(training__max_steps=1), 16)
     assert flop_of(job, work) / work.computed_tokens / 1e9 == pytest.approx(gigaflop, abs=0.1)
 
@@ -87,7 +89,7 @@ def test_a_known_gpu_has_its_own_rate_and_a_mac_its_cores() -> None:
     ],
 )
 def test_time_is_as_measured_where_the_same_was_measured_on_such_a_gpu(changes: dict[str, Any], tokens: int) -> None:
-    plan = _question(**changes).answer({}).plan
+    plan = _planned_run(**changes).with_changes({}).plan
     assert plan.duration is not None
     expected = plan.computed_tokens / tokens
     assert plan.duration.fast_seconds == pytest.approx(0.9 * expected, rel=0.001)
@@ -111,8 +113,8 @@ def test_time_is_as_measured_where_the_same_was_measured_on_such_a_gpu(changes: 
 )
 def test_what_was_not_measured_takes_the_range_of_what_was_on_such_a_gpu(changes: dict[str, Any]) -> None:
     device = {key: changes[key] for key in ("attention", "stack") if key in changes}
-    question = _question(_device(**device), **{key: changes[key] for key in changes if key not in device})
-    spent = question.answer({}).plan.duration
+    planned_run = _planned_run(_device(**device), **{key: changes[key] for key in changes if key not in device})
+    spent = planned_run.with_changes({}).plan.duration
     assert spent is not None
     assert (spent.basis, spent.rate) == ("by arithmetic", None)
     assert "measured on NVIDIA H100 80GB HBM3" in spent.source
@@ -123,7 +125,7 @@ def test_rows_of_many_lengths_are_looked_up_with_their_own_spread() -> None:
     batches = [MicroBatch(4, 4_000, True, 15_000)]
     computed = 24 * round(rate.work["tokens_at_once"])
     work = Workload(tuple(batches), 6, 24, 100_000, 90_000, computed, round(computed * 2_500), computed - 96)
-    job = Job(MISTRAL_7B, _settings(), GENERATIONS["current"].traits, "cuda", "sdpa", batches[0])
+    job = TrainingStep(MISTRAL_7B, _settings(), GENERATIONS["current"].traits, "cuda", "sdpa", batches[0])
     found = rate_of(job, work, rates_on("NVIDIA H100 80GB HBM3"))
     assert found == rate
     assert found.spread == 2 * rates_on("NVIDIA H100 80GB HBM3")[0].spread
@@ -158,9 +160,9 @@ def test_a_run_of_92_million_tokens_takes_an_m4_about_two_weeks() -> None:
 
 
 def test_a_small_model_is_given_no_time_and_no_ranking() -> None:
-    question = _question(shape=SMALL)
-    assert question.answer({}).plan.duration is None
-    assert [item.changes for item in faster(question)] == [()]
+    planned_run = _planned_run(shape=SMALL)
+    assert planned_run.with_changes({}).plan.duration is None
+    assert [item.changes for item in faster(planned_run)] == [()]
 
 
 def test_a_verdict_leaves_room_for_the_allocator() -> None:
@@ -191,7 +193,7 @@ def test_a_plan_on_a_cpu_says_what_it_leaves_out_unless_the_model_is_small() -> 
 
 
 def test_faster_settings_fit_keep_the_batch_and_are_ranked_by_time() -> None:
-    found = faster(_question())
+    found = faster(_planned_run())
     assert any(not item.changes for item in found)
     assert [item.cost for item in found] == sorted(item.cost for item in found)
     for item in found:
@@ -203,8 +205,8 @@ def test_faster_settings_fit_keep_the_batch_and_are_ranked_by_time() -> None:
 
 
 def test_fewer_checkpoints_are_faster_and_take_more_memory() -> None:
-    question = _question(_device("h200"))
-    by_apart = [question.answer({EVERY_N: apart}).plan for apart in (1, 2, 4, 8)]
+    planned_run = _planned_run(_device("h200"))
+    by_apart = [planned_run.with_changes({EVERY_N: apart}).plan for apart in (1, 2, 4, 8)]
     peaks = [plan.peak_memory_bytes for plan in by_apart]
     assert peaks == sorted(peaks)
     seconds = [plan.duration.slow_seconds for plan in by_apart if plan.duration]
@@ -212,12 +214,12 @@ def test_fewer_checkpoints_are_faster_and_take_more_memory() -> None:
 
 
 def test_the_reference_stack_has_no_partial_checkpoints() -> None:
-    found = faster(_question(_device(stack="reference", attention="flash_attention_2")))
+    found = faster(_planned_run(_device(stack="reference", attention="flash_attention_2")))
     assert not [item for item in found if dict(item.changes).get(EVERY_N, 1) > 1]
 
 
 def test_what_changes_what_is_learnt_says_so() -> None:
-    found = other_mathematics(_question())
+    found = other_mathematics(_planned_run())
     assert found
     assert not any(item.is_same_mathematics for item in found)
 
@@ -229,29 +231,29 @@ def test_laying_rows_end_to_end_is_offered_where_attention_needs_no_mask() -> No
     settings = _settings()
     workloads, _ = workloads_for(settings, rows)
     for attention, offered in (("flash_attention_2", True), ("sdpa", False)):
-        found = faster(Question(settings, MISTRAL_7B, _device(attention=attention), workloads))
+        found = faster(PlannedRun(settings, MISTRAL_7B, _device(attention=attention), workloads))
         assert any(dict(item.changes).get("training.padding_free") for item in found) is offered
 
 
 def test_the_mildest_change_that_fits_keeps_the_updates_where_it_can() -> None:
     found = mildest_that_fits(
-        _question(training__per_device_train_batch_size=16, training__gradient_checkpointing=False)
+        _planned_run(training__per_device_train_batch_size=16, training__gradient_checkpointing=False)
     )
     assert found is not None
     assert found.is_same_mathematics
     assert found.plan.verdict == "fits"
     tiny = replace(_device("rtx_4090"), gpu=Gpu(0, "small", 7 * 10**9))
-    shorter = mildest_that_fits(_question(tiny))
+    shorter = mildest_that_fits(_planned_run(tiny))
     assert shorter is not None
     assert not shorter.is_same_mathematics
-    assert mildest_that_fits(_question(replace(tiny, gpu=Gpu(0, "smaller", 4 * 10**9)))) is None
+    assert mildest_that_fits(_planned_run(replace(tiny, gpu=Gpu(0, "smaller", 4 * 10**9)))) is None
 
 
 @pytest.mark.parametrize(("machine", "counts"), [("h100_80gb", False), ("m4_32gb", True)])
 def test_rows_count_where_they_share_the_models_memory(machine: str, counts: bool) -> None:
     settings, device = _settings(training__max_seq_length=64), _device(machine)
     rows = TokenRows.of(EncodedRow([1] * 64, [-100, *[1] * 63], line, 64) for line in range(32))
-    work = workload_of(make_plan(settings, rows), settings)
+    work = workload_of(order_batches(settings, rows), settings)
     assert work.rows_bytes > 32 * 64 * 4
     planned = plan_run(settings, MISTRAL_7B, device, work)
     terms = {term.name: term.size_bytes for term in planned.peak.terms}
@@ -263,16 +265,16 @@ def test_a_run_is_planned_once_for_everyone_who_asks(monkeypatch: pytest.MonkeyP
     settings = _settings(training__max_seq_length=64, training__num_train_epochs=1.0)
     rows = TokenRows.of(EncodedRow([1] * 64, [-100, *[1] * 63], line, 64) for line in range(32))
     device = device_for(settings, judge(machine), machine, Stack("current", {}))
-    question = question_of(settings, device, rows, rows)
-    assert question is not None
-    predicted = question.plan
+    planned_run = planned_run_of(settings, device, rows, rows)
+    assert planned_run is not None
+    predicted = planned_run.plan
     monkeypatch.setattr(alternatives, "plan_run", lambda *_: pytest.fail("planned again"))
-    assert question.plan is predicted
+    assert planned_run.plan is predicted
     assert (predicted.steps, predicted.tokens, predicted.batch.rows) == (2, 2048, 4)
     mapping = predicted.as_mapping()
     assert mapping["peak_memory_bytes"] == sum(mapping["terms"].values()) == predicted.peak_memory_bytes
     unknown = _settings(model__model_name_or_path="somebody/something")
-    assert question_of(unknown, device, rows) is None
+    assert planned_run_of(unknown, device, rows) is None
 
 
 @pytest.mark.parametrize(("name", "attention"), [("h100_80gb", "sdpa"), ("linux_cpu", "sdpa"), ("m4_32gb", "sdpa")])

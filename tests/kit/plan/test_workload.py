@@ -8,7 +8,7 @@ import pytest
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data import conversations
-from kit.data.batch_order import FILLER, make_plan
+from kit.data.batch_order import FILLER, order_batches
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.plan.rows import workloads_for
@@ -66,7 +66,7 @@ def test_of_two_as_long_the_one_with_more_loss_is_the_larger() -> None:
 @pytest.mark.parametrize(("rows", "epochs", "steps"), [(17, 10.0, 20), (15_000, 3.0, 2_814), (1, 1.0, 1)])
 def test_steps_are_the_trainers_whether_rows_were_counted_or_not(rows: int, epochs: float, steps: int) -> None:
     settings = _settings(training__num_train_epochs=epochs, training__max_seq_length=128)
-    plan = make_plan(settings, _rows(*[128] * rows))
+    plan = order_batches(settings, _rows(*[128] * rows))
     bound, counted = full_length(settings, rows), workload_of(plan, settings)
     assert bound.steps == counted.steps == plan.steps == steps
     assert bound.tokens == counted.tokens == plan.tokens[-1]
@@ -75,7 +75,7 @@ def test_steps_are_the_trainers_whether_rows_were_counted_or_not(rows: int, epoc
 
 def test_a_plan_is_counted_as_the_trainer_cuts_it() -> None:
     settings = _settings(training__num_train_epochs=2.0, training__per_device_train_batch_size=2)
-    plan = make_plan(settings, _rows(*range(5, 45)))
+    plan = order_batches(settings, _rows(*range(5, 45)))
     work = workload_of(plan, settings)
     assert work.tokens == plan.tokens[-1]
     assert work.steps == plan.steps
@@ -86,7 +86,7 @@ def test_a_plan_is_counted_as_the_trainer_cuts_it() -> None:
 
 def test_rows_laid_end_to_end_are_not_padded() -> None:
     settings = _settings(training__num_train_epochs=1.0, training__padding_free=True)
-    plan = make_plan(settings, _rows(*range(10, 42)))
+    plan = order_batches(settings, _rows(*range(10, 42)))
     work = workload_of(plan, settings)
     assert work.computed_tokens == work.tokens == plan.tokens[-1]
     assert {(batch.rows, batch.has_padding) for batch in work.largest} == {(1, True)}

@@ -9,7 +9,7 @@ from kit.run_folder import checkpoints
 from kit.run_folder import names as run_folder
 from kit.run_folder.clearing import clear
 from kit.train import training
-from kit.train.resume import Start
+from kit.train.resume import StartPoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,6 +96,6 @@ def test_a_merged_model_is_known_by_its_stamp(tmp_path: Path) -> None:
 
 def test_a_rerun_keeps_what_says_whose_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _write(tmp_path, "run.json", "reproduction.json", "config.yaml", "notes.txt")
-    training._prepare_folder(tmp_path, Start(), is_rerun=True)
+    training._prepare_folder(tmp_path, StartPoint(), is_rerun=True)
     assert _files(tmp_path) == ["config.yaml", "notes.txt", "reproduction.json"]
     assert capsys.readouterr().err == f"{tmp_path}: keeps files that no run wrote: notes.txt\n"

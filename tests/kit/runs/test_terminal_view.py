@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.runs.terminal_view import Course, figures, plain_line, plot, plotted
+from kit.runs.terminal_view import RunProgress, figures, plain_line, plot, plotted
 
 
 def line(step: int, **more: object) -> dict[str, object]:
@@ -24,7 +24,7 @@ def line(step: int, **more: object) -> dict[str, object]:
 
 
 def test_the_time_left_follows_the_newest_steps() -> None:
-    course = Course(planned_steps=200)
+    course = RunProgress(planned_steps=200)
     course.add([line(step, seconds=10.0 * step) for step in range(1, 51)])
     course.add([line(step, seconds=500.0 + 2.0 * (step - 50)) for step in range(51, 101)])
     assert course.seconds_left == 200.0  # 100 steps at the newer 2 s, not at the older 10
@@ -32,7 +32,7 @@ def test_the_time_left_follows_the_newest_steps() -> None:
 
 
 def test_nothing_is_said_of_the_time_left_before_it_is_known() -> None:
-    course = Course(planned_steps=None)
+    course = RunProgress(planned_steps=None)
     assert dict(figures(course))["time left"] == "not known yet"
     course.add([line(1)])
     assert course.seconds_left is None
@@ -41,7 +41,7 @@ def test_nothing_is_said_of_the_time_left_before_it_is_known() -> None:
 
 
 def test_evaluations_are_no_steps() -> None:
-    course = Course(planned_steps=10)
+    course = RunProgress(planned_steps=10)
     course.add([line(4), {"step": 4, "eval_loss": 0.25}])
     assert course.step == 4
     assert dict(figures(course))["validation"] == "0.2500 at step 4"
@@ -49,7 +49,7 @@ def test_evaluations_are_no_steps() -> None:
 
 
 def test_a_broken_loss_is_said_in_words() -> None:
-    course = Course()
+    course = RunProgress()
     course.add([line(1, loss=math.nan, grad_norm=None, learning_rate="text")])
     shown = dict(figures(course))
     assert (shown["loss"], shown["gradient norm"], shown["learning rate"]) == ("not a number", "-", "-")
@@ -83,6 +83,6 @@ def test_a_plot_never_outgrows_its_place(values: list[float], width: int, height
 
 @pytest.mark.parametrize(("planned", "step"), [(10**400, 2), (5, 10**400)])
 def test_numbers_beyond_all_measure_are_shown_without_a_time_left(planned: int, step: int) -> None:
-    course = Course(planned_steps=planned)
+    course = RunProgress(planned_steps=planned)
     course.add([{"step": 1, "tokens": 10, "seconds": 1.0}, {"step": step, "tokens": 20, "seconds": 2.0}])
     assert dict(figures(course))["time left"] == "not known yet"

@@ -11,7 +11,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
-from kit.stacks.attention import Choice, choose, problem_of
+from kit.stacks.attention import AttentionChoice, choose, problem_of
 from kit.stacks.stack import Stack, installed_stack, stack_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _machine(name: str) -> Any:
     return machine, judge(machine)
 
 
-def _choice(machine: str, versions: dict[str, str], **overrides: Any) -> Choice:
+def _choice(machine: str, versions: dict[str, str], **overrides: Any) -> AttentionChoice:
     _, judgement = _machine(machine)
     settings = resolve(H100, overrides.pop("changes", {})).settings
     return choose(
@@ -217,7 +217,7 @@ def test_a_row_laid_end_to_end_is_computed_as_if_it_were_alone(attention: str) -
         pytest.skip("rows lie end to end on the current stack alone")
     from transformers import MistralConfig, MistralForCausalLM
 
-    from kit.train.performance import EndToEnd
+    from kit.train.performance import PaddingFreeCollator
 
     torch.manual_seed(0)
     config = MistralConfig(
@@ -226,7 +226,7 @@ def test_a_row_laid_end_to_end_is_computed_as_if_it_were_alone(attention: str) -
     )  # fmt: skip
     model = MistralForCausalLM(config).train()
     rows = [torch.randint(0, 64, (length,)).tolist() for length in (7, 5, 9)]
-    joined = EndToEnd()([{"input_ids": row, "labels": row} for row in rows])
+    joined = PaddingFreeCollator()([{"input_ids": row, "labels": row} for row in rows])
     together = model(**joined).logits[0].split([7, 5, 9])
     for row, found in zip(rows, together, strict=True):
         alone = model(input_ids=torch.tensor([row])).logits[0]

@@ -13,7 +13,7 @@ from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import validate
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.environment.checks import check_training_dependencies
@@ -21,10 +21,10 @@ from kit.environment.facts import Environment
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.model.shape import MISTRAL_7B
-from kit.plan.alternatives import Question, same_updates
+from kit.plan.alternatives import PlannedRun, same_updates
 from kit.plan.loss import loss_work_bytes, saved_by_loss
 from kit.plan.run_plan import device_for, plan_run
-from kit.plan.step import Job, MicroBatch
+from kit.plan.step import MicroBatch, TrainingStep
 from kit.plan.workload import full_length
 from kit.stacks import current
 from kit.stacks.attention import choose
@@ -118,9 +118,9 @@ def test_a_third_stack_is_planned_by_its_own_traits(third: Stack) -> None:
     assert device.attention == "flash_attention_4"
     assert plan_run(settings, MISTRAL_7B, device, work).peak.moment == "loss"
     batch = MicroBatch(1, 4096, False, 4095)
-    whole = Job(MISTRAL_7B, settings, third.traits, "cuda", "flash_attention_4", batch)
+    whole = TrainingStep(MISTRAL_7B, settings, third.traits, "cuda", "flash_attention_4", batch)
     assert saved_by_loss(whole) + loss_work_bytes(whole) > 3 * 4095 * MISTRAL_7B.vocab_size * 4
-    others = same_updates(Question(settings, MISTRAL_7B, device, lambda given: full_length(given, 1000)))
+    others = same_updates(PlannedRun(settings, MISTRAL_7B, device, lambda given: full_length(given, 1000)))
     assert not [item for item in others if next(iter(EVERY_2ND)) in dict(item.changes)]
 
 
@@ -133,7 +133,7 @@ def test_a_third_stack_chooses_its_own_attention(third: Stack) -> None:
 def test_a_run_of_a_third_stack_is_resumed_by_that_stack_alone(third: Stack) -> None:
     rows = TokenRows.of([EncodedRow([1, 2, 3], [-100, 2, 3], 1, 3)] * 4)
     settings = resolve(H100, {"training.max_steps": 1}).settings
-    plan, base = make_plan(settings, rows), {"files": {}}
+    plan, base = order_batches(settings, rows), {"files": {}}
     then = identity_of(settings, plan, third, "cpu", base)
     now = identity_of(settings, plan, Stack("current", third.versions), "cpu", base)
     assert differences(then, now) == {"stack": ("third", "current")}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.supervise import stall
-from kit.supervise.stall import Pulse, Stall, StallWatch
+from kit.supervise.stall import Heartbeat, Stall, StallWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 LOOK_S = 5.0
 
 
-def _looks(pulse: Pulse, begin: float, seconds: float, gap: float = LOOK_S) -> Iterator[float]:
+def _looks(pulse: Heartbeat, begin: float, seconds: float, gap: float = LOOK_S) -> Iterator[float]:
     now = begin
     while now <= begin + seconds:
         yield pulse.look(now)
         now += gap
 
 
-def _stalls_after(pulse: Pulse, begin: float, seconds: float = 100_000) -> float | None:
+def _stalls_after(pulse: Heartbeat, begin: float, seconds: float = 100_000) -> float | None:
     return next((quiet for quiet in _looks(pulse, begin, seconds) if quiet >= pulse.limit_s), None)
 
 
-def _trained(steps: int, each_s: float, timeout: float = 600) -> tuple[Pulse, float]:
-    pulse, now = Pulse(timeout, LOOK_S), 0.0
+def _trained(steps: int, each_s: float, timeout: float = 600) -> tuple[Heartbeat, float]:
+    pulse, now = Heartbeat(timeout, LOOK_S), 0.0
     for step in range(steps):
         pulse.beat(step, now)
         list(_looks(pulse, now, each_s - LOOK_S))
@@ -53,7 +53,7 @@ def test_one_long_step_does_not_change_the_usual() -> None:
 
 
 def test_the_first_step_may_compile() -> None:
-    pulse = Pulse(600, LOOK_S)
+    pulse = Heartbeat(600, LOOK_S)
     pulse.beat(0, 0.0)
     assert _stalls_after(pulse, 0.0) == 3600
 

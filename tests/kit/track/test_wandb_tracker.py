@@ -20,7 +20,7 @@ from kit.supervise.stop import StopRequest
 from kit.track import wandb_process as wandb_sender
 from kit.track import wandb_tracker as curves
 from kit.track.wandb_process import as_logged
-from kit.track.wandb_tracker import Curves
+from kit.track.wandb_tracker import WandbTracker
 from small_run import CONFIG
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Sent:
         settings = resolve(CONFIG, {"training.output_dir": str(folder), **values}).settings
         self.folder, self.stop = folder, StopRequest()
         self.receipt = Receipt(folder)
-        self.curves = Curves(settings)
+        self.curves = WandbTracker(settings)
         self.curves.start(id_)
         self.write({"step": 1, "epoch": 0.5, "loss": 2.0, "grad_norm": None})
 

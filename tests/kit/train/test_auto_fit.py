@@ -15,7 +15,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import Resolved, resolve
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
-from kit.plan.alternatives import question_of
+from kit.plan.alternatives import planned_run_of
 from kit.plan.run_plan import device_for
 from kit.run_folder.process import this_process
 from kit.stacks.stack import stack_of
@@ -26,7 +26,7 @@ from kit.train.fit import Fit, Tried
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.plan.alternatives import Question
+    from kit.plan.alternatives import PlannedRun
 
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"})
@@ -39,13 +39,13 @@ def _receipt(*fits: Fit, **more: Any) -> dict[str, Any]:
     return dict(json.loads(json.dumps({"auto_fit": [fit.as_mapping() for fit in fits], **more})))
 
 
-def _question(resolved: Resolved, free_bytes: int) -> Question | None:
+def _planned_run(resolved: Resolved, free_bytes: int) -> PlannedRun | None:
     machine = machines.read(PROJECT_ROOT / "tests/fixtures/machines/h100_80gb.json")
     assert machine.nvidia is not None
     in_use = tuple(gpu.memory_total_bytes - free_bytes for gpu in machine.nvidia.gpus)
     gpus = tuple(replace(gpu, memory_used_bytes=used) for gpu, used in zip(machine.nvidia.gpus, in_use, strict=True))
     machine = replace(machine, nvidia=replace(machine.nvidia, gpus=gpus))
-    return question_of(resolved.settings, device_for(resolved.settings, judge(machine), machine, STACK), None)
+    return planned_run_of(resolved.settings, device_for(resolved.settings, judge(machine), machine, STACK), None)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_the_line_to_type_holds_what_was_typed_already(resolved: Resolved) -> No
 
 
 def test_a_run_planned_not_to_fit_is_fitted_before_it_begins(resolved: Resolved) -> None:
-    fit = planned_fit(resolved, _question(resolved, 12 * 10**9))
+    fit = planned_fit(resolved, _planned_run(resolved, 12 * 10**9))
     assert fit is not None
     assert fit.measured_bytes is None
     assert "planned, 12" in fit.reason
@@ -138,7 +138,7 @@ def test_a_run_planned_not_to_fit_is_fitted_before_it_begins(resolved: Resolved)
 
 
 def test_a_run_whose_rows_would_have_to_be_cut_is_not_fitted(resolved: Resolved) -> None:
-    assert planned_fit(resolved, _question(resolved, 5 * 10**9)) is None
+    assert planned_fit(resolved, _planned_run(resolved, 5 * 10**9)) is None
 
 
 def test_a_model_of_unknown_shape_is_not_fitted(resolved: Resolved) -> None:

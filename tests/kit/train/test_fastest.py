@@ -12,15 +12,15 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.machine import facts as machines
 from kit.machine.platforms import judge
-from kit.plan.alternatives import question_of, same_updates
+from kit.plan.alternatives import planned_run_of, same_updates
 from kit.plan.run_plan import device_for
 from kit.stacks.stack import stack_of
 from kit.train import fastest
 from kit.train.auto_fit import applied
 from kit.train.fastest import UPDATES, choose, to_try
 from kit.train.fit import Fit, Tried
-from kit.train.job import Job
-from kit.train.resume import Start
+from kit.train.job import TrainingJob
+from kit.train.resume import StartPoint
 
 if TYPE_CHECKING:
     from kit.machine.facts import Machine
@@ -67,37 +67,37 @@ def test_the_fastest_is_taken_unless_what_was_asked_for_is_as_fast(tried: list[T
 
 
 @pytest.fixture
-def job() -> Job:
+def job() -> TrainingJob:
     """Return a long run on an H100; its rows are not at hand."""
     machine = machines.read(MACHINES / "h100_80gb.json")
     resolved = resolve(PROJECT_ROOT / "configs/training_config_h100.yaml")
     plan: Any = SimpleNamespace(steps=1000)
-    return _on(machine, Job(resolved, machine, "h100", STACK, (), plan, base={}, identity={}))
+    return _on(machine, TrainingJob(resolved, machine, "h100", STACK, (), plan, base={}, identity={}))
 
 
-def _on(machine: Machine, job: Job) -> Job:
+def _on(machine: Machine, job: TrainingJob) -> TrainingJob:
     settings = job.resolved.settings
     device = device_for(settings, judge(machine), machine, STACK)
-    return replace(job, machine=machine, question=question_of(settings, device, None))
+    return replace(job, machine=machine, planned_run=planned_run_of(settings, device, None))
 
 
-def test_the_plans_three_fastest_of_the_same_updates_are_tried(job: Job) -> None:
+def test_the_plans_three_fastest_of_the_same_updates_are_tried(job: TrainingJob) -> None:
     fits, why_none = to_try(job)
     assert why_none == ""
     assert len(fits) == 3
-    question = job.question
-    assert question is not None
-    costs = [question.answer(fit.after).cost for fit in fits]
-    fitting = [item.cost for item in same_updates(question) if item.plan.verdict == "fits"]
+    planned_run = job.planned_run
+    assert planned_run is not None
+    costs = [planned_run.with_changes(fit.after).cost for fit in fits]
+    fitting = [item.cost for item in same_updates(planned_run) if item.plan.verdict == "fits"]
     assert costs == sorted(fitting)[:3]
     for fit in fits:
         settings = applied(job.resolved, fit).settings
         assert settings.effective_batch_size == job.resolved.settings.effective_batch_size
-        assert question.answer(fit.after).plan.verdict == "fits"
+        assert planned_run.with_changes(fit.after).plan.verdict == "fits"
 
 
 def test_nothing_that_the_configuration_would_be_refused_with_is_tried(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is taken is held to the same rules as it is read back, and would be tried for ever."""
     first, *others = to_try(job)[0]
@@ -106,29 +106,29 @@ def test_nothing_that_the_configuration_would_be_refused_with_is_tried(
     assert to_try(job)[0] == others
 
 
-def _on_a_checkpoint(job: Job) -> Job:
+def _on_a_checkpoint(job: TrainingJob) -> TrainingJob:
     here: Any = SimpleNamespace(step=10)
-    return replace(job, start=Start(here))
+    return replace(job, start=StartPoint(here))
 
 
-def _short(job: Job) -> Job:
+def _short(job: TrainingJob) -> TrainingJob:
     plan: Any = SimpleNamespace(steps=4 * UPDATES - 1)
     return replace(job, plan=plan)
 
 
-def _on_an_unknown_device(job: Job) -> Job:
+def _on_an_unknown_device(job: TrainingJob) -> TrainingJob:
     machine = machines.read(MACHINES / "linux_cpu.json")
     return _on(replace(machine, memory_available_bytes=None), job)
 
 
-def _on_a_full_device(job: Job) -> Job:
+def _on_a_full_device(job: TrainingJob) -> TrainingJob:
     nvidia = job.machine.nvidia
     assert nvidia is not None
     gpus = tuple(replace(gpu, memory_used_bytes=gpu.memory_total_bytes) for gpu in nvidia.gpus)
     return _on(replace(job.machine, nvidia=replace(nvidia, gpus=gpus)), job)
 
 
-def _tried_before(job: Job) -> Job:
+def _tried_before(job: TrainingJob) -> TrainingJob:
     return replace(job, fits=[Fit({}, {}, "as fast", tried=(ASKED,))])
 
 
@@ -141,12 +141,12 @@ def _tried_before(job: Job) -> Job:
         (_on_a_full_device, "no other settings of the same updates are planned to fit"),
     ],
 )
-def test_where_nothing_can_be_compared_one_sentence_says_why(job: Job, change: Any, why: str) -> None:
+def test_where_nothing_can_be_compared_one_sentence_says_why(job: TrainingJob, change: Any, why: str) -> None:
     fits, sentence = to_try(change(job))
     assert fits == []
     assert sentence.startswith("--auto-fit=fast: skipped: ")
     assert why in sentence
 
 
-def test_what_was_tried_is_not_tried_again(job: Job) -> None:
+def test_what_was_tried_is_not_tried_again(job: TrainingJob) -> None:
     assert to_try(_tried_before(job)) == ([], "")

@@ -9,7 +9,7 @@ import pytest
 from kit.cli.failures import explain
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.train.arguments import MicroBatchError
@@ -33,7 +33,7 @@ def _built(base: Path, output: Path) -> Any:
     }
     settings = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml", changes).settings
     rows = TokenRows.of(EncodedRow([5, 6, 7], [IGNORE_INDEX, 6, 7], line, 3) for line in range(16))
-    plan = make_plan(settings, rows)
+    plan = order_batches(settings, rows)
     return build_trainer(attach_adapter(load_base_model(settings, "cpu"), settings), settings, plan, "cpu", [])
 
 

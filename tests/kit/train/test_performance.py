@@ -13,7 +13,7 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
 from small_base import change_json, read_weights, write_weights
@@ -54,7 +54,7 @@ def _train(base: Path, output: Path, **training: Any) -> tuple[list[float], dict
         **{f"training.{key}": value for key, value in training.items()},
     }
     settings = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml", changes).settings
-    plan = make_plan(settings, _ragged_rows())
+    plan = order_batches(settings, _ragged_rows())
     model = attach_adapter(load_base_model(settings, "cpu"), settings)
     trainer: Any = build_trainer(model, settings, plan, "cpu", [])
     seen = 0
@@ -125,9 +125,9 @@ def test_both_ways_of_saving_padding_save_it(plain: Any, tiny_base: Path, tmp_pa
 
 
 def test_rows_laid_end_to_end_keep_their_own_positions_and_never_predict_a_neighbour() -> None:
-    from kit.train.performance import EndToEnd
+    from kit.train.performance import PaddingFreeCollator
 
-    batch = EndToEnd()(
+    batch = PaddingFreeCollator()(
         [{"input_ids": [5, 6, 7], "labels": [5, 6, 7]}, {"input_ids": [8, 9], "labels": [IGNORE_INDEX, 9]}]
     )
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
@@ -164,8 +164,8 @@ def test_sorting_puts_the_longest_micro_batch_first_and_changes_no_update() -> N
     rows = _ragged_rows()
     changes = {"training.per_device_train_batch_size": 2, "training.gradient_accumulation_steps": 4}
     demo = PROJECT_ROOT / "configs/training_config_demo.yaml"
-    as_drawn = make_plan(resolve(demo, {**changes, "training.sort_within_update": False}).settings, rows)
-    arranged = make_plan(resolve(demo, {**changes, "training.sort_within_update": True}).settings, rows)
+    as_drawn = order_batches(resolve(demo, {**changes, "training.sort_within_update": False}).settings, rows)
+    arranged = order_batches(resolve(demo, {**changes, "training.sort_within_update": True}).settings, rows)
     for step in range(as_drawn.steps):
         begin, end = step * as_drawn.batch_size, (step + 1) * as_drawn.batch_size
         assert sorted(arranged.order[begin:end]) == sorted(as_drawn.order[begin:end])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import FILLER, make_plan
+from kit.data.batch_order import FILLER, order_batches
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
 
@@ -56,7 +56,7 @@ def _train(base: Path, output: Path, *, told: list[Any] | None) -> dict[str, Any
         "quantization.load_in_4bit": False,
     }
     run_settings = resolve(DEMO, changes).settings
-    plan = make_plan(run_settings, TokenRows.of(_row(4 + line % 30, line) for line in range(1, 13)))
+    plan = order_batches(run_settings, TokenRows.of(_row(4 + line % 30, line) for line in range(1, 13)))
     model = attach_adapter(load_base_model(run_settings, "cpu"), run_settings)
     trainer: Any = build_trainer(model, run_settings, plan, "cpu", [])
     if told is not None:

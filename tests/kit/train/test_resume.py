@@ -13,13 +13,13 @@ import pytest
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
 from kit.config.resolve import resolve
-from kit.data.batch_order import make_plan
+from kit.data.batch_order import order_batches
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.run_folder import checkpoints
 from kit.stacks.stack import stack_of
 from kit.train import resume
-from kit.train.resume import CANNOT_CHANGE, MAY_DIFFER, Start, decide, differences, identity_of
+from kit.train.resume import CANNOT_CHANGE, MAY_DIFFER, StartPoint, decide, differences, identity_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ ROWS = tuple(EncodedRow([1, 2, number], [IGNORE_INDEX, 2, number], number, 3) fo
 
 def _identity(rows: tuple[EncodedRow, ...] = ROWS, **changes: Any) -> dict[str, Any]:
     settings = resolve(DEMO, {key.replace("__", "."): value for key, value in changes.items()}).settings
-    plan = make_plan(settings, TokenRows.of(rows), TokenRows.of(rows[:2]))
+    plan = order_batches(settings, TokenRows.of(rows), TokenRows.of(rows[:2]))
     identity = identity_of(settings, plan, STACK, "cpu", BASE)
     return dict(json.loads(json.dumps(identity)))
 
@@ -48,7 +48,7 @@ def _save(folder: Path, step: int, identity: dict[str, Any] = IDENTITY) -> Path:
     return checkpoints.write(folder / "checkpoints", step, fill, {"identity": identity}).folder
 
 
-def _errors(start: Start) -> list[str]:
+def _errors(start: StartPoint) -> list[str]:
     return [f"{finding.message} | {finding.fix}" for finding in start.findings if finding.severity == "error"]
 
 
@@ -62,7 +62,7 @@ def test_rows_and_order_have_the_hashes_that_older_checkpoints_hold(
     changes["training__gradient_accumulation_steps"] = 1
     identity = _identity(**changes)
     settings = resolve(DEMO, {key.replace("__", "."): value for key, value in changes.items()}).settings
-    order = tuple(make_plan(settings, TokenRows.of(ROWS)).order)
+    order = tuple(order_batches(settings, TokenRows.of(ROWS)).order)
     assert identity["data.order"] == hashlib.sha256(repr((order, 1)).encode()).hexdigest()
     digest = hashlib.sha256()
     for row in ROWS:
@@ -112,8 +112,8 @@ def _receipt(folder: Path, **facts: Any) -> dict[str, Any]:
 def test_a_run_that_begins_goes_on_with_the_receipt_of_its_own_earlier_attempt_alone(tmp_path: Path) -> None:
     """Another configuration's bad losses, sessions and run at wandb were taken for this one's."""
     receipt = _receipt(tmp_path)
-    assert decide("auto", tmp_path, IDENTITY, ()) == Start(earlier=receipt)
-    assert decide("auto", tmp_path, _identity(training__seed=1), ()) == Start()
+    assert decide("auto", tmp_path, IDENTITY, ()) == StartPoint(earlier=receipt)
+    assert decide("auto", tmp_path, _identity(training__seed=1), ()) == StartPoint()
 
 
 def test_a_run_that_begins_elsewhere_has_what_the_other_ones_receipt_tells_of_its_steps(tmp_path: Path) -> None:

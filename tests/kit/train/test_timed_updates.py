@@ -9,7 +9,7 @@ import pytest
 from encoded_rows import labelled
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.data.batch_order import TrainingPlan, make_plan
+from kit.data.batch_order import BatchOrder, order_batches
 from kit.data.token_rows import TokenRows
 from kit.train.rehearsal_error import RehearsalError
 
@@ -41,19 +41,19 @@ def _settings(base: Path, output: Path, **changes: Any) -> Settings:
     ).settings
 
 
-def _plan(settings: Settings) -> TrainingPlan:
+def _plan(settings: Settings) -> BatchOrder:
     """Lay out a run whose longest row comes last."""
     last = _of_lengths(settings, {}).order[-1]
     return _of_lengths(settings, {last: LONG})
 
 
-def _of_lengths(settings: Settings, lengths: dict[int, int]) -> TrainingPlan:
+def _of_lengths(settings: Settings, lengths: dict[int, int]) -> BatchOrder:
     sizes = [lengths.get(index, SHORT) for index in range(NUMBER)]
     rows = [
         labelled([5 + place % 80 for place in range(size)], [(1, size)], index + 1, size)
         for index, size in enumerate(sizes)
     ]
-    return make_plan(settings, TokenRows.of(rows))
+    return order_batches(settings, TokenRows.of(rows))
 
 
 def _trained(base: Any, settings: Settings) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from kit.run_folder.receipt import Receipt
 from kit.supervise.stop import StoppedError, StopRequest
 from kit.train import training
 from kit.train.auto_fit import BeginAgainError
-from kit.train.resume import Start
-from kit.train.session import Part
+from kit.train.resume import StartPoint
+from kit.train.session import TrainingSession
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ class Failing:
 def _run(part: type, folder: Path, monkeypatch: pytest.MonkeyPatch, begin: Any = Receipt) -> int:
     """Run a job that is nothing but its part."""
     monkeypatch.setattr(training, "_begin", lambda *_: begin(folder))
-    monkeypatch.setattr(training, "Part", part)
+    monkeypatch.setattr(training, "TrainingSession", part)
     wandb, logged = SimpleNamespace(mode="offline", project=None, entity=None), SimpleNamespace(report_to="none")
     settings = SimpleNamespace(run_directory=folder, wandb=wandb, training=logged)
     job: Any = SimpleNamespace(resolved=SimpleNamespace(settings=settings), candidates=())
@@ -83,12 +83,12 @@ def test_a_run_that_begins_or_goes_on_leaves_no_traceback_of_an_earlier_session(
     tmp_path: Path, checkpoint: int | None
 ) -> None:
     (tmp_path / "error.txt").touch()
-    start = Start()
+    start = StartPoint()
     if checkpoint:
         folder = tmp_path / "checkpoints" / f"checkpoint-{checkpoint}"
         folder.mkdir(parents=True)
         (folder / "metrics.jsonl").touch()
-        start = Start(checkpoint=Checkpoint(folder, checkpoint, {}, {}, 0, ""))
+        start = StartPoint(checkpoint=Checkpoint(folder, checkpoint, {}, {}, 0, ""))
     training._prepare_folder(tmp_path, start)
     assert not (tmp_path / "error.txt").exists()
 
@@ -192,7 +192,7 @@ def test_a_run_that_is_to_begin_again_and_was_asked_to_stop_stops(
 )
 def test_a_stopped_run_names_no_checkpoint_that_it_could_not_save(saved: int, told: str) -> None:
     """An adapter that holds NaN is not saved, and was said to be."""
-    part: Any = Part.__new__(Part)
+    part: Any = TrainingSession.__new__(TrainingSession)
     part.trainer, part.saved_step = SimpleNamespace(state=SimpleNamespace(global_step=7)), saved
     part.folder = "outputs/run"
     assert told in part._what_is_kept()
@@ -220,7 +220,7 @@ def test_a_run_that_goes_on_vouches_for_the_checkpoints_that_are_still_its_own(t
     for step in (2, 4, 6):
         (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
     entries = [{"name": f"checkpoint-{step}", "step": step} for step in (1, 2, 4, 6)]
-    start = Start(earlier={"checkpoints": [*entries, {"name": "made up"}]})
+    start = StartPoint(earlier={"checkpoints": [*entries, {"name": "made up"}]})
     kept = training._still_there(start, tmp_path, 4)
     assert [entry["step"] for entry in kept] == [2, 4]  # 1 is gone, 6 is not gone on from
-    assert training._still_there(Start(), tmp_path, 0) == []
+    assert training._still_there(StartPoint(), tmp_path, 0) == []

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message
-from kit.use.answers import Question, answer, exact_match, read_questions
+from kit.use.answers import EvalPrompt, answer, exact_match, read_questions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from chat_folders import ChatFolder
 
 
-def _question(prompt: str, expected: str = "x") -> Question:
-    return Question(Conversation((Message("user", prompt),), 1), expected)
+def _question(prompt: str, expected: str = "x") -> EvalPrompt:
+    return EvalPrompt(Conversation((Message("user", prompt),), 1), expected)
 
 
 def test_the_last_answer_is_what_is_expected(tmp_path: Path, byte_chat: ChatTokenizer) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 import torch
 
 from kit.data.encoding import EncodedRow
-from kit.use.comparison import Measures, compare, relative_difference, tolerance
+from kit.use.comparison import AdapterLogits, compare, relative_difference, tolerance
 
 ROW = EncodedRow([1, 2, 3], [-100, 2, 3], 1, 3)
 
@@ -30,7 +30,7 @@ def test_what_is_added_to_every_logit_makes_no_difference() -> None:
 
 def test_a_merge_that_forgot_the_adapter_is_not_close() -> None:
     base, before = [torch.randn(3, 7)], [torch.randn(3, 7)]
-    found = compare(before, base, [ROW], "float32", Measures(0.02, relative_difference(before, base)))
+    found = compare(before, base, [ROW], "float32", AdapterLogits(0.02, relative_difference(before, base)))
     assert not found.is_close
     assert found.can_tell
     assert found.difference == found.adapter_effect
@@ -40,12 +40,12 @@ def test_a_merge_that_forgot_the_adapter_is_not_close() -> None:
 def test_a_merge_is_close_where_peft_s_own_is_as_far_away(floor: float, *, is_close: bool) -> None:
     before = [torch.randn(3, 7000)]
     after = [before[0] + 0.01 * torch.randn(3, 7000)]
-    assert compare(before, after, [ROW], "float32", Measures(floor, 1.0)).is_close is is_close
+    assert compare(before, after, [ROW], "float32", AdapterLogits(floor, 1.0)).is_close is is_close
 
 
 def test_a_merge_that_was_rounded_has_the_same_loss() -> None:
     before = [torch.randn(3, 7)]
-    found = compare(before, [before[0] * 1.001], [ROW], "float32", Measures(0.02, 1.0))
+    found = compare(before, [before[0] * 1.001], [ROW], "float32", AdapterLogits(0.02, 1.0))
     assert found.is_close
     assert found.same_first_choice == 1
     expected = torch.nn.functional.cross_entropy(before[0][:2], torch.tensor([2, 3]))
@@ -55,9 +55,9 @@ def test_a_merge_that_was_rounded_has_the_same_loss() -> None:
 
 def test_an_adapter_too_weak_to_be_missed_is_said() -> None:
     before = [torch.randn(3, 7)]
-    assert not compare(before, before, [ROW], "float32", Measures(0.02, 0.03)).can_tell
+    assert not compare(before, before, [ROW], "float32", AdapterLogits(0.02, 0.03)).can_tell
 
 
 def test_answers_that_are_not_numbers_are_not_close() -> None:
     before = [torch.randn(3, 7)]
-    assert not compare(before, [before[0] * math.nan], [ROW], "float32", Measures(0.02, 1.0)).is_close
+    assert not compare(before, [before[0] * math.nan], [ROW], "float32", AdapterLogits(0.02, 1.0)).is_close

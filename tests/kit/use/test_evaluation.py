@@ -10,13 +10,13 @@ import pytest
 pytest.importorskip("torch", reason="needs the libraries: make setup")
 
 from kit.data.conversations import Conversation, Message
-from kit.use.answers import Question
+from kit.use.answers import EvalPrompt
 from kit.use.evaluation import Evaluation, Side, show
 from kit.use.scores import RowLosses, score_answers
 
 EXPECTED = ["yes", "the quick brown fox jumps over the dog"]
 QUESTIONS = tuple(
-    Question(Conversation((Message("user", f"[b]q{line}[/b]"),), line), text) for line, text in enumerate(EXPECTED)
+    EvalPrompt(Conversation((Message("user", f"[b]q{line}[/b]"),), line), text) for line, text in enumerate(EXPECTED)
 )
 
 

@@ -12,7 +12,7 @@ import pytest
 from adapter_files import write_adapter
 from kit.run_folder.history import RunError
 from kit.stacks.stack import Stack, installed_stack
-from kit.use.loading import Choice, add_run_arguments, choose, load
+from kit.use.loading import LoadChoice, add_run_arguments, choose, load
 from small_base import write_base
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _change(folder: Path, section: str, **values: Any) -> None:
     _write(folder, config)
 
 
-def _choose(run: Path, *arguments: str, stack: Stack = CURRENT) -> Choice:
+def _choose(run: Path, *arguments: str, stack: Stack = CURRENT) -> LoadChoice:
     parser = argparse.ArgumentParser()
     add_run_arguments(parser)
     return choose(parser.parse_args([str(run), "--cpu", *arguments]), stack)

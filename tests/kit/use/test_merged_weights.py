@@ -21,7 +21,7 @@ from kit.use.merging import (
     DTYPES,
     AdapterWeights,
     BaseWeights,
-    Pair,
+    LoraPair,
     copy_the_rest,
     find_base,
     read_adapter,
@@ -109,7 +109,9 @@ def _without_one(adapter: AdapterWeights) -> AdapterWeights:
 
 
 def _another(adapter: AdapterWeights) -> AdapterWeights:
-    pairs = {name: Pair(pair.a, torch.randn_like(pair.b) * 0.01, 2.0, False) for name, pair in adapter.pairs.items()}
+    pairs = {
+        name: LoraPair(pair.a, torch.randn_like(pair.b) * 0.01, 2.0, False) for name, pair in adapter.pairs.items()
+    }
     return replace(adapter, pairs=pairs)
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from encoded_rows import encoded_row
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message
-from kit.use.answers import Question
+from kit.use.answers import EvalPrompt
 from kit.use.scores import RowLosses, row_losses, sample, score_answers, wilson_interval, words
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_the_interval_is_wilsons(hits: int, trials: int, low: float, high: float
 
 
 def test_a_sample_is_the_same_for_the_same_seed_and_in_the_files_order() -> None:
-    questions = [Question(Conversation((Message("user", "q"),), line), "a") for line in range(50)]
+    questions = [EvalPrompt(Conversation((Message("user", "q"),), line), "a") for line in range(50)]
     drawn = sample(questions, 10, seed=1)
     lines = [question.conversation.line for question in drawn]
     assert drawn == sample(questions, 10, seed=1)
