@@ -12,6 +12,9 @@ from kit.cli.command import call
 from kit.commands import config
 from kit.config import schema
 from kit.config.error import ConfigError
+from kit.machine.platforms import judge
+from kit.machine.probe import probe
+from kit.machine.target import recommended
 
 ROOT = Path(__file__).parents[1]
 M4 = ROOT / "configs" / "training_config_m4.yaml"
@@ -78,6 +81,13 @@ def test_what_the_command_prints_is_the_same_configuration(capsys: pytest.Captur
     again = tmp_path / "again.yaml"
     again.write_text(capsys.readouterr().out, encoding="utf-8")
     assert load_config(again) == load_config(M4)
+
+
+def test_without_a_file_it_is_the_configuration_that_fits_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(config, ["lora.r=8", "--json"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert Path(body["config"]) == recommended(judge(probe()))
+    assert body["values"]["lora"]["r"] == 8
 
 
 def test_json_holds_values_and_origins(capsys: pytest.CaptureFixture[str]) -> None:

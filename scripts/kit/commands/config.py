@@ -1,7 +1,7 @@
 """Print a configuration as a run would see it: every value, and where it came from.
 
 Run as:
-    python scripts/kit config configs/training_config_m4.yaml
+    python scripts/kit config                              the configuration that fits this machine
     python scripts/kit config configs/training_config_m4.yaml training.learning_rate=1e-4 lora.r=32
     python scripts/kit config configs/training_config_m4.yaml --json
 
@@ -18,6 +18,7 @@ from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import Overrides, Resolved, resolve
 from kit.config.yaml_writer import annotated_yaml
+from kit.machine.target import add_config_arguments, target_of
 
 if TYPE_CHECKING:
     import argparse
@@ -60,13 +61,13 @@ def _as_json(resolved: Resolved) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("config", type=Path, help="the YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
+    add_config_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def run(options: argparse.Namespace) -> int:
     """Resolve and print; return the exit code."""
-    resolved = resolve(options.config, options.overrides)
+    target = target_of(options)
+    resolved = resolve(target.config, target.overrides)
     print(_as_json(resolved) if options.json else annotated_yaml(resolved.values, resolved.origins), end="")
     return 0
