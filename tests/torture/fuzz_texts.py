@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.command import call
 from kit.cli.console import show_answer
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.redaction import guard_output
+from kit.commands import module_of
 from torture.fuzzing import FaultError, Mutant, scratch
 from torture.hostile_text import MARK, ORDERS, faults_on
 
@@ -100,7 +102,7 @@ def _run(command: str, argv: list[str]) -> None:
         show_answer(argv[0])
         return
     try:
-        importlib.import_module(command).main(argv)
+        call(importlib.import_module(module_of(command)), argv)
     except SystemExit:  # argparse, which has said why
         return
 
@@ -110,16 +112,16 @@ def _laid_out(kind: str, what: Any, chance: int, folder: Path) -> tuple[str, lis
     if kind == "an answer":
         return "", [what]
     if kind == "an argument":
-        command = ("verify", "watch", "runs", "diff_run", "config_loader", "prepare_data")[chance % 6]
+        command = ("verify", "watch", "runs", "diff-run", "config", "data")[chance % 6]
         return command, [what if command != "runs" else f"--sort={what}"]
     if kind == "rows":
         path = folder / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in what), encoding="utf-8")
-        return "prepare_data", [str(path), "--audit", "--processes", "1"]
+        return "data", [str(path), "--audit", "--processes", "1"]
     if kind == "a configuration":
         path = folder / "config.yaml"
         path.write_text(what, encoding="utf-8")
-        return ("config_loader", "validate_training_config")[chance % 2], [str(path)]
+        return ("config", "validate-config")[chance % 2], [str(path)]
     run = folder / (what if kind == "a name" else "run")
     receipt = _RECEIPT if kind == "a name" else what
     for place in (run, folder / "other"):
@@ -129,7 +131,7 @@ def _laid_out(kind: str, what: Any, chance: int, folder: Path) -> tuple[str, lis
     readers = [
         ("verify", [str(run)]), ("verify", [str(run), "--json"]), ("watch", [str(run)]),
         ("watch", [str(run), "--once"]),
-        ("runs", ["--outputs", str(folder)]), ("diff_run", [str(run), str(folder / "other")]),
+        ("runs", ["--outputs", str(folder)]), ("diff-run", [str(run), str(folder / "other")]),
     ]  # fmt: skip
     return readers[chance % len(readers)]
 

@@ -17,12 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def main() -> None:
     """Print what was done in how many seconds, imports counted."""
-    sys.path.insert(0, str(SCRIPTS))
+    sys.path.insert(0, str(PROJECT))
     import torch
 
     from bench.data_preparation.rows import VOCABULARY
@@ -44,8 +44,8 @@ def main() -> None:
             "training.run_name": "first-step", "training.stall_timeout": 0,
             "training.per_device_train_batch_size": 1, "training.gradient_accumulation_steps": 8,
         }  # fmt: skip
-        config = SCRIPTS.parent / "configs" / "training_config_demo.yaml"
-        command = [sys.executable, str(SCRIPTS / "kit"), "train", str(config)]
+        config = PROJECT / "configs" / "training_config_demo.yaml"
+        command = [sys.executable, str(PROJECT / "scripts" / "kit"), "train", str(config)]
         command += [f"{key}={value}" for key, value in changes.items()]
         started, worked = time.perf_counter(), cpu_seconds()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as train:
