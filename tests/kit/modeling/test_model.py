@@ -32,7 +32,7 @@ def listen(name, answer):
     return SimpleNamespace(from_pretrained=from_pretrained)
 
 base = SimpleNamespace(config=SimpleNamespace(use_cache=True, tie_word_embeddings=False), modules=list)
-transformers.AutoModelForCausalLM = listen("model", (base, {}))
+transformers.AutoModelForCausalLM.from_pretrained = listen("model", (base, {})).from_pretrained
 settings = resolve(Path("configs/training_config_m4.yaml"), [f"model.model_name_or_path={sys.argv[1]}"]).settings
 loading.load_base_model(settings, "m4")
 asked["files"] = sorted(asked["files"])
