@@ -199,6 +199,7 @@ format: ## bring every file into the gate's format
 
 docs: ## write what docs/ takes from the schema, the receipt's keys and the ledger (ARGS: --check)
 	@$(PY) -m tools.document $(ARGS)
+	@$(PY) -m bench.document $(ARGS)
 
 lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
 	@$(PYTHON) -m tools.lock $(ARGS)

@@ -53,6 +53,7 @@ def gate(tools: Path, python: Path, *, with_tests: bool = True) -> list[Step]:
         Step("locks", check_locks),
         Step("tracked files", check_files),
         Step("generated docs", [str(python), "-m", "tools.document", "--check"]),
+        Step("measured docs", [str(python), "-m", "bench.document", "--check"]),
         Step("shell", [str(tools / "shellcheck"), *scripts])
         if scripts
         else Step("shell", skipped_because="no scripts"),

@@ -60,6 +60,7 @@ def test_the_gate_has_all_its_parts() -> None:
         "locks",
         "tracked files",
         "generated docs",
+        "measured docs",
         "shell",
         "dockerfile",
         "rooms",
