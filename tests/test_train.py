@@ -385,6 +385,8 @@ def _wait_for_a_step(output: Path, has_ended: Callable[[], bool]) -> None:
 def _check_interrupted(output: Path) -> None:
     receipt = read_receipt(output)
     assert receipt["state"] == "interrupted"
+    by = signal.Signals(receipt["signal"]).name
+    assert f"stopped by {by} at step" in (output / "log.txt").read_text(encoding="utf-8")
     saved = checkpoints.read(output / "checkpoints" / f"checkpoint-{receipt['steps_done']}")
     assert {"adapter_model.safetensors", "optimizer.safetensors", "state.json", "metrics.jsonl"} <= set(saved.files)
     assert not (output / ".lock").exists()

@@ -92,6 +92,11 @@ class StopRequest:
             raise StoppedError
 
     @property
+    def name(self) -> str:
+        """The signal that asked first, such as ``SIGTERM``; empty without a request."""
+        return "" if self.signal is None else signal.Signals(self.signal).name
+
+    @property
     def exit_code(self) -> int:
         """130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 129 after SIGHUP, 0 without a request."""
         return 0 if self.signal is None else 128 + self.signal

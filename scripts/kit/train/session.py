@@ -104,7 +104,8 @@ class TrainingSession:
                 self.save()
                 self._finish_part("interrupted", signal=self.stop.signal)
                 say(
-                    f"stopped at step {self.trainer.state.global_step:,} of {self.plan.steps:,}; {self._what_is_kept()}"
+                    f"stopped by {self.stop.name} at step {self.trainer.state.global_step:,} of {self.plan.steps:,}; "
+                    f"{self._what_is_kept()}"
                 )
                 return self.stop.exit_code
             finally:

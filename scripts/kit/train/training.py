@@ -86,7 +86,7 @@ def run(
                 raise
             if receipt is not None:
                 finish(receipt, "interrupted", signal=stop.signal)
-            say("stopped before the first step; nothing is lost", "yellow")
+            say(f"stopped by {stop.name} before the first step; nothing is lost", "yellow")
             return stop.exit_code
         finally:
             stop.answer = "the run is over; this process ends"
