@@ -186,7 +186,7 @@ def _in_words(part: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(__doc__, "torture.py")
+    parser = command_parser(__doc__, "torture")
     parser.add_argument("--only", choices=PARTS, help="this part alone")
     parser.add_argument("--kills", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--writes", type=int, default=100, help="that fail; default: %(default)s")

@@ -98,16 +98,9 @@ def test_a_save_that_the_disk_refuses_is_one_sentence(
 
 @pytest.mark.slow
 def test_failing_writes_cost_nothing_that_was_saved() -> None:
-    command = [
-        sys.executable,
-        str(PROJECT_ROOT / "tests/torture/__main__.py"),
-        "--only",
-        "writes",
-        "--writes",
-        "12",
-        "--json",
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    command = [sys.executable, "-m", "torture", "--only", "writes", "--writes", "12", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT / "tests")}
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=False)
     told: dict[str, Any] = json.loads(done.stdout)["parts"]["writes"]
     assert told["faults"] == []
     assert sum(told["failures"].values()) == 12
