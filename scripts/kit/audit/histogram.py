@@ -16,24 +16,14 @@ _BAR = 40
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bins of equal width, but for the last, which holds all that is longer.
+    """Bins of equal width, but for the last, which holds all that is longer."""
 
-    Attributes:
-        edges: One more than bins; a bin holds lengths from its edge up to, and without, the next.
-        counts: Rows in each bin.
-    """
-
-    edges: tuple[int, ...]
+    edges: tuple[int, ...]  # one more than bins; a bin holds lengths from its edge up to, and without, the next
     counts: tuple[int, ...]
 
 
 def histogram(lengths: Mapping[int, int], most_bins: int = _MOST_BINS) -> Histogram:
-    """Count rows by length in bins of a round width.
-
-    Args:
-        lengths: Rows by length.
-        most_bins: How many bins at most.
-    """
+    """Put rows, given as their number by length, into bins of a round width."""
     if not lengths:
         return Histogram((0,), ())
     longest = max(lengths)

@@ -26,15 +26,7 @@ class TokenCounter:
         self._cache = LengthCache(cache, tokenizer.fingerprint, max_seq_length)
 
     def measure(self, conversations: Sequence[Conversation], texts: Sequence[bytes]) -> list[Length | RowProblem]:
-        """Measure some conversations.
-
-        Args:
-            conversations: What to measure.
-            texts: Each one's turns as bytes, letter for letter: what they are remembered by.
-
-        Returns:
-            For each its length, or why the template refuses it.
-        """
+        """Return each one's length, or why the template refuses it; ``texts`` (turns as bytes) make the cache's key."""
         if not conversations:
             return []
         key = self._cache.key(texts)

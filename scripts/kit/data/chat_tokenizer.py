@@ -41,35 +41,20 @@ _BEYOND_IDS = 2**32  # the library's ids have 32 bits
 
 @dataclass(frozen=True)
 class ChatTokenizer:
-    """A tokenizer with its chat template.
-
-    Attributes:
-        tokenizer: The library's tokenizer.
-        template: The chat template.
-        eos_token_id: The eos_token: what rows are padded with.
-        ends: The tokens that end an answer.
-        parts: What the template writes around turns.
-        vocabulary: How many tokens the model's embedding has; None where no config.json says it.
-    """
+    """A tokenizer with its chat template."""
 
     tokenizer: Tokenizer
     template: ChatTemplate
-    eos_token_id: int
+    eos_token_id: int  # rows are padded with it
     ends: EndTokens
     parts: TurnParts
-    vocabulary: int | None = None
+    vocabulary: int | None = None  # tokens of the model's embedding; None where no config.json says it
 
     @classmethod
     def load(
         cls, name_or_path: str, revision: str | None = None, *, download: bool = False, date: str | None = None
     ) -> ChatTokenizer:
-        """Load from a folder, the Hugging Face cache or (``download=True``) the hub.
-
-        Args:
-            name_or_path: A folder, or a name on the hub.
-            revision: Branch, tag or commit on the hub.
-            download: Whether the hub may be asked.
-            date: The day (YYYY-MM-DD) that the chat template takes for today.
+        """Load from a folder, the cache or (``download=True``) the hub; ``date`` (YYYY-MM-DD) is the template's today.
 
         Raises:
             ModelFileError: A file is missing, broken or a danger, or the model has no chat template.
@@ -200,10 +185,7 @@ class ChatTokenizer:
         return turns
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Tokenise rendered text.
-
-        Returns:
-            Token ids, and for each its (start, end) in characters of ``text``.
+        """Tokenise rendered text: its ids, and for each its (start, end) in characters of ``text``.
 
         Raises:
             TemplateError: The tokenizer fails on it.

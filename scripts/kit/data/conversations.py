@@ -30,17 +30,11 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Conversation:
-    """One row of the data.
-
-    Attributes:
-        messages: Its turns.
-        line: Where it stands, counted from 1.
-        unused: Keys that were left behind; no part of what is said.
-    """
+    """One row of the data."""
 
     messages: tuple[Message, ...]
-    line: int
-    unused: tuple[str, ...] = field(default=(), compare=False)
+    line: int  # from 1
+    unused: tuple[str, ...] = field(default=(), compare=False)  # keys that were left out
 
 
 @dataclass(frozen=True)

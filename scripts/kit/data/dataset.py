@@ -33,18 +33,11 @@ Lines = list[tuple[int, bytes] | RowProblem]
 
 @dataclass(frozen=True)
 class EncodedFile:
-    """One data file after tokenising.
-
-    Attributes:
-        path: The file.
-        rows: What can be trained on, in the file's order.
-        findings: Everything there is to say about the file; an error where any row cannot be trained on.
-        sha256: Of the file's bytes.
-    """
+    """One data file after tokenising."""
 
     path: Path
-    rows: TokenRows
-    findings: tuple[Finding, ...]
+    rows: TokenRows  # what can be trained on, in the file's order
+    findings: tuple[Finding, ...]  # with an error where any row cannot be trained on
     sha256: str
 
 

@@ -28,19 +28,12 @@ _CHARACTERS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """One training row.
+    """One training row."""
 
-    Attributes:
-        input_ids: Token ids, at most ``max_seq_length`` of them.
-        labels: The same length: the id where the loss is taken, ``IGNORE_INDEX`` elsewhere.
-        line: The row's line in its file.
-        full_length: Tokens before truncation.
-    """
-
-    input_ids: list[int]
-    labels: list[int]
+    input_ids: list[int]  # at most max_seq_length of them
+    labels: list[int]  # the id where the loss is taken, IGNORE_INDEX elsewhere
     line: int
-    full_length: int
+    full_length: int  # tokens before truncation
 
     @property
     def trainable_tokens(self) -> int:
@@ -51,18 +44,11 @@ class EncodedRow:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's ids, uncut.
-
-    Attributes:
-        conversation: The turns, at their line.
-        ids: Token ids.
-        answers: (first, behind the last) token of each answer the loss is taken on.
-        marks: What there is to remark about it.
-    """
+    """A conversation's ids, uncut."""
 
     conversation: Conversation
     ids: list[int]
-    answers: list[tuple[int, int]]
+    answers: list[tuple[int, int]]  # (first, behind the last) token of each answer the loss is taken on
     marks: Mark
 
 

@@ -113,13 +113,7 @@ def columns_finding(names: Mapping[str, int], where: str = "") -> Finding:
 
 
 def end_findings(tokenizer: ChatTokenizer, *, some_end: bool, where: str = "") -> list[Finding]:
-    """Say where an answer's end is not what the model, or other programs, need.
-
-    Args:
-        tokenizer: Knows the tokens that end an answer, and the one that the template writes.
-        some_end: Some answer ends with one of them.
-        where: The file.
-    """
+    """Say where an answer's end is not what the model, or other programs, need; ``some_end``: an answer ends at all."""
     eos, end = tokenizer.special_tokens["eos_token"], tokenizer.ends.turn_end
     if not some_end:
         return [

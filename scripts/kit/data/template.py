@@ -47,17 +47,11 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A template with what it is rendered with, but for the turns.
-
-    Attributes:
-        source: As it was written.
-        special_tokens: ``bos_token``, ``eos_token`` … as the template sees them.
-        date: The day (YYYY-MM-DD) it takes for today; None leaves ``strftime_now`` out.
-    """
+    """A template with what it is rendered with, but for the turns."""
 
     source: str
-    special_tokens: dict[str, str]
-    date: str | None = None
+    special_tokens: dict[str, str]  # bos_token, eos_token … as the template sees them
+    date: str | None = None  # its today, YYYY-MM-DD; None leaves strftime_now out
 
     @functools.cached_property
     def _ran_away(self) -> list[bool]:

@@ -24,17 +24,11 @@ if TYPE_CHECKING:
 
 
 class Tokens(NamedTuple):
-    """A text's ids.
-
-    Attributes:
-        ids: Token ids.
-        answers: (first, behind the last) token of each answer.
-        is_cut: A prompt and its answer were tokenised apart.
-    """
+    """A text's ids."""
 
     ids: list[int]
-    answers: list[tuple[int, int]]
-    is_cut: bool
+    answers: list[tuple[int, int]]  # (first, behind the last) token of each
+    is_cut: bool  # a prompt and its answer were tokenised apart
 
 
 class _Prompt(NamedTuple):

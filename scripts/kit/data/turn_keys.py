@@ -35,17 +35,11 @@ Flags = tuple[tuple[str, bool], ...]  # each key that says whether a turn is lea
 
 
 class Beside(NamedTuple):
-    """What a turn says beside its role and its content.
+    """What a turn says beside its role and its content."""
 
-    Attributes:
-        flags: Whether it is learnt.
-        thoughts: Key and text of what the model thinks before it answers.
-        left: Keys that are left behind.
-    """
-
-    flags: Flags = ()
-    thoughts: tuple[tuple[str, str], ...] = ()
-    left: tuple[str, ...] = ()
+    flags: Flags = ()  # whether it is learnt
+    thoughts: tuple[tuple[str, str], ...] = ()  # key and text
+    left: tuple[str, ...] = ()  # keys that are left out
 
 
 NOTHING_BESIDE = Beside()

@@ -25,21 +25,13 @@ _MOST_MARKERS = 100  # each is looked for in all text; templates write some ten
 
 @dataclass(frozen=True)
 class TurnParts:
-    """What stands around turns.
+    """What stands around turns."""
 
-    Attributes:
-        merges_system: The template refuses system messages, or drops them, so they open the first user turn instead.
-        lead: What it writes between the prompt and an answer, such as a blank.
-        end: The special token that it ends an assistant's turn with; empty where it does not.
-        markers: The text, no special tokens, that it writes between turns, such as ``[INST]``.
-        thoughts: The keys of an answer's turn whose text it writes in front of the answer.
-    """
-
-    merges_system: bool
-    lead: str
-    end: str
-    markers: tuple[str, ...]
-    thoughts: tuple[str, ...] = ()
+    merges_system: bool  # it refuses or drops system messages, so they open the first user turn instead
+    lead: str  # between the prompt and an answer, such as a blank
+    end: str  # the special token that ends an assistant's turn; empty for none
+    markers: tuple[str, ...]  # text between turns, such as [INST]; no special tokens
+    thoughts: tuple[str, ...] = ()  # keys of an answer's turn whose text it writes in front of the answer
 
 
 def turn_parts(template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:

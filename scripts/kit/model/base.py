@@ -29,27 +29,16 @@ _SHARD = re.compile(r"[\w][\w.-]*\.safetensors\Z")
 
 @dataclass(frozen=True)
 class Base:
-    """A base model's files.
+    """A base model's files."""
 
-    Attributes:
-        name: Its folder, or its name on the hub.
-        revision: As it was asked for.
-        commit: What the hub resolved that to; None for a folder.
-        folder: Where its ``config.json`` is.
-        config: The content of ``config.json``.
-        small: Every other small file of it that is there, by name.
-        shards: Its safetensors files, by name.
-        index: The index that names them; None where there is one file.
-    """
-
-    name: str
-    revision: str | None
-    commit: str | None
-    folder: Path
+    name: str  # its folder, or its name on the hub
+    revision: str | None  # as asked for
+    commit: str | None  # what the hub resolved that to; None for a folder
+    folder: Path  # that holds config.json
     config: dict[str, Any]
-    small: dict[str, Path]
-    shards: dict[str, Path]
-    index: Path | None
+    small: dict[str, Path]  # every other small file that is there, by name
+    shards: dict[str, Path]  # safetensors files, by name
+    index: Path | None  # names the shards; None where there is one file
 
     @property
     def weight_bytes(self) -> int:

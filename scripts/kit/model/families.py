@@ -16,19 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """One ``model_type``.
-
-    Attributes:
-        name: As people call it.
-        defaults: What its configuration class fills in where ``config.json`` does not say it.
-        query_biases: The key that gives queries, keys and values a bias; ``always`` where they have one.
-        has_head_norms: Queries and keys are normalised head by head.
-    """
+    """One ``model_type``."""
 
     name: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    query_biases: str = ""
-    has_head_norms: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # what its configuration class fills in
+    query_biases: str = ""  # the key that gives queries, keys and values a bias; "always" where they have one
+    has_head_norms: bool = False  # queries and keys are normalised head by head
 
 
 _COMMON = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10_000.0}
@@ -124,11 +117,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def beyond_older_words(config: Mapping[str, Any]) -> str:
-    """Say what of a configuration transformers 4.36 would pass over or refuse; empty where it reads it all.
-
-    Args:
-        config: A completed configuration: see ``completed``.
-    """
+    """Say what of a completed configuration transformers 4.36 would pass over or refuse; empty for nothing."""
     scaling = rope_scaling_of(config)
     if scaling:
         kind = scaling.get("type", scaling.get("rope_type"))

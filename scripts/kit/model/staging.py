@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def as_judged(base: Base, reader: Reader) -> Iterator[Path]:
-    """Lend the folder; once the weights are loaded it can go.
-
-    Args:
-        base: A base that ``kit.model.usability`` found whole.
-        reader: Who is to read it.
-    """
+    """Lend the folder of a base that ``kit.model.usability`` found whole; once the weights are loaded it can go."""
     config = completed(base.config)
     with tempfile.TemporaryDirectory(prefix="kit-base-") as name:
         folder = Path(name)

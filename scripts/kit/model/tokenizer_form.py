@@ -66,29 +66,19 @@ class FormError(ValueError):
 
 @dataclass(frozen=True)
 class OlderForm:
-    """A ``tokenizer.json`` as the reference stack's library is given it.
+    """A ``tokenizer.json`` as the reference stack's library is given it."""
 
-    Attributes:
-        text: The file's own text where nothing had to be translated.
-        changes: What is written otherwise, in words.
-        begins_with_token: It is equal for texts that begin with an added token, and for no others.
-    """
-
-    text: str
-    changes: tuple[str, ...] = ()
-    begins_with_token: bool = False
+    text: str  # the file's own where nothing had to be translated
+    changes: tuple[str, ...] = ()  # what is written otherwise, in words
+    begins_with_token: bool = False  # equal for texts that begin with an added token, and for no others
 
 
 def older_form(text: str, *, rendered: bool = False) -> OlderForm:
     """Return a ``tokenizer.json``'s text in a form that tokenizers 0.15 reads to the same ids, offsets and text.
 
-    What is no tokenizer at all comes back as it is: the library says so in its own words.
-
-    Args:
-        text: The file's.
-        rendered: What is tokenised is rendered conversations, which begin with an added token. Then a mark at the
-            beginning of a text is of no account, and the added tokens stay what they are; otherwise the form is as
-            good for any text, and looks for them behind the normaliser.
+    What is no tokenizer at all comes back as it is: the library says so in its own words. ``rendered``: it reads only
+    conversations, which begin with an added token, so a mark at the beginning of a text does not matter and the added
+    tokens stay what they are. Otherwise the form is equal for any text, and finds them behind the normaliser.
 
     Raises:
         FormError: There is no such form, or none that is known to be equal.

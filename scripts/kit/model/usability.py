@@ -51,12 +51,7 @@ def require_whole(name_or_path: str, revision: str | None, reader: Reader, *, do
 
 
 def base_findings(base: Base, reader: Reader) -> list[Finding]:
-    """Judge a base whole.
-
-    Args:
-        base: Its files.
-        reader: Who is to load it.
-    """
+    """Judge a base whole."""
     findings = [
         *run_check(lambda: _beside(base), "model.beside"),
         *run_check(lambda: _links(base), "model.link"),
