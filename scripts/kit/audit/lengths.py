@@ -33,16 +33,13 @@ class TokenCounter:
         known = self._cache.get(key)
         if known is not None and len(known) == len(conversations):
             return list(known)
-        measured = self._count(conversations)
-        lengths = [length for length in measured if isinstance(length, Length)]
-        if len(lengths) == len(measured):  # a refusal is not kept: its words belong to the row
-            self._cache.put(key, lengths)
-        return measured
-
-    def _count(self, conversations: Sequence[Conversation]) -> list[Length | RowProblem]:
-        return [
+        measured = [
             row
             if isinstance(row, RowProblem)
             else Length(len(row.ids), trained_tokens(row.answers, self.max_seq_length), int(row.marks))
             for row in encode_rows(conversations, self.tokenizer)
         ]
+        lengths = [length for length in measured if isinstance(length, Length)]
+        if len(lengths) == len(measured):  # a refusal is not kept: its words belong to the row
+            self._cache.put(key, lengths)
+        return measured

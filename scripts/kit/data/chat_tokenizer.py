@@ -19,21 +19,22 @@ from kit.data.end_tokens import EndTokens, declared_ends, end_tokens
 from kit.data.marks import HIDE, hidden, is_marked, looks_again, marked_tokenizer, special_pattern
 from kit.data.template import ChatTemplate, DateError, TemplateError
 from kit.data.template_file import read_template
-from kit.data.template_form import require_token_first
 from kit.data.tokenizer_file import encode_texts, merges_alone_decide
 from kit.data.trial import try_out
 from kit.data.turn_parts import TurnParts, turn_parts
+from kit.data.turns import Message
 from kit.model.files import ModelFileError, find, read_json
 from kit.model.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tokenizers import Encoding
 
     from kit.config.settings import Settings
-    from kit.data.turns import Message
+    from kit.model.tokenizer_form import OlderForm
 
 _MOST_SPECIAL = 5000
 _BEYOND_IDS = 2**32  # the library's ids have 32 bits
@@ -79,14 +80,14 @@ class ChatTokenizer:
         special = sum(token.special for token in tokenizer.get_added_tokens_decoder().values())
         if special > _MOST_SPECIAL:
             raise ModelFileError(
-                f"{path}: has {special:,} special tokens, each of which is looked for in all text, and no model has "
+                f"{path}: has {special:,} special tokens, each searched for in all text, and no model has "
                 f"more than {_MOST_SPECIAL:,}; download the model again, or use another model"
             )
         parts = _parts(name_or_path, template, _special(tokenizer, template))
         declared = declared_ends(name_or_path, revision, functools.partial(_is_token, tokenizer), download=download)
         ends = end_tokens(eos, (parts.end, tokenizer.token_to_id(parts.end) if parts.end else None), declared)
         chat = cls(tokenizer, template, eos, ends, parts, vocabulary)
-        require_token_first(form, path, chat)
+        chat.require_token_first(form, path)
         return chat
 
     @classmethod
@@ -95,16 +96,30 @@ class ChatTokenizer:
         model = settings.model
         return cls.load(model.model_name_or_path, model.revision, download=download, date=settings.data.template_date)
 
+    def require_token_first(self, form: OlderForm, path: Path) -> None:
+        """Make sure that conversations begin as an older form of the tokenizer at ``path`` needs it.
+
+        Raises:
+            ModelFileError: The template begins with text.
+        """
+        if not form.begins_with_token:
+            return
+        beginnings = tuple(token.content for token in self.tokenizer.get_added_tokens_decoder().values())
+        for roles in (("user",), ("user", "assistant"), ("system", "user", "assistant")):
+            try:
+                text = self.render([Message(role, "a question to look for") for role in roles])
+            except TemplateError:  # nothing of this shape will be tokenised
+                continue
+            if not text.startswith(beginnings):
+                raise ModelFileError(
+                    f"{path}: marks the beginning of a text, which the reference stack's library cannot, and the chat "
+                    f"template begins with text ({text[:20]!r}); take the current stack (STACK=current)"
+                )
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the files' text."""
-        return _rebuilt, (
-            self.tokenizer.to_str(),
-            self.template,
-            self.eos_token_id,
-            self.ends,
-            self.parts,
-            self.vocabulary,
-        )
+        rest = (self.template, self.eos_token_id, self.ends, self.parts, self.vocabulary)
+        return _rebuilt, (self.tokenizer.to_str(), *rest)
 
     @property
     def special_tokens(self) -> dict[str, str]:

@@ -117,10 +117,9 @@ def encode_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list
 
 def trained_tokens(spans: Sequence[tuple[int, int]], length: int) -> int:
     """Count the tokens the loss is taken on in a row cut at ``length``: see ``EncodedRow.trainable_tokens``."""
-    trained: set[int] = set()
-    if len(spans) == 1:
-        begin, end = spans[0]
-        return max(0, min(end, length) - max(begin, 1))
-    for begin, end in spans:  # two answers may touch the same token
-        trained.update(range(max(begin, 1), min(end, length)))
-    return len(trained)
+    trained, at = 0, 1
+    for begin, end in spans:  # in order; two answers may touch the same token
+        behind = min(end, length)
+        trained += max(0, behind - max(begin, at))
+        at = max(at, behind)
+    return trained

@@ -39,9 +39,7 @@ class WorkerDiedError(RuntimeError):
 
 def processes_for(asked: int | None = None) -> int:
     """Return how many processes to work with: what was asked for, or one for each core this process may use."""
-    if asked:
-        return asked
-    return min(usable_cores(), _MOST_PROCESSES)
+    return asked or min(usable_cores(), _MOST_PROCESSES)
 
 
 def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Iterator[R]:

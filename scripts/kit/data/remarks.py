@@ -1,4 +1,4 @@
-"""What there is to remark about a row that is trained on, in the same words wherever rows are judged."""
+"""Remarks about rows that are trained on, shared by training and preparation."""
 
 from __future__ import annotations
 
@@ -89,25 +89,25 @@ REMARKS = (
 
 
 def add_names(names: Counter[str], more: Mapping[str, int]) -> None:
-    """Count more keys that were left behind, in bounded memory: each row may have others."""
+    """Count more unused keys, in bounded memory: each row may have others."""
     for name, count in more.items():
         short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         names[short if short in names or len(names) < _MOST_NAMES else "others"] += count
 
 
 def names_of(names: Mapping[str, int]) -> str:
-    """List keys that were left behind, each with its rows."""
+    """List unused keys, each with its rows."""
     listed = [f"{shown_key(name)} ({count:,})" for name, count in list(names.items())[:_NAMES_SHOWN]]
     more = f" and {len(names) - len(listed):,} more" if len(names) > len(listed) else ""
     return ", ".join(listed) + more
 
 
 def columns_finding(names: Mapping[str, int], where: str = "") -> Finding:
-    """Name the keys of rows that were left behind."""
+    """Name the unused keys of rows."""
     return warning(
         "data.columns",
-        f"left behind, with the rows that have each: {names_of(names)}",
-        "nothing to do, unless the model is to read or learn it: then write it into the turns",
+        f"unused keys, with the rows that have each: {names_of(names)}",
+        "nothing to do, unless the model is to read or learn one: then write it into the turns",
         where,
     )
 

@@ -169,26 +169,21 @@ class _GenerationBlock(Extension):
         return caller()
 
 
-def _environment(date: str | None) -> _Environment:
+def _environment(date: str | None) -> ImmutableSandboxedEnvironment:
     # The settings chat templates are written for: transformers' `_compile_jinja_template`. Its `strftime_now` is there
     # only for a date that is pinned: the same rows would become other ids tomorrow.
-    environment = _Environment(
+    environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json  # jinja's own escapes for HTML
     environment.globals["raise_exception"] = _refuse
+    environment.intercepted_binops = frozenset({"**"})  # one step of it may take for ever
     environment.binop_table["**"] = _power
     # What transformers hands every template, used or not: `tools is none` must hold.
     environment.globals |= {"tools": None, "documents": None}
     if date is not None:
         environment.globals[_DATE_FUNCTION] = functools.partial(_written_date, datetime.fromisoformat(date))
     return environment
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, without what one step of may take for ever."""
-
-    intercepted_binops = frozenset({"**"})
 
 
 def _power(base: Any, exponent: Any) -> Any:

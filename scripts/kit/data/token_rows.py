@@ -7,7 +7,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -61,8 +61,8 @@ class RowPacker:
     def extend(self, block: TokenBlock) -> None:
         """Add a block's rows."""
         own = self._block
-        for name in ("ids", "lengths", "full_lengths", "lines", "trained", "span_counts", "spans"):
-            getattr(own, name).extend(getattr(block, name))
+        for column in fields(TokenBlock):
+            getattr(own, column.name).extend(getattr(block, column.name))
         if len(own.ids) * own.ids.itemsize > _IN_MEMORY_BYTES:
             self._spill()
 

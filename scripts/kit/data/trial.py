@@ -141,12 +141,19 @@ def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
 
 def main() -> int:
     """Do once what the parent is going to do; say each step before it."""
-    _limit()
+    # macOS bounds no address space; there the parent looks.
+    _bound(resource.RLIMIT_AS, _MEMORY_BYTES)
+    _bound(resource.RLIMIT_CPU, _READING_SECONDS)
+    _bound(resource.RLIMIT_CORE, 0)
     order: dict[str, Any] = json.load(sys.stdin)
     try:
         _use(order)
-    except (MemoryError, RecursionError) as exc:
-        _say(refused=_REASONS[type(exc)])
+    except _RefusedError as exc:
+        _say(refused=str(exc))
+    except MemoryError:
+        _say(refused=f"takes more than {_MEMORY_BYTES >> 30} GB of memory")
+    except RecursionError:
+        _say(refused="is nested deeper than Python bears")
     except BaseException as exc:
         if is_panic(exc):
             _say(refused=f"makes the library fail ({' '.join(str(exc).split())[:200]})")
@@ -156,13 +163,7 @@ def main() -> int:
     return 0
 
 
-_REASONS = {
-    MemoryError: f"takes more than {_MEMORY_BYTES >> 30} GB of memory",
-    RecursionError: "is nested deeper than Python bears",
-}
-
-
-class _TooMuch(Exception):  # noqa: N818 - an outcome, not an error
+class _RefusedError(Exception):
     pass
 
 
@@ -190,8 +191,7 @@ def _use(order: dict[str, Any]) -> None:
                     continue
                 allowed = _MOST_CHARACTERS + 4 * sum(len(text) for turn in turns for text in turn.values())
                 if len(text) > allowed:
-                    _say(refused=f"writes {len(text):,} characters for turns of {len(content):,}")
-                    return
+                    raise _RefusedError(f"writes {len(text):,} characters for turns of {len(content):,}")
                 _say(stage=_TOKENIZER)
                 _encode(tokenizer, text)
 
@@ -205,8 +205,7 @@ def _turn(role: str, content: str) -> dict[str, str]:
 def _encode(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     if len(ids) > _MOST_CHARACTERS + 8 * len(text):
-        _say(refused=f"makes {len(ids):,} tokens of {len(text):,} characters")
-        raise _TooMuch
+        raise _RefusedError(f"makes {len(ids):,} tokens of {len(text):,} characters")
 
 
 def _texts_of(tokenizer: Tokenizer) -> Iterator[str]:
@@ -223,13 +222,6 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, dict)):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _strings(inner)
-
-
-def _limit() -> None:
-    """Bound memory and time where the system can; macOS bounds no address space, and there the parent looks."""
-    _bound(resource.RLIMIT_AS, _MEMORY_BYTES)
-    _bound(resource.RLIMIT_CPU, _READING_SECONDS)
-    _bound(resource.RLIMIT_CORE, 0)
 
 
 def _bound(kind: int, most: int) -> None:

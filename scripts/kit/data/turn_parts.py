@@ -1,4 +1,4 @@
-"""What a chat template writes around turns: found by rendering placeholders and looking at what stands between them."""
+"""What a chat template writes around turns, found by rendering placeholders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SYSTEM, _ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN = "zq0system", "zq1asked", "zq
 _ROLES = ("user", "assistant", "user", "assistant")
 _THOUGHT = "zq5thought"
 _SHORTEST_MARKER = 3  # characters: "A:" stands in too many texts to say anything
-_MOST_MARKERS = 100  # each is looked for in all text; templates write some ten
+_MOST_MARKERS = 100  # all text is searched for each; templates write some ten
 
 
 @dataclass(frozen=True)

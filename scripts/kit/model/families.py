@@ -41,20 +41,8 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
 def _is_number(value: Any) -> bool:
     return type(value) in {int, float} and 0 < value < math.inf
-
-
-def _is_switch(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_share(value: Any) -> bool:
-    return type(value) in {int, float} and 0 <= value < 1
 
 
 def _is_scaling(value: Any) -> bool:
@@ -71,12 +59,15 @@ _READ: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
         ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
          "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window"),
-        _is_size,
+        lambda value: type(value) is int and value > 0,
     ),
-    **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"), _is_switch),
+    **dict.fromkeys(
+        ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"),
+        lambda value: isinstance(value, bool),
+    ),
     **dict.fromkeys(("rope_theta", "rms_norm_eps"), _is_number),
     **dict.fromkeys(("rope_scaling", "rope_parameters"), _is_scaling),
-    "attention_dropout": _is_share,
+    "attention_dropout": lambda value: type(value) in {int, float} and 0 <= value < 1,
     "max_window_layers": lambda value: type(value) is int and value >= 0,
     "layer_types": lambda value: isinstance(value, list) and all(kind in _LAYER_TYPES for kind in value),
     "hidden_act": lambda value: value == "silu",

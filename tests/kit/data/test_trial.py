@@ -180,7 +180,8 @@ def test_a_trial_imports_no_torch() -> None:
 
 def test_a_lower_limit_of_the_persons_own_is_kept() -> None:
     code = (
-        "import resource, kit.data.trial as t; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); t._limit(); "
+        "import resource, kit.data.trial as t; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); "
+        "t._bound(resource.RLIMIT_AS, t._MEMORY_BYTES); "
         "print(resource.getrlimit(resource.RLIMIT_AS)[0])"
     )
     found = subprocess.run(
