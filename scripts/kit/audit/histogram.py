@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _MOST_BINS = 16
 _TAIL = 0.005  # of the rows may lie beyond the last regular bin, so that one long row does not flatten the rest
@@ -49,12 +50,8 @@ def quantile(lengths: Mapping[int, int], share: float) -> int:
 
 
 def _round_width(upto: int, bins: int) -> int:
-    width = 1
-    while True:
-        for step in (1, 2, 5):
-            if width * step * max(1, bins - 1) > upto:
-                return width * step
-        width *= 10
+    widths: Iterator[int] = (step * 10**power for power in itertools.count() for step in (1, 2, 5))
+    return next(width for width in widths if width * max(1, bins - 1) > upto)
 
 
 def bars(chart: Histogram, max_seq_length: int = 0) -> list[str]:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from kit.data.end_tokens import EndTokens, declared_ends, end_tokens
-from kit.data.marks import HIDE, hidden, is_marked, looks_again, marked_tokenizer, special_pattern
-from kit.data.template import ChatTemplate, DateError, TemplateError
-from kit.data.template_file import read_template
+from kit.data.marks import HIDE, hidden, is_marked, marked_tokenizer, special_pattern
+from kit.data.template import ChatTemplate, DateError, TemplateError, read_template
 from kit.data.tokenizer_file import encode_texts, merges_alone_decide
 from kit.data.trial import try_out
 from kit.data.turn_parts import TurnParts, turn_parts
@@ -233,8 +232,9 @@ class ChatTokenizer:
 
     @functools.cached_property
     def looks_again(self) -> bool:
-        """Special tokens are looked for behind the normaliser too; the marked tokenizer looks only in front of it."""
-        return looks_again(self.tokenizer)
+        """Special tokens are found behind the normaliser too; the marked tokenizer finds them only in front of it."""
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        return any(token.special and token.normalized for token in added)
 
     @functools.cached_property
     def special_pattern(self) -> re.Pattern[str]:
