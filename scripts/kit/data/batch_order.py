@@ -1,8 +1,7 @@
-"""Which row is trained on when: the kit's own order, the same on every stack and machine.
+"""The order of training rows: the same on every stack and machine.
 
-transformers 4.36 carries an incomplete last batch over into the next epoch and drops the very last one; transformers 5
-makes a smaller update of it. Here every epoch ends with an update of its own, filled up with rows that carry no loss,
-so both stacks take the same steps on the same rows.
+transformers 4.36 carries an incomplete last batch into the next epoch and drops the very last one; transformers 5 makes
+a smaller update of it. Here every epoch ends with an update of its own, filled with rows that carry no loss.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:
     """Number a file's lines from 1, passing over blank ones; a line too long for memory is a problem, not a crash.
 
     Raises:
-        OSError: The file cannot be read, or a line comes to no end.
+        OSError: The file cannot be read, or a line does not end.
     """
     number = 0
     while raw := file.readline(LONGEST_ROW_BYTES + 1):

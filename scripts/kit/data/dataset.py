@@ -113,7 +113,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         findings = [found, *findings] if _is_text(begin) else [found]
     if is_other:
         message = "was changed while it was read"
-        findings.append(error("data.changed", message, "let what writes it end, then run this again", str(path)))
+        findings.append(error("data.changed", message, "wait until its writer is done, then run this again", str(path)))
     if lossless:
         findings.append(
             error(

@@ -56,7 +56,7 @@ REMARKS = (
         "data.turn_markers",
         " has in its text what the template writes between turns, as plain text: "
         "the model cannot tell where a turn begins or ends",
-        "write it another way, or take it out; the chat template writes these marks",
+        "rephrase or remove it; the chat template writes these marks",
     ),
     Remark(
         Mark.CUT,
@@ -74,7 +74,7 @@ REMARKS = (
     Remark(
         Mark.TRIMMED,
         "data.answer_trimmed",
-        " has an answer with blanks or line breaks at its ends, which the chat template takes away: "
+        " has an answer with blanks or line breaks at its ends, which the chat template strips: "
         "the model does not learn them",
         "nothing to do, unless they matter: then use a chat_template.jinja that keeps them",
     ),

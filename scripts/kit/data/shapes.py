@@ -1,8 +1,8 @@
-"""One row, in whichever of the usual shapes it is written, as the turns of a conversation.
+"""Read one row of any usual shape as the turns of a conversation.
 
-Recognised: ``messages`` (chat), ``conversations`` (ShareGPT), ``prompt``/``completion`` (text or chat),
-``instruction``/``input``/``output`` (Alpaca), ``question``/``answer``; plain ``text`` and any other columns where the
-person says what they are. A row that means more than can be carried over is refused, not shortened.
+``messages`` (chat), ``conversations`` (ShareGPT), ``prompt``/``completion`` (text or chat), Alpaca's
+``instruction``/``input``/``output``, ``question``/``answer``; plain ``text`` and other columns where the person names
+them. A row with more meaning than the turns can hold is refused, not shortened.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class ChatTemplate:
             TemplateError: The template refuses them.
         """
         if self._ran_away:
-            raise TemplateError("is not rendered: the base model's chat template ran away on a row before")
+            raise TemplateError("is not rendered: the base model's chat template exceeded its limits on an earlier row")
         words = {"messages": turns, "add_generation_prompt": add_generation_prompt, **self.special_tokens}
         try:
             with _in_time():

@@ -1,4 +1,4 @@
-"""Rendered text as token ids, where a prompt alone becomes the very ids that it begins a whole row with.
+"""Turn rendered text into token ids, such that a row begins with the very ids of its prompt alone.
 
 A tokenizer may put a prompt's last character and its answer's first into one token (``]`` and ``{`` into ``]{``); the
 model is never asked with such a token. Each answer's prompt is therefore tokenised alone as well, from its last special

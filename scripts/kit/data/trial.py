@@ -1,9 +1,8 @@
-"""A model's tokenizer and chat template, tried out in a process of their own that may run away without harm.
+"""Try out a model's tokenizer and chat template in a child process with limits of time and memory.
 
-Both are programs of whoever published the model: a template can loop or ask for gigabytes, a normaliser can double a
-text forty times, and what the library cannot bear ends a process. The child reads, compiles, renders and encodes once,
-within limits; what it survives the parent does again by itself. Started by ``try_out`` as ``python -m kit.data.trial``,
-never by hand. Imports neither torch nor transformers.
+Both are programs of the model's publisher: a template can loop or ask for gigabytes, a normaliser can double a text
+forty times, and some files crash the library. What the child survives the parent does again. ``try_out`` starts it as
+``python -m kit.data.trial``. Imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -132,7 +131,7 @@ def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
     if ran_away == "memory" or "memory allocation" in words or "MemoryError" in words:
         return f"{stage} takes more than {_MEMORY_BYTES >> 30} GB of memory"
     if ran_away == "time" or code == -signal.SIGXCPU:
-        return f"{stage} comes to no end"
+        return f"{stage} does not end"
     if code == -signal.SIGKILL:
         return f"{stage} takes more memory than this machine has"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -153,7 +152,7 @@ def main() -> int:
     except MemoryError:
         _say(refused=f"takes more than {_MEMORY_BYTES >> 30} GB of memory")
     except RecursionError:
-        _say(refused="is nested deeper than Python bears")
+        _say(refused="is nested deeper than Python allows")
     except BaseException as exc:
         if is_panic(exc):
             _say(refused=f"makes the library fail ({' '.join(str(exc).split())[:200]})")

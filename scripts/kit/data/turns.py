@@ -140,7 +140,7 @@ def check_turns(messages: tuple[Message, ...]) -> None:
         (characters, MOST_CHARACTERS, "characters in its turns"),
     ):
         if found > most:
-            raise RowError(f"has more than {most:,} {what}", "part it into several rows, or take it out")
+            raise RowError(f"has more than {most:,} {what}", "split it into several rows, or take it out")
     dialogue = [message for message in messages if message.role != "system"]
     if any(message.role == "system" for message in messages[1:]):
         raise RowError(

@@ -1,7 +1,6 @@
-"""A base model on this machine: the files of it that are read, found once, and nothing else of its folder.
+"""A base model's files on this machine: only what is named here is read, and all of it is hashed into the receipt.
 
-Whoever needs one of a base's files asks here or ``kit.model.files.find``. What is named here is hashed into the
-receipt; what is not named here is not read, whatever else lies in the folder. Imports no machine-learning library.
+Imports no machine-learning library.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def _weights(
         return None, {WHOLE: find(name_or_path, WHOLE, revision, download=download)}
     if (folder / WHOLE).exists():
         raise ModelFileError(
-            f"{folder}: holds {WHOLE} and {INDEX}, and the two may name other weights; take away the one that is wrong"
+            f"{folder}: holds {WHOLE} and {INDEX}, and the two may name different weights; remove the wrong one"
         )
     names = shard_names(index)
     return index, {name: find(name_or_path, name, revision, download=download) for name in names}

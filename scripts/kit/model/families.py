@@ -1,7 +1,6 @@
-"""The families of models the kit knows whole: what their configurations may say, and what they leave out.
+"""The supported model families: what their configurations may say, and the defaults of what they leave out.
 
-Each is held by a small random model in the tests, on every stack that knows it (``kit.stacks``); everything else is
-refused. Source of the defaults: transformers' own configuration classes, which the tests compare with these.
+Source of the defaults: transformers' configuration classes, which the tests compare with these on every stack.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         if config.get(key):
             raise ValueError(f"{key} is {config[key]}: a mixture of experts, whose experts an adapter would not keep")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise ValueError(f"model_type is {kind!r}; the families that are known whole are {family_names()}")
+        raise ValueError(f"model_type is {kind!r}; supported are {family_names()}")
     read = {key: value for key, value in config.items() if key in _READ}
     for key, value in read.items():
         may_be_null = value is None and key in _MAY_BE_NULL

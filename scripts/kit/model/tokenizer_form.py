@@ -1,13 +1,11 @@
 """The form of a base's ``tokenizer.json``: read as it stands, in an equal older form, or refused.
 
-The tokenizers library of the current stack writes and reads what the reference stack's 0.15 cannot: a Metaspace that
-does not split, merges as pairs. Some of it 0.15 stops at, some it passes over without a word (``ignore_merges``), and
-some it reads otherwise (a Metaspace with ``prepend_scheme: first`` marks the first piece that is no added token, not
-the beginning of the text). So what 0.15 is given is an allow-list: parts and keys that it reads as the newer library
-does, and the few that have an equal older form. ``tests/kit/model/test_tokenizer_form.py`` holds both libraries to it.
+The current stack's tokenizers library writes what the reference stack's 0.15 refuses, ignores (``ignore_merges``) or
+reads otherwise (``prepend_scheme: first`` marks the first piece that is no added token, not the text's beginning). So
+0.15 gets only an allow-list: parts and keys that it reads as the newer library does, and the few that have an equal
+older form. ``tests/kit/model/test_tokenizer_form.py`` holds both libraries to it.
 
-Pure functions over the file's text. The older form names the file's added tokens: whoever takes some out does so in the
-file's own form and then translates.
+The older form names the file's added tokens: remove tokens in the file's own form first, then translate.
 """
 
 from __future__ import annotations
