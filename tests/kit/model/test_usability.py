@@ -100,7 +100,7 @@ def _cut_short(base: Path) -> None:
         (_eight_bits, "of the type I8"),
         (_wrong_sizes, "is (300, 32), and its config.json says (301, 32)"),
         (_more_layers, "lacks 9 tensors"),
-        (_tied_and_another_head, "holds lm_head.weight, for which"),
+        (_tied_and_another_head, "holds lm_head.weight, which its config.json does not"),
         (_cut_short, "is not whole safetensors"),
     ],
 )
