@@ -83,12 +83,12 @@ def _of_another_family(base: Path, _mark: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_without_its_head, "lacks lm_head.weight, which would be drawn at random"),
+        (_without_its_head, "lacks lm_head.weight, which would be initialised at random"),
         (_without_a_matrix, "lacks model.layers.1.mlp.up_proj.weight"),
         (_with_an_adapter, "adapter_config.json: lies in the base's folder"),
         (_with_an_index_of_pickles, "only safetensors files of its own folder are read"),
         (_with_a_link_to_a_secret, "special_tokens_map.json: is a link to"),
-        (_of_another_family, "model_type is 'phi3'; the families that are known whole are mistral, llama"),
+        (_of_another_family, "model_type is 'phi3'; supported are mistral, llama"),
     ],
 )
 def test_validate_and_train_refuse_it_alike_and_nothing_of_it_runs(
@@ -130,7 +130,7 @@ def test_a_base_in_the_hubs_cache_is_judged_as_a_folder_is(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     done = run_training(Path("owner/small"), tmp_path / "out", python=python, quantization__load_in_4bit=False)
     assert done.returncode == 1
-    assert "lacks lm_head.weight, which would be drawn at random" in done.stderr
+    assert "lacks lm_head.weight, which would be initialised at random" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _MOST_BINS = 16
 _TAIL = 0.005  # of the rows may lie beyond the last regular bin, so that one long row does not flatten the rest
@@ -16,24 +17,14 @@ _BAR = 40
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bins of equal width, but for the last, which holds all that is longer.
+    """Bins of equal width, but for the last, which holds all that is longer."""
 
-    Attributes:
-        edges: One more than bins; a bin holds lengths from its edge up to, and without, the next.
-        counts: Rows in each bin.
-    """
-
-    edges: tuple[int, ...]
+    edges: tuple[int, ...]  # one more than bins; a bin holds lengths from its edge up to, and without, the next
     counts: tuple[int, ...]
 
 
 def histogram(lengths: Mapping[int, int], most_bins: int = _MOST_BINS) -> Histogram:
-    """Count rows by length in bins of a round width.
-
-    Args:
-        lengths: Rows by length.
-        most_bins: How many bins at most.
-    """
+    """Put rows, given as their number by length, into bins of a round width."""
     if not lengths:
         return Histogram((0,), ())
     longest = max(lengths)
@@ -59,12 +50,8 @@ def quantile(lengths: Mapping[int, int], share: float) -> int:
 
 
 def _round_width(upto: int, bins: int) -> int:
-    width = 1
-    while True:
-        for step in (1, 2, 5):
-            if width * step * max(1, bins - 1) > upto:
-                return width * step
-        width *= 10
+    widths: Iterator[int] = (step * 10**power for power in itertools.count() for step in (1, 2, 5))
+    return next(width for width in widths if width * max(1, bins - 1) > upto)
 
 
 def bars(chart: Histogram, max_seq_length: int = 0) -> list[str]:

@@ -14,28 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Some rows, counted.
-
-    Attributes:
-        rows: How many.
-        tokens: In all, cut at the sequence length.
-        trainable_tokens: Those the loss is taken on.
-        longest: Tokens of the longest row, before the cut.
-        truncated_rows: Rows longer than the sequence length.
-        truncated_tokens: Tokens that are cut off.
-        max_seq_length: The sequence length.
-        histogram: Rows by their tokens before the cut.
-        packing: What they fill.
-    """
+    """Some rows, counted."""
 
     rows: int
-    tokens: int
+    tokens: int  # cut at max_seq_length
     trainable_tokens: int
-    longest: int
+    longest: int  # before the cut
     truncated_rows: int
-    truncated_tokens: int
+    truncated_tokens: int  # that are cut off
     max_seq_length: int
-    histogram: Histogram
+    histogram: Histogram  # by tokens before the cut
     packing: Packing
 
     def as_mapping(self) -> dict[str, Any]:
@@ -45,13 +33,7 @@ class TokenCounts:
 
 
 def measure(lengths: Mapping[int, int], trainable_tokens: int, max_seq_length: int) -> TokenCounts:
-    """Count rows.
-
-    Args:
-        lengths: Rows by their tokens before the cut.
-        trainable_tokens: Of all of them, after the cut.
-        max_seq_length: Where they are cut.
-    """
+    """Count rows, given as their number by tokens before the cut; ``trainable_tokens`` are of all, after it."""
     over = {length: rows for length, rows in lengths.items() if length > max_seq_length}
     return TokenCounts(
         sum(lengths.values()),

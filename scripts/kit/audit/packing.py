@@ -12,26 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Packing:
-    """What rows take at one sequence length.
-
-    Attributes:
-        sequences: How many sequences they fill when packed.
-        packed: Share of the packed sequences that is tokens.
-        padded: Share that is tokens where every row is padded to the length.
-    """
+    """What rows take at one sequence length."""
 
     sequences: int
-    packed: float
-    padded: float
+    packed: float  # share of the packed sequences that is tokens
+    padded: float  # the same where every row is padded to the length
 
 
 def packing(lengths: Mapping[int, int], max_seq_length: int) -> Packing:
-    """Pack rows, best fit first and the longest before the others, as trl's ``bfd`` does.
-
-    Args:
-        lengths: Rows by their tokens before the cut.
-        max_seq_length: Tokens of a sequence; longer rows are cut there.
-    """
+    """Pack rows (their number by tokens before the cut) by best fit, the longest first, as trl's ``bfd`` does."""
     cut: dict[int, int] = {}
     for length, rows in lengths.items():
         cut[min(length, max_seq_length)] = cut.get(min(length, max_seq_length), 0) + rows

@@ -1,6 +1,6 @@
 """Likely secrets in text: found with detect-secrets' own patterns, and e-mail addresses and card numbers.
 
-Only where and what kind is ever told, with the first characters of the find: never the whole of it.
+A finding names the place, the kind and the first characters of a secret, never the whole of it.
 """
 
 from __future__ import annotations
@@ -12,34 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Keys and tokens with a form of their own. Left out: guesses by entropy, by the word "password" and by address, which
-# find something in every second row of prose or code.
-_PLUGINS = (
-    ("artifactory", "ArtifactoryDetector"),
-    ("aws", "AWSKeyDetector"),
-    ("azure_storage_key", "AzureStorageKeyDetector"),
-    ("basic_auth", "BasicAuthDetector"),
-    ("cloudant", "CloudantDetector"),
-    ("discord", "DiscordBotTokenDetector"),
-    ("github_token", "GitHubTokenDetector"),
-    ("gitlab_token", "GitLabTokenDetector"),
-    ("ibm_cloud_iam", "IbmCloudIamDetector"),
-    ("ibm_cos_hmac", "IbmCosHmacDetector"),
-    ("jwt", "JwtTokenDetector"),
-    ("mailchimp", "MailchimpDetector"),
-    ("npm", "NpmDetector"),
-    ("openai", "OpenAIDetector"),
-    ("private_key", "PrivateKeyDetector"),
-    ("pypi_token", "PypiTokenDetector"),
-    ("sendgrid", "SendGridDetector"),
-    ("slack", "SlackDetector"),
-    ("softlayer", "SoftlayerDetector"),
-    ("square_oauth", "SquareOAuthDetector"),
-    ("stripe", "StripeDetector"),
-    ("telegram_token", "TelegramBotTokenDetector"),
-    ("twilio", "TwilioKeyDetector"),
-)
-# What every pattern above needs: a long word with a digit in it, an address with a password, a key's first line, or
+# Guesses by entropy, by the word "password" and by address find something in every second row of prose or code.
+_GUESSES = frozenset({"Base64HighEntropyString", "HexHighEntropyString", "KeywordDetector", "IPPublicDetector"})
+# What every other pattern needs: a long word with a digit in it, an address with a password, a key's first line, or
 # the name of a service whose keys look like any other. Prose holds none of them, and is passed over at once.
 _LONG_WORD = re.compile(r"(?<!\S)\S{12,}")
 _NAMES = ("://", "private key", "softlayer", "cloudant", "ibm", "bluemix", "aws", "hooks.slack")
@@ -114,6 +89,7 @@ def _in_line(line: str) -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def _plugins() -> list[Any]:
-    import importlib
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
-    return [getattr(importlib.import_module(f"detect_secrets.plugins.{module}"), name)() for module, name in _PLUGINS]
+    plugins = get_mapping_from_secret_type_to_class().values()
+    return [plugin() for plugin in plugins if plugin.__name__ not in _GUESSES]

@@ -1,4 +1,4 @@
-"""The audit of one file that is about to be trained on: what its tokens do not tell."""
+"""Audit a training file: lengths, repeated rows and likely secrets."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _lengths(file: EncodedFile, max_seq_length: int) -> list[Finding]:
     if not lengths:
         return []
     packed = packing(lengths, max_seq_length)
-    half, most = quantile(lengths, 0.5), quantile(lengths, 0.95)
+    median, p95 = quantile(lengths, 0.5), quantile(lengths, 0.95)
     return [
         ok(
             "data.lengths",
-            f"half of the rows have up to {half:,} tokens, 95% up to {most:,}; a row to a sequence of {max_seq_length} "
-            f"fills it to {packed.padded:.0%}, packed they would to {packed.packed:.0%}",
+            f"median {median:,} tokens, p95 {p95:,}; unpacked rows fill {packed.padded:.0%} of max_seq_length "
+            f"({max_seq_length}), packed ones {packed.packed:.0%}",
             where=str(file.path),
         )
     ]

@@ -1,8 +1,7 @@
-"""Which row is trained on when: the kit's own order, the same on every stack and machine.
+"""The order of training rows: the same on every stack and machine.
 
-transformers 4.36 carries an incomplete last batch over into the next epoch and drops the very last one; transformers 5
-makes a smaller update of it. Here every epoch ends with an update of its own, filled up with rows that carry no loss,
-so both stacks take the same steps on the same rows.
+transformers 4.36 carries an incomplete last batch into the next epoch and drops the very last one; transformers 5 makes
+a smaller update of it. Here every epoch ends with an update of its own, filled with rows that carry no loss.
 """
 
 from __future__ import annotations
@@ -26,27 +25,16 @@ FILLER = -1  # in place of a row's index: a row without loss
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """The whole run, step by step.
-
-    Attributes:
-        rows: What is trained on.
-        eval_rows: What it is measured on; empty for none.
-        order: Row indices (or ``FILLER``), ``batch_size`` of them for each optimizer step, its micro-batches in turn.
-        batch_size: Rows per optimizer step.
-        steps: Optimizer steps.
-        steps_per_epoch: Optimizer steps until every row was seen once.
-        tokens: Cumulative tokens after each step.
-        trainable_tokens: Tokens the loss is taken on, in each step: what its sum is divided by.
-    """
+    """The whole run, step by step."""
 
     rows: TokenRows
-    eval_rows: TokenRows
-    order: array[int]
-    batch_size: int
+    eval_rows: TokenRows  # empty for none
+    order: array[int]  # row indices or FILLER, batch_size for each optimizer step, its micro-batches in turn
+    batch_size: int  # rows per optimizer step
     steps: int
-    steps_per_epoch: int
-    tokens: array[int]
-    trainable_tokens: array[int]
+    steps_per_epoch: int  # optimizer steps until every row was seen once
+    tokens: array[int]  # cumulative, after each step
+    trainable_tokens: array[int]  # of each step, not cumulative: what its loss is divided by
 
     @property
     def size_bytes(self) -> int:

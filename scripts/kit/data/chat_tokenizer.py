@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from kit.data.end_tokens import EndTokens, declared_ends, end_tokens
-from kit.data.marks import HIDE, hidden, is_marked, looks_again, marked_tokenizer, special_pattern
-from kit.data.template import ChatTemplate, DateError, TemplateError
-from kit.data.template_file import read_template
-from kit.data.template_form import require_token_first
+from kit.data.marks import HIDE, hidden, is_marked, marked_tokenizer, special_pattern
+from kit.data.template import ChatTemplate, DateError, TemplateError, read_template
 from kit.data.tokenizer_file import encode_texts, merges_alone_decide
 from kit.data.trial import try_out
 from kit.data.turn_parts import TurnParts, turn_parts
+from kit.data.turns import Message
 from kit.model.files import ModelFileError, find, read_json
 from kit.model.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tokenizers import Encoding
 
     from kit.config.settings import Settings
-    from kit.data.turns import Message
+    from kit.model.tokenizer_form import OlderForm
 
 _MOST_SPECIAL = 5000
 _BEYOND_IDS = 2**32  # the library's ids have 32 bits
@@ -41,35 +41,20 @@ _BEYOND_IDS = 2**32  # the library's ids have 32 bits
 
 @dataclass(frozen=True)
 class ChatTokenizer:
-    """A tokenizer with its chat template.
-
-    Attributes:
-        tokenizer: The library's tokenizer.
-        template: The chat template.
-        eos_token_id: The eos_token: what rows are padded with.
-        ends: The tokens that end an answer.
-        parts: What the template writes around turns.
-        vocabulary: How many tokens the model's embedding has; None where no config.json says it.
-    """
+    """A tokenizer with its chat template."""
 
     tokenizer: Tokenizer
     template: ChatTemplate
-    eos_token_id: int
+    eos_token_id: int  # rows are padded with it
     ends: EndTokens
     parts: TurnParts
-    vocabulary: int | None = None
+    vocabulary: int | None = None  # tokens of the model's embedding; None where no config.json says it
 
     @classmethod
     def load(
         cls, name_or_path: str, revision: str | None = None, *, download: bool = False, date: str | None = None
     ) -> ChatTokenizer:
-        """Load from a folder, the Hugging Face cache or (``download=True``) the hub.
-
-        Args:
-            name_or_path: A folder, or a name on the hub.
-            revision: Branch, tag or commit on the hub.
-            download: Whether the hub may be asked.
-            date: The day (YYYY-MM-DD) that the chat template takes for today.
+        """Load from a folder, the cache or (``download=True``) the hub; ``date`` (YYYY-MM-DD) is the template's today.
 
         Raises:
             ModelFileError: A file is missing, broken or a danger, or the model has no chat template.
@@ -94,14 +79,14 @@ class ChatTokenizer:
         special = sum(token.special for token in tokenizer.get_added_tokens_decoder().values())
         if special > _MOST_SPECIAL:
             raise ModelFileError(
-                f"{path}: has {special:,} special tokens, each of which is looked for in all text, and no model has "
+                f"{path}: has {special:,} special tokens, each searched for in all text, and no model has "
                 f"more than {_MOST_SPECIAL:,}; download the model again, or use another model"
             )
         parts = _parts(name_or_path, template, _special(tokenizer, template))
         declared = declared_ends(name_or_path, revision, functools.partial(_is_token, tokenizer), download=download)
         ends = end_tokens(eos, (parts.end, tokenizer.token_to_id(parts.end) if parts.end else None), declared)
         chat = cls(tokenizer, template, eos, ends, parts, vocabulary)
-        require_token_first(form, path, chat)
+        chat.require_token_first(form, path)
         return chat
 
     @classmethod
@@ -110,16 +95,30 @@ class ChatTokenizer:
         model = settings.model
         return cls.load(model.model_name_or_path, model.revision, download=download, date=settings.data.template_date)
 
+    def require_token_first(self, form: OlderForm, path: Path) -> None:
+        """Make sure that conversations begin as an older form of the tokenizer at ``path`` needs it.
+
+        Raises:
+            ModelFileError: The template begins with text.
+        """
+        if not form.begins_with_token:
+            return
+        beginnings = tuple(token.content for token in self.tokenizer.get_added_tokens_decoder().values())
+        for roles in (("user",), ("user", "assistant"), ("system", "user", "assistant")):
+            try:
+                text = self.render([Message(role, "a question to look for") for role in roles])
+            except TemplateError:  # nothing of this shape will be tokenised
+                continue
+            if not text.startswith(beginnings):
+                raise ModelFileError(
+                    f"{path}: marks the beginning of a text, which the reference stack's library cannot, and the chat "
+                    f"template begins with text ({text[:20]!r}); take the current stack (STACK=current)"
+                )
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the files' text."""
-        return _rebuilt, (
-            self.tokenizer.to_str(),
-            self.template,
-            self.eos_token_id,
-            self.ends,
-            self.parts,
-            self.vocabulary,
-        )
+        rest = (self.template, self.eos_token_id, self.ends, self.parts, self.vocabulary)
+        return _rebuilt, (self.tokenizer.to_str(), *rest)
 
     @property
     def special_tokens(self) -> dict[str, str]:
@@ -200,10 +199,7 @@ class ChatTokenizer:
         return turns
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Tokenise rendered text.
-
-        Returns:
-            Token ids, and for each its (start, end) in characters of ``text``.
+        """Tokenise rendered text: its ids, and for each its (start, end) in characters of ``text``.
 
         Raises:
             TemplateError: The tokenizer fails on it.
@@ -236,8 +232,9 @@ class ChatTokenizer:
 
     @functools.cached_property
     def looks_again(self) -> bool:
-        """Special tokens are looked for behind the normaliser too; the marked tokenizer looks only in front of it."""
-        return looks_again(self.tokenizer)
+        """Special tokens are found behind the normaliser too; the marked tokenizer finds them only in front of it."""
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        return any(token.special and token.normalized for token in added)
 
     @functools.cached_property
     def special_pattern(self) -> re.Pattern[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.findings import Finding, error
 from kit.data.row_values import RowError, keyed_once, kind_of
 from kit.data.shapes import KNOWN, shape_row
-from kit.data.turns import ROLES, Message
+from kit.data.turns import Message
 from kit.files.regular_files import open_regular
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["ROLES", "Conversation", "LineNumbers", "Message", "RowProblem", "collapse", "read_conversations", "rows_at"]
+__all__ = ["Conversation", "LineNumbers", "Message", "RowProblem", "read_conversations"]
 
 LONGEST_ROW_BYTES = 32 << 20  # what one row may take: it is held in memory several times over
 _LONGEST_LINE_BYTES = 1 << 30  # what is passed over to find the next line
@@ -30,17 +30,11 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Conversation:
-    """One row of the data.
-
-    Attributes:
-        messages: Its turns.
-        line: Where it stands, counted from 1.
-        unused: Keys that were left behind; no part of what is said.
-    """
+    """One row of the data."""
 
     messages: tuple[Message, ...]
-    line: int
-    unused: tuple[str, ...] = field(default=(), compare=False)
+    line: int  # from 1
+    unused: tuple[str, ...] = field(default=(), compare=False)  # keys that were left out
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:
     """Number a file's lines from 1, passing over blank ones; a line too long for memory is a problem, not a crash.
 
     Raises:
-        OSError: The file cannot be read, or a line comes to no end.
+        OSError: The file cannot be read, or a line does not end.
     """
     number = 0
     while raw := file.readline(LONGEST_ROW_BYTES + 1):
@@ -178,28 +172,12 @@ class Problems:
         """Count one."""
         kind = (problem.message, problem.fix)
         if kind not in self._places and len(self._places) >= _KINDS_SHOWN:
-            kind = ("cannot be trained on for other reasons", "mend the rows above first, then run this again")
+            kind = ("cannot be trained on for other reasons", "fix the rows above first, then run this again")
         self._places[kind].add(problem.line)
 
-    def findings(self, path: Path | str, id: str = "data.row") -> list[Finding]:  # noqa: A002 - the field's own name
+    def findings(self, path: Path | str) -> list[Finding]:
         """Return one finding for each kind, at its first line."""
         return [
-            error(id, f"{places} {message}", fix, f"{path}:{places.first[0]}")
+            error("data.row", f"{places} {message}", fix, f"{path}:{places.first[0]}")
             for (message, fix), places in self._places.items()
         ]
-
-
-def collapse(path: Path, problems: Iterable[RowProblem], id: str = "data.row") -> list[Finding]:  # noqa: A002
-    """Turn row problems into findings: one for each kind of problem, with its first lines and how many there are."""
-    book = Problems()
-    for problem in problems:
-        book.add(problem)
-    return book.findings(path, id)
-
-
-def rows_at(numbers: Iterable[int]) -> str:
-    """Say which rows: ``the row at line 3``, or ``each of 12 rows (lines 3, 9, 10, …)`` cut after the first few."""
-    places = LineNumbers()
-    for number in numbers:
-        places.add(number)
-    return str(places)

@@ -33,18 +33,11 @@ Lines = list[tuple[int, bytes] | RowProblem]
 
 @dataclass(frozen=True)
 class EncodedFile:
-    """One data file after tokenising.
-
-    Attributes:
-        path: The file.
-        rows: What can be trained on, in the file's order.
-        findings: Everything there is to say about the file; an error where any row cannot be trained on.
-        sha256: Of the file's bytes.
-    """
+    """One data file after tokenising."""
 
     path: Path
-    rows: TokenRows
-    findings: tuple[Finding, ...]
+    rows: TokenRows  # what can be trained on, in the file's order
+    findings: tuple[Finding, ...]  # with an error where any row cannot be trained on
     sha256: str
 
 
@@ -120,7 +113,7 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         findings = [found, *findings] if _is_text(begin) else [found]
     if is_other:
         message = "was changed while it was read"
-        findings.append(error("data.changed", message, "let what writes it end, then run this again", str(path)))
+        findings.append(error("data.changed", message, "wait until its writer is done, then run this again", str(path)))
     if lossless:
         findings.append(
             error(

@@ -28,19 +28,12 @@ _CHARACTERS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """One training row.
+    """One training row."""
 
-    Attributes:
-        input_ids: Token ids, at most ``max_seq_length`` of them.
-        labels: The same length: the id where the loss is taken, ``IGNORE_INDEX`` elsewhere.
-        line: The row's line in its file.
-        full_length: Tokens before truncation.
-    """
-
-    input_ids: list[int]
-    labels: list[int]
+    input_ids: list[int]  # at most max_seq_length of them
+    labels: list[int]  # the id where the loss is taken, IGNORE_INDEX elsewhere
     line: int
-    full_length: int
+    full_length: int  # tokens before truncation
 
     @property
     def trainable_tokens(self) -> int:
@@ -51,18 +44,11 @@ class EncodedRow:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's ids, uncut.
-
-    Attributes:
-        conversation: The turns, at their line.
-        ids: Token ids.
-        answers: (first, behind the last) token of each answer the loss is taken on.
-        marks: What there is to remark about it.
-    """
+    """A conversation's ids, uncut."""
 
     conversation: Conversation
     ids: list[int]
-    answers: list[tuple[int, int]]
+    answers: list[tuple[int, int]]  # (first, behind the last) token of each answer the loss is taken on
     marks: Mark
 
 
@@ -131,10 +117,9 @@ def encode_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list
 
 def trained_tokens(spans: Sequence[tuple[int, int]], length: int) -> int:
     """Count the tokens the loss is taken on in a row cut at ``length``: see ``EncodedRow.trainable_tokens``."""
-    trained: set[int] = set()
-    if len(spans) == 1:
-        begin, end = spans[0]
-        return max(0, min(end, length) - max(begin, 1))
-    for begin, end in spans:  # two answers may touch the same token
-        trained.update(range(max(begin, 1), min(end, length)))
-    return len(trained)
+    trained, at = 0, 1
+    for begin, end in spans:  # in order; two answers may touch the same token
+        behind = min(end, length)
+        trained += max(0, behind - max(begin, at))
+        at = max(at, behind)
+    return trained

@@ -17,27 +17,15 @@ _GENERATION_CONFIG = "generation_config.json"
 
 @dataclass(frozen=True)
 class EndTokens:
-    """Where an answer ends.
+    """Where an answer ends."""
 
-    Attributes:
-        ids: Every token that ends one, the eos_token's first.
-        turn_end: The special token that the template writes behind an answer; empty for none.
-        is_declared: Other programs stop there too: it is the eos_token, or the model's files name it.
-    """
-
-    ids: tuple[int, ...]
-    turn_end: str
-    is_declared: bool
+    ids: tuple[int, ...]  # the eos_token's first
+    turn_end: str  # the special token that the template writes behind an answer; empty for none
+    is_declared: bool  # other programs stop there too: it is the eos_token, or the model's files name it
 
 
 def end_tokens(eos: int, turn_end: tuple[str, int | None], declared: tuple[int, ...]) -> EndTokens:
-    """Put them together.
-
-    Args:
-        eos: The eos_token.
-        turn_end: The template's token and its id.
-        declared: What the model's files name.
-    """
+    """Join the eos_token, the template's token and its id, and the ids that the model's files declare."""
     text, token = turn_end
     if token is None:
         return EndTokens(tuple(dict.fromkeys((eos, *declared))), "", is_declared=True)

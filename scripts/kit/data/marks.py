@@ -57,14 +57,9 @@ def marked_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     content["normalizer"] = {"type": "Sequence", "normalizers": [unmark, *filter(None, [normalizer])]}
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, *filter(None, [splitter])]}
     for token in content["added_tokens"]:
-        if token["special"]:  # looked for again behind the normaliser otherwise, where the mark is gone
+        if token["special"]:  # or it would be found behind the normaliser too, where the mark is gone
             token["normalized"] = False
     return Tokenizer.from_str(json.dumps(content))
-
-
-def looks_again(tokenizer: Tokenizer) -> bool:
-    """Tell whether special tokens are looked for behind the normaliser, which the marked tokenizer does not do."""
-    return any(token.special and token.normalized for token in tokenizer.get_added_tokens_decoder().values())
 
 
 def harmless(text: str, special: re.Pattern[str]) -> str | None:

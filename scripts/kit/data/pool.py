@@ -39,18 +39,13 @@ class WorkerDiedError(RuntimeError):
 
 def processes_for(asked: int | None = None) -> int:
     """Return how many processes to work with: what was asked for, or one for each core this process may use."""
-    if asked:
-        return asked
-    return min(usable_cores(), _MOST_PROCESSES)
+    return asked or min(usable_cores(), _MOST_PROCESSES)
 
 
 def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Iterator[R]:
-    """Apply ``work`` to every chunk and yield the results in the chunks' order.
+    """Apply ``work`` to every chunk and yield the results in the chunks' order; one process is this one.
 
-    Args:
-        work: A picklable callable: each process gets a copy of its own, once.
-        chunks: Picklable; read no further ahead than the processes need.
-        processes: How many may work at once; 1 stays in this process.
+    Both must be picklable. Each process gets one copy of ``work``; chunks are read no further ahead than needed.
 
     Raises:
         WorkerDiedError: A worker process was killed.

@@ -1,4 +1,4 @@
-"""What there is to remark about a row that is trained on, in the same words wherever rows are judged."""
+"""Remarks about rows that are trained on, shared by training and preparation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ REMARKS = (
         "data.turn_markers",
         " has in its text what the template writes between turns, as plain text: "
         "the model cannot tell where a turn begins or ends",
-        "write it another way, or take it out; the chat template writes these marks",
+        "rephrase or remove it; the chat template writes these marks",
     ),
     Remark(
         Mark.CUT,
@@ -74,7 +74,7 @@ REMARKS = (
     Remark(
         Mark.TRIMMED,
         "data.answer_trimmed",
-        " has an answer with blanks or line breaks at its ends, which the chat template takes away: "
+        " has an answer with blanks or line breaks at its ends, which the chat template strips: "
         "the model does not learn them",
         "nothing to do, unless they matter: then use a chat_template.jinja that keeps them",
     ),
@@ -89,37 +89,31 @@ REMARKS = (
 
 
 def add_names(names: Counter[str], more: Mapping[str, int]) -> None:
-    """Count more keys that were left behind, in bounded memory: each row may have others."""
+    """Count more unused keys, in bounded memory: each row may have others."""
     for name, count in more.items():
         short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         names[short if short in names or len(names) < _MOST_NAMES else "others"] += count
 
 
 def names_of(names: Mapping[str, int]) -> str:
-    """List keys that were left behind, each with its rows."""
+    """List unused keys, each with its rows."""
     listed = [f"{shown_key(name)} ({count:,})" for name, count in list(names.items())[:_NAMES_SHOWN]]
     more = f" and {len(names) - len(listed):,} more" if len(names) > len(listed) else ""
     return ", ".join(listed) + more
 
 
 def columns_finding(names: Mapping[str, int], where: str = "") -> Finding:
-    """Name the keys of rows that were left behind."""
+    """Name the unused keys of rows."""
     return warning(
         "data.columns",
-        f"left behind, with the rows that have each: {names_of(names)}",
-        "nothing to do, unless the model is to read or learn it: then write it into the turns",
+        f"unused keys, with the rows that have each: {names_of(names)}",
+        "nothing to do, unless the model is to read or learn one: then write it into the turns",
         where,
     )
 
 
 def end_findings(tokenizer: ChatTokenizer, *, some_end: bool, where: str = "") -> list[Finding]:
-    """Say where an answer's end is not what the model, or other programs, need.
-
-    Args:
-        tokenizer: Knows the tokens that end an answer, and the one that the template writes.
-        some_end: Some answer ends with one of them.
-        where: The file.
-    """
+    """Say where an answer's end is not what the model, or other programs, need; ``some_end``: an answer ends at all."""
     eos, end = tokenizer.special_tokens["eos_token"], tokenizer.ends.turn_end
     if not some_end:
         return [

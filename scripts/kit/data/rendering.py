@@ -28,18 +28,11 @@ class MaskingError(TemplateError):
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text.
-
-    Attributes:
-        text: What is tokenised.
-        answers: (start, end) in characters of each answer the loss is taken on.
-        begins: Where each turn of the assistant begins, learnt or not, that stands there as the model was asked for it.
-        marks: What there is to remark about it.
-    """
+    """A conversation as text."""
 
     text: str
-    answers: tuple[tuple[int, int], ...]
-    begins: tuple[int, ...]
+    answers: tuple[tuple[int, int], ...]  # (start, end) in characters of each answer the loss is taken on
+    begins: tuple[int, ...]  # of the assistant's turns, learnt or not, that stand there as the model was asked for them
     marks: Mark
 
 

@@ -15,7 +15,7 @@ _NAMES_COMPARED = 64  # with one that is missing
 
 
 class RowError(ValueError):
-    """Why a row cannot be trained on, as the row's predicate, and how to mend it."""
+    """Why a row cannot be trained on, as the row's predicate, and its fix."""
 
     def __init__(self, message: str, fix: str) -> None:
         """Keep both parts apart, as findings show them."""

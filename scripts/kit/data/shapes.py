@@ -1,8 +1,8 @@
-"""One row, in whichever of the usual shapes it is written, as the turns of a conversation.
+"""Read one row of any usual shape as the turns of a conversation.
 
-Recognised: ``messages`` (chat), ``conversations`` (ShareGPT), ``prompt``/``completion`` (text or chat),
-``instruction``/``input``/``output`` (Alpaca), ``question``/``answer``; plain ``text`` and any other columns where the
-person says what they are. A row that means more than can be carried over is refused, not shortened.
+``messages`` (chat), ``conversations`` (ShareGPT), ``prompt``/``completion`` (text or chat), Alpaca's
+``instruction``/``input``/``output``, ``question``/``answer``; plain ``text`` and other columns where the person names
+them. A row with more meaning than the turns can hold is refused, not shortened.
 """
 
 from __future__ import annotations
@@ -40,17 +40,12 @@ KNOWN = "messages, conversations, prompt/completion, instruction/input/output or
 
 @dataclass(frozen=True)
 class Reading:
-    """What a person says about their rows, where the rows' own keys do not.
+    """What a person says about their rows, where the rows' own keys do not."""
 
-    Attributes:
-        columns: Column of each of ``user``, ``assistant``, ``system``, or of ``messages``; empty to recognise rows.
-        text_prompt: The user turn in front of plain ``text``; None to refuse plain text.
-        trim: Leave out answers in front of the first question.
-    """
-
+    # Of user, assistant and system, or of messages; empty to recognise rows.
     columns: Mapping[str, str] = field(default_factory=dict)
-    text_prompt: str | None = None
-    trim: bool = False
+    text_prompt: str | None = None  # the user turn in front of plain text; None refuses plain text
+    trim: bool = False  # leave out answers in front of the first question
 
 
 PLAIN = Reading()
@@ -58,19 +53,12 @@ PLAIN = Reading()
 
 @dataclass(frozen=True)
 class NormalizedRow:
-    """A row's turns, the shape they were written in, and what was left behind.
-
-    Attributes:
-        messages: The turns.
-        shape: Its name, as the summary counts it.
-        trimmed: Turns left out in front.
-        unused: Keys that were not carried over.
-    """
+    """A row's turns, the shape they were written in, and what was left behind."""
 
     messages: tuple[Message, ...]
-    shape: str
-    trimmed: int = 0
-    unused: tuple[str, ...] = ()
+    shape: str  # as the summary counts it
+    trimmed: int = 0  # turns left out in front
+    unused: tuple[str, ...] = ()  # keys that were left out
 
 
 def shape_row(row: dict[str, Any], reading: Reading = PLAIN) -> NormalizedRow:

@@ -18,6 +18,8 @@ import jinja2
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from kit.model.files import ModelFileError, find, read_json, read_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import FrameType
@@ -27,6 +29,7 @@ _SECONDS = 10.0  # of CPU for one row; a template takes milliseconds
 _MOST_CHARACTERS = 1 << 27  # for one row, which has at most 32 MB
 _LARGEST_POWER = 1000
 _MORE_BYTES = 1 << 30  # of memory, while some rows are written
+_LONGEST_TEMPLATE = 1 << 20  # bytes; the longest in use have some tens of thousands
 _DATE_FUNCTION = "strftime_now"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
@@ -47,17 +50,11 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A template with what it is rendered with, but for the turns.
-
-    Attributes:
-        source: As it was written.
-        special_tokens: ``bos_token``, ``eos_token`` … as the template sees them.
-        date: The day (YYYY-MM-DD) it takes for today; None leaves ``strftime_now`` out.
-    """
+    """A template with what it is rendered with, but for the turns."""
 
     source: str
-    special_tokens: dict[str, str]
-    date: str | None = None
+    special_tokens: dict[str, str]  # bos_token, eos_token … as the template sees them
+    date: str | None = None  # its today, YYYY-MM-DD; None leaves strftime_now out
 
     @functools.cached_property
     def _ran_away(self) -> list[bool]:
@@ -79,7 +76,7 @@ class ChatTemplate:
             TemplateError: The template refuses them.
         """
         if self._ran_away:
-            raise TemplateError("is not rendered: the base model's chat template ran away on a row before")
+            raise TemplateError("is not rendered: the base model's chat template exceeded its limits on an earlier row")
         words = {"messages": turns, "add_generation_prompt": add_generation_prompt, **self.special_tokens}
         try:
             with _in_time():
@@ -175,26 +172,53 @@ class _GenerationBlock(Extension):
         return caller()
 
 
-def _environment(date: str | None) -> _Environment:
+def read_template(name_or_path: str, revision: str | None, date: str | None, *, download: bool) -> ChatTemplate:
+    """Read a model's template, whose source is empty where it has none; nothing is compiled yet.
+
+    Raises:
+        ModelFileError: A file is missing or broken.
+    """
+    config = read_json(find(name_or_path, "tokenizer_config.json", revision, download=download))
+    source = _template_source(name_or_path, config, revision, download=download)
+    return ChatTemplate(source or "", _special_tokens(config), date)
+
+
+def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in config.items()}
+    return {key: text for key, text in texts.items() if key.endswith("_token") and isinstance(text, str) and text}
+
+
+def _template_source(name_or_path: str, config: dict[str, Any], revision: str | None, *, download: bool) -> str | None:
+    try:
+        path = find(name_or_path, "chat_template.jinja", revision, download=download)
+    except ModelFileError:
+        source = config.get("chat_template")
+    else:
+        # A file of its own wins over the configuration, as in transformers 5.
+        if path.stat().st_size > _LONGEST_TEMPLATE:
+            raise ModelFileError(f"{path}: is {path.stat().st_size:,} bytes long, and no template; download it again")
+        return read_text(path)
+    if isinstance(source, list):  # several named templates: the default one, as transformers does
+        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+        source = named.get("default")
+    return source if isinstance(source, str) else None
+
+
+def _environment(date: str | None) -> ImmutableSandboxedEnvironment:
     # The settings chat templates are written for: transformers' `_compile_jinja_template`. Its `strftime_now` is there
     # only for a date that is pinned: the same rows would become other ids tomorrow.
-    environment = _Environment(
+    environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json  # jinja's own escapes for HTML
     environment.globals["raise_exception"] = _refuse
+    environment.intercepted_binops = frozenset({"**"})  # one step of it may take for ever
     environment.binop_table["**"] = _power
     # What transformers hands every template, used or not: `tools is none` must hold.
     environment.globals |= {"tools": None, "documents": None}
     if date is not None:
         environment.globals[_DATE_FUNCTION] = functools.partial(_written_date, datetime.fromisoformat(date))
     return environment
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, without what one step of may take for ever."""
-
-    intercepted_binops = frozenset({"**"})
 
 
 def _power(base: Any, exponent: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What is known of the forms a Mistral base has had: its chat template's generation, its tokenizer's form.
+"""The forms a Mistral base has had: its chat template's generation and its tokenizer's form.
 
-Judged by what they do, not by a name: a copy in a folder, or a fine-tuned model, has either too.
+Each is found by what it does, not by the base's name: a copy or a fine-tuned model has them too.
 """
 
 from __future__ import annotations
@@ -11,39 +11,15 @@ from kit.cli.findings import Finding, error, ok, warning
 from kit.data.turns import Message
 from kit.files.regular_files import read_text
 from kit.model.files import ModelFileError, find
-from kit.model.tokenizer_form import FormError, OlderForm, older_form
+from kit.model.tokenizer_form import FormError, older_form
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.model.reader import Reader
 
 # Mistral-7B-Instruct-v0.2 as the hub's main has been since September 2024; up to 41b61a33 of March 2024 it was older.
 V02_REVISION = "3ad372fc79158a2148299e3318516c786aeded6c"
 _QUESTION, _ANSWER = "a question to look for", "an answer to look for"
-_CONVERSATIONS = (("user",), ("user", "assistant"), ("system", "user", "assistant"))
-
-
-def require_token_first(form: OlderForm, path: Path, chat: ChatTokenizer) -> None:
-    """Make sure that conversations begin as an older form of the tokenizer needs it.
-
-    Raises:
-        ModelFileError: The template begins with text.
-    """
-    if not form.begins_with_token:
-        return
-    beginnings = tuple(token.content for token in chat.tokenizer.get_added_tokens_decoder().values())
-    for roles in _CONVERSATIONS:
-        try:
-            text = chat.render([Message(role, _QUESTION, is_answer=role == "assistant") for role in roles])
-        except ValueError:  # refused: nothing of this shape will be tokenised
-            continue
-        if not text.startswith(beginnings):
-            raise ModelFileError(
-                f"{path}: marks the beginning of a text, which the reference stack's library cannot, and the chat "
-                f"template begins with text ({text[:20]!r}); take the current stack (STACK=current)"
-            )
 
 
 def form_findings(chat: ChatTokenizer, name_or_path: str, revision: str | None, reader: Reader) -> list[Finding]:
@@ -58,7 +34,7 @@ def form_findings(chat: ChatTokenizer, name_or_path: str, revision: str | None, 
         return [ok(name, f"the {reader.stack} stack reads tokenizer.json as it stands", name_or_path)]
     try:
         form = older_form(read_text(path), rendered=True)
-        require_token_first(form, path, chat)
+        chat.require_token_first(form, path)
     except (FormError, ModelFileError) as exc:
         found, _, fix = str(exc).removeprefix(f"{path}: ").partition("; ")
         return [error(name, found, fix, name_or_path)]
@@ -79,15 +55,15 @@ def template_findings(chat: ChatTokenizer, name_or_path: str) -> list[Finding]:
     found = []
     bos = chat.special_tokens.get("bos_token", "")
     if bos and (times := text.count(bos)) != 1:
-        told = f"the chat template begins a conversation with {bos} {times} times; Mistral's own does once"
-        found.append(warning(name, told, "correct the template, or take the base's own", name_or_path))
+        message = f"the chat template begins a conversation with {bos} {times} times; Mistral's own does once"
+        found.append(warning(name, message, "correct the template, or take the base's own", name_or_path))
     system = "refuses a system message, which goes in front of the first question" if chat.merges_system else ""
     if between.endswith(" "):
-        told = f"the chat template puts a blank in front of answers and {system or 'carries a system message'}"
-        return [*found, ok(name, told, name_or_path)]
-    told = (
-        "the chat template puts no blank in front of answers, as the hub's did up to March 2024: what they begin with "
+        message = f"the chat template puts a blank in front of answers and {system or 'carries a system message'}"
+        return [*found, ok(name, message, name_or_path)]
+    message = (
+        "the chat template puts no blank in front of answers, as the hub's did up to March 2024: their first token "
+        f"differs from running text; it {system or 'carries a system message'}"
     )
-    told += f"is another token than in running text; {'it ' + system if system else 'it carries a system message'}"
     fix = f"Mistral-7B-Instruct-v0.2: model.revision={V02_REVISION}, or go on for an adapter that was trained so"
-    return [*found, warning(name, told, fix, name_or_path)]
+    return [*found, warning(name, message, fix, name_or_path)]

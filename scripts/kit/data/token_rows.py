@@ -7,7 +7,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -24,25 +24,15 @@ _ID = np.dtype(np.int32)
 
 @dataclass
 class TokenBlock:
-    """Some rows' tokens, packed: what a worker process sends back.
+    """Some rows' tokens, packed: what a worker process sends back."""
 
-    Attributes:
-        ids: Token ids of all rows, cut at the length, one row behind the other.
-        lengths: Tokens of each row, after the cut.
-        full_lengths: Before the cut.
-        lines: Each row's line in its file.
-        trained: Tokens the loss is taken on, of each row.
-        span_counts: Answers of each row.
-        spans: (first, behind the last) token of each answer, flat.
-    """
-
-    ids: array[int] = field(default_factory=lambda: array("i"))
-    lengths: array[int] = field(default_factory=lambda: array("i"))
-    full_lengths: array[int] = field(default_factory=lambda: array("i"))
+    ids: array[int] = field(default_factory=lambda: array("i"))  # of all rows, one row behind the other, after the cut
+    lengths: array[int] = field(default_factory=lambda: array("i"))  # after the cut
+    full_lengths: array[int] = field(default_factory=lambda: array("i"))  # before the cut
     lines: array[int] = field(default_factory=lambda: array("q"))
-    trained: array[int] = field(default_factory=lambda: array("i"))
-    span_counts: array[int] = field(default_factory=lambda: array("i"))
-    spans: array[int] = field(default_factory=lambda: array("i"))
+    trained: array[int] = field(default_factory=lambda: array("i"))  # tokens the loss is taken on
+    span_counts: array[int] = field(default_factory=lambda: array("i"))  # answers of each row
+    spans: array[int] = field(default_factory=lambda: array("i"))  # (first, behind the last) token of each answer, flat
 
     def add(self, ids: list[int], spans: list[tuple[int, int]], line: int, max_seq_length: int) -> bool:
         """Add one row of uncut ids, and tell whether it carries loss; one that does not is left out."""
@@ -71,8 +61,8 @@ class RowPacker:
     def extend(self, block: TokenBlock) -> None:
         """Add a block's rows."""
         own = self._block
-        for name in ("ids", "lengths", "full_lengths", "lines", "trained", "span_counts", "spans"):
-            getattr(own, name).extend(getattr(block, name))
+        for column in fields(TokenBlock):
+            getattr(own, column.name).extend(getattr(block, column.name))
         if len(own.ids) * own.ids.itemsize > _IN_MEMORY_BYTES:
             self._spill()
 
@@ -127,27 +117,16 @@ def _starts(counts: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class TokenRows(Sequence[EncodedRow]):
-    """Rows as a sequence of ``EncodedRow``, each made when it is asked for; their sizes as arrays, for all at once.
+    """Rows as a sequence of ``EncodedRow``, each made when it is asked for; their sizes as arrays, for all at once."""
 
-    Attributes:
-        ids: Token ids of all rows, one row behind the other, int32; an array, or a file that is cut like one.
-        starts: Where each row's ids begin.
-        lengths: Tokens of each row, after the cut.
-        trained: Those of each that the loss is taken on.
-        full_lengths: Tokens of each row, before the cut.
-        lines: Each row's line in its file.
-        spans: (first, behind the last) token of each answer.
-        span_starts: Where each row's answers begin.
-    """
-
-    ids: Any
-    starts: Any
-    lengths: Any
-    trained: Any
-    full_lengths: Any
+    ids: Any  # of all rows, one row behind the other, int32; an array, or a file that is sliced like one
+    starts: Any  # of each row in ids
+    lengths: Any  # tokens of each row, after the cut
+    trained: Any  # those of each that the loss is taken on
+    full_lengths: Any  # before the cut
     lines: Any
-    spans: Any
-    span_starts: Any
+    spans: Any  # (first, behind the last) token of each answer
+    span_starts: Any  # of each row in spans
 
     @classmethod
     def of(cls, rows: Iterable[EncodedRow]) -> TokenRows:

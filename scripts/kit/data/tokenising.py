@@ -1,4 +1,4 @@
-"""Rendered text as token ids, where a prompt alone becomes the very ids that it begins a whole row with.
+"""Turn rendered text into token ids, such that a row begins with the very ids of its prompt alone.
 
 A tokenizer may put a prompt's last character and its answer's first into one token (``]`` and ``{`` into ``]{``); the
 model is never asked with such a token. Each answer's prompt is therefore tokenised alone as well, from its last special
@@ -24,17 +24,11 @@ if TYPE_CHECKING:
 
 
 class Tokens(NamedTuple):
-    """A text's ids.
-
-    Attributes:
-        ids: Token ids.
-        answers: (first, behind the last) token of each answer.
-        is_cut: A prompt and its answer were tokenised apart.
-    """
+    """A text's ids."""
 
     ids: list[int]
-    answers: list[tuple[int, int]]
-    is_cut: bool
+    answers: list[tuple[int, int]]  # (first, behind the last) token of each
+    is_cut: bool  # a prompt and its answer were tokenised apart
 
 
 class _Prompt(NamedTuple):

@@ -1,9 +1,8 @@
-"""A model's tokenizer and chat template, tried out in a process of their own that may run away without harm.
+"""Try out a model's tokenizer and chat template in a child process with limits of time and memory.
 
-Both are programs of whoever published the model: a template can loop or ask for gigabytes, a normaliser can double a
-text forty times, and what the library cannot bear ends a process. The child reads, compiles, renders and encodes once,
-within limits; what it survives the parent does again by itself. Started by ``try_out`` as ``python -m kit.data.trial``,
-never by hand. Imports neither torch nor transformers.
+Both are programs of the model's publisher: a template can loop or ask for gigabytes, a normaliser can double a text
+forty times, and some files crash the library. What the child survives the parent does again. ``try_out`` starts it as
+``python -m kit.data.trial``. Imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -132,7 +131,7 @@ def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
     if ran_away == "memory" or "memory allocation" in words or "MemoryError" in words:
         return f"{stage} takes more than {_MEMORY_BYTES >> 30} GB of memory"
     if ran_away == "time" or code == -signal.SIGXCPU:
-        return f"{stage} comes to no end"
+        return f"{stage} does not end"
     if code == -signal.SIGKILL:
         return f"{stage} takes more memory than this machine has"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -141,12 +140,19 @@ def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
 
 def main() -> int:
     """Do once what the parent is going to do; say each step before it."""
-    _limit()
+    # macOS bounds no address space; there the parent looks.
+    _bound(resource.RLIMIT_AS, _MEMORY_BYTES)
+    _bound(resource.RLIMIT_CPU, _READING_SECONDS)
+    _bound(resource.RLIMIT_CORE, 0)
     order: dict[str, Any] = json.load(sys.stdin)
     try:
         _use(order)
-    except (MemoryError, RecursionError) as exc:
-        _say(refused=_REASONS[type(exc)])
+    except _RefusedError as exc:
+        _say(refused=str(exc))
+    except MemoryError:
+        _say(refused=f"takes more than {_MEMORY_BYTES >> 30} GB of memory")
+    except RecursionError:
+        _say(refused="is nested deeper than Python allows")
     except BaseException as exc:
         if is_panic(exc):
             _say(refused=f"makes the library fail ({' '.join(str(exc).split())[:200]})")
@@ -156,13 +162,7 @@ def main() -> int:
     return 0
 
 
-_REASONS = {
-    MemoryError: f"takes more than {_MEMORY_BYTES >> 30} GB of memory",
-    RecursionError: "is nested deeper than Python bears",
-}
-
-
-class _TooMuch(Exception):  # noqa: N818 - an outcome, not an error
+class _RefusedError(Exception):
     pass
 
 
@@ -190,8 +190,7 @@ def _use(order: dict[str, Any]) -> None:
                     continue
                 allowed = _MOST_CHARACTERS + 4 * sum(len(text) for turn in turns for text in turn.values())
                 if len(text) > allowed:
-                    _say(refused=f"writes {len(text):,} characters for turns of {len(content):,}")
-                    return
+                    raise _RefusedError(f"writes {len(text):,} characters for turns of {len(content):,}")
                 _say(stage=_TOKENIZER)
                 _encode(tokenizer, text)
 
@@ -205,8 +204,7 @@ def _turn(role: str, content: str) -> dict[str, str]:
 def _encode(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     if len(ids) > _MOST_CHARACTERS + 8 * len(text):
-        _say(refused=f"makes {len(ids):,} tokens of {len(text):,} characters")
-        raise _TooMuch
+        raise _RefusedError(f"makes {len(ids):,} tokens of {len(text):,} characters")
 
 
 def _texts_of(tokenizer: Tokenizer) -> Iterator[str]:
@@ -223,13 +221,6 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, dict)):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _strings(inner)
-
-
-def _limit() -> None:
-    """Bound memory and time where the system can; macOS bounds no address space, and there the parent looks."""
-    _bound(resource.RLIMIT_AS, _MEMORY_BYTES)
-    _bound(resource.RLIMIT_CPU, _READING_SECONDS)
-    _bound(resource.RLIMIT_CORE, 0)
 
 
 def _bound(kind: int, most: int) -> None:

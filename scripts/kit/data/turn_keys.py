@@ -1,7 +1,7 @@
-"""The keys of turns, by an allow-list: what each says is carried, decides what is learnt, is named, or is refused.
+"""The keys of turns, by an allow-list: each is kept, decides what is learnt, is reported as unused, or is refused.
 
-Programs mark the turns that are learnt in many ways: ``weight`` (OpenAI's format, Axolotl), ``train`` and ``training``
-(Axolotl), ``loss`` (ms-swift, XTuner), a row's ``loss_mask``. Where it is plain what they say, it is done.
+Programs mark turns to learn in many ways: ``weight`` (OpenAI's format, Axolotl), ``train`` and ``training`` (Axolotl),
+``loss`` (ms-swift, XTuner), a row's ``loss_mask``. Those whose meaning is plain are followed.
 """
 
 from __future__ import annotations
@@ -35,17 +35,11 @@ Flags = tuple[tuple[str, bool], ...]  # each key that says whether a turn is lea
 
 
 class Beside(NamedTuple):
-    """What a turn says beside its role and its content.
+    """What a turn says beside its role and its content."""
 
-    Attributes:
-        flags: Whether it is learnt.
-        thoughts: Key and text of what the model thinks before it answers.
-        left: Keys that are left behind.
-    """
-
-    flags: Flags = ()
-    thoughts: tuple[tuple[str, str], ...] = ()
-    left: tuple[str, ...] = ()
+    flags: Flags = ()  # whether it is learnt
+    thoughts: tuple[tuple[str, str], ...] = ()  # key and text
+    left: tuple[str, ...] = ()  # keys that are left out
 
 
 NOTHING_BESIDE = Beside()

@@ -1,4 +1,4 @@
-"""What a chat template writes around turns: found by rendering placeholders and looking at what stands between them."""
+"""What a chat template writes around turns, found by rendering placeholders."""
 
 from __future__ import annotations
 
@@ -20,26 +20,18 @@ _SYSTEM, _ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN = "zq0system", "zq1asked", "zq
 _ROLES = ("user", "assistant", "user", "assistant")
 _THOUGHT = "zq5thought"
 _SHORTEST_MARKER = 3  # characters: "A:" stands in too many texts to say anything
-_MOST_MARKERS = 100  # each is looked for in all text; templates write some ten
+_MOST_MARKERS = 100  # all text is searched for each; templates write some ten
 
 
 @dataclass(frozen=True)
 class TurnParts:
-    """What stands around turns.
+    """What stands around turns."""
 
-    Attributes:
-        merges_system: The template refuses system messages, or drops them, so they open the first user turn instead.
-        lead: What it writes between the prompt and an answer, such as a blank.
-        end: The special token that it ends an assistant's turn with; empty where it does not.
-        markers: The text, no special tokens, that it writes between turns, such as ``[INST]``.
-        thoughts: The keys of an answer's turn whose text it writes in front of the answer.
-    """
-
-    merges_system: bool
-    lead: str
-    end: str
-    markers: tuple[str, ...]
-    thoughts: tuple[str, ...] = ()
+    merges_system: bool  # it refuses or drops system messages, so they open the first user turn instead
+    lead: str  # between the prompt and an answer, such as a blank
+    end: str  # the special token that ends an assistant's turn; empty for none
+    markers: tuple[str, ...]  # text between turns, such as [INST]; no special tokens
+    thoughts: tuple[str, ...] = ()  # keys of an answer's turn whose text it writes in front of the answer
 
 
 def turn_parts(template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:

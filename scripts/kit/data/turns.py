@@ -28,21 +28,13 @@ _MOST_TURNS, MOST_CHARACTERS = 1_000, 8_000_000
 
 @dataclass(frozen=True)
 class Message:
-    """One turn.
-
-    Attributes:
-        role: Who speaks.
-        content: What is said.
-        is_answer: Whether the loss is taken on it.
-        thoughts: What is thought before it is said, by the key that templates know it under.
-        left: Keys that were left behind; no part of what is said.
-    """
+    """One turn."""
 
     role: str
     content: str
-    is_answer: bool = False
-    thoughts: tuple[tuple[str, str], ...] = ()
-    left: tuple[str, ...] = field(default=(), compare=False)
+    is_answer: bool = False  # the loss is taken on it
+    thoughts: tuple[tuple[str, str], ...] = ()  # each with the key that templates know it under
+    left: tuple[str, ...] = field(default=(), compare=False)  # keys that were left out
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -148,7 +140,7 @@ def check_turns(messages: tuple[Message, ...]) -> None:
         (characters, MOST_CHARACTERS, "characters in its turns"),
     ):
         if found > most:
-            raise RowError(f"has more than {most:,} {what}", "part it into several rows, or take it out")
+            raise RowError(f"has more than {most:,} {what}", "split it into several rows, or take it out")
     dialogue = [message for message in messages if message.role != "system"]
     if any(message.role == "system" for message in messages[1:]):
         raise RowError(

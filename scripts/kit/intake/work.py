@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kit.audit.lengths import TokenCounter
+from kit.audit.length_cache import TokenCounter
 from kit.audit.secrets import find_secrets
 from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
 from kit.data.row_values import RowError, kind_of, shown

@@ -1,7 +1,6 @@
-"""A base model on this machine: the files of it that are read, found once, and nothing else of its folder.
+"""A base model's files on this machine: only what is named here is read, and all of it is hashed into the receipt.
 
-Whoever needs one of a base's files asks here or ``kit.model.files.find``. What is named here is hashed into the
-receipt; what is not named here is not read, whatever else lies in the folder. Imports no machine-learning library.
+Imports no machine-learning library.
 """
 
 from __future__ import annotations
@@ -29,27 +28,16 @@ _SHARD = re.compile(r"[\w][\w.-]*\.safetensors\Z")
 
 @dataclass(frozen=True)
 class Base:
-    """A base model's files.
+    """A base model's files."""
 
-    Attributes:
-        name: Its folder, or its name on the hub.
-        revision: As it was asked for.
-        commit: What the hub resolved that to; None for a folder.
-        folder: Where its ``config.json`` is.
-        config: The content of ``config.json``.
-        small: Every other small file of it that is there, by name.
-        shards: Its safetensors files, by name.
-        index: The index that names them; None where there is one file.
-    """
-
-    name: str
-    revision: str | None
-    commit: str | None
-    folder: Path
+    name: str  # its folder, or its name on the hub
+    revision: str | None  # as asked for
+    commit: str | None  # what the hub resolved that to; None for a folder
+    folder: Path  # that holds config.json
     config: dict[str, Any]
-    small: dict[str, Path]
-    shards: dict[str, Path]
-    index: Path | None
+    small: dict[str, Path]  # every other small file that is there, by name
+    shards: dict[str, Path]  # safetensors files, by name
+    index: Path | None  # names the shards; None where there is one file
 
     @property
     def weight_bytes(self) -> int:
@@ -99,7 +87,7 @@ def _weights(
         return None, {WHOLE: find(name_or_path, WHOLE, revision, download=download)}
     if (folder / WHOLE).exists():
         raise ModelFileError(
-            f"{folder}: holds {WHOLE} and {INDEX}, and the two may name other weights; take away the one that is wrong"
+            f"{folder}: holds {WHOLE} and {INDEX}, and the two may name different weights; remove the wrong one"
         )
     names = shard_names(index)
     return index, {name: find(name_or_path, name, revision, download=download) for name in names}

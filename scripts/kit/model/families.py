@@ -1,7 +1,6 @@
-"""The families of models the kit knows whole: what their configurations may say, and what they leave out.
+"""The supported model families: what their configurations may say, and the defaults of what they leave out.
 
-Each is held by a small random model in the tests, on every stack that knows it (``kit.stacks``); everything else is
-refused. Source of the defaults: transformers' own configuration classes, which the tests compare with these.
+Source of the defaults: transformers' configuration classes, which the tests compare with these on every stack.
 """
 
 from __future__ import annotations
@@ -16,19 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """One ``model_type``.
-
-    Attributes:
-        name: As people call it.
-        defaults: What its configuration class fills in where ``config.json`` does not say it.
-        query_biases: The key that gives queries, keys and values a bias; ``always`` where they have one.
-        has_head_norms: Queries and keys are normalised head by head.
-    """
+    """One ``model_type``."""
 
     name: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    query_biases: str = ""
-    has_head_norms: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # what its configuration class fills in
+    query_biases: str = ""  # the key that gives queries, keys and values a bias; "always" where they have one
+    has_head_norms: bool = False  # queries and keys are normalised head by head
 
 
 _COMMON = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10_000.0}
@@ -48,20 +40,8 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
 def _is_number(value: Any) -> bool:
     return type(value) in {int, float} and 0 < value < math.inf
-
-
-def _is_switch(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_share(value: Any) -> bool:
-    return type(value) in {int, float} and 0 <= value < 1
 
 
 def _is_scaling(value: Any) -> bool:
@@ -78,12 +58,15 @@ _READ: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
         ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
          "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window"),
-        _is_size,
+        lambda value: type(value) is int and value > 0,
     ),
-    **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"), _is_switch),
+    **dict.fromkeys(
+        ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"),
+        lambda value: isinstance(value, bool),
+    ),
     **dict.fromkeys(("rope_theta", "rms_norm_eps"), _is_number),
     **dict.fromkeys(("rope_scaling", "rope_parameters"), _is_scaling),
-    "attention_dropout": _is_share,
+    "attention_dropout": lambda value: type(value) in {int, float} and 0 <= value < 1,
     "max_window_layers": lambda value: type(value) is int and value >= 0,
     "layer_types": lambda value: isinstance(value, list) and all(kind in _LAYER_TYPES for kind in value),
     "hidden_act": lambda value: value == "silu",
@@ -111,7 +94,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         if config.get(key):
             raise ValueError(f"{key} is {config[key]}: a mixture of experts, whose experts an adapter would not keep")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise ValueError(f"model_type is {kind!r}; the families that are known whole are {family_names()}")
+        raise ValueError(f"model_type is {kind!r}; supported are {family_names()}")
     read = {key: value for key, value in config.items() if key in _READ}
     for key, value in read.items():
         may_be_null = value is None and key in _MAY_BE_NULL
@@ -124,11 +107,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def beyond_older_words(config: Mapping[str, Any]) -> str:
-    """Say what of a configuration transformers 4.36 would pass over or refuse; empty where it reads it all.
-
-    Args:
-        config: A completed configuration: see ``completed``.
-    """
+    """Say what of a completed configuration transformers 4.36 would pass over or refuse; empty for nothing."""
     scaling = rope_scaling_of(config)
     if scaling:
         kind = scaling.get("type", scaling.get("rope_type"))

@@ -46,13 +46,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def find(name_or_path: str, filename: str, revision: str | None = None, *, download: bool = False) -> Path:
-    """Return the path of one of a model's files.
-
-    Args:
-        name_or_path: A folder, or a name on the hub.
-        filename: Such as ``tokenizer.json``.
-        revision: Branch, tag or commit on the hub.
-        download: Whether the hub may be asked; otherwise only what is already on this machine counts.
+    """Return the path of one of a model's files; unless ``download``, only what is on this machine counts.
 
     Raises:
         ModelFileError: The file is not there, or the hub did not give it.

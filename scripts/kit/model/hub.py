@@ -18,11 +18,7 @@ _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def ask_hub(name: str, revision: str | None) -> str:
-    """Ask the Hub for the model's configuration with the credentials there are.
-
-    Returns:
-        ``ok``, ``gated``, ``not_found``, ``unreachable``, or ``not_asked`` without huggingface_hub.
-    """
+    """Ask for a model's config.json: ``ok``, ``gated``, ``not_found``, ``unreachable``, ``not_asked`` (no library)."""
     try:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError

@@ -29,32 +29,20 @@ FLOATS = frozenset({"F32", "F16", "BF16"})
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One tensor as a header describes it.
+    """One tensor as a header describes it."""
 
-    Attributes:
-        dtype: As the format names it: ``BF16``.
-        shape: Its dimensions.
-        begin: Where its first byte is in the file.
-        end: Behind its last byte.
-    """
-
-    dtype: str
+    dtype: str  # as the format names it: BF16
     shape: tuple[int, ...]
-    begin: int
-    end: int
+    begin: int  # in bytes of the file
+    end: int  # behind the last byte
 
 
 @dataclass(frozen=True)
 class Header:
-    """What one file holds.
-
-    Attributes:
-        tensors: By name.
-        format: The program's own word for how it is laid out; ``pt`` for torch, empty where it does not say.
-    """
+    """What one file holds."""
 
     tensors: dict[str, TensorHeader]
-    format: str
+    format: str  # "pt" for torch; empty where the file does not say
 
 
 def read_header(path: Path) -> Header:

@@ -105,13 +105,12 @@ def read_shape(path: Path) -> ModelShape:
     return shape_in(completed(read_object(path)))
 
 
-def shape_in(config: Mapping[str, Any]) -> ModelShape:
+def shape_in(data: Mapping[str, Any]) -> ModelShape:
     """Take the sizes from a completed configuration.
 
     Raises:
         ValueError: One is missing or wrong; the message names it.
     """
-    data = config
     heads = _size(data, "num_attention_heads")
     hidden = _size(data, "hidden_size")
     if hidden % heads and not data.get("head_dim"):

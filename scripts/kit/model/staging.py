@@ -1,9 +1,8 @@
 """Lend a base to transformers as a folder that holds what was judged, and nothing else.
 
-``from_pretrained`` reads whatever it knows by name in a model's folder: an adapter beside the weights, a pickle that an
-index names, code, another base. In here there is none of it: links to the safetensors files that were judged, and a
-configuration of what is known of its family, in which nothing is left to a library's defaults. How the base would like
-to be asked (``generation_config.json``) is not in it either: whoever generates says everything.
+``from_pretrained`` reads whatever it knows by name in a folder: an adapter, a pickle that an index names, code. This
+folder holds links to the judged safetensors files and a config.json that leaves nothing to a library's defaults; no
+``generation_config.json`` either: whoever generates says everything.
 """
 
 from __future__ import annotations
@@ -27,12 +26,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def as_judged(base: Base, reader: Reader) -> Iterator[Path]:
-    """Lend the folder; once the weights are loaded it can go.
-
-    Args:
-        base: A base that ``kit.model.usability`` found whole.
-        reader: Who is to read it.
-    """
+    """Lend the folder of a base that ``kit.model.usability`` found whole; once the weights are loaded it can go."""
     config = completed(base.config)
     with tempfile.TemporaryDirectory(prefix="kit-base-") as name:
         folder = Path(name)

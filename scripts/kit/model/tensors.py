@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 
 
 def tensors_of(config: Mapping[str, Any], shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Name every tensor that a model's weights have to hold, with its shape.
-
-    Args:
-        config: A completed configuration: see ``completed``.
-        shape: The sizes read from it.
-    """
+    """Name every tensor that the weights of a completed configuration have to hold, with its shape."""
     family = FAMILIES[config["model_type"]]
     hidden, head = shape.hidden_size, shape.head_dim
     with_bias = {"q_proj", "k_proj", "v_proj"} if family.query_biases == "always" else set()

@@ -25,14 +25,7 @@ def library_version() -> str:
 
 
 def read_tokenizer(path: Path, *, rendered: bool = False) -> tuple[Tokenizer, OlderForm]:
-    """Read a ``tokenizer.json``, in an older form where the installed library would read its own otherwise.
-
-    Args:
-        path: The file.
-        rendered: See ``older_form``.
-
-    Returns:
-        The tokenizer, and the form it was read in.
+    """Read a ``tokenizer.json``, in an older form where the installed library needs one; see ``older_form``.
 
     Raises:
         ModelFileError: It is no tokenizer, or has no form that this library reads as it is meant.

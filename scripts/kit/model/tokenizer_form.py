@@ -1,13 +1,11 @@
 """The form of a base's ``tokenizer.json``: read as it stands, in an equal older form, or refused.
 
-The tokenizers library of the current stack writes and reads what the reference stack's 0.15 cannot: a Metaspace that
-does not split, merges as pairs. Some of it 0.15 stops at, some it passes over without a word (``ignore_merges``), and
-some it reads otherwise (a Metaspace with ``prepend_scheme: first`` marks the first piece that is no added token, not
-the beginning of the text). So what 0.15 is given is an allow-list: parts and keys that it reads as the newer library
-does, and the few that have an equal older form. ``tests/kit/model/test_tokenizer_form.py`` holds both libraries to it.
+The current stack's tokenizers library writes what the reference stack's 0.15 refuses, ignores (``ignore_merges``) or
+reads otherwise (``prepend_scheme: first`` marks the first piece that is no added token, not the text's beginning). So
+0.15 gets only an allow-list: parts and keys that it reads as the newer library does, and the few that have an equal
+older form. ``tests/kit/model/test_tokenizer_form.py`` holds both libraries to it.
 
-Pure functions over the file's text. The older form names the file's added tokens: whoever takes some out does so in the
-file's own form and then translates.
+The older form names the file's added tokens: remove tokens in the file's own form first, then translate.
 """
 
 from __future__ import annotations
@@ -66,29 +64,19 @@ class FormError(ValueError):
 
 @dataclass(frozen=True)
 class OlderForm:
-    """A ``tokenizer.json`` as the reference stack's library is given it.
+    """A ``tokenizer.json`` as the reference stack's library is given it."""
 
-    Attributes:
-        text: The file's own text where nothing had to be translated.
-        changes: What is written otherwise, in words.
-        begins_with_token: It is equal for texts that begin with an added token, and for no others.
-    """
-
-    text: str
-    changes: tuple[str, ...] = ()
-    begins_with_token: bool = False
+    text: str  # the file's own where nothing had to be translated
+    changes: tuple[str, ...] = ()  # what is written otherwise, in words
+    begins_with_token: bool = False  # equal for texts that begin with an added token, and for no others
 
 
 def older_form(text: str, *, rendered: bool = False) -> OlderForm:
     """Return a ``tokenizer.json``'s text in a form that tokenizers 0.15 reads to the same ids, offsets and text.
 
-    What is no tokenizer at all comes back as it is: the library says so in its own words.
-
-    Args:
-        text: The file's.
-        rendered: What is tokenised is rendered conversations, which begin with an added token. Then a mark at the
-            beginning of a text is of no account, and the added tokens stay what they are; otherwise the form is as
-            good for any text, and looks for them behind the normaliser.
+    What is no tokenizer at all comes back as it is: the library says so in its own words. ``rendered``: it reads only
+    conversations, which begin with an added token, so a mark at the beginning of a text does not matter and the added
+    tokens stay what they are. Otherwise the form is equal for any text, and finds them behind the normaliser.
 
     Raises:
         FormError: There is no such form, or none that is known to be equal.

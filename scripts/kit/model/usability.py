@@ -1,7 +1,6 @@
-"""Judge a base before anything of it is loaded: its family, its weights to the last tensor, what lies beside them.
+"""Judge a base before it is loaded: its family, every tensor of its weights, the files beside them.
 
-Pure but for headers and links, which are looked at on the disk. A base that passes here loads without a missing, an
-unexpected or a newly drawn weight.
+A base that passes loads without a missing, an unexpected or a newly initialised weight.
 """
 
 from __future__ import annotations
@@ -51,12 +50,7 @@ def require_whole(name_or_path: str, revision: str | None, reader: Reader, *, do
 
 
 def base_findings(base: Base, reader: Reader) -> list[Finding]:
-    """Judge a base whole.
-
-    Args:
-        base: Its files.
-        reader: Who is to load it.
-    """
+    """Judge a base whole."""
     findings = [
         *run_check(lambda: _beside(base), "model.beside"),
         *run_check(lambda: _links(base), "model.link"),
@@ -115,13 +109,13 @@ def _own_words(base: Base) -> list[Finding]:
         named["tokenizer_config.json"] = read_json(base.small["tokenizer_config.json"])
     for name, content in named.items():
         if content.get("auto_map"):
-            message = "has an auto_map: the model wants to bring code of its own, which is never run"
+            message = "has an auto_map: the model asks for code of its own, which the kit never runs"
             fix = f"use a model of a family that transformers knows ({', '.join(FAMILIES)})"
             found.append(error("model.remote_code", message, fix, str(base.folder / name)))
     if config.get("quantization_config"):
         kind = config["quantization_config"]
         method = kind.get("quant_method", "unknown") if isinstance(kind, dict) else "unknown"
-        message = f"is quantised already ({method}): quantization.* would be passed over, and nothing merges into it"
+        message = f"is quantised already ({method}): quantization.* would be ignored, and no adapter merges into it"
         fix = "name the unquantised model it was made from; the kit quantises it as the configuration says"
         found.append(error("model.quantised", message, fix, where))
     return found
@@ -170,12 +164,12 @@ def _names_and_shapes(
     found = []
     missing = sorted(expected.keys() - there.keys())
     if missing:
-        found.append(_wrong(f"lacks {_counted(missing)}, which would be drawn at random", where))
+        found.append(_wrong(f"lacks {_counted(missing)}, which would be initialised at random", where))
     more = sorted(name for name in there.keys() - expected.keys() if not is_computed(name))
     if more == ["lm_head.weight"]:
         more = [] if _same_bytes(base, there, "model.embed_tokens.weight", "lm_head.weight") else more
     if more:
-        found.append(_wrong(f"holds {_counted(more)}, for which its config.json has no place", where))
+        found.append(_wrong(f"holds {_counted(more)}, which its config.json does not describe", where))
     for name in sorted(expected.keys() & there.keys()):
         if there[name].shape != expected[name]:
             message = f"{name} is {there[name].shape}, and its config.json says {expected[name]}"

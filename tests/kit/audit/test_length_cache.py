@@ -10,8 +10,7 @@ import pytest
 from chat_folders import CHATML
 from encoded_rows import encoded_row
 from kit.audit import length_cache
-from kit.audit.length_cache import Length, LengthCache
-from kit.audit.lengths import TokenCounter
+from kit.audit.length_cache import Length, LengthCache, TokenCounter
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation, Message, RowProblem
 from kit.data.remarks import Mark
@@ -96,7 +95,7 @@ def test_measuring_agrees_with_encoding_and_is_done_once(
         assert (length.tokens, length.trained) == (row.full_length, row.trainable_tokens)
     marks = [length.marks for length in first if isinstance(length, Length)]
     assert marks == [Mark.ENDS, Mark.ENDS, Mark.ENDS | Mark.TURN_MARKERS, Mark.ENDS | Mark.MERGED_SYSTEM]
-    monkeypatch.setattr(TokenCounter, "_count", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr(length_cache, "encode_rows", lambda *_: pytest.fail("counted again"))
     assert TokenCounter(byte_chat, 50, tmp_path / "c").measure(talks, texts) == first
 
 

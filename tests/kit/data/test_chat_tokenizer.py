@@ -208,5 +208,5 @@ def test_special_tokens_without_number_are_refused(chat_folder: ChatFolder, monk
     folder = chat_folder()
     ChatTokenizer.load(str(folder))
     monkeypatch.setattr(chat_tokenizer, "_MOST_SPECIAL", 2)
-    with pytest.raises(ModelFileError, match="has 3 special tokens, each of which is looked for"):
+    with pytest.raises(ModelFileError, match="has 3 special tokens, each searched for"):
         ChatTokenizer.load(str(folder))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.data.conversations import Conversation, Message, RowProblem, collapse, read_conversations, rows_at
+from kit.data.conversations import Conversation, Message, Problems, RowProblem, read_conversations
+
+if TYPE_CHECKING:
+    from kit.cli.findings import Finding
 
 BAD_DATA = PROJECT_ROOT / "tests" / "fixtures" / "bad_data"
 USER, ANSWER = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}
@@ -233,23 +236,25 @@ def test_any_bytes_become_conversations_or_problems_and_no_row_is_lost(lines: li
             assert any(message.is_answer for message in item.messages)
 
 
+def _findings(problems: list[RowProblem]) -> list[Finding]:
+    book = Problems()
+    for problem in problems:
+        book.add(problem)
+    return book.findings("rows.jsonl")
+
+
 def test_problems_of_one_kind_are_one_finding() -> None:
     problems = [RowProblem(line, "is odd", "mend it") for line in range(1, 13)] + [RowProblem(5, "is new", "drop it")]
-    many, one = collapse(Path("rows.jsonl"), problems)
+    many, one = _findings(problems)
     assert many.message == "each of 12 rows (lines 1, 2, 3, 4, 5, 6, 7, 8, …) is odd"
     assert (many.where, many.fix, many.severity) == ("rows.jsonl:1", "mend it", "error")
     assert one.message == "the row at line 5 is new"
 
 
 def test_a_new_problem_in_every_row_does_not_become_a_finding_each() -> None:
-    findings = collapse(Path("rows.jsonl"), [RowProblem(line, f"is odd: {line}", "mend it") for line in range(1, 1001)])
+    findings = _findings([RowProblem(line, f"is odd: {line}", "mend it") for line in range(1, 1001)])
     assert len(findings) == 13
     assert findings[-1].message.startswith("each of 988 rows (lines 13, 14,")
-
-
-def test_rows_are_named_by_line() -> None:
-    assert rows_at([3]) == "the row at line 3"
-    assert rows_at([3, 9]) == "each of 2 rows (lines 3, 9)"
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ def test_what_is_left_behind_is_named_in_bounded_memory(tmp_path: Path, byte_cha
     rows = [{**_row(), "source": "here", "a\u001b[2J": 1}, {**_row(), "source": "there"}]
     finding = _finding(_load(tmp_path, rows, byte_chat), "data.columns")
     assert finding.severity == "warning"
-    assert finding.message == "left behind, with the rows that have each: source (2), 'a\\x1b[2J' (1)"
+    assert finding.message == "unused keys, with the rows that have each: source (2), 'a\\x1b[2J' (1)"
     names: Counter[str] = Counter()
     add_names(names, {f"{number} {'x' * 9999}": 1 for number in range(2000)})
     assert (len(names), names["others"]) == (1001, 1000)

@@ -129,7 +129,7 @@ def test_newer_words_for_the_same_are_written_in_older_ones() -> None:
     ("config", "words"),
     [
         ({}, "model_type is None"),
-        ({"model_type": "gemma"}, "model_type is 'gemma'; the families that are known whole are mistral, llama"),
+        ({"model_type": "gemma"}, "model_type is 'gemma'; supported are mistral, llama"),
         ({"model_type": ["llama"]}, "model_type is"),
         ({"model_type": "mistral", "num_local_experts": 8}, "mixture of experts"),
         ({"model_type": "qwen3_moe", "num_experts": 4}, "mixture of experts"),

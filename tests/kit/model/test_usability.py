@@ -91,16 +91,16 @@ def _cut_short(base: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (_without_head, "lacks lm_head.weight, which would be drawn at random"),
+        (_without_head, "lacks lm_head.weight, which would be initialised at random"),
         (_without_a_matrix, "lacks model.layers.0.self_attn.q_proj.weight"),
         (_without_a_layer, "lacks 9 tensors"),
-        (_with_a_stranger, "holds model.layers.2.mlp.up_proj.weight, for which its config.json has no place"),
+        (_with_a_stranger, "holds model.layers.2.mlp.up_proj.weight, which its config.json does not describe"),
         (_transposed, "is (32, 48), and its config.json says (48, 32)"),
         (_renamed, "lacks 20 tensors"),
         (_eight_bits, "of the type I8"),
         (_wrong_sizes, "is (300, 32), and its config.json says (301, 32)"),
         (_more_layers, "lacks 9 tensors"),
-        (_tied_and_another_head, "holds lm_head.weight, for which"),
+        (_tied_and_another_head, "holds lm_head.weight, which its config.json does not"),
         (_cut_short, "is not whole safetensors"),
     ],
 )
