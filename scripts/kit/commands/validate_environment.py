@@ -19,11 +19,12 @@ from kit.checks import environment
 from kit.cli.console import fail, say
 from kit.cli.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
 from kit.cli.screen import one_line
+from kit.config.platforms import PLATFORMS
 from kit.config.resolve import resolve
 from kit.environment import checks, facts
 from kit.environment import device_checks as devices
 from kit.environment.probe import probe
-from kit.machine.platforms import PLATFORMS, judge
+from kit.machine.platforms import judge
 
 if TYPE_CHECKING:
     import argparse

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.cuda_order import chosen_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class EnergyMeter:
             counter: Reads the joules of a GPU by the driver's number; NVML where it is not given.
         """
         self._counter = counter or joules_used
-        self._index = gpu_index(machine) if platform in {"h100", "cuda"} else None
+        self._index = gpu_index(machine) if platform in CUDA_PLATFORMS else None
         self._at_start = self._ask()
 
     def read(self) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.console import gigabytes
+from kit.config.platforms import PLATFORMS
 from kit.machine.cuda_order import chosen_of
 from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16, nvidia_findings
 from kit.machine.planned import planned
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from kit.cli.findings import Finding
     from kit.machine.facts import Apple, Gpu, Machine
 
-PLATFORMS = ("h100", "cuda", "m4", "cpu")
 H100_CAPABILITY = (9, 0)
 OLDEST_MPS_MACOS = (12, 3)  # https://developer.apple.com/metal/pytorch/
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.metal import working_set_bytes
 from kit.machine.nvidia_rules import GB
 from kit.machine.planned import planned
@@ -112,7 +113,7 @@ def _memory(machine: Machine, platform: str) -> list[Finding]:
     takes = planned(platform)
     loading = takes.loading_bytes
     # Where the device's memory is the machine's own, the run is in it too; a Mac's whole is judged as unified memory.
-    needed = loading if platform in ("h100", "cuda") else max(loading, takes.device_bytes)
+    needed = loading if platform in CUDA_PLATFORMS else max(loading, takes.device_bytes)
     if total < needed and platform != "m4":
         message = f"{gigabytes(total)} RAM; {gigabytes(needed)} are wanted, while the weights load"
         return [warning("machine.memory", message, "use a machine with more RAM, or raise the container's limit")]

@@ -6,6 +6,7 @@ import platform as this_platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.cuda_order import chosen_of
 from kit.run_folder.provenance import describe_code
 
@@ -39,7 +40,7 @@ def describe_place(machine: Machine, platform: str, stack: Stack) -> dict[str, A
 def device_name(machine: Machine, platform: str) -> str:
     """Return the name of what trains: the GPU, the chip or the processor."""
     gpu = chosen_of(machine.nvidia)
-    if platform in {"h100", "cuda"} and gpu:
+    if platform in CUDA_PLATFORMS and gpu:
         return gpu.name
     return machine.cpu_model or "an unnamed processor"
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.numbers import mapping
 from kit.parity.agreement import check_agreement, verdict_of
 from kit.parity.place import result_file
@@ -52,5 +53,5 @@ def _unlike(result: Result, receipt: dict[str, Any]) -> str:
 
 def _device(receipt: dict[str, Any]) -> Any:
     machine = mapping(receipt.get("machine"))
-    gpu = gpu_of(machine) if receipt.get("platform") in {"h100", "cuda"} else None
+    gpu = gpu_of(machine) if receipt.get("platform") in CUDA_PLATFORMS else None
     return gpu or machine.get("cpu_model")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 
 from kit.cli.findings import Finding, ok, skipped, warning
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.numbers import mapping
 from kit.machine.cuda_order import chosen_of
 from kit.machine.facts import nvidia_from
@@ -139,7 +140,7 @@ def _machine(then: Facts, here: Facts) -> list[Finding]:
     was, now = mapping(then.get("machine")), mapping(here.get("machine"))
     found = [_compared("platform", then, here, "run it on such a machine")]
     found += [_compared(key, was, now) for key in ("system", "arch", "cpu_model")]
-    if str(then.get("platform")) in {"h100", "cuda"}:
+    if str(then.get("platform")) in CUDA_PLATFORMS:
         found.append(_compared("GPU", {"GPU": gpu_of(was)}, {"GPU": gpu_of(now)}))
         found.append(_compared("driver_version", mapping(was.get("nvidia")), mapping(now.get("nvidia"))))
     if then.get("image") or here.get("image"):
