@@ -1,8 +1,7 @@
-"""Facts of an environment: machine, packages, the device probe's results, and access.
+"""Facts of an environment: machine, packages, the device probe's results, and access; recorded to JSON and replayed.
 
-Frozen facts, recorded to JSON and replayed from it. ``kit.environment.probe`` fills them in, ``kit.environment.checks``
-judges them. No value of a token or a key is ever a fact: only whether one is there. Sizes are bytes, times seconds;
-``None`` means "could not be found out".
+``kit.environment.probe`` fills them in, ``kit.environment.checks`` judges them. No token and no key is ever a fact,
+only whether one is there. Sizes are bytes, times seconds; ``None`` means "unknown".
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ class Stage:
 
     Attributes:
         outcome: ``ok``, ``failed``, ``skipped``, or ``started`` where the child ended inside it.
-        facts: Flat names to numbers, strings and booleans.
     """
 
     name: str
@@ -49,7 +47,6 @@ class DeviceProbe:
 
     Attributes:
         outcome: ``finished`` (see the stages), ``died``, ``timed_out``, ``garbled`` or ``not_run``.
-        stages: In the order they ran.
     """
 
     outcome: str = "not_run"
@@ -91,8 +88,7 @@ class ModelAccess:
 
     Attributes:
         kind: ``folder`` (a local one) or ``hub``.
-        missing_files: What the folder, or the cached copy, lacks to be loaded from safetensors.
-        is_cached: A hub model's snapshot lies in the cache (complete where ``missing_files`` is empty).
+        missing_files: Of the folder, or of the snapshot in the cache.
         hub_answer: ``ok``, ``gated``, ``not_found``, ``unreachable`` or ``not_asked``.
     """
 
@@ -121,16 +117,10 @@ class WandbAccess:
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything validation knows of one environment at one moment.
-
-    Attributes:
-        installed: Every installed distribution's version by canonical name.
-        output_disk_free_bytes: Free where the run directory would be.
-        cache_disk_free_bytes: Free where the Hugging Face cache is.
-    """
+    """Everything validation knows of one environment at one moment."""
 
     machine: Machine
-    installed: dict[str, str] = field(default_factory=dict)
+    installed: dict[str, str] = field(default_factory=dict)  # versions by canonical name
     probe: DeviceProbe = field(default_factory=DeviceProbe)
     lock: Lock | None = None
     model: ModelAccess | None = None
@@ -142,15 +132,6 @@ class Environment:
     def stack(self) -> Stack:
         """The stack these packages make."""
         return stack_of(self.installed)
-
-
-def stage_from_mapping(data: dict[str, Any]) -> Stage:
-    """Rebuild one stage as the child reported it.
-
-    Raises:
-        TypeError: It is no stage of ours.
-    """
-    return Stage(**data)
 
 
 def to_json(environment: Environment) -> str:
@@ -172,7 +153,7 @@ def from_mapping(data: Any) -> Environment:
     try:
         machine = machines.from_mapping({"schema_version": machines.SCHEMA_VERSION, "machine": facts.pop("machine")})
         probe = dict(facts.pop("probe", None) or {})
-        stages = tuple(stage_from_mapping(stage) for stage in probe.pop("stages", ()))
+        stages = tuple(Stage(**stage) for stage in probe.pop("stages", ()))
         lock, model = facts.pop("lock", None), facts.pop("model", None)
         if model is not None:
             model = ModelAccess(**{**model, "missing_files": tuple(model.get("missing_files", ()))})

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.environment import access_probe
 from kit.environment.device_probe import STAGE_PREFIX
-from kit.environment.facts import DeviceProbe, Environment, Lock, Stage, stage_from_mapping
+from kit.environment.facts import DeviceProbe, Environment, Lock, Stage
 from kit.machine import probe as machine_probe
 from kit.stacks.locks import packages
 from kit.stacks.registry import GENERATIONS
@@ -123,7 +123,7 @@ def work_device(
 
 def _finished(printed: str, reports: list[Stage]) -> DeviceProbe:
     try:
-        stages = tuple(stage_from_mapping(stage) for stage in json.loads(printed)["stages"])
+        stages = tuple(Stage(**stage) for stage in json.loads(printed)["stages"])
     except (ValueError, KeyError, TypeError):
         said = " ".join(printed.split())[:120]
         return DeviceProbe("garbled", f"it printed {said!r}" if said else "it printed nothing", latest(reports))
@@ -142,7 +142,7 @@ def _read_stages(stream: IO[str], reports: list[Stage], talk: list[str], on_stag
                 talk.append(line.strip())
             continue
         with contextlib.suppress(ValueError, TypeError):
-            stage = stage_from_mapping(json.loads(line.removeprefix(STAGE_PREFIX)))
+            stage = Stage(**json.loads(line.removeprefix(STAGE_PREFIX)))
             reports.append(stage)
             if on_stage is not None:
                 on_stage(stage)

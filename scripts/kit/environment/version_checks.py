@@ -83,15 +83,11 @@ def check_import(environment: Environment, package: str, module: str | None = No
 
 @dataclass(frozen=True)
 class BadPair:
-    """Versions that a resolver accepts together and a run does not.
-
-    Attributes:
-        breaks: Tells from both versions (``()`` where absent) whether they clash.
-    """
+    """Versions that a resolver accepts together and a run does not."""
 
     id: str
     packages: tuple[str, str]
-    breaks: Callable[[Version, Version], bool]
+    breaks: Callable[[Version, Version], bool]  # of both versions, () where absent
     reason: str
     fix: str
 

@@ -24,13 +24,7 @@ class EnergyMeter:
     """Counts the joules of one GPU from now on."""
 
     def __init__(self, machine: Machine, platform: str, counter: Callable[[int], float | None] | None = None) -> None:
-        """Begin to count.
-
-        Args:
-            machine: The machine's facts, which say which GPU a run uses.
-            platform: Platform name; only NVIDIA's GPUs are asked.
-            counter: Reads the joules of a GPU by the driver's number; NVML where it is not given.
-        """
+        """Begin to count; ``counter`` reads the joules of a GPU by the driver's number, NVML's by default."""
         self._counter = counter or joules_used
         self._index = gpu_index(machine) if platform in CUDA_PLATFORMS else None
         self._at_start = self._ask()

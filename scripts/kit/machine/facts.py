@@ -1,8 +1,6 @@
 """What is known of a machine: frozen facts, recorded to JSON and replayed from it.
 
-Probing (``kit.machine.probe``) fills these in, judging (``kit.machine.platforms``) reads them; neither does the other's
-work.
-Sizes are bytes. ``None`` means "could not be found out", never "none there".
+``kit.machine.probe`` fills them in, ``kit.machine.platforms`` judges them. Sizes are bytes; ``None`` means "unknown".
 """
 
 from __future__ import annotations
@@ -34,10 +32,9 @@ class Gpu:
     """One NVIDIA GPU, or one MIG slice of it, as the driver reports it.
 
     Attributes:
-        index: The driver's own number; slices carry the number of the GPU they are cut from.
-        memory_used_bytes: What programs hold.
-        mig_enabled: The GPU is in MIG mode. Without ``is_mig_slice``, no slice has been cut and CUDA sees nothing.
-        memory_reserved_bytes: What the driver keeps for itself besides; None where it is not told apart.
+        index: The driver's own number; slices carry their GPU's.
+        mig_enabled: In MIG mode; without ``is_mig_slice``, no slice has been cut and CUDA sees nothing.
+        memory_reserved_bytes: The driver's own, not in ``memory_used_bytes``; None where the two are reported as one.
     """
 
     index: int
@@ -51,7 +48,7 @@ class Gpu:
 
     @property
     def memory_free_bytes(self) -> int:
-        """What a run can take now, as the driver says it; all where it did not say what is in use."""
+        """What a run can take now; all of it where the use is unknown."""
         return self.memory_total_bytes - (self.memory_used_bytes or 0) - (self.memory_reserved_bytes or 0)
 
 
@@ -60,15 +57,12 @@ class Nvidia:
     """The NVIDIA side of a machine.
 
     Attributes:
-        gpus: Every GPU the driver lists; where one is cut into MIG slices, its slices in its place.
-        driver_version: Such as ``535.104.05``; None where no driver answered.
+        gpus: Every GPU the driver lists, a partitioned one as its MIG slices.
         cuda_driver_version: The newest CUDA the driver supports, as (major, minor).
-        source: ``nvml``, ``nvidia-smi`` or ``none``: who was asked.
-        problem: Why nothing usable, or not everything, came back although something of NVIDIA's is there.
-        cuda_visible_devices: The environment variable as it stands but for whole UUIDs, which identify a machine; None
-            where it is not set.
-        visible: Positions in ``gpus`` that the variable leaves to a run, in its order; None where it restricts nothing.
-        cuda_device_order: The environment variable as it stands, None where it is not set.
+        source: ``nvml``, ``nvidia-smi`` or ``none``.
+        problem: Why NVIDIA's hardware or driver is here but did not answer in full.
+        cuda_visible_devices: The environment variable without whole UUIDs, which identify a machine.
+        visible: Positions in ``gpus`` that the variable leaves, in its order; None where it restricts nothing.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -91,13 +85,9 @@ class Apple:
     """The Apple side of a machine.
 
     Attributes:
-        chip: Such as ``Apple M4 Max``, or an Intel processor's name.
-        macos_version: As (major, minor).
         is_apple_silicon: The hardware is arm64, whatever Python runs on it.
         is_rosetta: This Python is an x86-64 build running translated.
-        gpu_cores: As system_profiler counts them.
-        unified_memory_bytes: Memory shared by CPU and GPU.
-        mps_high_watermark: ``PYTORCH_MPS_HIGH_WATERMARK_RATIO`` as it stands, None where it is not set.
+        mps_high_watermark: ``PYTORCH_MPS_HIGH_WATERMARK_RATIO``; None where it is not set.
     """
 
     chip: str
@@ -111,11 +101,7 @@ class Apple:
 
 @dataclass(frozen=True)
 class Machine:
-    """Everything detection found out about one machine, at one moment.
-
-    ``memory_available_bytes`` and ``disk_free_bytes`` describe that moment; ``disk_free_bytes`` is the project's disk.
-    ``mps_available`` is torch's own answer where it was asked, None where it was not (see ``check_mps_backend``).
-    """
+    """One machine at one moment; ``mps_available`` is torch's answer, None where it was not asked."""
 
     system: str  # platform.system(): Linux, Darwin, Windows
     arch: str  # platform.machine() of the running Python
@@ -124,7 +110,7 @@ class Machine:
     cpu_count: int  # what this process may use: affinity and container limits counted in
     memory_total_bytes: int | None
     memory_available_bytes: int | None
-    disk_free_bytes: int | None
+    disk_free_bytes: int | None  # of the project's disk
     in_container: bool
     nvidia: Nvidia = field(default_factory=Nvidia)
     apple: Apple | None = None
@@ -140,8 +126,7 @@ def from_mapping(data: Any) -> Machine:
     """Rebuild a machine from its recorded facts.
 
     Raises:
-        ValueError: The record is not one of ours, is of another schema version, or a fact is missing, unknown or of
-            another kind; the message names it.
+        ValueError: It is no such record, or a fact is missing, unknown or of another kind; the message names it.
     """
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or "machine" not in data:
         raise ValueError(f"not a machine recorded with `kit detect --record` (schema_version {SCHEMA_VERSION})")

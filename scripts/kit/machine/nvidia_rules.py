@@ -5,13 +5,13 @@ Standard library only, for Python 3.9 and later. Sizes are decimal: 1 GB is 10^9
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.cuda_order import VISIBLE, counts_as_the_driver, how_to_choose
 from kit.machine.planned import planned
+from kit.stacks.generation import version_tuple
 from kit.stacks.registry import GENERATIONS
 
 if TYPE_CHECKING:
@@ -86,21 +86,16 @@ def _problem(nvidia: Nvidia) -> list[Finding]:
     return [error("nvidia.no_answer", problem, fix)]
 
 
-def driver_tuple(version: str) -> tuple[int, ...]:
-    """Turn ``525.60.13`` into ``(525, 60, 13)``."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
 def _driver(version: str | None) -> Finding:
     if not version:
         return skipped("nvidia.driver", "the driver's version is unknown, so its age was not checked")
-    if driver_tuple(version) < OLDEST_DRIVER:
+    if version_tuple(version) < OLDEST_DRIVER:
         return error(
             "nvidia.driver",
             f"driver {version} is too old for CUDA 12.1: 525.60.13 or later is needed",
             "update NVIDIA's driver to 530.30.02 or later (Ubuntu: sudo apt install nvidia-driver-535), then restart",
         )
-    if driver_tuple(version) < NATIVE_DRIVER:
+    if version_tuple(version) < NATIVE_DRIVER:
         return ok("nvidia.driver", f"driver {version} runs CUDA 12.1 through minor-version compatibility")
     return ok("nvidia.driver", f"driver {version} runs CUDA 12.1")
 

@@ -9,8 +9,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.screen import one_line
 from kit.machine.facts import Gpu, Nvidia
-from kit.machine.tools import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,4 +140,4 @@ def _try(call: Callable[[], Any]) -> Any:
 
 
 def _text(value: Any) -> str:
-    return printable(value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value))
+    return one_line(value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value))

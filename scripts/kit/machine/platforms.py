@@ -34,7 +34,7 @@ CONFIGS = {
 M4_GPU_CORES = 10
 # The job that the project's expected times are stated for.
 EXAMPLES, EPOCHS = 15_000, 3
-# Errors that nothing mends: the machine cannot hold Mistral-7B, but it can run the demo.
+# Errors without a fix: the machine cannot hold Mistral-7B, but it can run the demo.
 _TOO_SMALL = {"gpu.memory", "apple.memory"}
 _SECONDS_PER_HOUR = 3600
 
@@ -44,13 +44,8 @@ class Judgement:
     """What a machine is good for.
 
     Attributes:
-        platform: One of ``PLATFORMS``.
-        reason: Why, in words: what was found and what decided.
         recommended_config: Relative to the project's root.
-        expected_time: One sentence.
-        next_command: What to type next; ``make detect`` again where an error has to be mended
-            first, ``make demo`` where the machine is too small for Mistral-7B.
-        findings: What is wrong, and what was looked at and is fine.
+        next_command: ``make detect`` where an error comes first, ``make demo`` where Mistral-7B does not fit.
         gpu: The NVIDIA GPU, or slice, that a run uses; None on m4 and cpu.
     """
 
@@ -80,7 +75,7 @@ def hours(tokens: int, platform: str, gpu_cores: int | None = None) -> tuple[flo
     Args:
         tokens: Rows x tokens a row x epochs, padding included.
         platform: One of ``PLATFORMS``.
-        gpu_cores: Of the Mac, where it is known: an M4 Max has four times the cores of an M4. Ignored elsewhere.
+        gpu_cores: A Mac's, where known; ignored elsewhere.
 
     Raises:
         ValueError: There is no such platform, or the tokens are negative.

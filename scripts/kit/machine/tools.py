@@ -24,14 +24,7 @@ _GRACE_S = 0.5
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """What a tool said.
-
-    Attributes:
-        output: Its standard output; empty where it failed.
-        problem: Why there is none; empty where there is.
-        found: The tool exists on this machine.
-        timed_out: It was given up on.
-    """
+    """A tool's standard output, or the problem that left none."""
 
     output: str = ""
     problem: str = ""
@@ -66,14 +59,9 @@ def ask(command: Sequence[str], timeout_s: float) -> ToolOutput:
     text = output.decode("utf-8", errors="replace")
     if process.returncode != 0:
         said = (errors.decode("utf-8", errors="replace").strip() or text.strip()).splitlines()
-        why = f": {printable(said[0].strip())}" if said else ""
+        why = f": {one_line(said[0].strip())}" if said else ""
         return ToolOutput(problem=f"{name} failed with exit code {process.returncode}{why}")
     return ToolOutput(output=text)
-
-
-def printable(text: str) -> str:
-    """Write out what a terminal would act on; such texts are also refused in a recording."""
-    return one_line(text)
 
 
 def _give_up(process: subprocess.Popen[bytes]) -> None:

@@ -23,13 +23,7 @@ _WHERE_TO_LOOK = {
 
 
 def check_agreement(result: Result, contract: Mapping[str, str], exact: Mapping[str, Numbers]) -> list[Finding]:
-    """Hold a machine's result to the formulas.
-
-    Args:
-        result: What it measured.
-        contract: The hashes of what was to be trained.
-        exact: The numbers by mathematics: see ``Case``.
-    """
+    """Hold a machine's result to the committed contract and to the formulas' numbers by mathematics (see ``Case``)."""
     findings = _contract(result.contract, contract, "the committed ones")
     for case in CASES:
         found = result.case(case.name)

@@ -44,11 +44,9 @@ class Case:
     """One precision.
 
     Attributes:
-        name: ``float32``, ``bfloat16``, ``nf4`` or ``nf4-bfloat16``.
         four_bit: The base is quantised to NF4, its scales once more, as in QLoRA.
         bfloat16: Matrix products in bfloat16, as the 7B runs have them; float32 elsewhere.
         loss_tolerance: The largest relative difference from the exact loss, over all updates.
-        gradient_tolerance: The same for gradient norms.
     """
 
     name: str
@@ -81,14 +79,7 @@ def why_not(case: Case, stack: Stack, platform: str) -> str:
 
 
 def settings_for(case: Case, base: Path, output: Path, attention: str = "auto") -> Settings:
-    """Return a case's whole configuration; whatever moves a number stands here and is no default.
-
-    Args:
-        case: The precision.
-        base: The canonical model's folder.
-        output: Where the trainer may write.
-        attention: ``auto``, or one of the stack's implementations.
-    """
+    """Return a case's whole configuration; whatever moves a number stands here and is no default."""
     values = schema.defaults()
     dtype = "bfloat16" if case.bfloat16 else "float32"
     values["model"] |= {

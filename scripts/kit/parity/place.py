@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 
 def describe_place(machine: Machine, platform: str, stack: Stack) -> dict[str, Any]:
-    """Name the device, the stack, its versions, the code and the date.
-
-    Args:
-        machine: This machine's facts.
-        platform: What was trained on.
-        stack: The installed one.
-    """
+    """Name the device, the stack, its versions, the code and the date."""
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "platform": platform,

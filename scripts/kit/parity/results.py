@@ -29,7 +29,7 @@ class Numbers:
     Attributes:
         losses: Of each update, in nats per answer token.
         gradient_norms: Of each update, before clipping.
-        module_norms: The first update's, by kind of module over all layers.
+        module_norms: The first update's, by ``q_proj.lora_A`` and the like over all layers.
     """
 
     losses: tuple[float, ...]
@@ -77,12 +77,9 @@ class CaseResult:
     """One precision on one machine.
 
     Attributes:
-        name: Of the case.
-        numbers: None where it did not run.
-        reason: Why it did not run; empty where it did.
+        numbers: None where it did not run; ``reason`` says why.
         failed: It was meant to run, and broke.
-        attention: The implementation.
-        seconds: How long it took, loading included.
+        seconds: Loading included.
     """
 
     name: str
@@ -95,13 +92,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Result:
-    """One machine's result.
-
-    Attributes:
-        contract: What was trained, as hashes: see ``Canon.contract``.
-        where: The machine, the stack, the versions, the code, the date.
-        cases: In the contract's order.
-    """
+    """One machine's result: the hashes of what was trained, where, and each case in the contract's order."""
 
     contract: dict[str, str]
     where: dict[str, Any]
