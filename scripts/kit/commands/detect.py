@@ -8,7 +8,7 @@ Run as:
     python scripts/kit detect --from machine.json    judge recorded facts instead of this machine
     python scripts/kit detect --torch                ask the installed torch as well (slower: it is imported)
 
-Exit code: 0 fine or warnings only, 1 something has to be mended, 2 wrong use or a file that cannot be read.
+Exit code: 0 fine or warnings only, 1 errors found, 2 wrong use or a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -130,13 +130,13 @@ def _show(machine: Machine, judgement: Judgement, findings: Sequence[Finding]) -
     render(findings)
     print(f"\n{summary(findings)}")
     failed = exit_code(findings) != 0
-    mending = failed and judgement.next_command == "make detect"
+    again = failed and judgement.next_command == "make detect"
     verdict = (
         ("platform", paint(judgement.platform, "bold", "red" if failed else "green", stream=sys.stdout)),
         ("why", judgement.reason),
         ("config", judgement.recommended_config.as_posix()),
         ("time", judgement.expected_time),
-        ("next", f"{'mend the errors above, then: ' if mending else ''}{judgement.next_command}"),
+        ("next", f"{'fix the errors above, then: ' if again else ''}{judgement.next_command}"),
     )
     for name, text in verdict:
         print(f"{paint(f'{name:<8}', 'bold', stream=sys.stdout)}  {text}")

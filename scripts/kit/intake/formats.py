@@ -14,10 +14,10 @@ from kit.data.conversations import RowProblem, read_lines
 from kit.files.digest import file_sha256
 from kit.files.regular_files import open_regular
 from kit.intake.hub import read_hub
-from kit.intake.json_values import FileError, read_values
+from kit.intake.json_values import read_values
 from kit.intake.sources import suffix_of
 from kit.intake.tables import read_csv, read_parquet
-from kit.intake.unpack import FOREIGN, CountedFile, UnpackError, unpacked
+from kit.intake.unpack import FOREIGN, CountedFile, FileError, unpacked
 
 if TYPE_CHECKING:
     import io
@@ -45,13 +45,11 @@ class Stream:
     """One source being read.
 
     Attributes:
-        source: Which.
-        split: Of a Hugging Face dataset.
-        revision: Of a Hugging Face dataset.
-        format: What its rows are written as; None until that is known, or given by the person.
+        split: Of a Hugging Face dataset, as ``revision`` is.
+        format: As given by the person, else None until it is known.
         rows: How many have been yielded, problems among them.
         sha256: Of the bytes as they lie on the disk, or of a dataset's rows; empty until all are read.
-        broken: What kept the rest from being read; None where all was.
+        broken: What kept the rest from being read.
     """
 
     source: Source
@@ -76,14 +74,8 @@ class Stream:
                 self.rows += 1
                 yield item
         except FileError as exc:
+            exc.line = exc.line or max(self.rows, 1)
             self.broken = exc
-        except UnpackError as exc:
-            self.broken = FileError(max(self.rows, 1), str(exc), exc.fix)
-
-    @property
-    def unit(self) -> str:
-        """What rows are counted in: lines of text, or rows of a table without lines."""
-        return "row" if self.source.kind == "hub" or self.format == "parquet" else "line"
 
     def _items(self) -> Iterator[Raw]:
         source = self.source

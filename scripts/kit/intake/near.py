@@ -5,23 +5,23 @@ The index is held in memory, about 3.5 kB a row that is kept (measured: docs/DAT
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 PERMUTATIONS = 128
 DEFAULT_THRESHOLD = 0.8
 _SEED = 1
+_SHINGLE_WORDS = 5
 _prototype: Any = None
 
 
-def minhash(parts: Iterable[str]) -> bytes:
-    """Return the MinHash of a set of strings as bytes: the same on every machine."""
+def signature_of(text: str) -> bytes:
+    """Return the MinHash of a text's runs of words as bytes: the same on every machine."""
+    words = text.split()
+    runs = {" ".join(words[at : at + _SHINGLE_WORDS]) for at in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
     signature = _empty()
-    signature.update_batch([part.encode("utf-8", "surrogatepass") for part in parts])
+    signature.update_batch([run.encode("utf-8", "surrogatepass") for run in sorted(runs)])
     return np.asarray(signature.hashvalues).astype("<u8").tobytes()
 
 

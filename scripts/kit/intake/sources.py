@@ -31,7 +31,7 @@ class Source:
     """One thing to read.
 
     Attributes:
-        name: As the person wrote it, or as it was found in their folder; findings and the card say it.
+        name: As it was written or found; shown in findings and in the card.
         kind: ``file``, ``stdin`` or ``hub``.
         path: The file; for a Hugging Face dataset its name or folder; None for standard input.
     """
@@ -42,14 +42,11 @@ class Source:
 
 
 def find_sources(inputs: list[str], exclude: Path | None = None) -> tuple[list[Source], list[Finding]]:
-    """Find everything the inputs name, each file once.
+    """Find everything the inputs name, each file once, in the order of the inputs and by name within each.
 
     Args:
         inputs: Files, folders, globs, ``-`` and ``hf:NAME`` (or ``owner/name`` where no such path is).
         exclude: A folder that is not read, such as the one that is written to.
-
-    Returns:
-        The sources, in the order of the inputs and by name within each; and what was wrong with the inputs.
     """
     search = _Search(exclude.resolve() if exclude else None)
     for name in inputs:
@@ -89,17 +86,17 @@ class _Search:
             elif _HUB_NAME.fullmatch(name) and not glob.has_magic(name) and not path.parent.is_dir():
                 self.sources.append(Source(f"{HUB}{name}", "hub", name))
             else:
-                self._error("data.missing", "there is no such file or folder", "check the name", name)
+                self._error("data.missing", "no such file or folder", "check the name", name)
         except (OSError, ValueError, RuntimeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else exc
-            self._error("data.unreadable", f"cannot be looked at ({reason})", "check the name and its rights", name)
+            self._error("data.unreadable", f"cannot be read ({reason})", "check the name and its rights", name)
 
     def _file(self, path: Path, name: str) -> None:
         try:
             status = path.stat()
         except OSError as exc:
             reason = "a link that leads nowhere" if path.is_symlink() else exc.strerror
-            self._error("data.unreadable", f"cannot be read ({reason})", "mend it, or take it out", name)
+            self._error("data.unreadable", f"cannot be read ({reason})", "repair it, or take it out", name)
             return
         if not stat.S_ISREG(status.st_mode):
             fix = f"save it to a file, or pipe it in: … | make data INPUT={STDIN}"
@@ -130,13 +127,10 @@ class _Search:
             else:
                 others.append(path.name)
         if self._met_again:
-            again = self._met_again
-            names = ", ".join(again[:_NAMES_SHOWN]) + (", …" if len(again) > _NAMES_SHOWN else "")
-            what = f"{len(again)} links lead to folders that were read already: {names}"
+            what = f"{len(self._met_again)} links lead to folders that were read already: {_first(self._met_again)}"
             self.findings.append(warning("data.same_folder", what, "name each folder once", str(folder)))
         if others:
-            names = ", ".join(others[:_NAMES_SHOWN]) + (", …" if len(others) > _NAMES_SHOWN else "")
-            what = f"{len(others)} files of other kinds were not read: {names}"
+            what = f"{len(others)} files of other kinds were not read: {_first(others)}"
             self.findings.append(skipped("data.other_files", what, where=str(folder)))
         if len(self.sources) == before and not any(finding.severity == "error" for finding in self.findings):
             known = ", ".join(sorted(KNOWN_SUFFIXES))
@@ -148,7 +142,7 @@ class _Search:
             status = folder.stat()
             entries = sorted(folder.iterdir())
         except OSError as exc:
-            self._error("data.unreadable", f"cannot be looked into ({exc.strerror})", "give it rights", str(folder))
+            self._error("data.unreadable", f"cannot be read ({exc.strerror})", "give it rights", str(folder))
             return []
         identity = (status.st_dev, status.st_ino)
         if identity in above:
@@ -174,6 +168,10 @@ class _Search:
 
     def _error(self, id: str, message: str, fix: str, where: str) -> None:  # noqa: A002 - the field's own name
         self.findings.append(error(id, message, fix, where))
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
 
 
 def _matches(pattern: str) -> list[str]:
