@@ -28,6 +28,7 @@ from kit.machine.nvidia_rules import place
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
+from kit.machine.recorded import to_json
 
 if TYPE_CHECKING:
     import argparse
@@ -169,7 +170,7 @@ def run(options: argparse.Namespace) -> int:
             machine = replace(machine, mps_available=mps == "ok")
     if options.record:
         try:
-            replace_file(options.record, machines.to_json(machine).encode())
+            replace_file(options.record, to_json(machine).encode())
         except OSError as exc:
             return fail(f"{options.record}: cannot be written: {exc.strerror or exc}", "give --record another path")
         say(f"facts written to {options.record}")

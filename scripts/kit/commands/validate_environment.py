@@ -25,6 +25,7 @@ from kit.environment import checks, facts
 from kit.environment import device_checks as devices
 from kit.environment.probe import probe
 from kit.machine.platforms import judge
+from kit.machine.recorded import to_json
 
 if TYPE_CHECKING:
     import argparse
@@ -123,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
         env = probe(settings, work=not options.no_probe, on_stage=show_stage)
     if options.record:
         try:
-            options.record.write_text(facts.to_json(env), encoding="utf-8")
+            options.record.write_text(to_json(env), encoding="utf-8")
         except OSError as exc:
             return fail(f"{options.record}: {exc}", "give a file that can be written")
     judgement = judge(env.machine)

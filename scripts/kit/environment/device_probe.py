@@ -85,8 +85,9 @@ class Stages:
 
 
 def one_line(exc: BaseException) -> str:
-    """Return an exception's kind and text on one line of at most 400 characters."""
-    return " ".join(f"{type(exc).__name__}: {exc}".split())[:400]
+    """Return an exception's kind and printable text on one line of at most 400 characters."""
+    text = "".join(character if character.isprintable() else " " for character in f"{type(exc).__name__}: {exc}")
+    return " ".join(text.split())[:400]
 
 
 def import_package(name: str) -> Outcome:

@@ -6,24 +6,18 @@ only whether one is there. Sizes are bytes, times seconds; ``None`` means "unkno
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.files.json_files import read_object
-from kit.machine import facts as machines
+from kit.machine import recorded
+from kit.machine.facts import Machine  # noqa: TC001 - a record is rebuilt by the annotations
 from kit.stacks.stack import Stack, stack_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.machine.facts import Machine
-
-SCHEMA_VERSION = 1
 NO_FOLDER = "everything: no such folder"  # among a model's missing files
-_NOT_OURS = (
-    f"not an environment recorded by `scripts/validate_environment.py --record FILE` (schema_version {SCHEMA_VERSION})"
-)
 
 
 @dataclass(frozen=True)
@@ -134,39 +128,13 @@ class Environment:
         return stack_of(self.installed)
 
 
-def to_json(environment: Environment) -> str:
-    """Serialise an environment's facts; ``from_mapping`` reads them back."""
-    return json.dumps({"schema_version": SCHEMA_VERSION, "environment": asdict(environment)}, indent=2) + "\n"
-
-
 def from_mapping(data: Any) -> Environment:
     """Rebuild an environment from its recorded facts.
 
     Raises:
-        ValueError: The record is not one of ours, is of another schema version, or lacks facts.
+        ValueError: It is no such record, or a fact is missing, unknown or of another kind; the message names it.
     """
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(_NOT_OURS)
-    if not isinstance(data.get("environment"), dict):
-        raise ValueError(_NOT_OURS)  # noqa: TRY004 - the file's content is at fault, whatever type it came as
-    facts = dict(data["environment"])
-    try:
-        machine = machines.from_mapping({"schema_version": machines.SCHEMA_VERSION, "machine": facts.pop("machine")})
-        probe = dict(facts.pop("probe", None) or {})
-        stages = tuple(Stage(**stage) for stage in probe.pop("stages", ()))
-        lock, model = facts.pop("lock", None), facts.pop("model", None)
-        if model is not None:
-            model = ModelAccess(**{**model, "missing_files": tuple(model.get("missing_files", ()))})
-        return Environment(
-            machine=machine,
-            probe=DeviceProbe(stages=stages, **probe),
-            lock=None if lock is None else Lock(**lock),
-            model=model,
-            wandb=WandbAccess(**(facts.pop("wandb", None) or {})),
-            **facts,
-        )
-    except (TypeError, KeyError, AttributeError) as exc:
-        raise ValueError(f"{_NOT_OURS}: {exc}") from exc
+    return recorded.from_mapping(Environment, data, "kit validate-environment --record")
 
 
 def read(path: Path) -> Environment:

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.screen import one_line
 from kit.environment import access_probe
 from kit.environment.device_probe import STAGE_PREFIX
 from kit.environment.facts import DeviceProbe, Environment, Lock, Stage
@@ -161,7 +162,7 @@ def _how_it_ended(returncode: int) -> str:
 
 
 def _last_words(talk: list[str]) -> str:
-    return f"; its last words: {' | '.join(talk[-3:])[-400:]}" if talk else ""
+    return f"; its last words: {one_line(' | '.join(talk[-3:])[-400:])}" if talk else ""
 
 
 def probe(

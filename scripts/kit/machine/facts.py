@@ -5,26 +5,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from kit.cli.screen import one_line
 from kit.files.json_files import read_object
+from kit.machine import recorded
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SCHEMA_VERSION = 1
-
-# The kinds a recorded fact can have, by the annotation of its field.
-_KINDS: dict[str, tuple[type, str]] = {
-    "str": (str, "a printable text"),
-    "int": (int, "a whole number, not negative,"),
-    "bool": (bool, "true or false"),
-}
-_NO_SIZE = 2**63
-_Facts = TypeVar("_Facts", "Gpu", "Nvidia", "Apple", "Machine")
 
 
 @dataclass(frozen=True)
@@ -74,6 +62,11 @@ class Nvidia:
     visible: tuple[int, ...] | None = None
     cuda_device_order: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse positions of no GPU."""
+        if not all(0 <= position < len(self.gpus) for position in self.visible or ()):
+            raise ValueError("visible names a GPU that gpus does not list")
+
     @property
     def visible_gpus(self) -> tuple[Gpu, ...]:
         """The GPUs a run can use, in the order it sees them."""
@@ -117,29 +110,13 @@ class Machine:
     mps_available: bool | None = None
 
 
-def to_json(machine: Machine) -> str:
-    """Serialise a machine's facts; ``from_mapping`` reads them back."""
-    return json.dumps({"schema_version": SCHEMA_VERSION, "machine": asdict(machine)}, indent=2) + "\n"
-
-
 def from_mapping(data: Any) -> Machine:
     """Rebuild a machine from its recorded facts.
 
     Raises:
         ValueError: It is no such record, or a fact is missing, unknown or of another kind; the message names it.
     """
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or "machine" not in data:
-        raise ValueError(f"not a machine recorded with `kit detect --record` (schema_version {SCHEMA_VERSION})")
-    return _build(Machine, data["machine"], "machine")
-
-
-def nvidia_from(recorded: Any) -> Nvidia:
-    """Rebuild the NVIDIA side of a recorded machine.
-
-    Raises:
-        ValueError: A fact is missing, unknown or of another kind; the message names it.
-    """
-    return _build(Nvidia, recorded, "machine.nvidia")
+    return recorded.from_mapping(Machine, data, "kit detect --record")
 
 
 def read(path: Path) -> Machine:
@@ -150,53 +127,3 @@ def read(path: Path) -> Machine:
         ValueError: It is not JSON, or not a recorded machine.
     """
     return from_mapping(read_object(path))
-
-
-def _build(cls: type[_Facts], data: Any, where: str) -> _Facts:
-    if not isinstance(data, dict):
-        raise ValueError(f"{where} is {_shown(data)}; a JSON object is needed")  # noqa: TRY004 - the record is at fault
-    known = {item.name: item for item in fields(cls)}
-    for name in data:
-        if name not in known:
-            raise ValueError(f"{where}.{name} is no fact of a machine; known are {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for name, item in known.items():
-        if name in data:
-            values[name] = _value(str(item.type), data[name], f"{where}.{name}")
-        elif item.default is MISSING and item.default_factory is MISSING:
-            raise ValueError(f"{where}.{name} is missing")
-    gpu_count = len(values.get("gpus", ()))
-    if cls is Nvidia and not all(0 <= position < gpu_count for position in values.get("visible") or ()):
-        raise ValueError(f"{where}.visible names a GPU that {where}.gpus does not list")
-    return cls(**values)
-
-
-def _value(kind: str, value: Any, where: str) -> Any:
-    """Check one fact against its field's annotation, which ``from __future__ import annotations`` keeps as text."""
-    optional = kind.endswith(" | None")
-    if optional and value is None:
-        return None
-    kind = kind[: -len(" | None")] if optional else kind
-    if kind == "Nvidia":
-        return _build(Nvidia, value, where)
-    if kind == "Apple":
-        return _build(Apple, value, where)
-    if kind.startswith("tuple"):
-        if not isinstance(value, list) or (kind == "tuple[int, int]" and len(value) != 2):  # noqa: PLR2004 - a pair
-            raise ValueError(f"{where} is {_shown(value)}; a list is needed, of two numbers for a version")
-        if kind == "tuple[Gpu, ...]":
-            return tuple(_build(Gpu, item, f"{where}[{position}]") for position, item in enumerate(value))
-        return tuple(_value("int", item, f"{where}[{position}]") for position, item in enumerate(value))
-    needed, words = _KINDS[kind]
-    is_number = type(value) is int and 0 <= value < _NO_SIZE
-    # What cannot be printed would reach the terminal as it is.
-    is_text = isinstance(value, str) and value == one_line(value)
-    if not {int: is_number, str: is_text, bool: isinstance(value, bool)}[needed]:
-        raise ValueError(f"{where} is {_shown(value)}; {words} is needed")
-    return value
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    limit = 40
-    return text if len(text) <= limit else text[: limit - 1] + "…"
