@@ -29,6 +29,7 @@ from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
 from kit.machine.recorded import to_json
+from kit.stacks.generation import dotted
 
 if TYPE_CHECKING:
     import argparse
@@ -95,7 +96,7 @@ def facts_table(machine: Machine) -> list[tuple[str, str]]:
     ]
     apple = machine.apple
     if apple:
-        version = ".".join(str(part) for part in apple.macos_version or ("unknown",))
+        version = dotted(apple.macos_version) if apple.macos_version else "unknown"
         cores = f", {apple.gpu_cores} GPU cores" if apple.gpu_cores else ""
         rows.append(("apple", f"{apple.chip}{cores}, macOS {version}{', Rosetta' if apple.is_rosetta else ''}"))
     nvidia = machine.nvidia

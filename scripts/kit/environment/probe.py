@@ -16,7 +16,7 @@ import sys
 import threading
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
@@ -169,8 +169,6 @@ def probe(
     settings: Settings | None = None,
     *,
     work: bool = True,
-    device: str = "auto",
-    timeout_seconds: float = TIMEOUT_SECONDS,
     on_stage: OnStage | None = None,
 ) -> Environment:
     """Collect the facts of this Python's environment.
@@ -179,22 +177,19 @@ def probe(
     """
     machine = machine_probe.probe()
     installed = installed_versions()
-    facts: dict[str, Any] = {}
     if settings is None:
         model = access_probe.probe_model(DEFAULT_MODEL, ask=work)
         output = PROJECT_ROOT / "outputs"
     else:
         model = access_probe.probe_model(settings.model.model_name_or_path, settings.model.revision, ask=work)
         output = settings.run_directory
-    if work:
-        facts["probe"] = work_device(device, timeout_seconds, on_stage)
     return Environment(
         machine=machine,
         installed=installed,
+        probe=work_device(on_stage=on_stage) if work else DeviceProbe(),
         lock=read_lock(machine.system, stack_of(installed).name),
         model=model,
         wandb=access_probe.probe_wandb(),
         output_disk_free_bytes=machine_probe.disk_free_bytes(output),
         cache_disk_free_bytes=machine_probe.disk_free_bytes(access_probe.hub_cache()),
-        **facts,
     )

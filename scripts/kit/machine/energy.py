@@ -6,11 +6,11 @@ It counts all that the GPU does, other programs and waiting included, since the 
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.cuda_order import chosen_of
+from kit.machine.tools import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,14 +40,10 @@ class EnergyMeter:
     def _ask(self) -> float | None:
         if self._index is None:
             return None
-        answers: list[float | None] = []
         index, counter = self._index, self._counter
-        # A wedged driver blocks inside the call; the thread is left behind, and the run goes on.
-        thread = threading.Thread(target=lambda: answers.append(counter(index)), daemon=True)
-        thread.start()
-        thread.join(TIMEOUT_S)
+        answers = within(TIMEOUT_S, lambda: counter(index))
         if not answers:
-            self._index = None  # not waited for again
+            self._index = None  # not asked again
             return None
         return answers[0]
 

@@ -16,6 +16,7 @@ from kit.machine.cuda_order import chosen_of
 from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16, nvidia_findings
 from kit.machine.planned import planned
 from kit.machine.rules import GIB, apple_findings, host_findings
+from kit.stacks.generation import dotted
 
 if TYPE_CHECKING:
     from kit.cli.findings import Finding
@@ -153,7 +154,7 @@ def _apple_platform(apple: Apple, machine: Machine) -> tuple[str, str]:
         return "cpu", f"Intel Mac, on which MPS cannot train this stack: {apple.chip}"
     if apple.is_rosetta:
         return "cpu", f"{apple.chip}, but this Python is translated by Rosetta, and its torch has no MPS"
-    version = ".".join(map(str, apple.macos_version)) if apple.macos_version else "of unknown version"
+    version = dotted(apple.macos_version) if apple.macos_version else "of unknown version"
     if apple.macos_version and apple.macos_version < OLDEST_MPS_MACOS:
         return "cpu", f"{apple.chip}, but macOS {version} has no MPS"
     if machine.mps_available is False:

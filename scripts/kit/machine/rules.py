@@ -14,6 +14,7 @@ from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.metal import working_set_bytes
 from kit.machine.nvidia_rules import GB
 from kit.machine.planned import planned
+from kit.stacks.generation import dotted
 
 if TYPE_CHECKING:
     from kit.machine.facts import Apple, Machine
@@ -52,25 +53,22 @@ def _python(apple: Apple) -> Finding:
     return ok("apple.python", "this Python runs natively on Apple silicon")
 
 
-def _version(apple: Apple) -> str:
-    return ".".join(str(part) for part in apple.macos_version or ())
-
-
 def _macos(apple: Apple) -> Finding:
     if apple.macos_version is None:
         return skipped("apple.macos", "the version of macOS is unknown, so it was not checked")
+    version = dotted(apple.macos_version)
     if apple.macos_version < OLDEST_MACOS:
-        message = f"macOS {_version(apple)} is too old: bfloat16 on MPS and the torch wheels need macOS 14"
+        message = f"macOS {version} is too old: bfloat16 on MPS and the torch wheels need macOS 14"
         return error("apple.macos", message, "update macOS in System Settings, General, Software Update")
-    return ok("apple.macos", f"macOS {_version(apple)} has bfloat16 on MPS")
+    return ok("apple.macos", f"macOS {version} has bfloat16 on MPS")
 
 
 def _four_bit(apple: Apple) -> Finding:
-    if apple.macos_version is None or apple.macos_version < METAL_KERNEL_MACOS:
-        version = f"macOS {_version(apple)}" if apple.macos_version else "an unknown macOS"
+    version = f"macOS {dotted(apple.macos_version)}" if apple.macos_version else "an unknown macOS"
+    if (apple.macos_version or ()) < METAL_KERNEL_MACOS:
         message = f"on {version} bitsandbytes computes 4-bit layers in plain PyTorch: correct, but slower"
         return warning("apple.four_bit", message, "update to macOS 26, where it uses Metal kernels")
-    return ok("apple.four_bit", f"macOS {_version(apple)} runs bitsandbytes' Metal kernels for 4-bit layers")
+    return ok("apple.four_bit", f"{version} runs bitsandbytes' Metal kernels for 4-bit layers")
 
 
 def _unified_memory(apple: Apple) -> Finding:
@@ -79,9 +77,8 @@ def _unified_memory(apple: Apple) -> Finding:
         return skipped("apple.memory", "the size of the unified memory is unknown, so it was not checked")
     lent = gigabytes(working_set_bytes(size))
     message = (
-        f"{size / GIB:.0f} GB unified memory, of which Metal lends the GPU about {lent}; the M4 configuration is made"
+        f"{size / GIB:.0f} GB unified memory, of which the GPU gets about {lent}; the M4 configuration is for 32 GB"
     )
-    message += " for 32 GB"
     takes = planned("m4")
     if size < takes.device_bytes + takes.loading_bytes + _MACOS_BYTES:
         return error("apple.memory", message, "use a Mac with 32 GB or more for Mistral-7B; here: make demo")

@@ -10,16 +10,18 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kit.cli.screen import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # How long a killed tool may take to disappear. One stuck inside the driver never does, and is left behind.
 _GRACE_S = 0.5
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,16 @@ def ask(command: Sequence[str], timeout_s: float) -> ToolOutput:
         why = f": {one_line(said[0].strip())}" if said else ""
         return ToolOutput(problem=f"{name} failed with exit code {process.returncode}{why}")
     return ToolOutput(output=text)
+
+
+def within(timeout_s: float, call: Callable[[], _Answer]) -> list[_Answer]:
+    """Make a call that a wedged driver may hold for ever, and raises nothing; return its answer, or none in time."""
+    answers: list[_Answer] = []
+    # The thread is left behind, and the process can still end.
+    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answers
 
 
 def _give_up(process: subprocess.Popen[bytes]) -> None:

@@ -9,8 +9,7 @@ from packaging.utils import canonicalize_name
 from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.numbers import mapping
 from kit.parity.agreement import check_agreement, verdict_of
-from kit.parity.place import result_file
-from kit.parity.results import ParityError, Result, read_reference, read_result
+from kit.parity.results import ParityError, Result, read_reference, read_result, result_file
 from kit.run_folder.history import OUTPUTS
 from kit.runs.surroundings import gpu_of
 from kit.stacks.registry import make_argument
