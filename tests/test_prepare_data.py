@@ -239,7 +239,7 @@ def test_what_is_to_be_replaced_is_not_read(model: str, capsys: pytest.CaptureFi
     _run(model, _jsonl("a.jsonl", _rows(40)))
     before = _files()
     assert _run(model, "data/processed/train.jsonl", "--overwrite") == 1
-    assert "lies in the folder that is to be written" in capsys.readouterr().out
+    assert "lies in the output folder" in capsys.readouterr().out
     assert _run(model, "data/processed/*.jsonl", "--overwrite") == 1
     assert _files() == before
 

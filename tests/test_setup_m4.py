@@ -121,7 +121,7 @@ def test_a_python_can_be_named(mac: Mac) -> None:
 def test_less_than_32_gb_is_warned_of(tmp_path: Path, gib: int, *, warned: bool) -> None:
     done = Mac(tmp_path, memory=str(gib * GIB)).run("--dry-run")
     assert done.returncode == 0
-    assert ("the M4 configuration is made for 32 GB" in done.stdout) is warned
+    assert ("the M4 configuration is for 32 GB" in done.stdout) is warned
 
 
 def test_the_second_run_installs_nothing_and_tries_the_gpu_again(ready: Mac) -> None:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.audit.measures import TokenCounts, measure
 from kit.cli.findings import Finding, ok, skipped, warning
 from kit.data.remarks import REMARKS, Mark, end_findings
 
 if TYPE_CHECKING:
+    from kit.audit.measures import TokenCounts
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.intake.collect import Collected
-
-
-def measures_of(collected: Collected, max_seq_length: int, side: int | None = None) -> TokenCounts:
-    """Count the rows of one side, or all that are kept."""
-    ledger = collected.ledger
-    return measure(ledger.lengths(side), ledger.trained(side), max_seq_length)
 
 
 def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatTokenizer) -> list[Finding]:

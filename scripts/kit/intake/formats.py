@@ -15,7 +15,7 @@ from kit.files.digest import file_sha256
 from kit.files.regular_files import open_regular
 from kit.intake.hub import read_hub
 from kit.intake.json_values import read_values
-from kit.intake.sources import suffix_of
+from kit.intake.sources import FORMAT_OF_SUFFIX, suffix_of
 from kit.intake.tables import read_csv, read_parquet
 from kit.intake.unpack import FOREIGN, CountedFile, FileError, unpacked
 
@@ -25,15 +25,7 @@ if TYPE_CHECKING:
 
     from kit.intake.sources import Source
 
-FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
-_BY_SUFFIX = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
+FORMATS = tuple(dict.fromkeys(FORMAT_OF_SUFFIX.values()))
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
 _PEEKED = 4096
 
@@ -89,7 +81,7 @@ class Stream:
             content = unpacked(counted)
             packed = not isinstance(content.raw, CountedFile)
             head = content.peek(_PEEKED)
-            self.format = self.format or _BY_SUFFIX.get(suffix_of(source.name)) or self._guess(head)
+            self.format = self.format or FORMAT_OF_SUFFIX.get(suffix_of(source.name)) or self._guess(head)
             if not head:
                 counted.drain()
                 self.sha256 = counted.sha256()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.data.conversations import RowProblem
+from kit.intake.sources import is_saved_dataset
 from kit.intake.tables import ROWS_AT_ONCE, check_growth, rows_of
 from kit.intake.unpack import FileError
 
@@ -60,7 +61,7 @@ def _open(name: str, split: str, revision: str | None) -> Any:
             raise FileError(1, f"cannot be loaded: {path.name} is no file", "take it out")
         if path.suffix == ".parquet" and path.is_file():
             check_growth(parquet.read_metadata(path), path.stat().st_size)
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+    if is_saved_dataset(folder):
         saved = datasets.load_from_disk(str(folder))
         if not isinstance(saved, datasets.DatasetDict):
             return saved

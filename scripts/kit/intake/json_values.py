@@ -125,7 +125,5 @@ class _Window:
             if size > LONGEST_ROW_BYTES:
                 limit = f"{LONGEST_ROW_BYTES >> 20} MB"
                 what = f"holds a row longer than {limit}, or is broken there"
-                raise FileError(
-                    self.line, what, f"write rows under {limit}, or JSONL, where one bad row hurts no other"
-                )
+                raise FileError(self.line, what, f"write rows under {limit}, or JSONL")
             self._grow(size)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     import argparse
 
 MAPPED = ("user", "assistant", "system", "messages")
+_IN_THE_CARD = (
+    *("map", "text_prompt", "trim", "split_turns", "on_bad_row", "dedupe", "near_threshold", "long_rows"),
+    *("val_share", "group", "stratify", "seed"),
+)
 
 
 @dataclass(frozen=True)
@@ -205,19 +209,9 @@ def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Prepare
         split_turns=options.split_turns,
         cache=None if options.no_cache else cache,
     )
-    said: dict[str, Any] = {
+    said: dict[str, Any] = {name: getattr(options, name) for name in _IN_THE_CARD} | {
         "map": columns,
-        "text_prompt": options.text_prompt,
-        "trim": options.trim,
-        "split_turns": options.split_turns,
-        "on_bad_row": options.on_bad_row,
-        "dedupe": options.dedupe,
         "near_threshold": options.near_threshold if options.dedupe == "near" else None,
-        "long_rows": options.long_rows,
-        "val_share": options.val_share,
-        "group": options.group,
-        "stratify": options.stratify,
-        "seed": options.seed,
         "hub_split": options.split,
         "hub_revision": options.revision,
         "max_seq_length": meter.max_seq_length if meter.tokenizer else None,

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.audit.measures import measure
 from kit.cli.findings import Finding, has_errors, ok
 from kit.data.remarks import columns_finding
 from kit.intake.card import REPEATS, SIDES, build_card, write_card
 from kit.intake.collect import Collected, collect, reject, secret_findings
-from kit.intake.findings import duplicate_findings, leakage_findings, measures_of, token_findings
+from kit.intake.findings import duplicate_findings, leakage_findings, token_findings
 from kit.intake.ledger import TRAIN, VAL, Ledger
 from kit.intake.publish import BOOKS, StagedFolder
 from kit.intake.split import join_groups, split_rows
@@ -45,8 +46,8 @@ def audit(sources: list[Source], wanted: PrepareOptions) -> Prepared:
     """
     with tempfile.TemporaryDirectory(prefix="kit-audit-") as folder, contextlib.closing(Ledger(Path(folder))) as ledger:
         collected, findings = collect(sources, ledger, wanted)
-        measures = _measures(collected, wanted, {"all": None})
-        findings += _judge(collected, wanted, measures.get("all"))
+        measures = _measures(ledger, wanted, {"all": None})
+        findings += collected.problem_findings() + _judge(collected, wanted, measures.get("all"))
         findings += [columns_finding(collected.unused)] if collected.unused else []
         findings += duplicate_findings(collected) + leakage_findings(collected)
         card = build_card(collected, wanted.said, measures, {})
@@ -84,8 +85,8 @@ def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
                 first = collected.reads[first_source].place(first_line)
                 name = collected.reads[source].stream.source.name
                 rejects.write(reject(name, line, f"{REPEATS[reason]}: {first}", "--dedupe none keeps it"))
-            measures = _measures(collected, wanted, {name: side for side, name in SIDES.items()})
-            findings += _judge(collected, wanted, _measures(collected, wanted, {"all": None}).get("all"), bad=False)
+            measures = _measures(ledger, wanted, {name: side for side, name in SIDES.items()})
+            findings += _judge(collected, wanted, _measures(ledger, wanted, {"all": None}).get("all"))
             if wanted.dedupe == "none":
                 findings += duplicate_findings(collected)
             written = {} if has_errors(findings) else _write_sides(ledger, files)
@@ -102,19 +103,18 @@ def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
         return Prepared(findings, card, measures, is_written=True)
 
 
-def _judge(
-    collected: Collected, wanted: PrepareOptions, measures: TokenCounts | None, *, bad: bool = True
-) -> list[Finding]:
-    findings = collected.problem_findings() if bad else []
+def _judge(collected: Collected, wanted: PrepareOptions, measures: TokenCounts | None) -> list[Finding]:
+    findings: list[Finding] = []
     if measures and wanted.job.tokenizer:
-        findings += token_findings(collected, measures, wanted.job.tokenizer)
+        findings = token_findings(collected, measures, wanted.job.tokenizer)
     return findings + (secret_findings(collected) or [ok("data.secrets", "no likely secrets")])
 
 
-def _measures(collected: Collected, wanted: PrepareOptions, sides: dict[str, int | None]) -> dict[str, TokenCounts]:
+def _measures(ledger: Ledger, wanted: PrepareOptions, sides: dict[str, int | None]) -> dict[str, TokenCounts]:
     if wanted.job.tokenizer is None:
         return {}
-    return {name: measures_of(collected, wanted.job.max_seq_length, side) for name, side in sides.items()}
+    limit = wanted.job.max_seq_length
+    return {name: measure(ledger.lengths(side), ledger.trained(side), limit) for name, side in sides.items()}
 
 
 def _dropped(finding: Finding) -> Finding:

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 HUB = "hf:"
-KNOWN_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
+FORMAT_OF_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
 PACKED_SUFFIXES = frozenset({".gz", ".zst", ".zstd"})
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 OWN_REPORTS = frozenset({"data_card.json", "rejects.jsonl", "dataset_infos.json"})  # about data, not data
@@ -104,19 +111,18 @@ class _Search:
             return
         if self._exclude and path.resolve().parent == self._exclude:
             fix = "--out another folder, or move it away first"
-            self._error("data.own_output", "lies in the folder that is to be written, and would be replaced", fix, name)
+            self._error("data.own_output", "lies in the output folder and would be replaced", fix, name)
             return
         identity = (status.st_dev, status.st_ino)
         if identity in self._seen:
-            what = f"is the same file as {self._seen[identity]}, and is read once"
+            what = f"is the same file as {self._seen[identity]}, read once"
             self.findings.append(warning("data.same_file", what, "name it once", name))
             return
         self._seen[identity] = name
         self.sources.append(Source(name, "file", str(path)))
 
     def _folder(self, folder: Path) -> None:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            # What `Dataset.save_to_disk` writes: Arrow files, and the folder says what they are.
+        if is_saved_dataset(folder):
             self.sources.append(Source(f"{HUB}{folder}", "hub", str(folder)))
             return
         before, others = len(self.sources), []
@@ -133,7 +139,7 @@ class _Search:
             what = f"{len(others)} files of other kinds were not read: {_first(others)}"
             self.findings.append(skipped("data.other_files", what, where=str(folder)))
         if len(self.sources) == before and not any(finding.severity == "error" for finding in self.findings):
-            known = ", ".join(sorted(KNOWN_SUFFIXES))
+            known = ", ".join(sorted(FORMAT_OF_SUFFIX))
             self._error("data.missing", f"holds no data: no {known} file", "name the files themselves", str(folder))
 
     def _walk(self, folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
@@ -196,9 +202,14 @@ def _folders_below(start: str) -> Iterator[str]:
         yield folder
 
 
+def is_saved_dataset(folder: Path) -> bool:
+    """Tell whether ``Dataset.save_to_disk`` wrote a folder: Arrow files, beside one that says what they are."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
 def is_data(name: str) -> bool:
     """Tell by its name whether a file in a folder holds rows."""
-    return suffix_of(name) in KNOWN_SUFFIXES and name not in OWN_REPORTS
+    return suffix_of(name) in FORMAT_OF_SUFFIX and name not in OWN_REPORTS
 
 
 def suffix_of(name: str) -> str:

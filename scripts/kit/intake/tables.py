@@ -171,7 +171,7 @@ def check_growth(metadata: FileMetaData, size: int) -> None:
 
 
 def _grows(number: int, times: int) -> FileError:
-    message = f"unpacks to more than {times} times its size, which no rows do"
+    message = f"unpacks to more than {times} times its size"
     return FileError(number, message, "if it is meant to, leave out the column that repeats itself")
 
 

@@ -131,7 +131,7 @@ class _Unpacked(io.RawIOBase):
         if self._unpacked_bytes > max(GROWTH_COUNTS_FROM, MOST_GROWTH * self._packed_bytes()):
             raise FileError(
                 0,
-                f"unpacks to more than {MOST_GROWTH} times its size, which no rows do",
+                f"unpacks to more than {MOST_GROWTH} times its size",
                 "if it is meant to, unpack it yourself and name the unpacked file",
             )
         buffer[: len(data)] = data

@@ -28,7 +28,7 @@ _WHOLE_UUID = re.compile(r"(GPU|MIG)-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-
 
 
 def probe_nvidia() -> Nvidia:
-    """Return what the driver says; ``problem`` says why it does not, where something of NVIDIA's is there."""
+    """Return what the driver says; ``problem`` says why it does not, where there are traces of a GPU."""
     return probe_with_names()[0]
 
 

@@ -74,7 +74,7 @@ def _problem(nvidia: Nvidia) -> list[Finding]:
         ]
     if "No devices were found" in problem:
         # Cloud images carry the driver on machines that were rented without a GPU.
-        return [warning("nvidia.no_device", "NVIDIA's driver is here, but finds no GPU", "choose a machine with a GPU")]
+        return [warning("nvidia.no_device", "NVIDIA's driver finds no GPU", "choose a machine with a GPU")]
     if "did not answer" in problem:
         fix = "the driver hangs: look for Xid errors with dmesg | grep -i xid, then restart the machine"
     elif "mismatch" in problem:
@@ -131,10 +131,10 @@ def _several(nvidia: Nvidia, gpu: Gpu, where: str) -> list[Finding]:
         findings.append(ok("gpu.visible", message))
     if _is_a_guess(nvidia):
         message = (
-            f"the GPUs differ, and CUDA numbers them by speed, by a rule of its own, not as nvidia-smi does: "
-            f"{_asked(nvidia)} is taken to be {gpu.name}, and a run is held to it"
+            f"the GPUs differ, and CUDA numbers them by speed, unlike nvidia-smi: "
+            f"{_asked(nvidia)} is taken to be {gpu.name}, and a run uses that one"
         )
-        fix = f"to choose as nvidia-smi numbers them, put {how_to_choose(nvidia, gpu)} in front of the command"
+        fix = f"to use nvidia-smi's numbers, put {how_to_choose(nvidia, gpu)} in front of the command"
         findings.append(warning("gpu.mixed", message, fix, where))
     if len(visible) < 2:  # noqa: PLR2004 - one needs no choice
         return findings

@@ -132,9 +132,9 @@ def _platform(machine: Machine, gpu: Gpu | None) -> tuple[str, str]:
     if machine.apple:
         return _apple_platform(machine.apple, machine)
     if machine.nvidia.gpus:
-        return "cpu", f"NVIDIA GPUs here: {len(machine.nvidia.gpus)}, but none that a run can use"
+        return "cpu", f"{len(machine.nvidia.gpus)} NVIDIA GPUs, none of which a run can use"
     if machine.nvidia.problem:
-        return "cpu", f"something of NVIDIA's is here, but no GPU answered: {machine.nvidia.problem}"
+        return "cpu", f"traces of an NVIDIA GPU, but none answered: {machine.nvidia.problem}"
     return "cpu", f"no NVIDIA GPU and no Apple silicon: {machine.cpu_model}, {machine.cpu_count} CPUs"
 
 

@@ -112,10 +112,10 @@ def _memory(machine: Machine, platform: str) -> list[Finding]:
     # Where the device's memory is the machine's own, the run is in it too; a Mac's whole is judged as unified memory.
     needed = loading if platform in CUDA_PLATFORMS else max(loading, takes.device_bytes)
     if total < needed and platform != "m4":
-        message = f"{gigabytes(total)} RAM; {gigabytes(needed)} are wanted, while the weights load"
+        message = f"{gigabytes(total)} RAM; {gigabytes(needed)} are needed while the weights load"
         return [warning("machine.memory", message, "use a machine with more RAM, or raise the container's limit")]
     if available is not None and available < needed:
-        message = f"{gigabytes(available)} of {gigabytes(total)} RAM are free; {gigabytes(needed)} are wanted"
+        message = f"{gigabytes(available)} of {gigabytes(total)} RAM are free; {gigabytes(needed)} are needed"
         return [warning("machine.memory", message, "close other programs before a run")]
     return [ok("machine.memory", f"{gigabytes(total)} RAM")]
 
@@ -131,6 +131,6 @@ def _disk(free: int | None, platform: str) -> Finding:
     if free >= needed:
         return ok("machine.disk", f"{gigabytes(free)} disk free")
     terms = " + ".join(f"{size / GB:.3g} {name}" for name, size in parts.items())
-    message = f"{gigabytes(free)} disk free; {gigabytes(needed)} are wanted (GB: {terms}, with room to spare)"
+    message = f"{gigabytes(free)} disk free; {gigabytes(needed)} are needed (GB: {terms}, plus 20%)"
     fix = "free space, or put the project and HF_HOME, where the weights are kept, on a larger disk"
     return (error if free < _HOPELESS_DISK_BYTES else warning)("machine.disk", message, fix)

@@ -15,10 +15,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kit.data.batch_order import BatchOrder
-    from kit.data.encoding import EncodedRow
     from kit.stacks.stack import Stack
 
 CONVERSATIONS = Path(__file__).with_name("conversations.jsonl")
@@ -104,7 +101,8 @@ def plan_for(settings: Settings) -> BatchOrder:
 
 def batch_sha256(plan: BatchOrder) -> str:
     """Hash ids, labels and order: what is trained on, and when."""
-    content: dict[str, Any] = {"rows": _listed(plan.rows), "order": list(plan.order), "updates": plan.steps}
+    rows = [[list(row.input_ids), list(row.labels)] for row in plan.rows]
+    content: dict[str, Any] = {"rows": rows, "order": list(plan.order), "updates": plan.steps}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -115,7 +113,3 @@ def settings_sha256(settings: Settings) -> str:
         "lora": {key: getattr(settings.lora, key) for key in _LORA},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _listed(rows: Sequence[EncodedRow]) -> list[list[list[int]]]:
-    return [[list(row.input_ids), list(row.labels)] for row in rows]
