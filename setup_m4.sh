@@ -192,7 +192,7 @@ main() {
   check_mac
   find_python
   "$python" scripts/check_gpu.py ||
-    abort "this Mac cannot train Mistral-7B as it is" "mend the errors above, each with its fix, then run this again"
+    abort "this Mac cannot train Mistral-7B as it is" "fix the errors above, then run this again"
 
   ohai "The packages: requirements-m4.txt into $environment; no flash-attn, which is CUDA only"
   if [ "$mode" = check ] || [ -n "$dry_run" ]; then
@@ -206,7 +206,7 @@ main() {
     validate || {
       code=$?
       [ "$code" -ne 130 ] || exit "$code"
-      abort "the environment is there, but this Mac cannot train with it yet" "mend the errors above" "$code"
+      abort "the environment is there, but this Mac cannot train with it yet" "fix the errors above" "$code"
     }
   else
     warn "there is no $environment yet, so the GPU was not tried"

@@ -38,6 +38,7 @@ from bench.tables import draw, memory_table, other_lines, speed_table
 from bench.variants import SCALES
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail, say
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     machine = probe()
     judgement = judge(machine)
     use_judged_device()  # inherited by everything that is measured
-    device = "cuda" if judgement.platform in {"h100", "cuda"} else "cpu"
+    device = "cuda" if judgement.platform in CUDA_PLATFORMS else "cpu"
     scale = options.scale or ("7b" if device == "cuda" else "small")
     if scale == "7b" and device != "cuda":
         return fail("the 7b scale needs an NVIDIA GPU", "--scale small")

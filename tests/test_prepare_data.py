@@ -239,7 +239,7 @@ def test_what_is_to_be_replaced_is_not_read(model: str, capsys: pytest.CaptureFi
     _run(model, _jsonl("a.jsonl", _rows(40)))
     before = _files()
     assert _run(model, "data/processed/train.jsonl", "--overwrite") == 1
-    assert "lies in the folder that is to be written" in capsys.readouterr().out
+    assert "lies in the output folder" in capsys.readouterr().out
     assert _run(model, "data/processed/*.jsonl", "--overwrite") == 1
     assert _files() == before
 
@@ -343,12 +343,12 @@ def test_a_file_that_cannot_be_read_is_wrong_use(
     [
         ((), "there is nothing to read"),
         (("a.jsonl", ""), "there is nothing to read"),
-        (("none.jsonl",), "there is no such file or folder"),
+        (("none.jsonl",), "no such file or folder"),
         (("a.jsonl", "--map", "user"), "not ROLE=COLUMN"),
         (("a.jsonl", "--map", "user=a"), "--map needs user and assistant"),
         (("a.jsonl", "--map", "user=a", "assistant=b", "messages=c"), "not both"),
         (("a.jsonl", "--map", "user=a", "assistant=b", "user=c"), "--map names user twice: a and c"),
-        (("a.jsonl", "--val-share", "1"), "a share is from 0"),
+        (("a.jsonl", "--val-share", "1"), "at least 0, below 1"),
         (("a.jsonl", "--near-threshold", "0"), "--near-threshold 0.0"),
         (("a.jsonl", "--processes", "0"), "at least 1"),
     ],
@@ -381,7 +381,7 @@ def test_secrets_are_located_and_never_shown(model: str, capsys: pytest.CaptureF
     out = capsys.readouterr().out + "".join(map(str, _files()["data_card.md"].splitlines()))
     for secret in (key, card, "jane.doe@example.com"):
         assert secret not in out
-    assert "1 time what looks like an AWS Access Key: a.jsonl:2 AKIA…" in out
+    assert "1 likely secret (AWS Access Key): a.jsonl:2 AKIA…" in out
     assert _card()["likely_secrets"] == {"AWS Access Key": 1, "card number": 1, "e-mail address": 1}
 
 

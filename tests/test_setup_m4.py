@@ -70,7 +70,7 @@ def test_memory_and_time_are_said_as_the_configuration_says_them(mac: Mac) -> No
         ({"python": "3 12 x86_64 True"}, "python3.11 is built for x86_64", "brew install python@3.11"),
         ({"python": "3 12 arm64 False"}, "python3.11 has no ensurepip", "brew install python@3.11"),
         ({"python": ""}, "python3.11 does not start", "brew install python@3.11"),
-        ({"memory": str(16 * GIB)}, "cannot train Mistral-7B as it is", "mend the errors above"),
+        ({"memory": str(16 * GIB)}, "cannot train Mistral-7B as it is", "fix the errors above"),
     ],
 )
 def test_a_wrong_mac_is_refused_before_anything_is_made(
@@ -121,7 +121,7 @@ def test_a_python_can_be_named(mac: Mac) -> None:
 def test_less_than_32_gb_is_warned_of(tmp_path: Path, gib: int, *, warned: bool) -> None:
     done = Mac(tmp_path, memory=str(gib * GIB)).run("--dry-run")
     assert done.returncode == 0
-    assert ("the M4 configuration is made for 32 GB" in done.stdout) is warned
+    assert ("the M4 configuration is for 32 GB" in done.stdout) is warned
 
 
 def test_the_second_run_installs_nothing_and_tries_the_gpu_again(ready: Mac) -> None:

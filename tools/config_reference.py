@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kit.config import schema
-from kit.config.declaration import ALL_PLATFORMS
+from kit.config.platforms import PLATFORMS
 from kit.config.validator import describe
 from kit.config.yaml_writer import scalar
 
@@ -46,7 +46,7 @@ def _table(keys: dict[str, dict[str, Any]]) -> str:
 def _meaning(rule: dict[str, Any]) -> str:
     meta = rule["meta"]
     words = [meta["meaning"]]
-    if meta["platforms"] != ALL_PLATFORMS:
+    if meta["platforms"] != PLATFORMS:
         words.append(f"On {', '.join(meta['platforms'])} only.")
     if meta["also_known_as"]:
         words.append(f"Elsewhere: {', '.join(f'`{name}`' for name in meta['also_known_as'])}.")

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from kit.config import schema
-from kit.config.declaration import ALL_PLATFORMS
+from kit.config.platforms import PLATFORMS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # The end of the text in both Python's and ECMAScript's dialect: to Python `$` is also before a last line break, and
@@ -47,7 +47,7 @@ def _section(body: dict[str, Any]) -> dict[str, Any]:
 
 def _key(rule: dict[str, Any]) -> dict[str, Any]:
     platforms = rule["meta"]["platforms"]
-    only = "" if platforms == ALL_PLATFORMS else f" Has an effect on {', '.join(platforms)} only."
+    only = "" if platforms == PLATFORMS else f" Has an effect on {', '.join(platforms)} only."
     shown: dict[str, Any] = {"description": rule["meta"]["meaning"] + only}
     if "default" in rule:
         shown["default"] = rule["default"]

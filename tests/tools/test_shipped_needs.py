@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
+from kit.config.platforms import PLATFORMS
 from kit.machine.planned import planned
-from kit.machine.platforms import PLATFORMS
 from kit.plan import needs
 from kit.plan.measured import rates_on
 from tools.shipped_needs import DEMO_SHAPE, shipped

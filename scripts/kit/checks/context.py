@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.config.platforms import CUDA_PLATFORMS
+
 if TYPE_CHECKING:
     from kit.config.resolve import Resolved
     from kit.config.settings import Settings
     from kit.machine.facts import Gpu, Machine
     from kit.machine.platforms import Judgement
     from kit.stacks.stack import Stack
-
-CUDA_PLATFORMS = frozenset({"h100", "cuda"})
 
 
 @dataclass(frozen=True)

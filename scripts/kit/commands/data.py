@@ -8,7 +8,7 @@ Run as:
     zcat rows.gz | python scripts/kit data -
     python scripts/kit data data/processed --audit            judges and writes nothing
 
-Exit codes: 0 fine or warnings only; 1 something has to be mended, and nothing was written; 2 wrong use, an input that
+Exit codes: 0 fine or warnings only; 1 errors found, and nothing was written; 2 wrong use, an input that
 cannot be read or a folder that cannot be written.
 """
 
@@ -24,11 +24,12 @@ from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
 from kit.cli.console import fail, paint, say
 from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, summary
 from kit.cli.foreground import EndedError
+from kit.cli.mistakes import WrongUseError
 from kit.cli.screen import one_line
 from kit.data.pool import WorkerDiedError
 from kit.intake.card import chart
 from kit.intake.card import summary as card_summary
-from kit.intake.options import UsageError, add_arguments, check, meter_of, wanted_of
+from kit.intake.options import add_arguments, check, meter_of, wanted_of
 from kit.intake.prepare import Prepared, audit, prepare
 from kit.intake.publish import OccupiedError, check_free, check_written
 from kit.intake.sources import find_sources
@@ -51,14 +52,12 @@ def run(options: argparse.Namespace) -> int:
     except EndedError:
         say("\nended from outside: nothing was written")
         raise
-    except (UsageError, OccupiedError, WorkerDiedError, sqlite3.Error, OSError) as exc:
+    except (OccupiedError, WorkerDiedError, sqlite3.Error, OSError) as exc:
         return fail(*_explained(exc, options.out))
 
 
 def _explained(exc: Exception, out: Path) -> tuple[str, str]:
-    """Say what went wrong and what mends it."""
-    if isinstance(exc, UsageError):
-        return str(exc), exc.fix
+    """Return what went wrong and its fix."""
     if isinstance(exc, OccupiedError):
         return f"{out}: {exc}", exc.fix
     if isinstance(exc, WorkerDiedError):
@@ -69,7 +68,7 @@ def _explained(exc: Exception, out: Path) -> tuple[str, str]:
 
 def _run(options: argparse.Namespace) -> int:
     if not options.input or not all(options.input):  # "" is a variable that is not set, not the folder one is in
-        raise UsageError("there is nothing to read", "make data INPUT=rows.jsonl")
+        raise WrongUseError("there is nothing to read; make data INPUT=rows.jsonl")
     check(options)
     if not options.audit:
         check_free(options.out, overwrite=options.overwrite)
@@ -121,7 +120,7 @@ def _next_command(options: argparse.Namespace, code: int, findings: list[Finding
     if code:
         bad_rows = any(finding.id == "data.row" and finding.severity == "error" for finding in findings)
         also = ', or leave bad rows out: ARGS="--on-bad-row drop"' if bad_rows and not options.audit else ""
-        return f"mend the errors above{also}"
+        return f"fix the errors above{also}"
     if options.audit:
         return "make validate"
     val = options.out / "val.jsonl"

@@ -8,7 +8,7 @@ Run as:
     python scripts/kit detect --from machine.json    judge recorded facts instead of this machine
     python scripts/kit detect --torch                ask the installed torch as well (slower: it is imported)
 
-Exit code: 0 fine or warnings only, 1 something has to be mended, 2 wrong use or a file that cannot be read.
+Exit code: 0 fine or warnings only, 1 errors found, 2 wrong use or a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from kit.machine.nvidia_rules import place
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import Judgement, judge
 from kit.machine.probe import probe
+from kit.machine.recorded import to_json
+from kit.stacks.generation import dotted
 
 if TYPE_CHECKING:
     import argparse
@@ -94,7 +96,7 @@ def facts_table(machine: Machine) -> list[tuple[str, str]]:
     ]
     apple = machine.apple
     if apple:
-        version = ".".join(str(part) for part in apple.macos_version or ("unknown",))
+        version = dotted(apple.macos_version) if apple.macos_version else "unknown"
         cores = f", {apple.gpu_cores} GPU cores" if apple.gpu_cores else ""
         rows.append(("apple", f"{apple.chip}{cores}, macOS {version}{', Rosetta' if apple.is_rosetta else ''}"))
     nvidia = machine.nvidia
@@ -130,13 +132,13 @@ def _show(machine: Machine, judgement: Judgement, findings: Sequence[Finding]) -
     render(findings)
     print(f"\n{summary(findings)}")
     failed = exit_code(findings) != 0
-    mending = failed and judgement.next_command == "make detect"
+    again = failed and judgement.next_command == "make detect"
     verdict = (
         ("platform", paint(judgement.platform, "bold", "red" if failed else "green", stream=sys.stdout)),
         ("why", judgement.reason),
         ("config", judgement.recommended_config.as_posix()),
         ("time", judgement.expected_time),
-        ("next", f"{'mend the errors above, then: ' if mending else ''}{judgement.next_command}"),
+        ("next", f"{'fix the errors above, then: ' if again else ''}{judgement.next_command}"),
     )
     for name, text in verdict:
         print(f"{paint(f'{name:<8}', 'bold', stream=sys.stdout)}  {text}")
@@ -169,7 +171,7 @@ def run(options: argparse.Namespace) -> int:
             machine = replace(machine, mps_available=mps == "ok")
     if options.record:
         try:
-            replace_file(options.record, machines.to_json(machine).encode())
+            replace_file(options.record, to_json(machine).encode())
         except OSError as exc:
             return fail(f"{options.record}: cannot be written: {exc.strerror or exc}", "give --record another path")
         say(f"facts written to {options.record}")

@@ -32,8 +32,7 @@ from kit.machine.platforms import judge as judge_machine
 from kit.machine.probe import probe
 from kit.parity.agreement import agreement, check_agreement, judge_pair, verdict, verdict_of
 from kit.parity.contract import CASES
-from kit.parity.place import describe_place, result_file
-from kit.parity.results import REFERENCE, Result, read_reference, read_result
+from kit.parity.results import REFERENCE, Result, describe_place, read_reference, read_result, result_file
 from kit.run_folder.history import OUTPUTS
 from kit.stacks.stack import installed_stack
 

@@ -30,11 +30,11 @@ from kit.cli.console import fail, say
 from kit.cli.failures import explain
 from kit.cli.findings import Finding, error, has_errors, render, run_check, summary, warning
 from kit.cli.traceback_file import keep_traceback, tracebacks_in
+from kit.config.platforms import PLATFORMS
 from kit.config.resolve import Resolved, resolve
 from kit.data.batch_order import order_batches
 from kit.environment.probe import probe as probe_environment
 from kit.files.folder_lock import FolderLock
-from kit.machine.platforms import PLATFORMS
 from kit.machine.target import Target, add_config_arguments, target_of
 from kit.model.files import ModelFileError
 from kit.model.usability import require_whole

@@ -9,7 +9,7 @@ Run as:
 
 With --from the configuration and the data are judged for the recorded machine and the stack that runs there (in the
 image on an H100, so reference; elsewhere current), and the environment is not checked: it is the other machine's. Exit
-codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use.
+codes: 0 fine or warnings only, 1 errors found, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         findings += preflight.findings
     if code == WRONG_USE:  # known at once: nothing is imported, and no device worked, to say so later
         what = "nothing else was checked: there is no configuration to check it for"
-        findings.append(skipped("validate.rest", what, "mend the command first"))
+        findings.append(skipped("validate.rest", what, "fix the command first"))
     else:
         findings += check_environment(settings, target, work=not options.no_probe)
     findings = once(findings)
@@ -110,5 +110,5 @@ def check_environment(settings: Settings | None, target: Target, *, work: bool) 
     findings = environment_findings(environment, settings, target.judgement.platform, with_access=settings is not None)
     if settings is None:
         what = "model, wandb and disk were not checked: the configuration that names them has errors"
-        findings.append(skipped("environment.access", what, "mend the configuration first"))
+        findings.append(skipped("environment.access", what, "fix the configuration first"))
     return findings

@@ -7,7 +7,7 @@ Run as:
     python scripts/kit validate-config CONFIG --json             one JSON object on stdout, for scripts
 
 With --from the machine is the recorded one; the files and the installed libraries are still this machine's.
-Exit codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use or a file that cannot be read.
+Exit codes: 0 fine or warnings only, 1 errors found, 2 wrong use or a file that cannot be read.
 """
 
 from __future__ import annotations

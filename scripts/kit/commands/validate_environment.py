@@ -19,11 +19,13 @@ from kit.checks import environment
 from kit.cli.console import fail, say
 from kit.cli.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
 from kit.cli.screen import one_line
+from kit.config.platforms import PLATFORMS
 from kit.config.resolve import resolve
 from kit.environment import checks, facts
 from kit.environment import device_checks as devices
 from kit.environment.probe import probe
-from kit.machine.platforms import PLATFORMS, judge
+from kit.machine.platforms import judge
+from kit.machine.recorded import to_json
 
 if TYPE_CHECKING:
     import argparse
@@ -122,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
         env = probe(settings, work=not options.no_probe, on_stage=show_stage)
     if options.record:
         try:
-            options.record.write_text(facts.to_json(env), encoding="utf-8")
+            options.record.write_text(to_json(env), encoding="utf-8")
         except OSError as exc:
             return fail(f"{options.record}: {exc}", "give a file that can be written")
     judgement = judge(env.machine)

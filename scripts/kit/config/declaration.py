@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-ALL_PLATFORMS = ("h100", "cuda", "m4", "cpu")
+from kit.config.platforms import PLATFORMS
+
 REQUIRED = object()  # in place of a default
 
 
@@ -13,7 +14,7 @@ def key(  # noqa: PLR0913 - all that can be said of a key
     default: Any,
     meaning: str,
     *also_known_as: str,
-    platforms: tuple[str, ...] = ALL_PLATFORMS,
+    platforms: tuple[str, ...] = PLATFORMS,
     form: str = "text on one line, not empty",
     or_auto: bool = False,
     to_trainer: bool = False,

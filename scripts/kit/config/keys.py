@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kit.config.declaration import REQUIRED, key
+from kit.config.platforms import CUDA_PLATFORMS
 
-_CUDA = ("h100", "cuda")
-_CUDA_OR_CPU = ("h100", "cuda", "cpu")
-_ACCELERATORS = ("h100", "cuda", "m4")
+_CUDA_OR_CPU = (*CUDA_PLATFORMS, "cpu")
+_ACCELERATORS = (*CUDA_PLATFORMS, "m4")
 _DTYPES = ["bfloat16", "float16", "float32"]
 _ATTENTION = [
     *("auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "varlen", "flex_attention"),
@@ -187,7 +187,7 @@ class TrainingSettings:
         False, "Compile the decoder layers: minutes at the start, then faster steps.", "compile", platforms=_CUDA_OR_CPU
     )
     use_liger_kernel: bool = key(
-        False, "Fused RMSNorm, rotary embedding and SwiGLU from liger-kernel.", "liger_kernel", platforms=_CUDA
+        False, "Fused RMSNorm, rotary embedding and SwiGLU from liger-kernel.", "liger_kernel", platforms=CUDA_PLATFORMS
     )
     num_train_epochs: float = key(3.0, "Passes over the training file.", "epochs", "num_epochs", above=0.0, max=1000.0)
     max_steps: int = key(
@@ -209,7 +209,11 @@ class TrainingSettings:
     max_grad_norm: float = key(0.3, "Clip gradients to this norm; 0: off.", to_trainer=True, within=(0.0, 1000.0))
     bf16: bool = key(True, "Mixed precision in bfloat16.", "use_bf16", to_trainer=True)
     fp16: bool = key(
-        False, "Mixed precision in float16, for GPUs without bfloat16.", "use_fp16", platforms=_CUDA, to_trainer=True
+        False,
+        "Mixed precision in float16, for GPUs without bfloat16.",
+        "use_fp16",
+        platforms=CUDA_PLATFORMS,
+        to_trainer=True,
     )
     logging_steps: int = key(
         10, "Optimizer steps between log lines.", "log_interval", to_trainer=True, may_differ=True, within=_MANY

@@ -72,18 +72,7 @@ def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path, sha
 
 
 def pretrain(folder: Path, *, steps: int, batch_size: int = 64, learning_rate: float = 3e-3, seed: int = 0) -> float:
-    """Pre-train the small Mistral on the plain form of the demo's tasks and save it.
-
-    Args:
-        folder: Where the model goes.
-        steps: Optimizer steps.
-        batch_size: Lines per step.
-        learning_rate: Its peak; warm-up, then cosine.
-        seed: Of the weights and the lines.
-
-    Returns:
-        The last step's loss, in nats per token.
-    """
+    """Pre-train the small Mistral on the plain form of the demo's tasks, save it, return the last loss in nats."""
     tokenizer = byte_tokenizer()
     model = new_model(tokenizer.get_vocab_size(), seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)

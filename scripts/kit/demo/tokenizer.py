@@ -35,13 +35,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, **config: Any) -> None:
-    """Write a tokenizer with the special tokens above, and Mistral's chat template unless ``config`` has another.
-
-    Args:
-        tokenizer: What turns text into tokens.
-        folder: Takes ``tokenizer.json`` and ``tokenizer_config.json``.
-        config: More for the configuration, such as ``model_max_length``.
-    """
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``, with Mistral's template unless ``config`` has another."""
     tokenizer.save(str(folder / "tokenizer.json"))
     content = {
         "tokenizer_class": "PreTrainedTokenizerFast",

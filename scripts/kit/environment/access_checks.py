@@ -12,6 +12,8 @@ from kit.environment.facts import NO_FOLDER
 from kit.model.files import DEMO_BASE, download_command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kit.config.settings import Settings
     from kit.environment.facts import Environment, ModelAccess
 
@@ -25,7 +27,7 @@ def check_model(environment: Environment, settings: Settings | None = None) -> l
         return [skipped("environment.model", "no model was asked about")]
     severity = warning if settings is None else error
     if model.kind == "folder":
-        return [_folder_finding(model, is_configured=settings is not None)]
+        return [_folder_finding(model, severity)]
     if model.is_cached and not model.missing_files:
         return [ok("environment.model", f"complete in the cache at {model.cache_directory}", model.name)]
     if model.is_offline:
@@ -34,30 +36,27 @@ def check_model(environment: Environment, settings: Settings | None = None) -> l
         command = download_command(model.name, settings.model.revision if settings else None)
         fix = f"`{command}` with a network first, or unset the variable"
         return [severity("environment.model_offline", message, fix, model.name)]
-    return [_hub_finding(model, is_configured=settings is not None)]
+    return [_hub_finding(model, severity)]
 
 
-def _folder_finding(model: ModelAccess, *, is_configured: bool) -> Finding:
+def _folder_finding(model: ModelAccess, severity: Callable[..., Finding]) -> Finding:
     if not model.missing_files:
         return ok("environment.model", "a complete local folder", model.name)
     if model.name == DEMO_BASE and NO_FOLDER in model.missing_files:
         return skipped("environment.model", "the demo makes this model on its first run", "make demo", model.name)
     message = f"the model folder lacks {', '.join(model.missing_files)}"
     fix = "copy the model's complete folder there (weights as safetensors), or correct model.model_name_or_path"
-    severity = error if is_configured else warning
     return severity("environment.model_incomplete", message, fix, model.name)
 
 
-def _hub_finding(model: ModelAccess, *, is_configured: bool) -> Finding:
-    severity = error if is_configured else warning
+def _hub_finding(model: ModelAccess, severity: Callable[..., Finding]) -> Finding:
     partly = ", partly downloaded so far" if model.is_cached else ""
     if model.hub_answer == "ok":
         return ok("environment.model", f"not cached yet; the Hub gives access{partly}", model.name)
     if model.hub_answer == "gated":
         token = "the token that is set has no access" if model.has_token else "no token is set"
-        return severity(
-            "environment.model_gated", f"the model is gated on the Hub, and {token}", _GATED_FIX, model.name
-        )
+        message = f"the model is gated on the Hub, and {token}"
+        return severity("environment.model_gated", message, _GATED_FIX, model.name)
     if model.hub_answer == "not_found":
         message = "the Hub knows no such model (or it is private), and there is no such folder"
         fix = "correct model.model_name_or_path; for a private model, `hf auth login` or set HF_TOKEN"

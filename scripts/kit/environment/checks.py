@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error, ok, run_check, skipped
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.environment import version_checks as versions
 from kit.environment.device_checks import check_flash_attention, check_imports_h100, check_imports_m4
 from kit.stacks.stack import unknown_generation
@@ -86,7 +87,7 @@ def environment_findings(environment: Environment, settings: Settings | None, pl
     """Run every check in this room that applies: see ``kit.checks.environment``."""
     asked = "auto" if settings is None else settings.model.attn_implementation
     found: list[Finding] = []
-    if platform in {"h100", "cuda"}:
+    if platform in CUDA_PLATFORMS:
         found += run_check(lambda: check_imports_h100(environment), "environment.h100")
     if platform == "m4":
         found += run_check(lambda: check_imports_m4(environment), "environment.m4")

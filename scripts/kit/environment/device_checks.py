@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.environment import version_checks as versions
 from kit.machine.cuda_order import chosen_of
-from kit.stacks.generation import version_tuple
+from kit.machine.rules import OLDEST_MACOS
+from kit.stacks.generation import dotted, version_tuple
 
 if TYPE_CHECKING:
     from kit.environment.facts import Environment
@@ -20,7 +21,6 @@ OLDEST_CUDA = (12, 1)
 OLDEST_DRIVERS = {12: (525, 60, 13), 13: (580, 65, 6)}
 OLDEST_MPS_TORCH = (2, 14)
 OLDEST_MPS_BITSANDBYTES = (0, 50)
-OLDEST_MACOS = (14, 0)
 _NOT_ASKED = "unknown: the device probe did not reach torch"
 
 
@@ -48,7 +48,7 @@ def _torch_cuda(environment: Environment) -> list[Finding]:
         message = f"torch {environment.installed['torch']} was built without CUDA: it cannot use the GPU"
         return [error("environment.torch_without_cuda", message, setup)]
     if version_tuple(built) < OLDEST_CUDA:
-        message = f"torch was built for CUDA {built}; {versions.dotted(OLDEST_CUDA)} or later is needed"
+        message = f"torch was built for CUDA {built}; {dotted(OLDEST_CUDA)} or later is needed"
         return [error("environment.cuda_version", message, setup)]
     if probe.fact("cuda_available"):
         sees = f"torch {environment.installed['torch']} (CUDA {built}) sees {probe.fact('device_name')}"
@@ -61,8 +61,7 @@ def _why_no_gpu(environment: Environment, built: str) -> Finding:
     oldest = OLDEST_DRIVERS.get(version_tuple(built)[0])
     if driver and oldest and version_tuple(driver) < oldest:
         message = (
-            f"the NVIDIA driver is {driver}; torch's CUDA {built} needs {versions.dotted(oldest)} or later, so torch "
-            "sees no GPU"
+            f"the NVIDIA driver is {driver}; torch's CUDA {built} needs {dotted(oldest)} or later, so torch sees no GPU"
         )
         fix = f"update the driver to {oldest[0]} or later (in a container: the host's driver)"
         return error("environment.driver_too_old", message, fix)
@@ -123,7 +122,7 @@ def check_imports_m4(environment: Environment) -> list[Finding]:
         message = "this Python is an x86-64 build under Rosetta and sees no MPS"
         found = [error("environment.apple_silicon", message, f"install an arm64 Python 3.11, then {setup}")]
     if apple.macos_version is not None and apple.macos_version < OLDEST_MACOS:
-        message = f"macOS {versions.dotted(apple.macos_version)}; 14 or later is needed for bf16 and 4-bit on MPS"
+        message = f"macOS {dotted(apple.macos_version)}; 14 or later is needed for bf16 and 4-bit on MPS"
         found.append(error("environment.macos_version", message, "update macOS to 14 or later"))
     found.extend(_torch_mps(environment))
     bitsandbytes = environment.installed.get("bitsandbytes")

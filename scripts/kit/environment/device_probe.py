@@ -85,8 +85,9 @@ class Stages:
 
 
 def one_line(exc: BaseException) -> str:
-    """Return an exception's kind and text on one line of at most 400 characters."""
-    return " ".join(f"{type(exc).__name__}: {exc}".split())[:400]
+    """Return an exception's kind and printable text on one line of at most 400 characters."""
+    text = "".join(character if character.isprintable() else " " for character in f"{type(exc).__name__}: {exc}")
+    return " ".join(text.split())[:400]
 
 
 def import_package(name: str) -> Outcome:
@@ -135,6 +136,8 @@ def device_facts(device: str) -> Outcome:
     """Ask torch what it was built for and what it sees."""
     import torch
 
+    from kit.environment import device_work
+
     facts: dict[str, Any] = {
         "device": device,
         "cuda_version": torch.version.cuda,
@@ -142,26 +145,10 @@ def device_facts(device: str) -> Outcome:
         "cudnn_version": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "mps_built": torch.backends.mps.is_built(),
         "mps_available": torch.backends.mps.is_available(),
-        "bf16_supported": True,
-        "device_name": device,
+        "bf16_supported": device_work.compute_dtype(device) != torch.float16,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else device,
     }
-    if device == "cuda":
-        facts["device_name"] = torch.cuda.get_device_name()
-        # Not is_bf16_supported(): newer torch counts emulation as support there.
-        facts["bf16_supported"] = torch.cuda.get_device_capability() >= (8, 0)
-    elif device == "mps":
-        facts["bf16_supported"] = _mps_has_bf16()
     return f"{facts['device_name']}", facts
-
-
-def _mps_has_bf16() -> bool:
-    import torch
-
-    try:
-        torch.ones(1, dtype=torch.bfloat16, device="mps")
-    except (TypeError, RuntimeError):
-        return False
-    return True
 
 
 def probe(asked: str) -> list[dict[str, Any]]:

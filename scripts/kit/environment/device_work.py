@@ -42,6 +42,7 @@ def compute_dtype(device: str) -> torch.dtype:
     """Return what a run computes in here: bf16 where the GPU has it, float16 before Ampere, float32 on a CPU."""
     if device == "cpu":
         return torch.float32
+    # Not is_bf16_supported(): newer torch counts emulation as support there.
     if device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
         return torch.float16
     try:

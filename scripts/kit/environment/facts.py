@@ -1,30 +1,23 @@
-"""Facts of an environment: machine, packages, the device probe's results, and access.
+"""Facts of an environment: machine, packages, the device probe's results, and access; recorded to JSON and replayed.
 
-Frozen facts, recorded to JSON and replayed from it. ``kit.environment.probe`` fills them in, ``kit.environment.checks``
-judges them. No value of a token or a key is ever a fact: only whether one is there. Sizes are bytes, times seconds;
-``None`` means "could not be found out".
+``kit.environment.probe`` fills them in, ``kit.environment.checks`` judges them. No token and no key is ever a fact,
+only whether one is there. Sizes are bytes, times seconds; ``None`` means "unknown".
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.files.json_files import read_object
-from kit.machine import facts as machines
+from kit.machine import recorded
+from kit.machine.facts import Machine  # noqa: TC001 - a record is rebuilt by the annotations
 from kit.stacks.stack import Stack, stack_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.machine.facts import Machine
-
-SCHEMA_VERSION = 1
 NO_FOLDER = "everything: no such folder"  # among a model's missing files
-_NOT_OURS = (
-    f"not an environment recorded by `scripts/validate_environment.py --record FILE` (schema_version {SCHEMA_VERSION})"
-)
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,6 @@ class Stage:
 
     Attributes:
         outcome: ``ok``, ``failed``, ``skipped``, or ``started`` where the child ended inside it.
-        facts: Flat names to numbers, strings and booleans.
     """
 
     name: str
@@ -49,7 +41,6 @@ class DeviceProbe:
 
     Attributes:
         outcome: ``finished`` (see the stages), ``died``, ``timed_out``, ``garbled`` or ``not_run``.
-        stages: In the order they ran.
     """
 
     outcome: str = "not_run"
@@ -91,8 +82,7 @@ class ModelAccess:
 
     Attributes:
         kind: ``folder`` (a local one) or ``hub``.
-        missing_files: What the folder, or the cached copy, lacks to be loaded from safetensors.
-        is_cached: A hub model's snapshot lies in the cache (complete where ``missing_files`` is empty).
+        missing_files: Of the folder, or of the snapshot in the cache.
         hub_answer: ``ok``, ``gated``, ``not_found``, ``unreachable`` or ``not_asked``.
     """
 
@@ -121,16 +111,10 @@ class WandbAccess:
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything validation knows of one environment at one moment.
-
-    Attributes:
-        installed: Every installed distribution's version by canonical name.
-        output_disk_free_bytes: Free where the run directory would be.
-        cache_disk_free_bytes: Free where the Hugging Face cache is.
-    """
+    """Everything validation knows of one environment at one moment."""
 
     machine: Machine
-    installed: dict[str, str] = field(default_factory=dict)
+    installed: dict[str, str] = field(default_factory=dict)  # versions by canonical name
     probe: DeviceProbe = field(default_factory=DeviceProbe)
     lock: Lock | None = None
     model: ModelAccess | None = None
@@ -144,48 +128,13 @@ class Environment:
         return stack_of(self.installed)
 
 
-def stage_from_mapping(data: dict[str, Any]) -> Stage:
-    """Rebuild one stage as the child reported it.
-
-    Raises:
-        TypeError: It is no stage of ours.
-    """
-    return Stage(**data)
-
-
-def to_json(environment: Environment) -> str:
-    """Serialise an environment's facts; ``from_mapping`` reads them back."""
-    return json.dumps({"schema_version": SCHEMA_VERSION, "environment": asdict(environment)}, indent=2) + "\n"
-
-
 def from_mapping(data: Any) -> Environment:
     """Rebuild an environment from its recorded facts.
 
     Raises:
-        ValueError: The record is not one of ours, is of another schema version, or lacks facts.
+        ValueError: It is no such record, or a fact is missing, unknown or of another kind; the message names it.
     """
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(_NOT_OURS)
-    if not isinstance(data.get("environment"), dict):
-        raise ValueError(_NOT_OURS)  # noqa: TRY004 - the file's content is at fault, whatever type it came as
-    facts = dict(data["environment"])
-    try:
-        machine = machines.from_mapping({"schema_version": machines.SCHEMA_VERSION, "machine": facts.pop("machine")})
-        probe = dict(facts.pop("probe", None) or {})
-        stages = tuple(stage_from_mapping(stage) for stage in probe.pop("stages", ()))
-        lock, model = facts.pop("lock", None), facts.pop("model", None)
-        if model is not None:
-            model = ModelAccess(**{**model, "missing_files": tuple(model.get("missing_files", ()))})
-        return Environment(
-            machine=machine,
-            probe=DeviceProbe(stages=stages, **probe),
-            lock=None if lock is None else Lock(**lock),
-            model=model,
-            wandb=WandbAccess(**(facts.pop("wandb", None) or {})),
-            **facts,
-        )
-    except (TypeError, KeyError, AttributeError) as exc:
-        raise ValueError(f"{_NOT_OURS}: {exc}") from exc
+    return recorded.from_mapping(Environment, data, "kit validate-environment --record")
 
 
 def read(path: Path) -> Environment:

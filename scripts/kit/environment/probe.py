@@ -16,14 +16,15 @@ import sys
 import threading
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.screen import one_line
 from kit.environment import access_probe
 from kit.environment.device_probe import STAGE_PREFIX
-from kit.environment.facts import DeviceProbe, Environment, Lock, Stage, stage_from_mapping
+from kit.environment.facts import DeviceProbe, Environment, Lock, Stage
 from kit.machine import probe as machine_probe
 from kit.stacks.locks import packages
 from kit.stacks.registry import GENERATIONS
@@ -123,7 +124,7 @@ def work_device(
 
 def _finished(printed: str, reports: list[Stage]) -> DeviceProbe:
     try:
-        stages = tuple(stage_from_mapping(stage) for stage in json.loads(printed)["stages"])
+        stages = tuple(Stage(**stage) for stage in json.loads(printed)["stages"])
     except (ValueError, KeyError, TypeError):
         said = " ".join(printed.split())[:120]
         return DeviceProbe("garbled", f"it printed {said!r}" if said else "it printed nothing", latest(reports))
@@ -142,7 +143,7 @@ def _read_stages(stream: IO[str], reports: list[Stage], talk: list[str], on_stag
                 talk.append(line.strip())
             continue
         with contextlib.suppress(ValueError, TypeError):
-            stage = stage_from_mapping(json.loads(line.removeprefix(STAGE_PREFIX)))
+            stage = Stage(**json.loads(line.removeprefix(STAGE_PREFIX)))
             reports.append(stage)
             if on_stage is not None:
                 on_stage(stage)
@@ -161,15 +162,13 @@ def _how_it_ended(returncode: int) -> str:
 
 
 def _last_words(talk: list[str]) -> str:
-    return f"; its last words: {' | '.join(talk[-3:])[-400:]}" if talk else ""
+    return f"; its last words: {one_line(' | '.join(talk[-3:])[-400:])}" if talk else ""
 
 
 def probe(
     settings: Settings | None = None,
     *,
     work: bool = True,
-    device: str = "auto",
-    timeout_seconds: float = TIMEOUT_SECONDS,
     on_stage: OnStage | None = None,
 ) -> Environment:
     """Collect the facts of this Python's environment.
@@ -178,22 +177,19 @@ def probe(
     """
     machine = machine_probe.probe()
     installed = installed_versions()
-    facts: dict[str, Any] = {}
     if settings is None:
         model = access_probe.probe_model(DEFAULT_MODEL, ask=work)
         output = PROJECT_ROOT / "outputs"
     else:
         model = access_probe.probe_model(settings.model.model_name_or_path, settings.model.revision, ask=work)
         output = settings.run_directory
-    if work:
-        facts["probe"] = work_device(device, timeout_seconds, on_stage)
     return Environment(
         machine=machine,
         installed=installed,
+        probe=work_device(on_stage=on_stage) if work else DeviceProbe(),
         lock=read_lock(machine.system, stack_of(installed).name),
         model=model,
         wandb=access_probe.probe_wandb(),
         output_disk_free_bytes=machine_probe.disk_free_bytes(output),
         cache_disk_free_bytes=machine_probe.disk_free_bytes(access_probe.hub_cache()),
-        **facts,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error, ok, skipped, warning
-from kit.stacks.generation import version_tuple
+from kit.stacks.generation import dotted, version_tuple
 from kit.stacks.registry import make_argument
 from kit.stacks.stack import PACKAGES
 
@@ -39,11 +39,6 @@ def setup_command(environment: Environment) -> str:
     return f"make setup{make_argument(environment.stack.traits.name)}"
 
 
-def dotted(version: Version) -> str:
-    """Write a version as people do."""
-    return ".".join(str(part) for part in version)
-
-
 def check_minimum(environment: Environment, package: str, minimum: Version) -> Finding:
     """Compare an installed version with the least that works; a missing package is an error too."""
     identity = f"environment.{package}_version"
@@ -66,32 +61,22 @@ def check_python(environment: Environment) -> list[Finding]:
     return [severity("environment.python", message, setup_command(environment))]
 
 
-def check_import(environment: Environment, package: str, module: str | None = None) -> list[Finding]:
+def check_import(environment: Environment, package: str) -> list[Finding]:
     """Report that an installed package does not import, with the import's own error; nothing where it does."""
-    problem = environment.probe.import_error(module or package)
+    problem = environment.probe.import_error(package)
     if not problem or package not in environment.installed:
         return []
-    return [
-        error(
-            "environment.import_failed",
-            f"{package} {environment.installed[package]} is installed and does not import: {problem}",
-            setup_command(environment),
-            package,
-        )
-    ]
+    message = f"{package} {environment.installed[package]} is installed and does not import: {problem}"
+    return [error("environment.import_failed", message, setup_command(environment), package)]
 
 
 @dataclass(frozen=True)
 class BadPair:
-    """Versions that a resolver accepts together and a run does not.
-
-    Attributes:
-        breaks: Tells from both versions (``()`` where absent) whether they clash.
-    """
+    """Versions that a resolver accepts together and a run does not."""
 
     id: str
     packages: tuple[str, str]
-    breaks: Callable[[Version, Version], bool]
+    breaks: Callable[[Version, Version], bool]  # of both versions, () where absent
     reason: str
     fix: str
 

@@ -110,11 +110,11 @@ def chart(found: TokenCounts, title: str) -> list[str]:
     share = found.trainable_tokens / found.tokens
     lines = [title, *bars(found.histogram, found.max_seq_length)]
     lines.append(
-        f"{found.tokens:,} tokens at {found.max_seq_length} a row, {share:.0%} of them with loss; "
+        f"{found.tokens:,} tokens cut at {found.max_seq_length} a row, {share:.0%} with loss; "
         f"{rows(found.truncated_rows)} cut by {found.truncated_tokens:,} tokens"
     )
     lines.append(
-        f"packed they fill {rows(found.packing.sequences, 'sequence')} to {found.packing.packed:.0%}; "
-        f"one row each, to {found.packing.padded:.0%}"
+        f"unpacked rows fill {found.packing.padded:.0%} of max_seq_length; "
+        f"packed into {rows(found.packing.sequences, 'sequence')}, {found.packing.packed:.0%}"
     )
     return lines

@@ -18,6 +18,7 @@ from kit.data.remarks import add_names
 from kit.intake.chunks import in_chunks
 from kit.intake.formats import Stream
 from kit.intake.ledger import TRAIN, VAL, Ledger
+from kit.intake.near import NearIndex
 from kit.intake.work import Worker
 
 if TYPE_CHECKING:
@@ -25,28 +26,20 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from kit.intake.chunks import Chunk
-    from kit.intake.near import NearIndex
+    from kit.intake.options import PrepareOptions
     from kit.intake.sources import Source
-    from kit.intake.work import Batch, RowPipeline
+    from kit.intake.work import Batch
 
 _HELD_OUT_NAMES = frozenset({"val", "valid", "validation", "dev", "eval", "test"})
 
 
 @dataclass
 class Read:
-    """One source and what became of its rows.
-
-    Attributes:
-        stream: How it was read.
-        problems: Rows that cannot be trained on, by kind.
-        bad: How many these are.
-        good: Rows that can.
-    """
+    """One source and its rows that cannot be trained on."""
 
     stream: Stream
     problems: Problems = field(default_factory=Problems)
     bad: int = 0
-    good: int = 0
 
     def place(self, line: int) -> str:
         """Name one of its rows."""
@@ -55,17 +48,10 @@ class Read:
 
 @dataclass
 class Collected:
-    """All sources, read.
+    """All sources, read, with the sums of their batches (see ``Batch``).
 
     Attributes:
-        ledger: The rows that can be trained on.
-        reads: Each source.
-        shapes: Rows by the shape they were written in.
-        unused: Columns that were not carried over, by rows.
-        trimmed: Rows that lost answers in front of their first question.
-        added: Rows that were made of others' answers, beyond one for each.
-        secrets: Likely secrets by kind.
-        secret_places: The first of each kind: (source, line, what may be shown of it).
+        secret_places: The first of each kind: (place, what may be shown of it).
         reasons: Rows that cannot be trained on, by reason.
     """
 
@@ -103,47 +89,36 @@ class Collected:
         return findings
 
 
-@dataclass(frozen=True)
-class Collector:
-    """How sources are read.
+def collect(
+    sources: list[Source], ledger: Ledger, wanted: PrepareOptions, rejects: TextIO | None = None
+) -> tuple[Collected, list[Finding]]:
+    """Read every source; return what was read, and the sources that could not be read at all.
 
-    Attributes:
-        job: What each row is put through.
-        split: Of Hugging Face datasets.
-        revision: Of Hugging Face datasets.
-        format: What files are written as, where their names do not say it.
-        processes: How many may work; None for one a core.
-        rejects: Where bad rows are listed, a line of JSON each.
-        near: What finds near duplicates; None to look for none.
-        for_audit: Files named as validation data are held out, and no text is kept to be written.
+    Args:
+        sources: Each is read to its end, or to where it breaks off.
+        ledger: Takes the rows that can be trained on.
+        wanted: What each row is put through, and how files are read.
+        rejects: Takes bad rows, a line of JSON each; None for an audit, which holds files named as validation data out
+            and keeps no text.
     """
-
-    job: RowPipeline
-    split: str = "train"
-    revision: str | None = None
-    format: str | None = None
-    processes: int | None = None
-    rejects: TextIO | None = None
-    near: NearIndex | None = None
-    for_audit: bool = False
-
-    def collect(self, sources: list[Source], ledger: Ledger) -> tuple[Collected, list[Finding]]:
-        """Read every source; return what was read, and the sources that could not be read at all."""
-        collected = Collected(ledger)
-        unreadable: list[Finding] = []
-        collected.reads = [Read(Stream(source, self.split, self.revision, self.format)) for source in sources]
-        with _progress(sources) as bar:
-            for read in collected.reads:
-                read.stream.progress = bar.update
-            chunks = _chunks(collected.reads, unreadable)
-            for batch in in_order(Worker(self.job), chunks, processes_for(self.processes)):
-                read = collected.reads[batch.source]
-                same_as = _near_duplicates(batch, self.near, ledger.count)
-                side = VAL if self.for_audit and is_held_out(read.stream.source) else TRAIN
-                ledger.add(batch.source, batch.rows, side=side, same_as=same_as, keep_text=not self.for_audit)
-                _count(collected, read, batch, self.rejects)
-                bar.set_postfix_str(f"{ledger.count:,} rows", refresh=False)
-        return collected, unreadable
+    is_audit = rejects is None
+    collected = Collected(ledger)
+    unreadable: list[Finding] = []
+    near = NearIndex(wanted.near_threshold) if wanted.dedupe == "near" and not is_audit else None
+    reading = (wanted.hub_split, wanted.revision, wanted.format)
+    collected.reads = [Read(Stream(source, *reading)) for source in sources]
+    with _progress(sources) as bar:
+        for read in collected.reads:
+            read.stream.progress = bar.update
+        chunks = _chunks(collected.reads, unreadable)
+        for batch in in_order(Worker(wanted.job), chunks, processes_for(wanted.processes)):
+            read = collected.reads[batch.source]
+            same_as = _near_duplicates(batch, near, ledger.count)
+            side = VAL if is_audit and is_held_out(read.stream.source) else TRAIN
+            ledger.add(batch.source, batch.rows, side=side, same_as=same_as, keep_text=not is_audit)
+            _count(collected, read, batch, rejects)
+            bar.set_postfix_str(f"{ledger.count:,} rows", refresh=False)
+    return collected, unreadable
 
 
 def is_held_out(source: Source) -> bool:
@@ -168,7 +143,6 @@ def _near_duplicates(batch: Batch, near: NearIndex | None, before: int) -> list[
 
 
 def _count(collected: Collected, read: Read, batch: Batch, rejects: TextIO | None) -> None:
-    read.good += len(batch.rows)
     collected.shapes += batch.shapes
     add_names(collected.unused, batch.unused)
     collected.trimmed += batch.trimmed
@@ -214,20 +188,11 @@ def _progress(sources: list[Source]) -> Any:
 def secret_findings(collected: Collected) -> list[Finding]:
     """Return one finding for each kind of likely secret, with its first places and nothing that could be used."""
     findings = []
+    fix = "take them out before training: a model repeats what it learnt"
     for kind, count in sorted(collected.secrets.items()):
         places = collected.secret_places[kind]
         shown = ", ".join(f"{place} {masked}" for place, masked in places)
         more = f" and {count - len(places):,} more" if count > len(places) else ""
-        findings.append(
-            warning(
-                "data.secrets",
-                f"{count:,} time{'' if count == 1 else 's'} what looks like {_article(kind)}: {shown}{more}",
-                "take them out before training: a model repeats what it learnt",
-                places[0][0],
-            )
-        )
+        message = f"{count:,} likely secret{'' if count == 1 else 's'} ({kind}): {shown}{more}"
+        findings.append(warning("data.secrets", message, fix, places[0][0]))
     return findings
-
-
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[0].lower() in "aeio" else f"a {kind}"

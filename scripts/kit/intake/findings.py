@@ -1,22 +1,16 @@
-"""What the ledger of rows tells before training: lengths, cuts, packing, duplicates, leakage, marks of the template."""
+"""Findings about the ledger's rows: lengths, cuts, packing, duplicates, leakage, marks of the template."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.audit.measures import TokenCounts, measure
 from kit.cli.findings import Finding, ok, skipped, warning
 from kit.data.remarks import REMARKS, Mark, end_findings
 
 if TYPE_CHECKING:
+    from kit.audit.measures import TokenCounts
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.intake.collect import Collected
-
-
-def measures_of(collected: Collected, max_seq_length: int, side: int | None = None) -> TokenCounts:
-    """Count the rows of one side, or all that are kept."""
-    ledger = collected.ledger
-    return measure(ledger.lengths(side), ledger.trained(side), max_seq_length)
 
 
 def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatTokenizer) -> list[Finding]:
@@ -28,13 +22,13 @@ def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatT
     findings = [
         ok(
             "data.tokens",
-            f"{rows(measures.rows)}, {measures.tokens:,} tokens at {limit} a row, longest {measures.longest:,}; "
-            f"the loss is taken on {measures.trainable_tokens:,} ({share:.0%})",
+            f"{rows(measures.rows)}, {measures.tokens:,} tokens cut at {limit} a row, longest {measures.longest:,}; "
+            f"loss on {measures.trainable_tokens:,} ({share:.0%})",
         ),
         ok(
             "data.packing",
-            f"packed, they fill {rows(measures.packing.sequences, 'sequence')} of {limit} "
-            f"to {measures.packing.packed:.0%}; one row each, to {measures.packing.padded:.0%}",
+            f"unpacked rows fill {measures.packing.padded:.0%} of max_seq_length; "
+            f"packed into {rows(measures.packing.sequences, 'sequence')} of {limit}, {measures.packing.packed:.0%}",
         ),
     ]
     if measures.truncated_rows:
@@ -57,7 +51,7 @@ def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatT
 
 
 def duplicate_findings(collected: Collected) -> list[Finding]:
-    """Look for rows that repeat an earlier one, letter for letter."""
+    """Judge rows that repeat an earlier one, letter for letter."""
     count, first = collected.ledger.duplicates()
     if not count:
         return [ok("data.duplicates", "no row repeats another")]
@@ -74,10 +68,10 @@ def duplicate_findings(collected: Collected) -> list[Finding]:
 
 
 def leakage_findings(collected: Collected) -> list[Finding]:
-    """Look for held-out rows that are trained on too: what they measure is memory, not learning."""
+    """Judge held-out rows that are trained on too: what they measure is memory, not learning."""
     held_out = sum(collected.ledger.counts("source", 1).values())
     if not held_out or not collected.ledger.counts("source", 0):
-        what = "no file is named as training and none as validation data, so leakage was not looked for"
+        what = "leakage was not checked: no file is named as training and none as validation data"
         return [skipped("data.leakage", what, "name both: train.jsonl and val.jsonl")]
     places = collected.ledger.leaked()
     if not places:

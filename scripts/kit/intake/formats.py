@@ -14,10 +14,10 @@ from kit.data.conversations import RowProblem, read_lines
 from kit.files.digest import file_sha256
 from kit.files.regular_files import open_regular
 from kit.intake.hub import read_hub
-from kit.intake.json_values import FileError, read_values
-from kit.intake.sources import suffix_of
+from kit.intake.json_values import read_values
+from kit.intake.sources import FORMAT_OF_SUFFIX, suffix_of
 from kit.intake.tables import read_csv, read_parquet
-from kit.intake.unpack import FOREIGN, CountedFile, UnpackError, unpacked
+from kit.intake.unpack import FOREIGN, CountedFile, FileError, unpacked
 
 if TYPE_CHECKING:
     import io
@@ -25,15 +25,7 @@ if TYPE_CHECKING:
 
     from kit.intake.sources import Source
 
-FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
-_BY_SUFFIX = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
+FORMATS = tuple(dict.fromkeys(FORMAT_OF_SUFFIX.values()))
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
 _PEEKED = 4096
 
@@ -45,13 +37,11 @@ class Stream:
     """One source being read.
 
     Attributes:
-        source: Which.
-        split: Of a Hugging Face dataset.
-        revision: Of a Hugging Face dataset.
-        format: What its rows are written as; None until that is known, or given by the person.
+        split: Of a Hugging Face dataset, as ``revision`` is.
+        format: As given by the person, else None until it is known.
         rows: How many have been yielded, problems among them.
         sha256: Of the bytes as they lie on the disk, or of a dataset's rows; empty until all are read.
-        broken: What kept the rest from being read; None where all was.
+        broken: What kept the rest from being read.
     """
 
     source: Source
@@ -76,14 +66,8 @@ class Stream:
                 self.rows += 1
                 yield item
         except FileError as exc:
+            exc.line = exc.line or max(self.rows, 1)
             self.broken = exc
-        except UnpackError as exc:
-            self.broken = FileError(max(self.rows, 1), str(exc), exc.fix)
-
-    @property
-    def unit(self) -> str:
-        """What rows are counted in: lines of text, or rows of a table without lines."""
-        return "row" if self.source.kind == "hub" or self.format == "parquet" else "line"
 
     def _items(self) -> Iterator[Raw]:
         source = self.source
@@ -97,7 +81,7 @@ class Stream:
             content = unpacked(counted)
             packed = not isinstance(content.raw, CountedFile)
             head = content.peek(_PEEKED)
-            self.format = self.format or _BY_SUFFIX.get(suffix_of(source.name)) or self._guess(head)
+            self.format = self.format or FORMAT_OF_SUFFIX.get(suffix_of(source.name)) or self._guess(head)
             if not head:
                 counted.drain()
                 self.sha256 = counted.sha256()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.data.conversations import RowProblem
-from kit.intake.json_values import FileError
+from kit.intake.sources import is_saved_dataset
 from kit.intake.tables import ROWS_AT_ONCE, check_growth, rows_of
+from kit.intake.unpack import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,16 +36,14 @@ def read_hub(name: str, split: str, revision: str | None) -> Iterator[tuple[int,
             for batch in table.combine_chunks().to_batches():
                 for item in rows_of(batch, number + 1):
                     number += 1
-                    yield item if isinstance(item, RowProblem) else (number, _decoded(dataset.features, item[1]))
+                    if not isinstance(item, RowProblem) and dataset.features:
+                        item = number, dict(dataset.features.decode_example(item[1]))  # noqa: PLW2901 - the same row
+                    yield item
     except FileError:
         raise
     except Exception as exc:  # datasets raises what its dozens of readers raise
         what = "cannot be loaded" if number == 0 else f"cannot be read behind row {number}"
         raise FileError(number + 1, f"{what} ({_reason(exc)})", _advice(exc, revision)) from exc
-
-
-def _decoded(features: Any, row: dict[str, Any]) -> dict[str, Any]:
-    return dict(features.decode_example(row)) if features else row
 
 
 def _open(name: str, split: str, revision: str | None) -> Any:
@@ -62,7 +61,7 @@ def _open(name: str, split: str, revision: str | None) -> Any:
             raise FileError(1, f"cannot be loaded: {path.name} is no file", "take it out")
         if path.suffix == ".parquet" and path.is_file():
             check_growth(parquet.read_metadata(path), path.stat().st_size)
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+    if is_saved_dataset(folder):
         saved = datasets.load_from_disk(str(folder))
         if not isinstance(saved, datasets.DatasetDict):
             return saved

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem
 from kit.data.row_values import RowError, keyed_once
+from kit.intake.unpack import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,20 +16,6 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 1 << 20
 _SPACE = " \t\r\n"
-
-
-class FileError(ValueError):
-    """From some place on a file cannot be read, so its rows cannot even be counted.
-
-    Attributes:
-        line: Where.
-        fix: What mends it.
-    """
-
-    def __init__(self, line: int, message: str, fix: str) -> None:
-        """Keep the parts apart, as findings show them."""
-        super().__init__(message)
-        self.line, self.fix = line, fix
 
 
 def read_values(file: BinaryIO) -> Iterator[tuple[int, Any] | RowProblem]:
@@ -62,7 +49,7 @@ def read_values(file: BinaryIO) -> Iterator[tuple[int, Any] | RowProblem]:
 
 
 class _Window:
-    """The part of a file that is looked at: it grows for a value that is not complete, and forgets what was read."""
+    """The part of a file in memory: it grows for a value that is not complete, and forgets what was read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.line = 1
@@ -126,7 +113,7 @@ class _Window:
             except json.JSONDecodeError as exc:
                 if self._ended:
                     line = self.line + self._text.count("\n", self._at, exc.pos)
-                    raise FileError(line, f"is not valid JSON ({exc.msg})", "mend it there, or write JSONL") from exc
+                    raise FileError(line, f"is not valid JSON ({exc.msg})", "fix it there, or write JSONL") from exc
             except ValueError as exc:
                 raise FileError(self.line, "holds a number too long", "write it as text") from exc
             else:
@@ -138,7 +125,5 @@ class _Window:
             if size > LONGEST_ROW_BYTES:
                 limit = f"{LONGEST_ROW_BYTES >> 20} MB"
                 what = f"holds a row longer than {limit}, or is broken there"
-                raise FileError(
-                    self.line, what, f"write rows under {limit}, or JSONL, where one bad row hurts no other"
-                )
+                raise FileError(self.line, what, f"write rows under {limit}, or JSONL")
             self._grow(size)

@@ -1,4 +1,4 @@
-"""The book of rows: each that was read, where it stands, and what became of it, on disk, so that memory stays flat."""
+"""The ledger of rows: each that was read, its place and what became of it, on disk, so that memory stays flat."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _CACHE_KIB = 32 << 10
 
 
 class Ledger:
-    """Rows that can be trained on, by number in the order they were read, with their text beside the book."""
+    """Rows that can be trained on, by number in the order they were read, with their text in a file beside."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin an empty book in a folder of its own."""
-        os.environ["SQLITE_TMPDIR"] = str(folder)  # sorting happens beside the book, not in a small /tmp
+        """Begin an empty ledger in a folder of its own."""
+        os.environ["SQLITE_TMPDIR"] = str(folder)  # sorting happens beside the ledger, not in a small /tmp
         self.database = sqlite3.connect(folder / "ledger.sqlite3", isolation_level=None)
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "temp_store = FILE"):
             self.database.execute(f"PRAGMA {pragma}")
@@ -67,15 +67,7 @@ class Ledger:
         same_as: Sequence[int | None] = (),
         keep_text: bool,
     ) -> None:
-        """Enter rows.
-
-        Args:
-            source: Which source they are of.
-            rows: The rows.
-            side: Where they belong until they are split.
-            same_as: For each the row it nearly repeats; empty where that was not looked for.
-            keep_text: Keep the rows' text, to write it out later.
-        """
+        """Enter a source's rows; ``same_as`` names for each the row it nearly repeats, if that was asked for."""
         entries = []
         for position, row in enumerate(rows):
             first = same_as[position] if same_as else None

@@ -5,23 +5,23 @@ The index is held in memory, about 3.5 kB a row that is kept (measured: docs/DAT
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 PERMUTATIONS = 128
 DEFAULT_THRESHOLD = 0.8
 _SEED = 1
-_prototype: Any = None
+_SHINGLE_WORDS = 5
 
 
-def minhash(parts: Iterable[str]) -> bytes:
-    """Return the MinHash of a set of strings as bytes: the same on every machine."""
-    signature = _empty()
-    signature.update_batch([part.encode("utf-8", "surrogatepass") for part in parts])
+def signature_of(text: str) -> bytes:
+    """Return the MinHash of a text's runs of words as bytes: the same on every machine."""
+    words = text.split()
+    runs = {" ".join(words[at : at + _SHINGLE_WORDS]) for at in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
+    signature = _prototype().copy()
+    signature.update_batch([run.encode("utf-8", "surrogatepass") for run in sorted(runs)])
     return np.asarray(signature.hashvalues).astype("<u8").tobytes()
 
 
@@ -38,7 +38,7 @@ class NearIndex:
 
     def first_like(self, number: int, signature: bytes) -> int | None:
         """Return the first row kept that is like this one; where there is none, keep this one."""
-        own = _empty()
+        own = _prototype().copy()
         own.hashvalues = np.frombuffer(signature, "<u8").astype(own.hashvalues.dtype)
         for candidate in sorted(self._index.query(own)):
             if own.jaccard(self._kept[candidate]) >= self._threshold:
@@ -48,10 +48,8 @@ class NearIndex:
         return None
 
 
-def _empty() -> Any:
+@functools.cache  # its permutations take a while to draw
+def _prototype() -> Any:
     from datasketch import MinHash
 
-    global _prototype  # noqa: PLW0603 - its permutations take a while to draw
-    if _prototype is None:
-        _prototype = MinHash(num_perm=PERMUTATIONS, seed=_SEED)
-    return _prototype.copy()
+    return MinHash(num_perm=PERMUTATIONS, seed=_SEED)

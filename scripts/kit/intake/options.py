@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.command import found_and_fix
 from kit.cli.findings import Finding, ok, skipped
+from kit.cli.mistakes import WrongUseError
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.shapes import Reading
 from kit.intake.formats import FORMATS
 from kit.intake.near import DEFAULT_THRESHOLD
-from kit.intake.prepare import PrepareOptions
 from kit.intake.split import DEFAULT_SHARE, MOST_BY_DEFAULT, Split
 from kit.intake.work import RowPipeline
 from kit.machine.platforms import judge
@@ -27,20 +27,43 @@ if TYPE_CHECKING:
     import argparse
 
 MAPPED = ("user", "assistant", "system", "messages")
+_IN_THE_CARD = (
+    *("map", "text_prompt", "trim", "split_turns", "on_bad_row", "dedupe", "near_threshold", "long_rows"),
+    *("val_share", "group", "stratify", "seed"),
+)
 
 
-class UsageError(Exception):
-    """The command was used wrongly: one sentence, and what mends it."""
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What a person asked for.
 
-    def __init__(self, message: str, fix: str = "") -> None:
-        """Keep both parts apart."""
-        super().__init__(message)
-        self.fix = fix
+    Attributes:
+        job: What each row is put through.
+        drop_bad_rows: Leave bad rows out, counted and listed, instead of writing nothing.
+        hub_split: Of a Hugging Face dataset, as ``revision`` is.
+        format: What files are written as, where their names do not say it.
+        processes: None for one a core.
+        said: The options as they go into the card.
+        overwrite: Replace what an earlier run wrote.
+    """
+
+    job: RowPipeline
+    out: Path
+    dedupe: str
+    near_threshold: float
+    drop_bad_rows: bool
+    split: Split
+    hub_split: str
+    revision: str | None
+    format: str | None
+    processes: int | None
+    said: dict[str, Any]
+    overwrite: bool
 
 
 @dataclass(frozen=True)
 class Meter:
-    """What tokens are counted with: no tokenizer where the model's is not on this machine."""
+    """What tokens are counted with; no tokenizer where the model's is not on this machine."""
 
     model: str
     tokenizer: ChatTokenizer | None
@@ -98,22 +121,23 @@ def check(options: argparse.Namespace) -> None:
     """Refuse what no row could be read with.
 
     Raises:
-        UsageError: With the option and what is allowed.
+        WrongUseError: With the option and what is allowed.
     """
     if options.val_share is not None and not 0 <= options.val_share < 1:
-        raise UsageError(f"--val-share {options.val_share}: a share is from 0 up to, and without, 1", "--val-share 0.1")
+        raise WrongUseError(f"--val-share {options.val_share}: at least 0, below 1; --val-share 0.1")
     if not 0 < options.near_threshold <= 1:
-        raise UsageError(f"--near-threshold {options.near_threshold}: above 0, up to 1", "--near-threshold 0.8")
+        raise WrongUseError(f"--near-threshold {options.near_threshold}: above 0, up to 1; --near-threshold 0.8")
     if options.split_turns and options.dedupe == "near":
-        raise UsageError(
-            "--split-turns with --dedupe near: the rows of one conversation are alike by nature",
-            "--dedupe exact; or --dedupe near first, and --split-turns on what it wrote",
+        raise WrongUseError(
+            "--split-turns with --dedupe near: the rows of one conversation are alike by nature; "
+            "--dedupe exact, or --dedupe near first, and --split-turns on what it wrote"
         )
     if options.template_date is not None and not _is_day(options.template_date):
-        raise UsageError(f"--template-date {options.template_date}: not a day", "--template-date 2026-11-27")
+        raise WrongUseError(f"--template-date {options.template_date}: not a day; --template-date 2026-11-27")
     for name in ("max_seq_length", "processes"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: at least 1")
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value is not None and value < 1:
+            raise WrongUseError(f"{option} {value}: at least 1; leave {option} out for the default")
 
 
 def _is_day(text: str) -> bool:
@@ -128,14 +152,14 @@ def _columns(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         role, sign, column = pair.partition("=")
         if role not in MAPPED or not sign or not column:
-            raise UsageError(f"--map {pair}: not ROLE=COLUMN", f"roles are {', '.join(MAPPED)}")
+            raise WrongUseError(f"--map {pair}: not ROLE=COLUMN; roles are {', '.join(MAPPED)}")
         if role in columns:
-            raise UsageError(f"--map names {role} twice: {columns[role]} and {column}", "name one column of each role")
+            raise WrongUseError(f"--map names {role} twice: {columns[role]} and {column}; name one column of each role")
         columns[role] = column
     if columns and "messages" not in columns and not {"user", "assistant"} <= set(columns):
-        raise UsageError("--map needs user and assistant, or messages", "--map user=COLUMN assistant=COLUMN")
+        raise WrongUseError("--map needs user and assistant, or messages; --map user=COLUMN assistant=COLUMN")
     if "messages" in columns and {"user", "assistant"} & set(columns):
-        raise UsageError("--map takes user and assistant, or messages, not both")
+        raise WrongUseError("--map takes user and assistant, or messages, not both; leave one of them out")
     return columns
 
 
@@ -143,7 +167,7 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
     """Return what tokens are counted with, and what there is to say about it.
 
     Raises:
-        UsageError: The configuration or the model that was named cannot be used.
+        WrongUseError: The configuration or the model that was named cannot be used.
     """
     name, revision, length, day = options.model, None, options.max_seq_length, options.template_date
     if name is None or length is None or (options.config and day is None):
@@ -151,7 +175,7 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
         try:
             settings = resolve(config, ()).settings
         except ConfigError as exc:
-            raise UsageError(str(exc).splitlines()[0], f"make config CONFIG={config} shows all of it") from exc
+            raise WrongUseError(f"{str(exc).splitlines()[0]}; make config CONFIG={config} shows all of it") from exc
         if name is None:
             name, revision = settings.model.model_name_or_path, settings.model.revision
         length = length or settings.training.max_seq_length
@@ -162,7 +186,7 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
         found, fix = found_and_fix(exc)
         fix = fix.replace("data.template_date=", "--template-date ")
         if options.model:
-            raise UsageError(found, fix) from exc
+            raise WrongUseError(f"{found}; {fix}") from exc
         return Meter(name, None, length), [skipped("data.tokens", f"{found}, so tokens were not counted", fix)]
     return Meter(name, tokenizer, length), [ok("model.tokenizer", f"tokens are those of {name}, {length} a row")]
 
@@ -171,7 +195,7 @@ def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Prepare
     """Put the options into what the work is done by.
 
     Raises:
-        UsageError: Columns are not named as they should be.
+        WrongUseError: Columns are not named as they should be.
     """
     columns = _columns(options.map)
     job = RowPipeline(
@@ -185,19 +209,9 @@ def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> Prepare
         split_turns=options.split_turns,
         cache=None if options.no_cache else cache,
     )
-    said: dict[str, Any] = {
+    said: dict[str, Any] = {name: getattr(options, name) for name in _IN_THE_CARD} | {
         "map": columns,
-        "text_prompt": options.text_prompt,
-        "trim": options.trim,
-        "split_turns": options.split_turns,
-        "on_bad_row": options.on_bad_row,
-        "dedupe": options.dedupe,
         "near_threshold": options.near_threshold if options.dedupe == "near" else None,
-        "long_rows": options.long_rows,
-        "val_share": options.val_share,
-        "group": options.group,
-        "stratify": options.stratify,
-        "seed": options.seed,
         "hub_split": options.split,
         "hub_revision": options.revision,
         "max_seq_length": meter.max_seq_length if meter.tokenizer else None,

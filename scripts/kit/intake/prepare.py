@@ -5,72 +5,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.audit.measures import measure
 from kit.cli.findings import Finding, has_errors, ok
 from kit.data.remarks import columns_finding
 from kit.intake.card import REPEATS, SIDES, build_card, write_card
-from kit.intake.collect import Collected, Collector, reject, secret_findings
-from kit.intake.findings import duplicate_findings, leakage_findings, measures_of, token_findings
+from kit.intake.collect import Collected, collect, reject, secret_findings
+from kit.intake.findings import duplicate_findings, leakage_findings, token_findings
 from kit.intake.ledger import TRAIN, VAL, Ledger
-from kit.intake.near import DEFAULT_THRESHOLD, NearIndex
 from kit.intake.publish import BOOKS, StagedFolder
-from kit.intake.split import Split, join_groups, split_rows
-from kit.intake.work import RowPipeline
+from kit.intake.split import join_groups, split_rows
 
 if TYPE_CHECKING:
     from kit.audit.measures import TokenCounts
-    from kit.data.chat_tokenizer import ChatTokenizer
+    from kit.intake.options import PrepareOptions
     from kit.intake.sources import Source
 
 _PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
-    """What a person asked for.
-
-    Attributes:
-        job: What each row is put through.
-        out: The folder to write.
-        dedupe: ``none``, ``exact`` or ``near``.
-        near_threshold: Share of runs of words from which rows are near duplicates.
-        drop_bad_rows: Leave bad rows out, counted and listed, instead of writing nothing.
-        split: How rows are held out.
-        hub_split: Which split of a Hugging Face dataset is read.
-        revision: Which revision of it.
-        format: What files are written as, where their names do not say it.
-        processes: How many may work; None for one a core.
-        said: The options as they go into the card.
-        overwrite: Take the place of what was written there before.
-    """
-
-    job: RowPipeline = field(default_factory=RowPipeline)
-    out: Path = Path("data/processed")
-    dedupe: str = "none"
-    near_threshold: float = DEFAULT_THRESHOLD
-    drop_bad_rows: bool = False
-    split: Split = field(default_factory=Split)
-    hub_split: str = "train"
-    revision: str | None = None
-    format: str | None = None
-    processes: int | None = None
-    said: dict[str, Any] = field(default_factory=dict)
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """What came of it.
-
-    Attributes:
-        findings: Everything there is to say.
-        card: The data card; of an audit, what it counted.
-        measures: Lengths of each side, or of all rows under ``all``; empty where tokens were not counted.
-        is_written: The folder is there.
-    """
+    """What came of it; ``measures`` are by side, ``all`` in an audit, empty where tokens were not counted."""
 
     findings: list[Finding]
     card: dict[str, Any]
@@ -86,9 +45,9 @@ def audit(sources: list[Source], wanted: PrepareOptions) -> Prepared:
         WorkerDiedError: A worker process was killed.
     """
     with tempfile.TemporaryDirectory(prefix="kit-audit-") as folder, contextlib.closing(Ledger(Path(folder))) as ledger:
-        collected, findings = _collector(wanted, for_audit=True).collect(sources, ledger)
-        measures = _measures(collected, wanted, {"all": None})
-        findings += _judge(collected, wanted, measures.get("all"))
+        collected, findings = collect(sources, ledger, wanted)
+        measures = _measures(ledger, wanted, {"all": None})
+        findings += collected.problem_findings() + _judge(collected, wanted, measures.get("all"))
         findings += [columns_finding(collected.unused)] if collected.unused else []
         findings += duplicate_findings(collected) + leakage_findings(collected)
         card = build_card(collected, wanted.said, measures, {})
@@ -111,8 +70,7 @@ def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
             contextlib.closing(Ledger(books)) as ledger,
             (files / "rejects.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as rejects,
         ):
-            near = NearIndex(wanted.near_threshold) if wanted.dedupe == "near" else None
-            collected, findings = _collector(wanted, rejects=rejects, near=near).collect(sources, ledger)
+            collected, findings = collect(sources, ledger, wanted, rejects)
             bad = collected.problem_findings()
             cut_off = any(read.stream.broken for read in collected.reads)
             if wanted.drop_bad_rows and not cut_off and ledger.count:
@@ -127,8 +85,8 @@ def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
                 first = collected.reads[first_source].place(first_line)
                 name = collected.reads[source].stream.source.name
                 rejects.write(reject(name, line, f"{REPEATS[reason]}: {first}", "--dedupe none keeps it"))
-            measures = _measures(collected, wanted, {name: side for side, name in SIDES.items()})
-            findings += _judge(collected, wanted, _measures(collected, wanted, {"all": None}).get("all"), bad=False)
+            measures = _measures(ledger, wanted, {name: side for side, name in SIDES.items()})
+            findings += _judge(collected, wanted, _measures(ledger, wanted, {"all": None}).get("all"))
             if wanted.dedupe == "none":
                 findings += duplicate_findings(collected)
             written = {} if has_errors(findings) else _write_sides(ledger, files)
@@ -145,26 +103,18 @@ def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
         return Prepared(findings, card, measures, is_written=True)
 
 
-def _collector(wanted: PrepareOptions, **more: Any) -> Collector:
-    return Collector(wanted.job, wanted.hub_split, wanted.revision, wanted.format, wanted.processes, **more)
+def _judge(collected: Collected, wanted: PrepareOptions, measures: TokenCounts | None) -> list[Finding]:
+    findings: list[Finding] = []
+    if measures and wanted.job.tokenizer:
+        findings = token_findings(collected, measures, wanted.job.tokenizer)
+    return findings + (secret_findings(collected) or [ok("data.secrets", "no likely secrets")])
 
 
-def _judge(
-    collected: Collected, wanted: PrepareOptions, measures: TokenCounts | None, *, bad: bool = True
-) -> list[Finding]:
-    findings = collected.problem_findings() if bad else []
-    tokenizer: ChatTokenizer | None = wanted.job.tokenizer
-    if measures and tokenizer:
-        findings += token_findings(collected, measures, tokenizer)
-    if wanted.job.secrets:
-        findings += secret_findings(collected) or [ok("data.secrets", "nothing looks like a key, token or address")]
-    return findings
-
-
-def _measures(collected: Collected, wanted: PrepareOptions, sides: dict[str, int | None]) -> dict[str, TokenCounts]:
+def _measures(ledger: Ledger, wanted: PrepareOptions, sides: dict[str, int | None]) -> dict[str, TokenCounts]:
     if wanted.job.tokenizer is None:
         return {}
-    return {name: measures_of(collected, wanted.job.max_seq_length, side) for name, side in sides.items()}
+    limit = wanted.job.max_seq_length
+    return {name: measure(ledger.lengths(side), ledger.trained(side), limit) for name, side in sides.items()}
 
 
 def _dropped(finding: Finding) -> Finding:

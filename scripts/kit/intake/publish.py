@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What a folder of prepared data may hold, so that nothing else is ever removed.
 OWN_FILES = frozenset({"train.jsonl", "val.jsonl", "data_card.json", "data_card.md", "rejects.jsonl"})
-BOOKS = ".books"  # of a draft alone: what is remembered of the rows while they are read
+BOOKS = ".books"  # of a draft alone: the ledger
 
 
 class OccupiedError(Exception):
@@ -34,7 +34,7 @@ class OccupiedError(Exception):
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """See to it that nothing of anybody's is lost.
+    """Refuse to write where something would be lost.
 
     Raises:
         OccupiedError: The folder holds data already, or files that are not the kit's.
@@ -54,7 +54,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def check_written(folder: Path) -> None:
-    """See to it that data under the kit's names is the kit's: rows that a person put there are nowhere else.
+    """Refuse files under the kit's names that are not the kit's: rows that a person put there are nowhere else.
 
     Raises:
         OccupiedError: It has no card, which the kit writes beside all it writes.
@@ -75,12 +75,7 @@ class StagedFolder:
     """A folder beside the one to be written, gone without a trace unless it is published."""
 
     def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
-        """Prepare to write ``folder``; nothing is made yet.
-
-        Args:
-            folder: Where the files are to appear.
-            overwrite: Take the place of what the kit wrote there before.
-        """
+        """Prepare to write ``folder``, with ``overwrite`` in place of what the kit wrote there; make nothing yet."""
         self.folder = folder.resolve() if folder.is_symlink() else folder.absolute()
         self.path = self.folder.with_name(f".{self.folder.name}.new-{os.getpid()}")
         self._overwrite = overwrite

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 HUB = "hf:"
-KNOWN_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
+FORMAT_OF_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
 PACKED_SUFFIXES = frozenset({".gz", ".zst", ".zstd"})
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 OWN_REPORTS = frozenset({"data_card.json", "rejects.jsonl", "dataset_infos.json"})  # about data, not data
@@ -31,7 +38,7 @@ class Source:
     """One thing to read.
 
     Attributes:
-        name: As the person wrote it, or as it was found in their folder; findings and the card say it.
+        name: As it was written or found; shown in findings and in the card.
         kind: ``file``, ``stdin`` or ``hub``.
         path: The file; for a Hugging Face dataset its name or folder; None for standard input.
     """
@@ -42,14 +49,11 @@ class Source:
 
 
 def find_sources(inputs: list[str], exclude: Path | None = None) -> tuple[list[Source], list[Finding]]:
-    """Find everything the inputs name, each file once.
+    """Find everything the inputs name, each file once, in the order of the inputs and by name within each.
 
     Args:
         inputs: Files, folders, globs, ``-`` and ``hf:NAME`` (or ``owner/name`` where no such path is).
         exclude: A folder that is not read, such as the one that is written to.
-
-    Returns:
-        The sources, in the order of the inputs and by name within each; and what was wrong with the inputs.
     """
     search = _Search(exclude.resolve() if exclude else None)
     for name in inputs:
@@ -89,17 +93,17 @@ class _Search:
             elif _HUB_NAME.fullmatch(name) and not glob.has_magic(name) and not path.parent.is_dir():
                 self.sources.append(Source(f"{HUB}{name}", "hub", name))
             else:
-                self._error("data.missing", "there is no such file or folder", "check the name", name)
+                self._error("data.missing", "no such file or folder", "check the name", name)
         except (OSError, ValueError, RuntimeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else exc
-            self._error("data.unreadable", f"cannot be looked at ({reason})", "check the name and its rights", name)
+            self._error("data.unreadable", f"cannot be read ({reason})", "check the name and its rights", name)
 
     def _file(self, path: Path, name: str) -> None:
         try:
             status = path.stat()
         except OSError as exc:
             reason = "a link that leads nowhere" if path.is_symlink() else exc.strerror
-            self._error("data.unreadable", f"cannot be read ({reason})", "mend it, or take it out", name)
+            self._error("data.unreadable", f"cannot be read ({reason})", "repair it, or take it out", name)
             return
         if not stat.S_ISREG(status.st_mode):
             fix = f"save it to a file, or pipe it in: … | make data INPUT={STDIN}"
@@ -107,19 +111,18 @@ class _Search:
             return
         if self._exclude and path.resolve().parent == self._exclude:
             fix = "--out another folder, or move it away first"
-            self._error("data.own_output", "lies in the folder that is to be written, and would be replaced", fix, name)
+            self._error("data.own_output", "lies in the output folder and would be replaced", fix, name)
             return
         identity = (status.st_dev, status.st_ino)
         if identity in self._seen:
-            what = f"is the same file as {self._seen[identity]}, and is read once"
+            what = f"is the same file as {self._seen[identity]}, read once"
             self.findings.append(warning("data.same_file", what, "name it once", name))
             return
         self._seen[identity] = name
         self.sources.append(Source(name, "file", str(path)))
 
     def _folder(self, folder: Path) -> None:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            # What `Dataset.save_to_disk` writes: Arrow files, and the folder says what they are.
+        if is_saved_dataset(folder):
             self.sources.append(Source(f"{HUB}{folder}", "hub", str(folder)))
             return
         before, others = len(self.sources), []
@@ -130,16 +133,13 @@ class _Search:
             else:
                 others.append(path.name)
         if self._met_again:
-            again = self._met_again
-            names = ", ".join(again[:_NAMES_SHOWN]) + (", …" if len(again) > _NAMES_SHOWN else "")
-            what = f"{len(again)} links lead to folders that were read already: {names}"
+            what = f"{len(self._met_again)} links lead to folders that were read already: {_first(self._met_again)}"
             self.findings.append(warning("data.same_folder", what, "name each folder once", str(folder)))
         if others:
-            names = ", ".join(others[:_NAMES_SHOWN]) + (", …" if len(others) > _NAMES_SHOWN else "")
-            what = f"{len(others)} files of other kinds were not read: {names}"
+            what = f"{len(others)} files of other kinds were not read: {_first(others)}"
             self.findings.append(skipped("data.other_files", what, where=str(folder)))
         if len(self.sources) == before and not any(finding.severity == "error" for finding in self.findings):
-            known = ", ".join(sorted(KNOWN_SUFFIXES))
+            known = ", ".join(sorted(FORMAT_OF_SUFFIX))
             self._error("data.missing", f"holds no data: no {known} file", "name the files themselves", str(folder))
 
     def _walk(self, folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
@@ -148,7 +148,7 @@ class _Search:
             status = folder.stat()
             entries = sorted(folder.iterdir())
         except OSError as exc:
-            self._error("data.unreadable", f"cannot be looked into ({exc.strerror})", "give it rights", str(folder))
+            self._error("data.unreadable", f"cannot be read ({exc.strerror})", "give it rights", str(folder))
             return []
         identity = (status.st_dev, status.st_ino)
         if identity in above:
@@ -176,6 +176,10 @@ class _Search:
         self.findings.append(error(id, message, fix, where))
 
 
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+
+
 def _matches(pattern: str) -> list[str]:
     """Return what matches, as ``glob`` does; but ``**`` looks into each folder once, however many links lead to it."""
     found = _ANY_DEPTH.search(pattern)
@@ -198,9 +202,14 @@ def _folders_below(start: str) -> Iterator[str]:
         yield folder
 
 
+def is_saved_dataset(folder: Path) -> bool:
+    """Tell whether ``Dataset.save_to_disk`` wrote a folder: Arrow files, beside one that says what they are."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
 def is_data(name: str) -> bool:
     """Tell by its name whether a file in a folder holds rows."""
-    return suffix_of(name) in KNOWN_SUFFIXES and name not in OWN_REPORTS
+    return suffix_of(name) in FORMAT_OF_SUFFIX and name not in OWN_REPORTS
 
 
 def suffix_of(name: str) -> str:

@@ -28,7 +28,6 @@ class Split:
 
     Attributes:
         share: Of the rows that are held out; None for the default, which is also bounded in rows.
-        seed: Another seed holds out other rows.
         by_group: Rows carry a group.
     """
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kit.data.conversations import LONGEST_ROW_BYTES, RowProblem, too_long
 from kit.data.row_values import shown
-from kit.intake.json_values import FileError
-from kit.intake.unpack import GROWTH_COUNTS_FROM, MOST_GROWTH
+from kit.intake.unpack import GROWTH_COUNTS_FROM, MOST_GROWTH, FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,14 +73,10 @@ def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict
 
 
 class _Lines:
-    """Lines for a csv reader, which would take in any number of any length for one row.
-
-    Attributes:
-        left: Characters that the row may have still.
-    """
+    """Lines for a csv reader, which would take in any number of any length for one row."""
 
     def __init__(self, head: str, rest: io.TextIOWrapper) -> None:
-        self.left = LONGEST_ROW_BYTES
+        self.left = LONGEST_ROW_BYTES  # characters the row may still have
         self._head, self._rest = head, rest
 
     def __iter__(self) -> Self:
@@ -176,7 +171,7 @@ def check_growth(metadata: FileMetaData, size: int) -> None:
 
 
 def _grows(number: int, times: int) -> FileError:
-    message = f"unpacks to more than {times} times its size, which no rows do"
+    message = f"unpacks to more than {times} times its size"
     return FileError(number, message, "if it is meant to, leave out the column that repeats itself")
 
 

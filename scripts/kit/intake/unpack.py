@@ -30,25 +30,22 @@ FOREIGN = {
 # its rows costs as much as any other.
 MOST_GROWTH = 60
 GROWTH_COUNTS_FROM = 1 << 24  # bytes; below it, unpacking anything is harmless
+_AGAIN = "pack the file again, or get it again"
 _ZSTD_PIECE_BYTES = 1 << 10  # four bytes say 128 kB at most, so that these are 32 MB and never the whole of a bomb
 _ZSTD_WINDOW_BYTES = 1 << 27  # 128 MB: what `zstd --long` asks for, and the most memory a file may ask for
 
 
-class UnpackError(ValueError):
-    """Packed data that cannot be unpacked; the message is the file's predicate, ``fix`` what to do."""
+class FileError(ValueError):
+    """From ``line`` on (0: not known) a file cannot be read, so its rows cannot even be counted."""
 
-    def __init__(self, message: str, fix: str = "pack the file again, or get it again") -> None:
-        """Keep both parts apart, as findings show them."""
+    def __init__(self, line: int, message: str, fix: str) -> None:
+        """Keep the parts apart, as findings show them; the message is the file's predicate."""
         super().__init__(message)
-        self.fix = fix
+        self.line, self.fix = line, fix
 
 
 class CountedFile(io.RawIOBase):
-    """A binary file that counts and hashes what is read through it.
-
-    Attributes:
-        read_bytes: How many so far.
-    """
+    """A binary file that counts and hashes what is read through it."""
 
     def __init__(self, file: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
         """Read through ``file``, telling ``progress`` about each piece."""
@@ -127,13 +124,14 @@ class _Unpacked(io.RawIOBase):
         try:
             data = self._file.read1(len(buffer))  # what there is: data before a break is not lost with it
         except EOFError as exc:
-            raise UnpackError(f"ends in the middle of its {self._kind} data") from exc
+            raise FileError(0, f"ends in the middle of its {self._kind} data", _AGAIN) from exc
         except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as exc:
-            raise UnpackError(f"holds broken {self._kind} data") from exc
+            raise FileError(0, f"holds broken {self._kind} data", _AGAIN) from exc
         self._unpacked_bytes += len(data)
         if self._unpacked_bytes > max(GROWTH_COUNTS_FROM, MOST_GROWTH * self._packed_bytes()):
-            raise UnpackError(
-                f"unpacks to more than {MOST_GROWTH} times its size, which no rows do",
+            raise FileError(
+                0,
+                f"unpacks to more than {MOST_GROWTH} times its size",
                 "if it is meant to, unpack it yourself and name the unpacked file",
             )
         buffer[: len(data)] = data
@@ -144,7 +142,7 @@ def unpacked(file: CountedFile) -> io.BufferedReader[Any]:
     """Unpack gzip and zstd, told by their first bytes and not by the file's name, one inside the other too.
 
     Raises:
-        UnpackError: There are too many layers; while it is read, also that the data is broken or grows without measure.
+        FileError: There are too many layers; while it is read, also that the data is broken or grows without measure.
     """
     buffered: io.BufferedReader[Any] = io.BufferedReader(cast("io.RawIOBase", file), _BUFFER_BYTES)
     for _ in range(_DEEPEST):
@@ -154,4 +152,4 @@ def unpacked(file: CountedFile) -> io.BufferedReader[Any]:
         buffered = io.BufferedReader(
             _Unpacked(cast("BinaryIO", buffered), kind, lambda: file.read_bytes), _BUFFER_BYTES
         )
-    raise UnpackError(f"is packed more than {_DEEPEST} times over")
+    raise FileError(0, f"is packed more than {_DEEPEST} times over", _AGAIN)

@@ -1,4 +1,4 @@
-"""What is done with each row on its own, on all cores: parse, shape, measure, fingerprint, look for secrets."""
+"""What each row is put through on its own, on all cores: parse, shape, measure, fingerprint, find secrets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kit.audit.secrets import find_secrets
 from kit.data.conversations import Conversation, RowProblem, checked_object, parse_row
 from kit.data.row_values import RowError, kind_of, shown
 from kit.data.shapes import PLAIN, NormalizedRow, Reading, shape_row
+from kit.intake.near import signature_of
 from kit.intake.turns import loosely, one_answer_each, written
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from kit.intake.chunks import Chunk
 
 DIGEST_BYTES = 16
-_SHINGLE_WORDS = 5
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,11 @@ class RowPipeline:
     """What every row is put through.
 
     Attributes:
-        reading: What the person says about the rows' columns.
         tokenizer: The base model's; None leaves tokens uncounted.
-        max_seq_length: Rows are cut there when trained on.
-        group: Column whose rows stay on one side of the split.
+        group: Column whose values stay on one side of the split.
         label: Column whose shares are kept on both sides.
-        near: Whether to prepare for finding near duplicates.
-        secrets: Whether to look for secrets.
-        drop_long: Refuse rows longer than ``max_seq_length``.
-        split_turns: Make a row of each answer of a conversation.
-        cache: Where token lengths are remembered; None for nowhere.
+        near: Compute what near duplicates are found by.
+        cache: Of token lengths; None for none.
     """
 
     reading: Reading = PLAIN
@@ -58,14 +53,13 @@ class Row(NamedTuple):
     """A row that can be trained on.
 
     Attributes:
-        line: Where it stands in its source.
-        text: The row as it is written, a line of JSON without its end.
-        exact: Hash of its turns, letter for letter.
+        text: JSON without the line's end.
+        exact: Hash of ``text``.
         loose: Hash of its turns without regard to case, blanks and Unicode forms.
         group: Hash of its group, or of the conversation it is a part of; empty for none.
-        label: What it is stratified by; empty for nothing.
+        label: Empty for none.
         length: Its tokens; None where they were not counted.
-        signature: For finding near duplicates; empty where that was not asked for.
+        signature: MinHash; empty where near duplicates are kept.
     """
 
     line: int
@@ -83,14 +77,11 @@ class Batch:
     """What became of some rows of one source.
 
     Attributes:
-        source: Which, by number.
         rows: Those that can be trained on, in order.
-        problems: Those that cannot.
-        secrets: (line, kind, masked) of what looks like a secret.
-        shapes: Rows by shape.
-        unused: Columns that were not carried over, and how often.
+        secrets: (line, kind, masked) of each likely secret.
+        unused: Columns that were not carried over, and in how many rows.
         trimmed: Rows that lost answers in front of their first question.
-        added: Rows that were made of others' answers, beyond one for each.
+        added: Rows beyond one for each that was read (``split_turns``).
     """
 
     source: int
@@ -113,7 +104,7 @@ class _Whole:
 
 
 class Worker:
-    """Does the job, chunk by chunk; travels to another process as the job alone."""
+    """Does the job, chunk by chunk, in any process."""
 
     def __init__(self, job: RowPipeline) -> None:
         """Prepare; the cache is opened at the first chunk, in the process that works."""
@@ -207,15 +198,6 @@ class Worker:
                 signature_of(loose) if job.near else b"",
             )
         )
-
-
-def signature_of(text: str) -> bytes:
-    """Return a text's MinHash over runs of words, as bytes."""
-    from kit.intake.near import minhash
-
-    words = text.split()
-    runs = {" ".join(words[at : at + _SHINGLE_WORDS]) for at in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
-    return minhash(sorted(runs))
 
 
 def _digest(text: bytes) -> bytes:

@@ -6,10 +6,11 @@ It counts all that the GPU does, other programs and waiting included, since the 
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.cuda_order import chosen_of
+from kit.machine.tools import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,15 +24,9 @@ class EnergyMeter:
     """Counts the joules of one GPU from now on."""
 
     def __init__(self, machine: Machine, platform: str, counter: Callable[[int], float | None] | None = None) -> None:
-        """Begin to count.
-
-        Args:
-            machine: The machine's facts, which say which GPU a run uses.
-            platform: Platform name; only NVIDIA's GPUs are asked.
-            counter: Reads the joules of a GPU by the driver's number; NVML where it is not given.
-        """
+        """Begin to count; ``counter`` reads the joules of a GPU by the driver's number, NVML's by default."""
         self._counter = counter or joules_used
-        self._index = gpu_index(machine) if platform in {"h100", "cuda"} else None
+        self._index = gpu_index(machine) if platform in CUDA_PLATFORMS else None
         self._at_start = self._ask()
 
     def read(self) -> float | None:
@@ -45,14 +40,10 @@ class EnergyMeter:
     def _ask(self) -> float | None:
         if self._index is None:
             return None
-        answers: list[float | None] = []
         index, counter = self._index, self._counter
-        # A wedged driver blocks inside the call; the thread is left behind, and the run goes on.
-        thread = threading.Thread(target=lambda: answers.append(counter(index)), daemon=True)
-        thread.start()
-        thread.join(TIMEOUT_S)
+        answers = within(TIMEOUT_S, lambda: counter(index))
         if not answers:
-            self._index = None  # not waited for again
+            self._index = None  # not asked again
             return None
         return answers[0]
 

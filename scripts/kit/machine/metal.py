@@ -25,13 +25,7 @@ def working_set_bytes(unified_bytes: int) -> int:
 
 
 def allowed_bytes(working_set: int, watermark: str | None, unified_bytes: int) -> int:
-    """Return where PyTorch refuses: at its high watermark, but never beyond the memory there is.
-
-    Args:
-        working_set: Metal's, in bytes.
-        watermark: ``PYTORCH_MPS_HIGH_WATERMARK_RATIO`` as it stands; None where it is not set, and a run sets it.
-        unified_bytes: All of the memory.
-    """
+    """Return where PyTorch refuses: at its high watermark (None: a run's own), but never beyond the memory there is."""
     ratio = _number(watermark, _HIGH)
     # 0 is PyTorch's word for no limit.
     return min(unified_bytes, round(working_set * ratio)) if ratio > 0 else unified_bytes

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.cli.screen import one_line
 from kit.machine.cuda_order import ORDER, VISIBLE, drivers_number
 from kit.machine.facts import Nvidia
 from kit.machine.nvidia_smi import ask_nvidia_smi
 from kit.machine.nvml import Found, Report, ask_nvml
-from kit.machine.tools import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ _WHOLE_UUID = re.compile(r"(GPU|MIG)-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-
 
 
 def probe_nvidia() -> Nvidia:
-    """Return what the driver says; ``problem`` says why it does not, where something of NVIDIA's is there."""
+    """Return what the driver says; ``problem`` says why it does not, where there are traces of a GPU."""
     return probe_with_names()[0]
 
 
@@ -45,9 +45,9 @@ def probe_with_names() -> tuple[Nvidia, tuple[str, ...]]:
     nvidia = replace(
         report.nvidia,
         gpus=tuple(item.gpu for item in report.found),
-        cuda_visible_devices=None if chosen is None else printable(_WHOLE_UUID.sub(r"\1-…", chosen)),
+        cuda_visible_devices=None if chosen is None else one_line(_WHOLE_UUID.sub(r"\1-…", chosen)),
         visible=None if chosen is None else _visible(chosen, order, report.found),
-        cuda_device_order=None if order is None else printable(order),
+        cuda_device_order=None if order is None else one_line(order),
     )
     names = tuple(item.uuid if item.uuid.startswith(("GPU-", "MIG-")) else "" for item in report.found)
     return nvidia, names

@@ -5,13 +5,13 @@ Standard library only, for Python 3.9 and later. Sizes are decimal: 1 GB is 10^9
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.machine.cuda_order import VISIBLE, counts_as_the_driver, how_to_choose
 from kit.machine.planned import planned
+from kit.stacks.generation import version_tuple
 from kit.stacks.registry import GENERATIONS
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _problem(nvidia: Nvidia) -> list[Finding]:
         ]
     if "No devices were found" in problem:
         # Cloud images carry the driver on machines that were rented without a GPU.
-        return [warning("nvidia.no_device", "NVIDIA's driver is here, but finds no GPU", "choose a machine with a GPU")]
+        return [warning("nvidia.no_device", "NVIDIA's driver finds no GPU", "choose a machine with a GPU")]
     if "did not answer" in problem:
         fix = "the driver hangs: look for Xid errors with dmesg | grep -i xid, then restart the machine"
     elif "mismatch" in problem:
@@ -86,21 +86,16 @@ def _problem(nvidia: Nvidia) -> list[Finding]:
     return [error("nvidia.no_answer", problem, fix)]
 
 
-def driver_tuple(version: str) -> tuple[int, ...]:
-    """Turn ``525.60.13`` into ``(525, 60, 13)``."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
 def _driver(version: str | None) -> Finding:
     if not version:
         return skipped("nvidia.driver", "the driver's version is unknown, so its age was not checked")
-    if driver_tuple(version) < OLDEST_DRIVER:
+    if version_tuple(version) < OLDEST_DRIVER:
         return error(
             "nvidia.driver",
             f"driver {version} is too old for CUDA 12.1: 525.60.13 or later is needed",
             "update NVIDIA's driver to 530.30.02 or later (Ubuntu: sudo apt install nvidia-driver-535), then restart",
         )
-    if driver_tuple(version) < NATIVE_DRIVER:
+    if version_tuple(version) < NATIVE_DRIVER:
         return ok("nvidia.driver", f"driver {version} runs CUDA 12.1 through minor-version compatibility")
     return ok("nvidia.driver", f"driver {version} runs CUDA 12.1")
 
@@ -136,10 +131,10 @@ def _several(nvidia: Nvidia, gpu: Gpu, where: str) -> list[Finding]:
         findings.append(ok("gpu.visible", message))
     if _is_a_guess(nvidia):
         message = (
-            f"the GPUs differ, and CUDA numbers them by speed, by a rule of its own, not as nvidia-smi does: "
-            f"{_asked(nvidia)} is taken to be {gpu.name}, and a run is held to it"
+            f"the GPUs differ, and CUDA numbers them by speed, unlike nvidia-smi: "
+            f"{_asked(nvidia)} is taken to be {gpu.name}, and a run uses that one"
         )
-        fix = f"to choose as nvidia-smi numbers them, put {how_to_choose(nvidia, gpu)} in front of the command"
+        fix = f"to use nvidia-smi's numbers, put {how_to_choose(nvidia, gpu)} in front of the command"
         findings.append(warning("gpu.mixed", message, fix, where))
     if len(visible) < 2:  # noqa: PLR2004 - one needs no choice
         return findings

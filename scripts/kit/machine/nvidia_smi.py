@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from kit.cli.screen import one_line
 from kit.machine.facts import Gpu, Nvidia
 from kit.machine.nvml import TIMEOUT_S, Found, Report
-from kit.machine.tools import ToolOutput, ask, printable
+from kit.machine.tools import ToolOutput, ask
 
 MIB = 1024**2
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "driver_version")
@@ -34,7 +35,7 @@ def ask_nvidia_smi() -> Report | None:
     driver, problem = None, ""
     for line in answer.output.splitlines():
         # A short row, which zip cuts off in silence, is judged below.
-        row = dict(zip(known, (printable(part.strip()) for part in line.split(","))))
+        row = dict(zip(known, (one_line(part.strip()) for part in line.split(","))))
         item = _gpu_of(row)
         if item is not None:
             found.append(item)

@@ -5,12 +5,12 @@ Facts only, no judgement. Standard library only, for Python 3.9 and later; nothi
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.cli.screen import one_line
 from kit.machine.facts import Gpu, Nvidia
-from kit.machine.tools import printable
+from kit.machine.tools import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,18 +42,14 @@ def ask_nvml() -> Report | None:
         import pynvml
     except ImportError:
         return None
-    answers: list[Report | None] = []
 
-    def work() -> None:
+    def read() -> Report | None:
         try:
-            answers.append(_read_nvml(pynvml))
+            return _read_nvml(pynvml)
         except Exception as exc:  # noqa: BLE001 - a driver in trouble raises anything
-            answers.append(Report(Nvidia(source="nvml", problem=f"NVML failed: {_text(exc)}")))
+            return Report(Nvidia(source="nvml", problem=f"NVML failed: {_text(exc)}"))
 
-    # A wedged driver blocks inside the call; the thread is left behind, and the process can still end.
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT_S)
+    answers = within(TIMEOUT_S, read)
     if not answers:
         problem = f"NVML did not answer within {TIMEOUT_S:g} s"
         return Report(Nvidia(source="nvml", problem=problem), timed_out=True)
@@ -140,4 +136,4 @@ def _try(call: Callable[[], Any]) -> Any:
 
 
 def _text(value: Any) -> str:
-    return printable(value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value))
+    return one_line(value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value))

@@ -27,7 +27,7 @@ _GROWING = "expandable_segments:True"
 def use_judged_device() -> None:
     """Hide every NVIDIA GPU but the one that detection judges; on a Mac, keep PyTorch within Metal's working set.
 
-    On a GPU torch's allocator is told to grow what it holds where that is known to help, unless it was told anything.
+    Where that is known to help on a GPU, torch's allocator grows its segments, unless its variable is set.
     """
     if sys.platform == "darwin":
         metal.stay_within_working_set(os.environ)

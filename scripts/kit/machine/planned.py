@@ -1,7 +1,6 @@
-"""What the shipped configurations take on each platform, as the plan says it: read, since it cannot be asked here.
+"""What the shipped configurations take on each platform, from the plan: ``make docs`` writes ``planned.json``.
 
-``planned.json`` is written by ``make docs``, and the gate compares the two. Standard library
-only, for Python 3.9 and later.
+Standard library only, for Python 3.9 and later.
 """
 
 from __future__ import annotations
@@ -20,13 +19,10 @@ class Planned:
     """What a platform's own configuration takes; on a CPU the demo's, since Mistral-7B is not for one.
 
     Attributes:
-        device_bytes: The peak of the device's memory.
-        loading_bytes: What passes through the host's memory while the base loads.
-        weights_bytes: The base's files.
+        loading_bytes: The host's memory while the base loads.
         output_bytes: All checkpoints that are kept, the next one and the adapter.
-        slow_tokens_per_second: Training tokens of Mistral-7B, padding counted, with the configuration as it stands, at
-            worst.
-        fast_tokens_per_second: The same at best, and without recomputing a layer.
+        slow_tokens_per_second: Of Mistral-7B, padding counted, with the configuration as it stands, at worst.
+        fast_tokens_per_second: At best, and without recomputing a layer.
     """
 
     device_bytes: int

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.console import gigabytes
+from kit.config.platforms import PLATFORMS
 from kit.machine.cuda_order import chosen_of
 from kit.machine.nvidia_rules import FLOAT16_OVERRIDES, H100_BYTES, OLDEST_BF16, nvidia_findings
 from kit.machine.planned import planned
 from kit.machine.rules import GIB, apple_findings, host_findings
+from kit.stacks.generation import dotted
 
 if TYPE_CHECKING:
     from kit.cli.findings import Finding
     from kit.machine.facts import Apple, Gpu, Machine
 
-PLATFORMS = ("h100", "cuda", "m4", "cpu")
 H100_CAPABILITY = (9, 0)
 OLDEST_MPS_MACOS = (12, 3)  # https://developer.apple.com/metal/pytorch/
 
@@ -34,7 +35,7 @@ CONFIGS = {
 M4_GPU_CORES = 10
 # The job that the project's expected times are stated for.
 EXAMPLES, EPOCHS = 15_000, 3
-# Errors that nothing mends: the machine cannot hold Mistral-7B, but it can run the demo.
+# Errors without a fix: the machine cannot hold Mistral-7B, but it can run the demo.
 _TOO_SMALL = {"gpu.memory", "apple.memory"}
 _SECONDS_PER_HOUR = 3600
 
@@ -44,13 +45,8 @@ class Judgement:
     """What a machine is good for.
 
     Attributes:
-        platform: One of ``PLATFORMS``.
-        reason: Why, in words: what was found and what decided.
         recommended_config: Relative to the project's root.
-        expected_time: One sentence.
-        next_command: What to type next; ``make detect`` again where an error has to be mended
-            first, ``make demo`` where the machine is too small for Mistral-7B.
-        findings: What is wrong, and what was looked at and is fine.
+        next_command: ``make detect`` where an error comes first, ``make demo`` where Mistral-7B does not fit.
         gpu: The NVIDIA GPU, or slice, that a run uses; None on m4 and cpu.
     """
 
@@ -80,7 +76,7 @@ def hours(tokens: int, platform: str, gpu_cores: int | None = None) -> tuple[flo
     Args:
         tokens: Rows x tokens a row x epochs, padding included.
         platform: One of ``PLATFORMS``.
-        gpu_cores: Of the Mac, where it is known: an M4 Max has four times the cores of an M4. Ignored elsewhere.
+        gpu_cores: A Mac's, where known; ignored elsewhere.
 
     Raises:
         ValueError: There is no such platform, or the tokens are negative.
@@ -136,9 +132,9 @@ def _platform(machine: Machine, gpu: Gpu | None) -> tuple[str, str]:
     if machine.apple:
         return _apple_platform(machine.apple, machine)
     if machine.nvidia.gpus:
-        return "cpu", f"NVIDIA GPUs here: {len(machine.nvidia.gpus)}, but none that a run can use"
+        return "cpu", f"{len(machine.nvidia.gpus)} NVIDIA GPUs, none of which a run can use"
     if machine.nvidia.problem:
-        return "cpu", f"something of NVIDIA's is here, but no GPU answered: {machine.nvidia.problem}"
+        return "cpu", f"traces of an NVIDIA GPU, but none answered: {machine.nvidia.problem}"
     return "cpu", f"no NVIDIA GPU and no Apple silicon: {machine.cpu_model}, {machine.cpu_count} CPUs"
 
 
@@ -158,7 +154,7 @@ def _apple_platform(apple: Apple, machine: Machine) -> tuple[str, str]:
         return "cpu", f"Intel Mac, on which MPS cannot train this stack: {apple.chip}"
     if apple.is_rosetta:
         return "cpu", f"{apple.chip}, but this Python is translated by Rosetta, and its torch has no MPS"
-    version = ".".join(map(str, apple.macos_version)) if apple.macos_version else "of unknown version"
+    version = dotted(apple.macos_version) if apple.macos_version else "of unknown version"
     if apple.macos_version and apple.macos_version < OLDEST_MPS_MACOS:
         return "cpu", f"{apple.chip}, but macOS {version} has no MPS"
     if machine.mps_available is False:

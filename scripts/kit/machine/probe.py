@@ -16,10 +16,11 @@ import shutil
 from pathlib import Path
 
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.cli.screen import one_line
 from kit.machine import metal
 from kit.machine.facts import Apple, Machine, Nvidia
 from kit.machine.nvidia import probe_nvidia
-from kit.machine.tools import ask, printable
+from kit.machine.tools import ask
 
 TIMEOUT_S = 5.0
 PROC = Path("/proc")
@@ -62,7 +63,7 @@ def _cpu_model() -> str:
     if re.search(rf"^CPU implementer\s*:\s*{_APPLE_IMPLEMENTER}", text, re.MULTILINE):
         return "Apple silicon (Linux guest)"
     match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return printable(match[1].strip()) if match else platform.processor() or "unknown"
+    return one_line(match[1].strip()) if match else platform.processor() or "unknown"
 
 
 def usable_cores() -> int:
@@ -169,12 +170,12 @@ def _apple() -> Apple:
         is_rosetta=_sysctl("sysctl.proc_translated") == "1",
         unified_memory_bytes=_number(_sysctl("hw.memsize")),
         gpu_cores=_gpu_cores() if arm else None,
-        mps_high_watermark=None if watermark is None else printable(watermark),
+        mps_high_watermark=None if watermark is None else one_line(watermark),
     )
 
 
 def _macos_version() -> tuple[int, int] | None:
-    """Ask sw_vers: a Python built long ago is told an older version by the system itself."""
+    """Ask sw_vers: the system tells an old build of Python an older version."""
     text = ask(["sw_vers", "-productVersion"], TIMEOUT_S).output.strip() or platform.mac_ver()[0]
     match = re.match(r"(\d+)(?:\.(\d+))?", text)
     return (int(match[1]), int(match[2] or 0)) if match else None
@@ -187,7 +188,7 @@ def _gpu_cores() -> int | None:
 
 
 def _sysctl(name: str) -> str:
-    return printable(ask(["sysctl", "-n", name], TIMEOUT_S).output.strip())
+    return one_line(ask(["sysctl", "-n", name], TIMEOUT_S).output.strip())
 
 
 def _number(text: str) -> int | None:

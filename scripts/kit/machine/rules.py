@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from kit.cli.console import gigabytes
 from kit.cli.findings import Finding, error, ok, skipped, warning
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.metal import working_set_bytes
 from kit.machine.nvidia_rules import GB
 from kit.machine.planned import planned
+from kit.stacks.generation import dotted
 
 if TYPE_CHECKING:
     from kit.machine.facts import Apple, Machine
@@ -51,25 +53,22 @@ def _python(apple: Apple) -> Finding:
     return ok("apple.python", "this Python runs natively on Apple silicon")
 
 
-def _version(apple: Apple) -> str:
-    return ".".join(str(part) for part in apple.macos_version or ())
-
-
 def _macos(apple: Apple) -> Finding:
     if apple.macos_version is None:
         return skipped("apple.macos", "the version of macOS is unknown, so it was not checked")
+    version = dotted(apple.macos_version)
     if apple.macos_version < OLDEST_MACOS:
-        message = f"macOS {_version(apple)} is too old: bfloat16 on MPS and the torch wheels need macOS 14"
+        message = f"macOS {version} is too old: bfloat16 on MPS and the torch wheels need macOS 14"
         return error("apple.macos", message, "update macOS in System Settings, General, Software Update")
-    return ok("apple.macos", f"macOS {_version(apple)} has bfloat16 on MPS")
+    return ok("apple.macos", f"macOS {version} has bfloat16 on MPS")
 
 
 def _four_bit(apple: Apple) -> Finding:
-    if apple.macos_version is None or apple.macos_version < METAL_KERNEL_MACOS:
-        version = f"macOS {_version(apple)}" if apple.macos_version else "an unknown macOS"
+    version = f"macOS {dotted(apple.macos_version)}" if apple.macos_version else "an unknown macOS"
+    if (apple.macos_version or ()) < METAL_KERNEL_MACOS:
         message = f"on {version} bitsandbytes computes 4-bit layers in plain PyTorch: correct, but slower"
         return warning("apple.four_bit", message, "update to macOS 26, where it uses Metal kernels")
-    return ok("apple.four_bit", f"macOS {_version(apple)} runs bitsandbytes' Metal kernels for 4-bit layers")
+    return ok("apple.four_bit", f"{version} runs bitsandbytes' Metal kernels for 4-bit layers")
 
 
 def _unified_memory(apple: Apple) -> Finding:
@@ -78,9 +77,8 @@ def _unified_memory(apple: Apple) -> Finding:
         return skipped("apple.memory", "the size of the unified memory is unknown, so it was not checked")
     lent = gigabytes(working_set_bytes(size))
     message = (
-        f"{size / GIB:.0f} GB unified memory, of which Metal lends the GPU about {lent}; the M4 configuration is made"
+        f"{size / GIB:.0f} GB unified memory, of which the GPU gets about {lent}; the M4 configuration is for 32 GB"
     )
-    message += " for 32 GB"
     takes = planned("m4")
     if size < takes.device_bytes + takes.loading_bytes + _MACOS_BYTES:
         return error("apple.memory", message, "use a Mac with 32 GB or more for Mistral-7B; here: make demo")
@@ -112,12 +110,12 @@ def _memory(machine: Machine, platform: str) -> list[Finding]:
     takes = planned(platform)
     loading = takes.loading_bytes
     # Where the device's memory is the machine's own, the run is in it too; a Mac's whole is judged as unified memory.
-    needed = loading if platform in ("h100", "cuda") else max(loading, takes.device_bytes)
+    needed = loading if platform in CUDA_PLATFORMS else max(loading, takes.device_bytes)
     if total < needed and platform != "m4":
-        message = f"{gigabytes(total)} RAM; {gigabytes(needed)} are wanted, while the weights load"
+        message = f"{gigabytes(total)} RAM; {gigabytes(needed)} are needed while the weights load"
         return [warning("machine.memory", message, "use a machine with more RAM, or raise the container's limit")]
     if available is not None and available < needed:
-        message = f"{gigabytes(available)} of {gigabytes(total)} RAM are free; {gigabytes(needed)} are wanted"
+        message = f"{gigabytes(available)} of {gigabytes(total)} RAM are free; {gigabytes(needed)} are needed"
         return [warning("machine.memory", message, "close other programs before a run")]
     return [ok("machine.memory", f"{gigabytes(total)} RAM")]
 
@@ -133,6 +131,6 @@ def _disk(free: int | None, platform: str) -> Finding:
     if free >= needed:
         return ok("machine.disk", f"{gigabytes(free)} disk free")
     terms = " + ".join(f"{size / GB:.3g} {name}" for name, size in parts.items())
-    message = f"{gigabytes(free)} disk free; {gigabytes(needed)} are wanted (GB: {terms}, with room to spare)"
+    message = f"{gigabytes(free)} disk free; {gigabytes(needed)} are needed (GB: {terms}, plus 20%)"
     fix = "free space, or put the project and HF_HOME, where the weights are kept, on a larger disk"
     return (error if free < _HOPELESS_DISK_BYTES else warning)("machine.disk", message, fix)

@@ -26,16 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """One configuration on one machine.
-
-    Attributes:
-        config: The YAML file: the one that was named, or the one that fits the machine.
-        overrides: ``key.path=value`` strings.
-        machine: This machine, or a recorded one.
-        judgement: What it is good for.
-        is_recorded: The machine is a recorded one.
-        stack: The stack that was asked for by name.
-    """
+    """One configuration on one machine, this one or a recorded one; ``stack`` is None unless one was asked for."""
 
     config: Path
     overrides: tuple[str, ...]
@@ -91,7 +82,7 @@ def next_command(target: Target, *, failed: bool) -> str:
     quoted = shlex.quote(changes) if set(changes) & set('"$`\\!') else f'"{changes}"'
     settings = (f" STACK={target.stack}" if target.stack else "") + (f" SET={quoted}" if changes else "")
     if failed:
-        return f"mend the errors above, then: make validate CONFIG={target.config}{settings}"
+        return f"fix the errors above, then: make validate CONFIG={target.config}{settings}"
     if target.config.name == target.judgement.recommended_config.name:
         command = {"h100": "train-h100", "m4": "train-m4", "cpu": "demo"}.get(target.judgement.platform)
         if command == "demo" and not settings:
@@ -102,15 +93,7 @@ def next_command(target: Target, *, failed: bool) -> str:
 
 
 def show(findings: Sequence[Finding], target: Target, verdicts: tuple[str, str], *, failed: bool, json: bool) -> None:
-    """Show all findings and end in a verdict and the next command.
-
-    Args:
-        findings: Of every check.
-        target: What was judged.
-        verdicts: What to say where it can run, and where it cannot.
-        failed: The exit code is not 0.
-        json: One JSON object instead.
-    """
+    """Show all findings, then a verdict (``verdicts``: of success, of failure) and the next command."""
     following = next_command(target, failed=failed)
     judgement = target.judgement
     if json:

@@ -10,28 +10,23 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kit.cli.screen import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # How long a killed tool may take to disappear. One stuck inside the driver never does, and is left behind.
 _GRACE_S = 0.5
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """What a tool said.
-
-    Attributes:
-        output: Its standard output; empty where it failed.
-        problem: Why there is none; empty where there is.
-        found: The tool exists on this machine.
-        timed_out: It was given up on.
-    """
+    """A tool's standard output, or the problem that left none."""
 
     output: str = ""
     problem: str = ""
@@ -66,14 +61,19 @@ def ask(command: Sequence[str], timeout_s: float) -> ToolOutput:
     text = output.decode("utf-8", errors="replace")
     if process.returncode != 0:
         said = (errors.decode("utf-8", errors="replace").strip() or text.strip()).splitlines()
-        why = f": {printable(said[0].strip())}" if said else ""
+        why = f": {one_line(said[0].strip())}" if said else ""
         return ToolOutput(problem=f"{name} failed with exit code {process.returncode}{why}")
     return ToolOutput(output=text)
 
 
-def printable(text: str) -> str:
-    """Write out what a terminal would act on; such texts are also refused in a recording."""
-    return one_line(text)
+def within(timeout_s: float, call: Callable[[], _Answer]) -> list[_Answer]:
+    """Make a call that a wedged driver may hold for ever, and raises nothing; return its answer, or none in time."""
+    answers: list[_Answer] = []
+    # The thread is left behind, and the process can still end.
+    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answers
 
 
 def _give_up(process: subprocess.Popen[bytes]) -> None:

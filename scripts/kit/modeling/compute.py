@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine.one_device import ALLOCATOR
 
 # They have a library take other kernels, or round otherwise, than it would by itself. No secret is in them.
@@ -28,7 +29,7 @@ def describe_compute(platform: str) -> dict[str, Any]:
         sums rounded otherwise; ``none`` where none is set. ``cuda``, ``cudnn``: their versions on a GPU, else None.
         ``allocator``: what torch's is told on a GPU; ``none`` where nothing, None elsewhere. It changes no sum.
     """
-    on_cuda = platform in {"h100", "cuda"}
+    on_cuda = platform in CUDA_PLATFORMS
     told = " ".join(f"{name}={os.environ[name]}" for name in ALLOCATOR if os.environ.get(name)) or "none"
     return {
         "device": torch.cuda.get_device_name() if on_cuda else "mps" if platform == "m4" else "cpu",

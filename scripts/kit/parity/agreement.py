@@ -23,13 +23,7 @@ _WHERE_TO_LOOK = {
 
 
 def check_agreement(result: Result, contract: Mapping[str, str], exact: Mapping[str, Numbers]) -> list[Finding]:
-    """Hold a machine's result to the formulas.
-
-    Args:
-        result: What it measured.
-        contract: The hashes of what was to be trained.
-        exact: The numbers by mathematics: see ``Case``.
-    """
+    """Hold a machine's result to the committed contract and to the formulas' numbers by mathematics (see ``Case``)."""
     findings = _contract(result.contract, contract, "the committed ones")
     for case in CASES:
         found = result.case(case.name)
@@ -40,19 +34,14 @@ def check_agreement(result: Result, contract: Mapping[str, str], exact: Mapping[
 def judge_pair(mine: Result, theirs: Result) -> list[Finding]:
     """Hold two machines' results to each other: each may be off by a tolerance, so two by twice of it."""
     findings = _contract(mine.contract, theirs.contract, "the other file's")
+    here, there = mine.numbers(), theirs.numbers()
     for case in CASES:
-        found, other = mine.case(case.name), theirs.case(case.name)
-        if found is None or found.numbers is None or other is None or other.numbers is None:
-            if not (_is_missing(found) and _is_missing(other)):
-                whose = "here" if _is_missing(found) else "there"
-                findings.append(skipped(f"pair.{case.name}", f"{case.name} against the other file: not run {whose}"))
-            continue
-        findings.append(_compared(case, found, other.numbers, other=theirs.place))
+        if case.name in here and case.name in there:
+            findings.append(_compared(case, mine.case(case.name), there[case.name], other=theirs.place))
+        elif case.name in here or case.name in there:
+            whose = "there" if case.name in here else "here"
+            findings.append(skipped(f"pair.{case.name}", f"{case.name} against the other file: not run {whose}"))
     return findings
-
-
-def _is_missing(found: CaseResult | None) -> bool:
-    return found is None or found.numbers is None
 
 
 def _contract(mine: Mapping[str, str], theirs: Mapping[str, str], whose: str) -> list[Finding]:
@@ -96,23 +85,16 @@ def _compared(case: Case, found: CaseResult | None, expected: Numbers, other: st
 
 def agreement(result: Result, expected: Mapping[str, Numbers]) -> dict[str, float]:
     """Return each case's largest relative difference, loss and gradients together, from numbers by case."""
-    found: dict[str, float] = {}
-    for case in CASES:
-        measured = result.case(case.name)
-        if measured is not None and measured.numbers is not None and case.name in expected:
-            apart = difference(measured.numbers, expected[case.name])
-            found[case.name] = max(apart.loss, apart.gradient)
-    return found
-
-
-def by_case(exact: Mapping[str, Numbers]) -> dict[str, Numbers]:
-    """Return the formulas' numbers by case: two of the four share theirs."""
-    return {case.name: exact[case.mathematics] for case in CASES if case.mathematics in exact}
+    measured = result.numbers()
+    both = [case.name for case in CASES if case.name in measured and case.name in expected]
+    apart = {name: difference(measured[name], expected[name]) for name in both}
+    return {name: max(found.loss, found.gradient) for name, found in apart.items()}
 
 
 def verdict_of(result: Result, findings: Sequence[Finding], exact: Mapping[str, Numbers]) -> str:
     """Write what holding a result to the formulas came to, in one sentence."""
-    return verdict(result, "the formulas", findings, agreement(result, by_case(exact)))
+    expected = {case.name: exact[case.mathematics] for case in CASES if case.mathematics in exact}
+    return verdict(result, "the formulas", findings, agreement(result, expected))
 
 
 def verdict(result: Result, with_what: str, findings: Sequence[Finding], agreed: Mapping[str, float]) -> str:

@@ -15,10 +15,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import load_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kit.data.batch_order import BatchOrder
-    from kit.data.encoding import EncodedRow
     from kit.stacks.stack import Stack
 
 CONVERSATIONS = Path(__file__).with_name("conversations.jsonl")
@@ -44,11 +41,9 @@ class Case:
     """One precision.
 
     Attributes:
-        name: ``float32``, ``bfloat16``, ``nf4`` or ``nf4-bfloat16``.
         four_bit: The base is quantised to NF4, its scales once more, as in QLoRA.
         bfloat16: Matrix products in bfloat16, as the 7B runs have them; float32 elsewhere.
         loss_tolerance: The largest relative difference from the exact loss, over all updates.
-        gradient_tolerance: The same for gradient norms.
     """
 
     name: str
@@ -81,14 +76,7 @@ def why_not(case: Case, stack: Stack, platform: str) -> str:
 
 
 def settings_for(case: Case, base: Path, output: Path, attention: str = "auto") -> Settings:
-    """Return a case's whole configuration; whatever moves a number stands here and is no default.
-
-    Args:
-        case: The precision.
-        base: The canonical model's folder.
-        output: Where the trainer may write.
-        attention: ``auto``, or one of the stack's implementations.
-    """
+    """Return a case's whole configuration; whatever moves a number stands here and is no default."""
     values = schema.defaults()
     dtype = "bfloat16" if case.bfloat16 else "float32"
     values["model"] |= {
@@ -113,7 +101,8 @@ def plan_for(settings: Settings) -> BatchOrder:
 
 def batch_sha256(plan: BatchOrder) -> str:
     """Hash ids, labels and order: what is trained on, and when."""
-    content: dict[str, Any] = {"rows": _listed(plan.rows), "order": list(plan.order), "updates": plan.steps}
+    rows = [[list(row.input_ids), list(row.labels)] for row in plan.rows]
+    content: dict[str, Any] = {"rows": rows, "order": list(plan.order), "updates": plan.steps}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -124,7 +113,3 @@ def settings_sha256(settings: Settings) -> str:
         "lora": {key: getattr(settings.lora, key) for key in _LORA},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _listed(rows: Sequence[EncodedRow]) -> list[list[list[int]]]:
-    return [[list(row.input_ids), list(row.labels)] for row in rows]

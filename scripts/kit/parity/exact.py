@@ -32,15 +32,7 @@ _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds it to the norm
 def exact_training(
     weights: Weights, shape: Mapping[str, Any], settings: Settings, plan: BatchOrder, *, four_bit: bool
 ) -> Numbers:
-    """Train, and return every number there is to agree with.
-
-    Args:
-        weights: The canonical base and adapter.
-        shape: The model's sizes, in the words of its ``config.json``.
-        settings: Learning rate, decay, clipping, LoRA's scaling.
-        plan: Rows and order.
-        four_bit: Quantise the base's linear layers first.
-    """
+    """Train, and return every number there is to agree with; ``shape`` is the model's ``config.json``."""
     model = _Mistral(weights, shape, settings.lora.lora_alpha / settings.lora.r, four_bit=four_bit)
     optimizer = _AdamW(model.adapter, settings.training.weight_decay)
     losses, norms, modules = [], [], {}

@@ -1,18 +1,26 @@
-"""What came of the canonical training on some machine: kept as JSON, read back, compared. Imports no torch."""
+"""What came of the canonical training, and where: kept as JSON, read back, compared. Imports no torch."""
 
 from __future__ import annotations
 
 import math
+import platform as this_platform
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.mistakes import WrongUseError
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.json_files import read_object
 from kit.files.numbers import finite, listed, mapping
+from kit.machine.cuda_order import chosen_of
+from kit.run_folder.provenance import describe_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+    from kit.machine.facts import Machine
+    from kit.stacks.stack import Stack
 
 SCHEMA_VERSION = 1
 REFERENCE = Path(__file__).with_name("reference.json")
@@ -29,7 +37,7 @@ class Numbers:
     Attributes:
         losses: Of each update, in nats per answer token.
         gradient_norms: Of each update, before clipping.
-        module_norms: The first update's, by kind of module over all layers.
+        module_norms: The first update's, by ``q_proj.lora_A`` and the like over all layers.
     """
 
     losses: tuple[float, ...]
@@ -77,12 +85,9 @@ class CaseResult:
     """One precision on one machine.
 
     Attributes:
-        name: Of the case.
-        numbers: None where it did not run.
-        reason: Why it did not run; empty where it did.
+        numbers: None where it did not run; ``reason`` says why.
         failed: It was meant to run, and broke.
-        attention: The implementation.
-        seconds: How long it took, loading included.
+        seconds: Loading included.
     """
 
     name: str
@@ -95,13 +100,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Result:
-    """One machine's result.
-
-    Attributes:
-        contract: What was trained, as hashes: see ``Canon.contract``.
-        where: The machine, the stack, the versions, the code, the date.
-        cases: In the contract's order.
-    """
+    """One machine's result: the hashes of what was trained, where, and each case in the contract's order."""
 
     contract: dict[str, str]
     where: dict[str, Any]
@@ -145,13 +144,11 @@ def difference(measured: Numbers, expected: Numbers) -> Difference:
 
 
 def _furthest(measured: Mapping[str, float], expected: Mapping[str, float]) -> tuple[float, str]:
-    found = [(_relative(one, other), name) for name, one, other in _pairs(measured, expected)]
+    found = [
+        (_relative(measured.get(name, math.nan), expected.get(name, math.nan)), name)
+        for name in dict.fromkeys([*expected, *measured])
+    ]
     return max(found, key=lambda item: item[0], default=(math.inf, "nothing was measured"))
-
-
-def _pairs(first: Mapping[str, float], second: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
-    for name in dict.fromkeys([*second, *first]):
-        yield name, first.get(name, math.nan), second.get(name, math.nan)
 
 
 def _relative(one: float, other: float) -> float:
@@ -211,3 +208,30 @@ def _case(entry: Mapping[str, Any]) -> CaseResult:
 def _number(value: Any) -> float:
     found = finite(value)
     return math.nan if found is None else found
+
+
+def describe_place(machine: Machine, platform: str, stack: Stack) -> dict[str, Any]:
+    """Name the device, the stack, its versions, the code and the date."""
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "platform": platform,
+        "device": device_name(machine, platform),
+        "system": f"{machine.system} {machine.arch}",
+        "stack": stack.name,
+        "python": this_platform.python_version(),
+        "versions": stack.versions,
+        **describe_code(),
+    }
+
+
+def device_name(machine: Machine, platform: str) -> str:
+    """Return the name of what trains: the GPU, the chip or the processor."""
+    gpu = chosen_of(machine.nvidia)
+    if platform in CUDA_PLATFORMS and gpu:
+        return gpu.name
+    return machine.cpu_model or "an unnamed processor"
+
+
+def result_file(outputs: Path, stack: str, platform: str, attention: str = "auto") -> Path:
+    """Return where the result of a stack on a platform is kept; one with an attention of its own stands beside it."""
+    return outputs / f"parity-{stack}-{platform}{'' if attention == 'auto' else f'-{attention}'}.json"

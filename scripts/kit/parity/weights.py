@@ -30,11 +30,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def canonical_weights(sizes: Mapping[str, Sequence[int]]) -> Weights:
-    """Make every weight of a model from its name and its position in it.
-
-    Args:
-        sizes: Each tensor's size by its name.
-    """
+    """Make every weight of a model from its name and its position in it; ``sizes`` are tensors' shapes by name."""
     return {name: _tensor(name, tuple(size)) for name, size in sizes.items()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.plan.rows import workloads_for
 from kit.stacks.attention import problem_of
 from kit.stacks.stack import VARIABLE_LENGTH
@@ -61,7 +62,7 @@ def _decide(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenR
 
 def _hindrance(attention: str, settings: Settings, judgement: Judgement, stack: Stack) -> str:
     platform, gpu = judgement.platform, judgement.gpu
-    if platform not in {"h100", "cuda"}:
+    if platform not in CUDA_PLATFORMS:
         return f"it is for an NVIDIA GPU, and this platform is {platform}"
     if not stack.traits.padding_free:
         return "it is for the current stack"

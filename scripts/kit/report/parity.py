@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.numbers import mapping
 from kit.parity.agreement import check_agreement, verdict_of
-from kit.parity.place import result_file
-from kit.parity.results import ParityError, Result, read_reference, read_result
+from kit.parity.results import ParityError, Result, read_reference, read_result, result_file
 from kit.run_folder.history import OUTPUTS
 from kit.runs.surroundings import gpu_of
 from kit.stacks.registry import make_argument
@@ -52,5 +52,5 @@ def _unlike(result: Result, receipt: dict[str, Any]) -> str:
 
 def _device(receipt: dict[str, Any]) -> Any:
     machine = mapping(receipt.get("machine"))
-    gpu = gpu_of(machine) if receipt.get("platform") in {"h100", "cuda"} else None
+    gpu = gpu_of(machine) if receipt.get("platform") in CUDA_PLATFORMS else None
     return gpu or machine.get("cpu_model")

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 
 from kit.cli.findings import Finding, ok, skipped, warning
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.numbers import mapping
 from kit.machine.cuda_order import chosen_of
-from kit.machine.facts import nvidia_from
+from kit.machine.facts import Nvidia
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
+from kit.machine.recorded import rebuild
 from kit.run_folder.provenance import describe_here, scripts_tree
 from kit.stacks.stack import installed_stack
 
@@ -139,7 +141,7 @@ def _machine(then: Facts, here: Facts) -> list[Finding]:
     was, now = mapping(then.get("machine")), mapping(here.get("machine"))
     found = [_compared("platform", then, here, "run it on such a machine")]
     found += [_compared(key, was, now) for key in ("system", "arch", "cpu_model")]
-    if str(then.get("platform")) in {"h100", "cuda"}:
+    if str(then.get("platform")) in CUDA_PLATFORMS:
         found.append(_compared("GPU", {"GPU": gpu_of(was)}, {"GPU": gpu_of(now)}))
         found.append(_compared("driver_version", mapping(was.get("nvidia")), mapping(now.get("nvidia"))))
     if then.get("image") or here.get("image"):
@@ -151,7 +153,7 @@ def _machine(then: Facts, here: Facts) -> list[Finding]:
 def gpu_of(machine: Facts) -> str | None:
     """Name the GPU of a recorded machine that a run uses; None where there is none, or the record does not tell."""
     try:
-        gpu = chosen_of(nvidia_from(machine.get("nvidia")))
+        gpu = chosen_of(rebuild(Nvidia, machine.get("nvidia"), "machine.nvidia"))
     except ValueError:  # edited by hand, or of another version
         return None
     return gpu.name if gpu else None

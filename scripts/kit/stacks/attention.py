@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.stacks.stack import (
     ATTENTION_PACKAGES,
     FIRST_VARLEN,
@@ -31,7 +32,6 @@ _FASTEST_FIRST = (
     *("flash_attention_4", "flash_attention_3", "flash_attention_2", "sdpa", "varlen", "flex_attention", "eager"),
 )
 FLASH_ATTN_4 = ATTENTION_PACKAGES["flash_attention_4"]
-_CUDA = frozenset({"h100", "cuda"})
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class AttentionChoice:
     def line(self, platform: str) -> str:
         """Write the choice on one line, for the log; elsewhere than on a GPU nothing is faster than what is used."""
         text = f"attention: {self.used.name} ({self.reason}): {self.used.words}"
-        if platform not in _CUDA:
+        if platform not in CUDA_PLATFORMS:
             return text
         return "; ".join([text, *(f"not {kernel.name}, which {kernel.problem}" for kernel in self.passed_over)])
 
@@ -115,7 +115,7 @@ def problem_of(name: str, settings: Settings, stack: Stack, platform: str, capab
         return f"transformers {stack.versions.get('transformers')} does not know for Mistral"
     if name == "sdpa":
         return ""
-    if platform not in _CUDA:
+    if platform not in CUDA_PLATFORMS:
         return f"needs CUDA, and this platform is {platform}"
     if name == "flex_attention":
         return ""

@@ -113,7 +113,7 @@ class Generation:
     def unsupported(self, versions: Mapping[str, str]) -> list[str]:
         """Name each installed package outside the versions this generation is known in."""
         return [
-            f"{package} {versions[package]} (known from {_dotted(first)} to before {_dotted(end)})"
+            f"{package} {versions[package]} (known from {dotted(first)} to before {dotted(end)})"
             for package, (first, end) in self.known.items()
             if package in versions and not first <= version_tuple(versions[package]) < end
         ]
@@ -127,5 +127,6 @@ class Generation:
         return self.locks.get("Darwin" if platform == "m4" else "Linux", self.locks["Linux"])
 
 
-def _dotted(version: tuple[int, ...]) -> str:
+def dotted(version: tuple[int, ...]) -> str:
+    """Write a version as people do."""
     return ".".join(map(str, version))

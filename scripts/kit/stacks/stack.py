@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.stacks.generation import Traits, version_tuple
 from kit.stacks.locks import Lock, packages
 from kit.stacks.registry import GENERATIONS, generation_of, make_argument
@@ -110,7 +111,7 @@ class Stack:
         """
         if requested != "auto":
             return requested
-        on_cuda = platform in {"h100", "cuda"}
+        on_cuda = platform in CUDA_PLATFORMS
         there = [
             name
             for name in self.attention_implementations
@@ -134,7 +135,7 @@ class Stack:
 
     def _resolved(self, requested: str, settings: Settings, platform: str) -> str:
         free, without = settings.training.padding_free, frozenset[str]()
-        if requested == "auto" and platform in {"h100", "cuda"}:
+        if requested == "auto" and platform in CUDA_PLATFORMS:
             if is_float32(settings):
                 without = FLASH
             elif free and self.torch < FIRST_VARLEN_WINDOW and window_in_use(settings):
@@ -188,7 +189,7 @@ def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
     if installed.name == name and not elsewhere:
         return installed
     generation = GENERATIONS[name]
-    carried = generation.image_packages if platform in {"h100", "cuda"} else {}
+    carried = generation.image_packages if platform in CUDA_PLATFORMS else {}
     return Stack(name, {**_locked(generation.lock_for(platform)), **carried})
 
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.failures import ExplainedError
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.config.schema import keys_with
 from kit.train.performance import performance_arguments
 
@@ -29,7 +30,7 @@ class MicroBatchError(ExplainedError):
 def training_arguments(settings: Settings, plan: BatchOrder, platform: str) -> dict[str, Any]:
     """Translate the configuration into the training arguments that all generations of the libraries share."""
     training = settings.training
-    on_cuda = platform in {"h100", "cuda"}
+    on_cuda = platform in CUDA_PLATFORMS
     has_eval = bool(plan.eval_rows)
     arguments: dict[str, Any] = {
         **{key.partition(".")[2]: settings.value(key) for key in keys_with("to_trainer")},

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from kit.cli.refusals import is_out_of_memory
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine import metal
 from kit.machine.probe import usable_memory
 from kit.modeling.process_memory import own_bytes
@@ -87,7 +88,7 @@ def rehearse(trainer: Any, model: Any, platform: str, begin: int, size: int) -> 
 
 def in_use_bytes(platform: str) -> int:
     """Return what this process holds now: allocated on CUDA, by Metal on MPS, of its own on a CPU."""
-    if platform in {"h100", "cuda"}:
+    if platform in CUDA_PLATFORMS:
         return int(torch.cuda.memory_allocated())
     if platform == "m4":
         return int(torch.mps.driver_allocated_memory())
@@ -96,7 +97,7 @@ def in_use_bytes(platform: str) -> int:
 
 def room_bytes(platform: str) -> int:
     """Return all that the device has for this process: what it holds, and what is still free."""
-    if platform in {"h100", "cuda"}:
+    if platform in CUDA_PLATFORMS:
         return int(torch.cuda.memory_reserved() + torch.cuda.mem_get_info()[0])
     total, available = usable_memory()
     free = in_use_bytes(platform) + (available or 0)

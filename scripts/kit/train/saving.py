@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kit.adapter.card import render_card
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.digest import file_sha256
 from kit.files.durable import fsync_file, fsync_folder
 from kit.files.own_files import take_place
@@ -30,7 +31,7 @@ class MemoryMeter:
 
     def __init__(self, platform: str) -> None:
         """Start with what is in use now."""
-        self._on_cuda, on_mps = platform in {"h100", "cuda"}, platform == "m4"
+        self._on_cuda, on_mps = platform in CUDA_PLATFORMS, platform == "m4"
         if self._on_cuda:
             torch.cuda.init()  # before it there are no figures
         self._sampler = None if self._on_cuda or on_mps else PeakSampler()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.modeling.model import portable_lora_config
 from kit.run_folder.checkpoints import ResumeError
 from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OPTIMIZER, STATE
@@ -41,7 +42,7 @@ class RandomState:
     def capture(cls, platform: str) -> RandomState:
         """Read the generators, drawing nothing."""
         device = None
-        if platform in {"h100", "cuda"}:
+        if platform in CUDA_PLATFORMS:
             device = torch.cuda.get_rng_state()
         elif platform == "m4":
             device = torch.mps.get_rng_state()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.data.token_rows import NO_ROWS
 from kit.modeling.model import attach_adapter
 from kit.train.saving import MemoryMeter
@@ -36,7 +37,7 @@ class UpdateClock(TrainerCallback):  # type: ignore[misc]
 
     def note(self) -> None:
         """Note when all that was asked of the device is done."""
-        if self._platform in {"h100", "cuda"}:
+        if self._platform in CUDA_PLATFORMS:
             torch.cuda.synchronize()
         elif self._platform == "m4":
             torch.mps.synchronize()

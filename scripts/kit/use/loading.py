@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.adapter.portable import read_portable
 from kit.cli.quiet_libraries import quiet_imports
+from kit.config.platforms import CUDA_PLATFORMS
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.machine.one_device import use_judged_device
 from kit.machine.platforms import judge
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from kit.config.settings import Settings
     from kit.stacks.stack import Stack
-
-_CUDA = frozenset({"h100", "cuda"})
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def _as_loaded_here(
             f"the run's base is in 4 bits, which the {stack.name} stack cannot load on {platform}; "
             "use STACK=current, or load it unquantised: --unquantised"
         )
-    flash_elsewhere = model.attn_implementation in FLASH and platform not in _CUDA
+    flash_elsewhere = model.attn_implementation in FLASH and platform not in CUDA_PLATFORMS
     # For rows laid end to end, and here they come one by one; before torch 2.11 it knows no window either.
     known = {"auto", *stack.attention_implementations} - {"varlen"}
     if flash_elsewhere or model.attn_implementation not in known:

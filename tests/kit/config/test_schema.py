@@ -9,8 +9,8 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config import schema
-from kit.config.declaration import ALL_PLATFORMS
 from kit.config.error import ConfigError
+from kit.config.platforms import PLATFORMS
 from kit.config.resolve import resolve
 from kit.config.validator import describe, violations
 from kit.config.yaml_writer import annotated_yaml
@@ -168,7 +168,7 @@ def test_defaults_and_bounds_are_themselves_accepted(key: str, rule: dict[str, A
 def test_every_key_has_a_meaning_and_known_platforms_and_a_number_both_bounds() -> None:
     for key, rule in schema.keys().items():
         assert rule["meta"]["meaning"].endswith("."), key
-        assert set(rule["meta"]["platforms"]) <= set(ALL_PLATFORMS), key
+        assert set(rule["meta"]["platforms"]) <= set(PLATFORMS), key
         assert rule["meta"]["platforms"], key
         if rule["type"] in {"integer", "number"}:
             assert "max" in rule, key

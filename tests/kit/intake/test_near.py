@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kit.intake.near import NearIndex
-from kit.intake.work import signature_of
+from kit.intake.near import NearIndex, signature_of
 
 WORDS = [f"word{number}" for number in range(80)]
 

@@ -13,8 +13,8 @@ from kit.data.conversations import RowProblem
 from kit.data.shapes import shape_row
 from kit.data.turns import RowError
 from kit.intake import tables
-from kit.intake.json_values import FileError
 from kit.intake.tables import read_parquet, rows_of
+from kit.intake.unpack import FileError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.machine.facts import Apple, Gpu, Machine, Nvidia, from_mapping, read, to_json
+from kit.machine.facts import Apple, Gpu, Machine, Nvidia, from_mapping, read
+from kit.machine.recorded import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import nvidia as machine_nvidia
 from kit.machine.cuda_order import chosen_of
-from kit.machine.facts import Gpu, Nvidia, nvidia_from
+from kit.machine.facts import Gpu, Nvidia
 from kit.machine.nvidia_rules import nvidia_findings
 from kit.machine.nvml import Found, Report
 from kit.machine.one_device import ALLOCATOR, judged_gpu_name, use_judged_device
+from kit.machine.recorded import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -209,7 +210,7 @@ def test_facts_recorded_before_the_order_was_are_read(monkeypatch: pytest.Monkey
     gpus = [
         {"index": number, "name": name, "memory_total_bytes": size} for number, (name, size, _) in enumerate((T4, A100))
     ]
-    gpu = chosen_of(nvidia_from({"gpus": gpus}))
+    gpu = chosen_of(rebuild(Nvidia, {"gpus": gpus}, "machine.nvidia"))
     assert gpu is not None
     assert (gpu.index, gpu.memory_free_bytes) == (1, 80 * 2**30)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
+from kit.config.platforms import PLATFORMS
 from kit.machine import facts as machines
 from kit.machine.facts import Gpu, Machine, Nvidia
 from kit.machine.planned import planned
-from kit.machine.platforms import CONFIGS, PLATFORMS, Judgement, hours, judge
+from kit.machine.platforms import CONFIGS, Judgement, hours, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
