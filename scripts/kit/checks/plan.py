@@ -24,10 +24,7 @@ def check_plan(
 ) -> tuple[list[Finding], PlannedRun | None]:
     """Plan a run once, and hold its memory against the device; return the plan with what is found.
 
-    Args:
-        run: What is about to run.
-        rows: What it is trained on; None where that is not known, and each row is taken to be full length.
-        held_out: What it is evaluated on.
+    Without ``rows``, each row is taken to be full length.
     """
     planned: list[PlannedRun | None] = []
 
@@ -54,12 +51,7 @@ def row_length(run: CheckContext) -> list[Finding]:
 
 
 def fits(run: CheckContext, planned_run: PlannedRun | None) -> list[Finding]:
-    """Compare the planned peak with what the device has.
-
-    Args:
-        run: What is about to run.
-        planned_run: The same, to be planned; None where the model's shape is not known.
-    """
+    """Compare the planned peak with what the device has."""
     key = "training.per_device_train_batch_size"
     if planned_run is None:
         message = "memory was not planned: the model's config.json is not in a local directory"

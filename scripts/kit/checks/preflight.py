@@ -52,7 +52,6 @@ class Preflight:
     """What was found, and the data it was found in.
 
     Attributes:
-        findings: Of every check.
         tokenizer: The base model's; None where it could not be loaded.
         train: The training file; None where it could not be read.
         val: The validation file; None where there is none, or it could not be read.
@@ -71,12 +70,7 @@ class Preflight:
 def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool) -> Preflight:
     """Check one run against one machine.
 
-    Args:
-        resolved: The configuration.
-        judgement: What the machine is good for.
-        machine: The machine.
-        stack: The stack that will run: the installed one, or of a recorded machine its own.
-        download: Whether the hub may be asked for the tokenizer.
+    With ``download`` the hub may be asked for the tokenizer.
     """
     findings = check_rules(CheckContext(resolved, machine, judgement, stack))
     tokenizer = None

@@ -24,7 +24,6 @@ class Command:
 
     Attributes:
         name: As it is typed; its module has underscores for hyphens.
-        about: What it does, in a line of the listing.
         needs_packages: It runs in the project's environment; without, on any Python.
         outlives_readers: It goes on where nobody reads its output any more.
     """

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 def load_config(path: Path | str, overrides: Overrides | None = None) -> dict[str, Any]:
     """Return a configuration as plain nested dictionaries, validated and complete.
 
-    Args:
-        path: The YAML file.
-        overrides: ``["key.path=value", …]``, parsed like YAML, or a mapping such as ``{"lora.r": 32}``.
+    ``overrides`` are ``["key.path=value", …]``, parsed like YAML, or a mapping such as ``{"lora.r": 32}``.
 
     Raises:
         ConfigError: Every problem at once, as findings; its text is one line for each.

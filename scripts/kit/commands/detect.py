@@ -49,8 +49,7 @@ def check_gpu(machine: Machine | None = None) -> list[Finding]:
 def check_mps_backend(machine: Machine | None = None) -> list[Finding]:
     """Ask the installed torch whether MPS works; imports torch, and only on macOS.
 
-    Args:
-        machine: Recorded facts, whose ``mps_available`` is taken instead of asking torch; None for this machine.
+    Recorded facts are asked for ``mps_available`` instead of torch.
     """
     system = platform.system() if machine is None else machine.system
     if system != "Darwin":

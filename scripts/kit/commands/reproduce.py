@@ -47,9 +47,7 @@ class Attempt:
     """One run, held against this machine.
 
     Attributes:
-        run: The run.
         places: Where its data and its base model are now, by configuration key.
-        findings: What the check found.
         reasons: Why its bits may differ here; empty where they must not.
     """
 

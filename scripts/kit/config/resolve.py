@@ -29,7 +29,6 @@ class Resolved:
 
     Attributes:
         path: The file it came from.
-        settings: The typed form that everything past the loader works with.
         values: The same as nested dictionaries, in the schema's order.
         origins: By dotted key path: ``command line``, ``file.yaml:12`` or ``default``.
     """
@@ -45,12 +44,7 @@ class Resolved:
         return self.values[section][name]
 
     def with_changes(self, changes: Mapping[str, Any], origins: Mapping[str, str]) -> Resolved:
-        """Return the configuration with some values replaced.
-
-        Args:
-            changes: The new values, by dotted key path.
-            origins: Where each of them came from.
-        """
+        """Return the configuration with other values and their origins, by dotted key path."""
         values = {section: dict(body) for section, body in self.values.items()}
         for key, value in changes.items():
             section, name = key.split(".")
@@ -76,10 +70,8 @@ class _Draft:
 def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
     """Read a file, lay the overrides over it, hold the result against the schema and fill in the defaults.
 
-    Args:
-        path: The YAML file.
-        overrides: ``key.path=value`` strings, parsed as YAML scalars; or a mapping of key paths, or of sections, to
-            Python values, which are taken as they are. The last one given for a key counts.
+    ``overrides`` are ``key.path=value`` strings, parsed as YAML scalars; or a mapping of key paths, or of sections, to
+    Python values, which are taken as they are. The last one given for a key counts.
 
     A file's ``model.revision`` goes with the model it names: where the overrides name another, and no revision, it is
     left at its default.

@@ -29,7 +29,6 @@ class OutOfMemory:
     """What was seen when a device refused the largest micro-batch.
 
     Attributes:
-        rows: Its rows.
         length: Tokens of its longest row.
         standing_bytes: In use before it: what always stands, without gradients and the optimizer's state.
         reached_bytes: The most that was in use, and what was asked for on top.
@@ -63,12 +62,7 @@ def growth(refusal: OutOfMemory, plan: RunPlan) -> float:
 
 
 def nearest_that_fits(planned_run: PlannedRun, refusal: OutOfMemory) -> Alternative | None:
-    """Return the fastest settings of the same updates that fit what the device had; None where none do.
-
-    Args:
-        planned_run: The run that was refused.
-        refusal: What was seen.
-    """
+    """Return the fastest settings of the same updates that fit what the device had; None where none do."""
     most = _most_moving(planned_run, refusal)
     fitting = [item for item in same_updates(planned_run) if item.plan.peak.moving_bytes <= most]
     return min(fitting, key=lambda item: nearness(planned_run, item), default=None)

@@ -32,9 +32,6 @@ class Place:
         scale: ``7b`` or ``small``.
         device: The GPU's name, or the processor's.
         driver: The NVIDIA driver's version; empty on a CPU.
-        memory_bytes: The device's memory.
-        versions: Installed version by package.
-        python: Of the interpreter.
         code: The hash of the code that is measured (``code_hash``).
     """
 
@@ -59,12 +56,9 @@ class Record:
 
     Attributes:
         measurement: Its name, as ``bench.measurements`` has it.
-        place: Where and with what.
         result: The figures; ``failed`` in place of them says why there are none, with ``final`` where there will be
             none on this device.
-        seconds: How long it took.
         date: When it ended, ISO 8601, UTC.
-        command: What was called.
         commit: ``git_revision`` and ``git_dirty``, as a run's receipt has them.
     """
 

@@ -28,10 +28,7 @@ class Rate:
     """One measured speed.
 
     Attributes:
-        name: The measurement.
-        date: When it was taken.
         variant: What was trained how.
-        work: The micro-batches.
         tokens_per_second: Computed tokens, padding counted.
         flop_per_second: The same in operations.
     """

@@ -52,7 +52,6 @@ class Peak:
     """The peak of a training step.
 
     Attributes:
-        terms: Its parts.
         moment: When it comes: ``loss``, ``final norm``, ``feed-forward`` or ``attention``.
         moving_bytes: The part that a micro-batch adds: activations, loss and working sets.
         outside_allocator_bytes: The part that a run's own figure does not see: on CUDA, of ``max_memory_allocated``,

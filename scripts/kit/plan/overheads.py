@@ -40,7 +40,6 @@ class Source:
     """Where a part of the figures comes from.
 
     Attributes:
-        part: Which part.
         origin: Measured on which device, read in whose source, or assumed.
     """
 

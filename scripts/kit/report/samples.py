@@ -62,9 +62,7 @@ class Answers:
 def read_answers(folder: Path, started: str | None = None) -> Answers:
     """Read a run's answers; an evaluation says more than the demo, so it goes first.
 
-    Args:
-        folder: The run's.
-        started: When the run did, as ISO 8601: what was written before is an earlier run's of the same name.
+    What was written before ``started``, the run's start in ISO 8601, is an earlier run's of the same name.
     """
     for name in _FILES:
         try:

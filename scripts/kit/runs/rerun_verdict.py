@@ -41,7 +41,6 @@ class RerunVerdict:
     Attributes:
         verdict: ``bit-equal``, ``within tolerance`` or ``different``.
         sentence: The verdict with place and size of a difference.
-        findings: One for each comparison.
         reasons: Why the bits may differ; empty where they must not.
         hashes: Of the adapter at its start and at its end, (then, now).
     """

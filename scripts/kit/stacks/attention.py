@@ -54,7 +54,6 @@ class AttentionChoice:
     """What a run uses, and what else there is.
 
     Attributes:
-        used: The kernel.
         reason: ``asked for``, or why ``auto`` became it.
         others: All other kernels, fastest first.
     """
@@ -87,14 +86,7 @@ class AttentionChoice:
 
 
 def choose(settings: Settings, stack: Stack, platform: str, capability: tuple[int, int] | None) -> AttentionChoice:
-    """Say which kernel a configuration runs with, and judge the others.
-
-    Args:
-        settings: The configuration.
-        stack: What is installed.
-        platform: Platform name.
-        capability: The GPU's compute capability; None where there is none, or it is not known.
-    """
+    """Say which kernel a configuration runs with, and judge the others."""
     name = stack.attention_of(settings, platform)
     asked = settings.model.attn_implementation != "auto"
     ends_meet = settings.training.padding_free and name in VARIABLE_LENGTH

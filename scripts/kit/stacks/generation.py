@@ -87,7 +87,6 @@ class Generation:
     """One file of ``kit.stacks``: what a generation does, and the few calls that it wants otherwise.
 
     Attributes:
-        traits: What it does.
         known: The versions these traits hold for, by package: from the first up to, but without, the second.
         locks: Its lock by operating system.
         usual_on: Platforms whose own command runs it; the default generation has the others.

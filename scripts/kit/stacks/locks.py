@@ -24,7 +24,6 @@ class Lock:
     """One compiled lock.
 
     Attributes:
-        name: What a person calls it.
         source: The ``.in`` it is compiled from, relative to the project.
         target: The compiled file, relative to the project.
         options: What `uv pip compile` is told beside source and target.
