@@ -15,14 +15,13 @@ Exit codes: 0 ended, 1 a question could not be asked or memory ran out, 2 wrong 
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
-import os
 import sys
 from typing import TYPE_CHECKING
 
+from kit.cli.command import number_within
 from kit.cli.console import say, show_answer
+from kit.cli.redaction import let_go_of
 from kit.stacks.stack import installed_stack
 from kit.use.chat_session import ChatSession
 from kit.use.conversation import Conversation, Sampling, TalkError, reply
@@ -30,7 +29,8 @@ from kit.use.endings import carry_out
 from kit.use.loading import Loaded, add_run_arguments, choose, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    import argparse
+    from collections.abc import Iterable, Iterator
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             return _chat(options)
         except BrokenPipeError:
             # Whoever read the answers has seen enough; Python would complain once more while closing stdout.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            let_go_of(sys.stdout)
             return 0
 
     fix = "close what else uses the memory, or a smaller --max-new-tokens"
@@ -56,33 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", action="store_true", help="begin without the adapter")
     parser.add_argument("--json", action="store_true", help="with --prompt or a pipe: one JSON object a line")
     sampling = parser.add_argument_group("how the next token is chosen")
-    sampling.add_argument(
-        "--temperature", type=_number(0, 10), default=0.0, metavar="T", help="0: the likeliest (default)"
-    )
-    sampling.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P", help="when drawing: 0.95")
-    sampling.add_argument("--top-k", type=_whole, default=0, metavar="K", help="when drawing: 0, all of them")
-    sampling.add_argument("--repetition-penalty", type=_number(0.1, 10), default=1.0, metavar="R", help="1.0: none")
-    sampling.add_argument("--max-new-tokens", type=_whole, default=512, metavar="N", help="longest answer (512)")
-    sampling.add_argument("--seed", type=_whole, metavar="N", help="draw the same again")
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-        return value
-
-    return parse
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
+    share, factor, whole = number_within(0, 1, float), number_within(0.1, 10, float), number_within(0)
+    heat = number_within(0, 10, float)
+    sampling.add_argument("--temperature", type=heat, default=0.0, metavar="T", help="0: the likeliest (default)")
+    sampling.add_argument("--top-p", type=share, default=0.95, metavar="P", help="when drawing: 0.95")
+    sampling.add_argument("--top-k", type=whole, default=0, metavar="K", help="when drawing: 0, all of them")
+    sampling.add_argument("--repetition-penalty", type=factor, default=1.0, metavar="R", help="1.0: none")
+    sampling.add_argument("--max-new-tokens", type=whole, default=512, metavar="N", help="longest answer (512)")
+    sampling.add_argument("--seed", type=whole, metavar="N", help="draw the same again")
 
 
 def _chat(options: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ cannot be read or a folder that cannot be written.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sqlite3
 import sys
@@ -24,6 +23,7 @@ from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
 from kit.cli.console import fail, paint, say
 from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, summary
 from kit.cli.foreground import EndedError
+from kit.cli.redaction import let_go_of
 from kit.cli.screen import one_line
 from kit.data.pool import WorkerDiedError
 from kit.intake.card import chart
@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
         _show(options, outcome, findings, code)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of(sys.stdout)
     return code
 
 

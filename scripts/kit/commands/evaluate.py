@@ -14,7 +14,6 @@ Exit codes: 0 evaluated, 1 the data cannot be used or memory ran out, 2 wrong us
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -25,11 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from kit.cli.command import number_within
 from kit.cli.console import paint, say
 from kit.cli.findings import has_errors, render
 from kit.cli.quiet_libraries import quiet_imports
 from kit.cli.screen import one_line
 from kit.data.dataset import EncodedFile, load_file
+from kit.data.encoding import encode_prompt
 from kit.files.json_files import object_or_none, write_json
 from kit.report import after_run
 from kit.run_folder.history import RunError
@@ -42,7 +43,8 @@ from kit.use.harness import HarnessTasks, require_harness, run_tasks
 from kit.use.loading import LoadChoice, Loaded, add_run_arguments, choose, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import argparse
+    from collections.abc import Sequence
 
     from kit.use.answers import EvalPrompt
 
@@ -71,42 +73,31 @@ def run(options: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_run_arguments(parser)
+    count, positive = number_within(0), number_within(1)
     parser.add_argument("--data", type=Path, metavar="FILE", help="another JSONL file than the run's data.val_file")
     parser.add_argument(
-        "--questions", type=_count, metavar="N", help=f"ask at most N, 0 for none; default: up to {MOST_QUESTIONS}"
+        "--questions", type=count, metavar="N", help=f"ask at most N, 0 for none; default: up to {MOST_QUESTIONS}"
     )
     parser.add_argument(
         "--max-new-tokens",
-        type=_positive,
+        type=positive,
         metavar="N",
         help=f"longest answer; default: the longest expected one, up to {LONGEST_ANSWER}",
     )
-    parser.add_argument("--samples", type=_count, default=5, metavar="N", help="how many answers to show (5)")
+    parser.add_argument("--samples", type=count, default=5, metavar="N", help="how many answers to show (5)")
     parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="rows at once; default: the run's per_device_eval_batch_size"
+        "--batch-size", type=positive, metavar="N", help="rows at once; default: the run's per_device_eval_batch_size"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes; default: into the run's folder")
     parser.add_argument("--json", action="store_true", help="the JSON on stdout instead of the table")
     harness = parser.add_argument_group("lm-evaluation-harness")
     harness.add_argument("--tasks", metavar="A,B", help="tasks to run for base and adapter")
     harness.add_argument("--task-folder", type=Path, metavar="FOLDER", help="more tasks: YAML files of your own")
-    harness.add_argument("--task-limit", type=_positive, metavar="N", help="the first N questions of each task")
-    harness.add_argument("--fewshot", type=_count, metavar="N", help="examples before each question")
+    harness.add_argument("--task-limit", type=positive, metavar="N", help="the first N questions of each task")
+    harness.add_argument("--fewshot", type=count, metavar="N", help="examples before each question")
     harness.add_argument(
         "--chat-template", action="store_true", help="ask in the chat template; the harness's way is without"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
 
 
 def _data_file(options: argparse.Namespace, choice: LoadChoice) -> Path:
@@ -128,10 +119,7 @@ def _evaluate(options: argparse.Namespace, choice: LoadChoice, path: Path, out: 
     if has_errors(file.findings) or not file.rows:
         say("not evaluated: mend the rows named above", "red", "bold")
         return 1
-    with quiet_imports():
-        from kit.use.scores import sample
-
-    asked, max_new_tokens = _questions(options, choice, file, sample)
+    asked, max_new_tokens = _questions(options, choice, file)
     loaded = load(choice)
     evaluation = _measure(options, loaded, file, asked, max_new_tokens)
     write_json(out, evaluation.as_mapping())
@@ -150,15 +138,11 @@ def _evaluate(options: argparse.Namespace, choice: LoadChoice, path: Path, out: 
     return 0
 
 
-def _questions(
-    options: argparse.Namespace,
-    choice: LoadChoice,
-    file: EncodedFile,
-    sample: Callable[[Sequence[EvalPrompt], int, int], list[EvalPrompt]],
-) -> tuple[list[EvalPrompt], int]:
-    """Choose what is asked, and the longest answer; what does not fit into the model is said."""
-    from kit.data.encoding import encode_prompt
-    from kit.use.answers import read_questions
+def _questions(options: argparse.Namespace, choice: LoadChoice, file: EncodedFile) -> tuple[list[EvalPrompt], int]:
+    """Choose the questions and the longest answer; report what does not fit into the model."""
+    with quiet_imports():
+        from kit.use.answers import read_questions
+        from kit.use.scores import sample
 
     wanted = MOST_QUESTIONS if options.questions is None else options.questions
     questions = read_questions(file.path, choice.tokenizer)

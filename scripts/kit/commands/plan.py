@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from kit.cli.console import fail, paint, say
 from kit.cli.screen import one_line
 from kit.config.resolve import resolve
+from kit.config.yaml_writer import scalar, write_config
 from kit.machine.target import Target, add_target_arguments, next_command, target_of
 from kit.model.families import family_names
 from kit.model.shape import read_shape, shape_of
@@ -34,7 +35,6 @@ from kit.plan.padding_free import decided, decision
 from kit.plan.rows import read_rows, workloads_for
 from kit.plan.run_plan import RunPlan, device_for
 from kit.plan.show import alternative_lines, left_out, meaning, memory_lines, source_lines, time_lines
-from kit.plan.write import write_config
 from kit.stacks.registry import GENERATIONS
 from kit.stacks.stack import Stack, installed_stack, stack_named
 
@@ -202,8 +202,11 @@ def _apply(planned: Planned, path: Path) -> int:
     if not best.is_same_mathematics:
         say(f"{path} was not written: only {best.overrides} would fit, and that changes what is learnt")
         return 1
+    resolved = planned.resolved
+    origins = {key: f"plan, was {scalar(resolved.value(key))}" for key, _ in best.changes}
+    heading = f"{resolved.path} with the settings `make plan` found fastest: {best.overrides}"
     try:
-        write_config(path, planned.resolved, best)
+        write_config(path, resolved.with_changes(dict(best.changes), origins), heading)
     except FileExistsError:
         return fail(f"{path} is there already, and is not replaced", "name a new file: --apply NEW.yaml")
     except OSError as exc:

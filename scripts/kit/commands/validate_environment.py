@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.checks import environment
+from kit.checks.environment import environment_findings
 from kit.cli.console import fail, say
 from kit.cli.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
 from kit.cli.screen import one_line
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.config.settings import Settings
     from kit.environment.facts import Environment, Stage
 
 # What a machine of one kind also counts as.
@@ -56,13 +55,6 @@ def check_training_dependencies(env: Environment | None = None) -> list[Finding]
     return checks.check_training_dependencies(env or probe())
 
 
-def environment_findings(
-    env: Environment, settings: Settings | None = None, platform: str | None = None
-) -> list[Finding]:
-    """Run every check that applies to these facts, this configuration and this platform."""
-    return environment.environment_findings(env, settings, platform)
-
-
 def required_platform(env: Environment, required: str | None) -> list[Finding]:
     """Say whether the machine is what ``--require`` asks for."""
     if required is None:
@@ -80,14 +72,6 @@ def show_stage(stage: Stage) -> None:
         say(f"  {stage.name} …", "dim")
     elif stage.outcome == "failed":
         say(f"  {stage.name}: {stage.detail}", "red")
-
-
-def show(findings: Sequence[Finding], *, as_one_object: bool, **about: str) -> None:
-    """Write the findings on stdout, for a person or as one JSON object."""
-    if as_one_object:
-        print(as_json(findings, **about))
-    else:
-        render(findings)
 
 
 def _next_command(env: Environment, findings: Sequence[Finding], config: str | None) -> str:
@@ -130,8 +114,10 @@ def run(options: argparse.Namespace) -> int:
     findings = [*required_platform(env, options.require), *environment_findings(env, settings, platform)]
     next_command = _next_command(env, findings, options.config)
     about = {"platform": judgement.platform, "reason": judgement.reason, "stack": env.stack.name, "next": next_command}
-    show(findings, as_one_object=options.json, **about)
-    if not options.json:
+    if options.json:
+        print(as_json(findings, **about))
+    else:
+        render(findings)
         verdict = "this environment cannot train yet" if has_errors(findings) else "this environment can train"
         print(f"\n{judgement.platform} ({judgement.reason}), {env.stack.name} stack")
         print(f"{verdict}: {summary(findings)}; next: {one_line(next_command)}")

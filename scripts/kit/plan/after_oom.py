@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.cli.console import gigabytes
+from kit.cli.failures import SMALLER, ExplainedError
 from kit.plan.alternatives import nearness, same_updates
 from kit.plan.limits import TIGHT
 from kit.plan.memory import coming_bytes
@@ -40,6 +42,21 @@ class OutOfMemory:
     standing_bytes: int
     reached_bytes: int
     room_bytes: int
+
+
+class RehearsalError(ExplainedError):
+    """The largest micro-batch ran out of memory before the first step."""
+
+    finding_id, fix = "run.out_of_memory", SMALLER
+
+    def __init__(self, refusal: OutOfMemory) -> None:
+        """Describe the refusal in one sentence."""
+        self.refusal = refusal
+        super().__init__(
+            f"out of memory at the largest micro-batch, {refusal.rows} x {refusal.length:,} tokens, before the first "
+            f"step: {gigabytes(refusal.reached_bytes)} used and requested, "
+            f"{gigabytes(refusal.room_bytes)} available"
+        )
 
 
 def asked_bytes(message: str) -> int:

@@ -17,8 +17,7 @@ from kit.cli.refusals import is_out_of_memory
 from kit.machine import metal
 from kit.machine.probe import usable_memory
 from kit.modeling.process_memory import own_bytes
-from kit.plan.after_oom import OutOfMemory, asked_bytes
-from kit.train.rehearsal_error import RehearsalError
+from kit.plan.after_oom import OutOfMemory, RehearsalError, asked_bytes
 from kit.train.saving import MemoryMeter
 from kit.train.state import RandomState
 

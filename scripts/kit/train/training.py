@@ -20,6 +20,7 @@ from kit.files.numbers import finite
 from kit.machine.energy import EnergyMeter
 from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
+from kit.plan.after_oom import RehearsalError
 from kit.plan.padding_free import decision
 from kit.run_folder import checkpoints
 from kit.run_folder.checkpoints import way_on
@@ -33,7 +34,6 @@ from kit.supervise.stop import SAVING, StoppedError, StopRequest
 from kit.track.wandb_tracker import WandbTracker, new_id
 from kit.train.auto_fit import BeginAgainError, fit_after, may_go_on, set_line
 from kit.train.fastest import try_and_begin_again
-from kit.train.rehearsal_error import RehearsalError
 from kit.train.session import TrainingSession, finish
 
 if TYPE_CHECKING:
