@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from kit.files.json_files import read_object
 from kit.files.numbers import finite, listed, mapping
+from kit.run_folder.names import DEMO, evaluation_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_SHOWN = 8
 LONGEST_SHOWN = 1200  # characters of a text on the page
-from kit.run_folder.names import DEMO, evaluation_name
-
 _FILES = (evaluation_name(), DEMO)
 
 
@@ -97,11 +96,8 @@ def _answers(name: str, found: dict[str, Any]) -> Answers:
 
 def _score(found: dict[str, Any], side: str, key: str) -> float | None:
     """Look for the score as the demo writes it, or as the evaluation does: ``{"base": {"exact_match": …}, …}``."""
-    return _first(finite(found.get(key)), finite(mapping(found.get(side)).get("exact_match")))
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
+    score = finite(found.get(key))
+    return finite(mapping(found.get(side)).get("exact_match")) if score is None else score
 
 
 def _sample(item: dict[str, Any]) -> Sample:

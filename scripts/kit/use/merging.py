@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-DTYPES = ("bfloat16", "float16", "float32")
 _DISK_SLACK = 64 * 1024**2  # headers, tokenizer, card
 
 
