@@ -162,7 +162,7 @@ def test_without_room_nothing_is_begun(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(2**40, 2**40, 1000))  # type: ignore[attr-defined]
     assert call(merge, [str(run), "--cpu"]) == 1
-    assert "MB are needed, and 0.0 MB are free" in capsys.readouterr().err
+    assert "MB needed, 0.0 MB free" in capsys.readouterr().err
     assert not (run / "merged").exists()
 
 

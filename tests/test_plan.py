@@ -151,7 +151,7 @@ def test_apply_writes_a_valid_configuration_and_replaces_nothing(
     written = path.read_text(encoding="utf-8")
     assert "plan, was true" in written
     assert call(plan, arguments) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists and is not replaced" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == written
 
 

@@ -69,7 +69,7 @@ def test_the_h100_config_is_refused_on_an_m4_with_the_fix(capsys: pytest.Capture
     assert "paged_adamw_32bit, which needs CUDA" in out
     assert "training.optim=adamw_torch" in out
     assert "this configuration cannot run here" in out
-    assert out.splitlines()[-1].startswith("next: mend the errors above, then: make validate CONFIG=")
+    assert out.splitlines()[-1].startswith("next: fix the errors above, then: make validate CONFIG=")
 
 
 def test_the_verdict_and_the_next_command_come_last(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
 
 
 def once(findings: Sequence[Finding]) -> list[Finding]:
-    """Leave out what two checks came upon, in the same words or in others."""
+    """Drop findings that repeat another check's."""
     said = {finding.id for finding in findings if finding.severity != "ok"}
     return [finding for finding in dict.fromkeys(findings) if not _SAID_BY_OTHERS.get(finding.id, frozenset()) & said]
 
@@ -158,7 +158,7 @@ def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tupl
 
 
 def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
-    """Look for validation rows that are trained on too: what they measure is memory, not learning."""
+    """Find validation rows that are trained on too: they measure memory, not learning."""
     held_out = [_ids(val.rows, index) for index in range(len(val.rows))]
     looked_for = set(held_out)
     trained = {ids for index in range(len(train.rows)) if (ids := _ids(train.rows, index)) in looked_for}

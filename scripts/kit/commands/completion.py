@@ -1,4 +1,4 @@
-"""Print what a shell needs for ``kit`` as a word of its own, completed: commands, options, configurations, runs.
+"""Print a shell function ``kit`` that completes commands, options, configurations and runs.
 
 Run as:
     eval "$(python scripts/kit completion bash)"         in ~/.bashrc: with the project's folder in front of scripts/

@@ -8,7 +8,7 @@ Run as:
     zcat rows.gz | python scripts/kit data -
     python scripts/kit data data/processed --audit            judges and writes nothing
 
-Exit codes: 0 fine or warnings only; 1 something has to be mended, and nothing was written; 2 wrong use, an input that
+Exit codes: 0 fine or warnings only; 1 something must be fixed, and nothing was written; 2 wrong use, an input that
 cannot be read or a folder that cannot be written.
 """
 
@@ -49,14 +49,14 @@ def run(options: argparse.Namespace) -> int:
         say("\nstopped: nothing was written")
         return 130
     except EndedError:
-        say("\nended from outside: nothing was written")
+        say("\nterminated: nothing was written")
         raise
     except (UsageError, OccupiedError, WorkerDiedError, sqlite3.Error, OSError) as exc:
         return fail(*_explained(exc, options.out))
 
 
 def _explained(exc: Exception, out: Path) -> tuple[str, str]:
-    """Say what went wrong and what mends it."""
+    """Return what went wrong, and the fix."""
     if isinstance(exc, UsageError):
         return str(exc), exc.fix
     if isinstance(exc, OccupiedError):
@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         _show(options, outcome, findings, code)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
         let_go_of(sys.stdout)
     return code
 
@@ -121,7 +121,7 @@ def _next_command(options: argparse.Namespace, code: int, findings: list[Finding
     if code:
         bad_rows = any(finding.id == "data.row" and finding.severity == "error" for finding in findings)
         also = ', or leave bad rows out: ARGS="--on-bad-row drop"' if bad_rows and not options.audit else ""
-        return f"mend the errors above{also}"
+        return f"fix the errors above{also}"
     if options.audit:
         return "make validate"
     val = options.out / "val.jsonl"

@@ -3,12 +3,10 @@
 Run as:
     make detect                                        or, on any Python from 3.9, with nothing installed:
     python scripts/kit detect
-    python scripts/kit detect --json                 one JSON object on stdout, for scripts
     python scripts/kit detect --record machine.json  keep the facts, to send or to replay
     python scripts/kit detect --from machine.json    judge recorded facts instead of this machine
-    python scripts/kit detect --torch                ask the installed torch as well (slower: it is imported)
 
-Exit code: 0 fine or warnings only, 1 something has to be mended, 2 wrong use or a file that cannot be read.
+Exit code: 0 fine or warnings only, 1 something must be fixed, 2 wrong use or a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -129,13 +127,13 @@ def _show(machine: Machine, judgement: Judgement, findings: Sequence[Finding]) -
     render(findings)
     print(f"\n{summary(findings)}")
     failed = exit_code(findings) != 0
-    mending = failed and judgement.next_command == "make detect"
+    fixing = failed and judgement.next_command == "make detect"
     verdict = (
         ("platform", paint(judgement.platform, "bold", "red" if failed else "green", stream=sys.stdout)),
         ("why", judgement.reason),
         ("config", judgement.recommended_config.as_posix()),
         ("time", judgement.expected_time),
-        ("next", f"{'mend the errors above, then: ' if mending else ''}{judgement.next_command}"),
+        ("next", f"{'fix the errors above, then: ' if fixing else ''}{judgement.next_command}"),
     )
     for name, text in verdict:
         print(f"{paint(f'{name:<8}', 'bold', stream=sys.stdout)}  {text}")
@@ -146,13 +144,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", metavar="FILE", type=Path, help="write this machine's facts to FILE")
     parser.add_argument("--from", dest="source", metavar="FILE", type=Path, help="judge the facts recorded in FILE")
-    parser.add_argument("--torch", action="store_true", help="ask the installed torch as well; it is imported for this")
+    parser.add_argument("--torch", action="store_true", help="also import and ask the installed torch")
 
 
 def run(options: argparse.Namespace) -> int:
     """Detect, show, and return the exit code."""
     if options.torch and options.source:
-        return fail("--torch asks this machine's torch, and --from judges another machine", "leave one of them out")
+        return fail("--torch asks this machine's torch, and --from judges another machine", "drop one of them")
     try:
         machine = machines.read(options.source) if options.source else probe()
     except OSError as exc:

@@ -3,8 +3,6 @@
 Run as:
     python scripts/kit evaluate                                          the newest run, on its validation set
     python scripts/kit evaluate outputs/demo --questions 20              (make evaluate RUN=demo ARGS="--questions 20")
-    python scripts/kit evaluate demo --data test.jsonl
-    python scripts/kit evaluate demo --adapter outputs/demo/checkpoints/checkpoint-200
     python scripts/kit evaluate demo --tasks arc_easy,hellaswag          lm-evaluation-harness, where it is installed
 
 Loss and perplexity are taken on the answers of every row, weighted by tokens as in training; exact match and ROUGE on
@@ -63,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         path = _data_file(options, choice)
         out = options.out or _default_out(options, choice, path)
         if os.path.lexists(out) and "evaluated_at" not in (object_or_none(out) or {}):
-            raise RunError(f"{out}: is there already and is no evaluation; name another file: --out FILE")
+            raise RunError(f"{out}: exists and is no evaluation; name another file: --out FILE")
         return _evaluate(options, choice, path, out)
 
     fix = "--batch-size 1, or fewer --max-new-tokens, or close what else uses the memory"
@@ -88,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, metavar="N", help="rows at once; default: the run's per_device_eval_batch_size"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes; default: into the run's folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON's path; default: in the run's folder")
     parser.add_argument("--json", action="store_true", help="the JSON on stdout instead of the table")
     harness = parser.add_argument_group("lm-evaluation-harness")
     harness.add_argument("--tasks", metavar="A,B", help="tasks to run for base and adapter")
@@ -96,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     harness.add_argument("--task-limit", type=positive, metavar="N", help="the first N questions of each task")
     harness.add_argument("--fewshot", type=count, metavar="N", help="examples before each question")
     harness.add_argument(
-        "--chat-template", action="store_true", help="ask in the chat template; the harness's way is without"
+        "--chat-template", action="store_true", help="apply the chat template; the harness does not by default"
     )
 
 
@@ -106,7 +104,7 @@ def _data_file(options: argparse.Namespace, choice: LoadChoice) -> Path:
         raise RunError("the run has no validation set; name a file: --data FILE")
     path = Path(named).expanduser()
     if not path.is_file():
-        raise RunError(f"{path}: there is no such file; name one: --data FILE")
+        raise RunError(f"{path}: no such file; name one: --data FILE")
     return path
 
 
@@ -117,7 +115,7 @@ def _evaluate(options: argparse.Namespace, choice: LoadChoice, path: Path, out: 
     file = load_file(path, choice.tokenizer, choice.settings.training.max_seq_length)
     render([finding for finding in file.findings if finding.severity in {"warning", "error"}], sys.stderr)
     if has_errors(file.findings) or not file.rows:
-        say("not evaluated: mend the rows named above", "red", "bold")
+        say("not evaluated: fix the rows named above", "red", "bold")
         return 1
     asked, max_new_tokens = _questions(options, choice, file)
     loaded = load(choice)
@@ -147,7 +145,7 @@ def _questions(options: argparse.Namespace, choice: LoadChoice, file: EncodedFil
     wanted = MOST_QUESTIONS if options.questions is None else options.questions
     questions = read_questions(file.path, choice.tokenizer)
     if others := len(file.rows) - len(questions):
-        say(f"{others:,} rows ask nothing: their last turn is no answer that is learnt", "yellow")
+        say(f"{others:,} rows end without a trained answer and ask nothing", "yellow")
     asked = sample(questions, wanted, choice.settings.training.seed)
     if not asked:
         return [], 1
@@ -159,8 +157,8 @@ def _questions(options: argparse.Namespace, choice: LoadChoice, file: EncodedFil
     ]
     if len(fitting) < len(asked):
         say(
-            f"{len(asked) - len(fitting):,} questions are not asked: with {max_new_tokens:,} tokens to answer in they "
-            f"are longer than the model's {choice.context_length:,}",
+            f"{len(asked) - len(fitting):,} questions skipped: with {max_new_tokens:,} tokens for the answer they "
+            f"exceed the model's {choice.context_length:,}",
             "yellow",
         )
     how = "all" if len(asked) == len(questions) else f"drawn with seed {choice.settings.training.seed} from"
@@ -234,7 +232,7 @@ def _facts(choice: LoadChoice, file: EncodedFile, max_new_tokens: int, tasks: Ha
 
 
 def _default_out(options: argparse.Namespace, choice: LoadChoice, path: Path) -> Path:
-    """Name the file: evaluation.json is about the run's own adapter and data; everything else goes beside it."""
+    """Name the file: evaluation.json for the run's own adapter and data, another beside it for any other."""
     parts = []
     if options.data:
         parts.append(path.stem)

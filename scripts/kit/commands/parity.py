@@ -4,12 +4,8 @@ Run as:
     python scripts/kit parity                             (or: make parity, make parity STACK=reference)
     python scripts/kit parity --against theirs.json       and with what another machine measured
     python scripts/kit parity --from mine.json --against theirs.json    two files; nothing is trained
-    python scripts/kit parity --attention eager           with this attention instead of the one a run would take
-    python scripts/kit parity --cpu                       on the CPU, also where there is a GPU
-    python scripts/kit parity --json                      one JSON object
-    python scripts/kit parity --record                    compute the formulas again and write the reference
 
-Writes outputs/parity-STACK-PLATFORM.json: hand it to whoever has another machine; the reports of runs show it. What is
+Writes outputs/parity-STACK-PLATFORM.json: compare it on another machine; reports show it. What is
 trained, and where the tolerances come from: docs/PARITY.md. Exit codes: 0 it agrees, 1 it does not, 2 wrong use.
 """
 
@@ -97,7 +93,7 @@ def _measure(options: argparse.Namespace) -> Result:
 
 
 def _record() -> int:
-    """Write the reference anew: what the formulas come to."""
+    """Compute the formulas again and write the reference."""
     say("computing in float64 …", "dim")
     with quiet_imports():
         from kit.parity.measure import CanonicalModel
@@ -121,5 +117,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cpu", action="store_true", help="on the CPU, also where there is a GPU")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: outputs/parity-STACK-PLATFORM.json")
-    parser.add_argument("--record", action="store_true", help="write the reference anew")
+    parser.add_argument("--record", action="store_true", help="compute the formulas again and write the reference")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

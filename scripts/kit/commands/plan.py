@@ -4,10 +4,7 @@ Run as:
     python scripts/kit plan                                              the configuration that fits this machine
     python scripts/kit plan configs/training_config_h100.yaml training.max_seq_length=2048
     python scripts/kit plan configs/training_config_h100.yaml --from h100.json    for a recorded machine
-    python scripts/kit plan CONFIG --stack reference                     for the other stack
-    python scripts/kit plan CONFIG --model-config config.json            for another model of Llama's form
     python scripts/kit plan CONFIG --apply faster.yaml                   write a configuration with the fastest settings
-    python scripts/kit plan CONFIG --json                                one JSON object on stdout
 
 Reads the configuration, the model's config.json and the rows; loads no weights and no torch. How the figures are made:
 docs/MEMORY.md. Exit codes: 0 it fits or nobody can tell, 1 it does not fit or the configuration is invalid, 2 wrong
@@ -151,13 +148,13 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     if told := decision(planned.resolved):
         say(told, "dim")
     if planned.left_out:
-        say(f"not in the figures, which are an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
+        say(f"not in the figures, an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
     notes = [meaning(judgement.platform), left_out(plan, judgement.platform)]
     lines = [*memory_lines(plan), *(f"  {line}" for note in notes for line in textwrap.wrap(note, 116))]
     lines += [*source_lines(plan), "", *time_lines(plan), ""]
-    title = "the same updates, fastest first (peak, and by arithmetic the share of the time above):"
+    title = "the same updates, fastest first (peak, computed share of the time above):"
     lines += alternative_lines(title, planned.faster, planned.plan)
-    lines += alternative_lines("what changes what is learnt:", planned.other, planned.plan)
+    lines += alternative_lines("other updates:", planned.other, planned.plan)
     print("\n".join(map(one_line, lines)))
     colours = {"fits": "green", "does not fit": "red"}
     verdict = paint(plan.verdict, colours.get(plan.verdict, "yellow"), "bold", stream=sys.stdout)
@@ -170,7 +167,7 @@ def _next(planned: Planned, target: Target) -> str:
         kept = [text for text in target.overrides if text.partition("=")[0] not in dict(best.changes)]
         return f'make plan CONFIG={target.config} SET="{" ".join((*kept, best.overrides))}"'
     if planned.plan.verdict == "does not fit":
-        return "a smaller model, or a device with more free memory: nothing else here fits"
+        return "a smaller model, or a device with more free memory"
     return next_command(target, failed=False)
 
 
@@ -200,7 +197,7 @@ def _apply(planned: Planned, path: Path) -> int:
         say(f"{path} was not written: {'nothing fits' if failed else 'no other settings are faster and fit'}")
         return 1 if failed else 0
     if not best.is_same_mathematics:
-        say(f"{path} was not written: only {best.overrides} would fit, and that changes what is learnt")
+        say(f"{path} was not written: only {best.overrides} would fit, which changes the updates")
         return 1
     resolved = planned.resolved
     origins = {key: f"plan, was {scalar(resolved.value(key))}" for key, _ in best.changes}
@@ -208,7 +205,7 @@ def _apply(planned: Planned, path: Path) -> int:
     try:
         write_config(path, resolved.with_changes(dict(best.changes), origins), heading)
     except FileExistsError:
-        return fail(f"{path} is there already, and is not replaced", "name a new file: --apply NEW.yaml")
+        return fail(f"{path} exists and is not replaced", "name a new file: --apply NEW.yaml")
     except OSError as exc:
         return fail(f"{path}: {exc.strerror}", "name a file that can be written: --apply NEW.yaml")
     say(f"written: {path}")

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         portable = make_portable(options.folder.expanduser(), options.copy.expanduser())
     except FileExistsError:
-        return fail(f"{options.copy}: is there already", "name a folder that is not")
+        return fail(f"{options.copy}: exists already", "name a new folder")
     except OSError as exc:
         return fail(f"{options.copy}: cannot be written to ({exc.strerror})", "name another place")
     for remark in portable.remarks:

@@ -3,8 +3,6 @@
 Run as:
     python scripts/kit report                     the newest run      (or: make report)
     python scripts/kit report demo                a run's name        (or: make report RUN=demo)
-    python scripts/kit report outputs/demo        or its folder
-    python scripts/kit report demo --json         one JSON object: the verdict and what is suspicious
 
 Writes report.html and report.png into the run's folder. It is written after every run; a run that is under way, was
 stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, or it cannot be read or written.

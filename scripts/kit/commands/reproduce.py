@@ -2,7 +2,6 @@
 
 Run as:
     python scripts/kit reproduce my-run                 (or: make reproduce RUN=my-run) outputs/my-run, or any folder
-    python scripts/kit reproduce my-run --check-only    only hold the receipt against machine, files and code
     python scripts/kit reproduce newest --out again     into outputs/again instead of outputs/my-run-reproduced
     python scripts/kit reproduce my-run model.model_name_or_path=models/elsewhere    where data or base model are now
 
@@ -101,10 +100,10 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
     usable = threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
     code = train_again(write_config(folder, run, attempt.places), resume=resume, threads=usable)
     if code in EXIT_CODES:
-        say("stopped; the same command goes on with the rerun", "yellow")
+        say("stopped; repeat the command to resume the rerun", "yellow")
         return code
     if code:
-        say(f"the rerun did not come to its end: why is said above. Mend it, then: {attempt.next_command}", "red")
+        say(f"the rerun did not finish: see above. Fix it, then: {attempt.next_command}", "red")
     return min(code, 1)
 
 
@@ -113,10 +112,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
     )
-    parser.add_argument("places", nargs="*", metavar="key=path", help=f"where it is now: {', '.join(PLACES)}")
+    parser.add_argument("places", nargs="*", metavar="key=path", help=f"its new place: {', '.join(PLACES)}")
     parser.add_argument("--check-only", action="store_true", help="train nothing")
     parser.add_argument("--out", metavar="NAME", help="the rerun's name under outputs/, or its folder")
-    parser.add_argument("--overwrite", action="store_true", help="begin again where a rerun was stopped")
+    parser.add_argument("--overwrite", action="store_true", help="restart a stopped rerun")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -134,9 +133,7 @@ def _places(options: argparse.Namespace) -> tuple[str, dict[str, str]]:
         key, equals, value = text.partition("=")
         if key not in PLACES or not equals or not value:
             allowed = ", ".join(f"{place}=PATH" for place in PLACES)
-            raise RunError(
-                f"{text}: a rerun has the run's own configuration; say only where something is now: {allowed}"
-            )
+            raise RunError(f"{text}: a rerun has the run's own configuration; name only new places: {allowed}")
         places[key] = value
     return name, places
 
@@ -165,7 +162,7 @@ def _show_check(attempt: Attempt, *, as_one_object: bool) -> int:
     render(findings)
     verdict = "cannot be reproduced here" if bad else f"can be reproduced here: {_expected(reasons)}"
     print(f"\n{paint(verdict, 'red' if bad else 'green', 'bold', stream=sys.stdout)} ({summary(findings)})")
-    print(f"next: {'mend the errors above, then: ' if bad else ''}{one_line(attempt.next_command)}")
+    print(f"next: {'fix the errors above, then: ' if bad else ''}{one_line(attempt.next_command)}")
     return int(bad)
 
 
@@ -184,6 +181,6 @@ def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
     colour = "red" if failed else "green" if outcome.verdict == BIT_EQUAL else "yellow"
     print(f"\n{paint(one_line(outcome.sentence), colour, 'bold', stream=sys.stdout)}")
     if failed and not outcome.reasons:
-        print("code, packages, data, base model and machine are the run's: its bits should have come out again")
+        print("code, packages, data, base model and machine are the run's, so its bits should be too")
     print(one_line(f"next: make diff-run A={shlex.quote(str(run.folder))} B={shlex.quote(str(folder))}"))
     return int(failed)

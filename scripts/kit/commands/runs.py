@@ -3,7 +3,6 @@
 Run as:
     python scripts/kit runs                               (or: make runs)
     python scripts/kit runs --sort eval_loss              lowest first; --reverse turns it round
-    python scripts/kit runs --json                        one JSON object
 
 Looks in outputs/, or where --outputs says. A run that says it is training and whose process is gone is shown as
 "killed?". `make diff-run A=… B=…` compares two. Exit codes: 0 shown, 2 wrong use.

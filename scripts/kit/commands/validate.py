@@ -4,12 +4,10 @@ Run as:
     python scripts/kit validate                                              the configuration that fits this machine
     python scripts/kit validate configs/training_config_h100.yaml training.max_seq_length=2048
     python scripts/kit validate configs/training_config_h100.yaml --from h100.json    for a recorded machine
-    python scripts/kit validate CONFIG --from h100.json --stack current      for the stack that is not its usual one
-    python scripts/kit validate CONFIG --json                                one JSON object on stdout
 
 With --from the configuration and the data are judged for the recorded machine and the stack that runs there (in the
 image on an H100, so reference; elsewhere current), and the environment is not checked: it is the other machine's. Exit
-codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use.
+codes: 0 fine or warnings only, 1 something must be fixed, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -42,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_target_arguments(parser)
     parser.add_argument(
-        "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack, not the usual one there"
+        "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack, not the machine's usual one"
     )
-    parser.add_argument("--no-probe", action="store_true", help="do not work the device: seconds faster, and less sure")
+    parser.add_argument("--no-probe", action="store_true", help="skip the test on the device: faster, less certain")
     parser.add_argument(
-        "--auto-fit", action="store_true", help="judge what `train --auto-fit` takes where the settings do not fit"
+        "--auto-fit", action="store_true", help="if the settings do not fit, judge what `train --auto-fit` takes"
     )
 
 
@@ -72,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
             preflight = check_run(resolved, target.judgement, target.machine, stack, download=False)
         findings += preflight.findings
     if code == WRONG_USE:  # known at once: nothing is imported, and no device worked, to say so later
-        what = "nothing else was checked: there is no configuration to check it for"
-        findings.append(skipped("validate.rest", what, "mend the command first"))
+        what = "nothing else was checked without a configuration"
+        findings.append(skipped("validate.rest", what, "fix the command first"))
     else:
         findings += check_environment(settings, target, work=not options.no_probe)
     findings = once(findings)
@@ -101,14 +99,14 @@ def judged_stack(target: Target) -> Stack:
 def check_environment(settings: Settings | None, target: Target, *, work: bool) -> list[Finding]:
     """Check this environment, unless the machine that is judged is another."""
     if target.is_recorded:
-        what = "the environment was not checked: the machine is a recorded one, and this is another"
+        what = "the environment was not checked: the recorded machine is another"
         return [skipped("environment.elsewhere", what, "run make validate on that machine")]
-    work = work and settings is not None  # a slip in the configuration is said in a second
-    say("environment, and a few steps of real work on the device …" if work else "environment …", "dim")
+    work = work and settings is not None  # a wrong configuration is reported within a second
+    say("environment, and a few steps on the device …" if work else "environment …", "dim")
     environment = probe_environment(settings, work=work)
     # A broken configuration does not say which model and which folder; the default ones are not the question.
     findings = environment_findings(environment, settings, target.judgement.platform, with_access=settings is not None)
     if settings is None:
-        what = "model, wandb and disk were not checked: the configuration that names them has errors"
-        findings.append(skipped("environment.access", what, "mend the configuration first"))
+        what = "model, wandb and disk were not checked: the configuration has errors"
+        findings.append(skipped("environment.access", what, "fix the configuration first"))
     return findings

@@ -4,10 +4,9 @@ Run as:
     python scripts/kit validate-config                          the configuration that fits this machine
     python scripts/kit validate-config configs/training_config_h100.yaml training.learning_rate=1e-4
     python scripts/kit validate-config configs/training_config_m4.yaml --from machine.json   a recorded machine
-    python scripts/kit validate-config CONFIG --json             one JSON object on stdout, for scripts
 
 With --from the machine is the recorded one; the files and the installed libraries are still this machine's.
-Exit codes: 0 fine or warnings only, 1 something has to be mended, 2 wrong use or a file that cannot be read.
+Exit codes: 0 fine or warnings only, 1 something must be fixed, 2 wrong use or a file that cannot be read.
 """
 
 from __future__ import annotations

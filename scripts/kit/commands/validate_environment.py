@@ -63,7 +63,7 @@ def required_platform(env: Environment, required: str | None) -> list[Finding]:
     if required in _ALSO[judgement.platform]:
         return [ok("environment.platform", f"{required} is required, and this is {judgement.platform}")]
     message = f"{required} is required, and this is {judgement.platform}: {judgement.reason}"
-    return [error("environment.platform", message, f"run this on a machine of the kind {required}")]
+    return [error("environment.platform", message, f"run this on a {required} machine")]
 
 
 def show_stage(stage: Stage) -> None:
@@ -84,7 +84,7 @@ def _next_command(env: Environment, findings: Sequence[Finding], config: str | N
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--require", choices=PLATFORMS, help="fail unless the machine is of this kind")
-    parser.add_argument("--no-probe", action="store_true", help="do not work the device and do not ask the Hub")
+    parser.add_argument("--no-probe", action="store_true", help="test neither the device nor the Hub")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the facts to a file")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="judge the facts in a file")
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         except (OSError, ValueError) as exc:
             return fail(f"{options.source}: {getattr(exc, 'strerror', None) or exc}", "record one with --record FILE")
     else:
-        say("looking at the machine, the packages and the device")
+        say("checking machine, packages and device")
         env = probe(settings, work=not options.no_probe, on_stage=show_stage)
     if options.record:
         try:

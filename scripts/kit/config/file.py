@@ -1,4 +1,4 @@
-"""Get a configuration file's text, or one sentence saying why there is none."""
+"""Read a configuration file's text, or explain in one sentence why not."""
 
 from __future__ import annotations
 

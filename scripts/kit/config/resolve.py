@@ -68,7 +68,7 @@ class _Draft:
 
 
 def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
-    """Read a file, lay the overrides over it, hold the result against the schema and fill in the defaults.
+    """Read a file, apply the overrides, validate and fill in the defaults.
 
     ``overrides`` are ``key.path=value`` strings, parsed as YAML scalars; or a mapping of key paths, or of sections, to
     Python values, which are taken as they are. The last one given for a key counts.
@@ -99,7 +99,7 @@ def _model_named(draft: _Draft) -> Any:
 
 
 def _leave_out_revision(draft: _Draft, named: Any) -> None:
-    """Leave a file's revision out where another model was named over it: a commit is one of its own repository."""
+    """Drop a file's revision if an override names another model: a commit belongs to one repository."""
     if _model_named(draft) == named or draft.origins.get(("model", "revision")) == COMMAND_LINE:
         return
     model, key = draft.values.get("model"), ("model", "revision")

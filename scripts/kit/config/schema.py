@@ -1,4 +1,4 @@
-"""The Cerberus schema, made from the declared keys (``kit.config.keys``): their types, rules and what is said."""
+"""The Cerberus schema, made from the declared keys (``kit.config.keys``): their types, rules and meanings."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def defaults() -> dict[str, dict[str, Any]]:
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return values by section and key: those given where there is such a key, and the defaults of the others."""
+    """Return values by section and key: the given ones of known keys, and the defaults of the others."""
     filled: dict[str, dict[str, Any]] = {section: {} for section in SCHEMA}
     for path, rule in keys().items():
         section, key = path.split(".")

@@ -91,7 +91,7 @@ def next_command(target: Target, *, failed: bool) -> str:
     quoted = shlex.quote(changes) if set(changes) & set('"$`\\!') else f'"{changes}"'
     settings = (f" STACK={target.stack}" if target.stack else "") + (f" SET={quoted}" if changes else "")
     if failed:
-        return f"mend the errors above, then: make validate CONFIG={target.config}{settings}"
+        return f"fix the errors above, then: make validate CONFIG={target.config}{settings}"
     if target.config.name == target.judgement.recommended_config.name:
         command = {"h100": "train-h100", "m4": "train-m4", "cpu": "demo"}.get(target.judgement.platform)
         if command == "demo" and not settings:

@@ -26,7 +26,7 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Place:
-    """Where and with what something is measured: a measurement holds for this alone.
+    """Where and with what a measurement was taken; it holds there alone.
 
     Attributes:
         scale: ``7b`` or ``small``.
@@ -72,7 +72,7 @@ class Record:
 
     @property
     def is_final(self) -> bool:
-        """It need not be tried again: it holds figures, or the device has too little memory for them."""
+        """It is not repeated: it has figures, or the device lacks the memory for them."""
         return "failed" not in self.result or bool(self.result.get("final"))
 
 

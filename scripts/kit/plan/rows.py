@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def workloads_for(
     settings: Settings, rows: TokenRows | int | None, held_out: TokenRows | None = None
 ) -> tuple[Callable[[Settings], Workload], str]:
-    """Return what counts the micro-batches of a configuration, and in words what it counts.
+    """Return the function that counts a configuration's micro-batches, and a description of the rows.
 
     ``rows`` are encoded, a number of full length, or None where they could not be read. Those
     ``held_out`` for evaluation take memory too.

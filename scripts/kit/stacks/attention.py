@@ -1,4 +1,4 @@
-"""Which attention kernel a run uses, which others are there, and why a faster one is not used. Pure; imports no torch.
+"""The attention kernel a run uses, the others, and why a faster one is not used. Pure; imports no torch.
 
 torch's own ``scaled_dot_product_attention`` (SDPA) has FlashAttention 2 and cuDNN's kernel inside, for 16 bits and
 micro-batches without padding, and takes cuDNN's by itself on a Hopper GPU; with a mask it takes a slower one. The

@@ -26,7 +26,7 @@ class Lock:
     Attributes:
         source: The ``.in`` it is compiled from, relative to the project.
         target: The compiled file, relative to the project.
-        options: What `uv pip compile` is told beside source and target.
+        options: Of `uv pip compile`, besides source and target.
         environment: Variables the compilation needs, as (name, value).
         installed_bytes: Disk the installed environment takes, as `du` measures it.
         beside: Target of the lock whose environment it is added to, and whose packages it must not change.

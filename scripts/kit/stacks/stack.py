@@ -100,7 +100,7 @@ class Stack:
     def resolve_attention(
         self, requested: str, platform: str, *, padding_free: bool = False, without: frozenset[str] = frozenset()
     ) -> str:
-        """Turn ``auto`` into the best this stack has on a platform; anything else is taken at its word.
+        """Turn ``auto`` into the best this stack has on a platform; anything else stays.
 
         With ``padding_free``, rows lie end to end, which on a GPU is for a kernel that needs no mask; ``without`` names
         what cannot compute the run.
