@@ -13,9 +13,10 @@ Exit codes: 0 ended, 1 a question could not be asked or memory ran out, 2 wrong 
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from kit.cli.command import number_within
 from kit.cli.console import say, show_answer
@@ -26,14 +27,8 @@ from kit.use.conversation import Conversation, Sampling, TalkError, reply
 from kit.use.endings import carry_out
 from kit.use.loading import Loaded, add_run_arguments, choose, load
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Iterator
-
 
 def run(options: argparse.Namespace) -> int:
-    """Load, talk; return the exit code."""
-
     def work() -> int:
         try:
             return _chat(options)
@@ -47,7 +42,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_run_arguments(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="answer this and end")
     parser.add_argument("--system", default="", metavar="TEXT", help="a system message")

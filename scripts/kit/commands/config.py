@@ -10,18 +10,16 @@ What it prints is itself a valid configuration. Exit codes: 0 valid, 1 invalid, 
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.cli.findings import as_json, error
 from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import Overrides, Resolved, resolve
 from kit.config.yaml_writer import annotated_yaml
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Mapping
 
 
 def load_config(path: Path | str, overrides: Overrides | None = None) -> dict[str, Any]:
@@ -57,14 +55,12 @@ def _as_json(resolved: Resolved) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("config", type=Path, help="the YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Resolve and print; return the exit code."""
     resolved = resolve(options.config, options.overrides)
     print(_as_json(resolved) if options.json else annotated_yaml(resolved.values, resolved.origins), end="")
     return 0

@@ -14,10 +14,11 @@ cannot be read or a folder that cannot be written.
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sqlite3
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
 from kit.cli.console import fail, paint, say
@@ -33,16 +34,11 @@ from kit.intake.prepare import Prepared, audit, prepare
 from kit.intake.publish import OccupiedError, check_free, check_written
 from kit.intake.sources import find_sources
 
-if TYPE_CHECKING:
-    import argparse
-    from pathlib import Path
-
 __all__ = ["add_arguments", "run"]
 UNREADABLE = frozenset({"data.missing", "data.unreadable", "data.input"})
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prepare or audit, report, return the exit code."""
     try:
         return _run(options)
     except KeyboardInterrupt:

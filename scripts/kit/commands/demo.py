@@ -43,12 +43,10 @@ _KILLED = 128  # an exit code above it is a signal's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the base, train, compare; return the exit code."""
     os.chdir(PROJECT_ROOT)
     # The demo's matrices are small: several threads spend their time waiting for each other, above all where other
     # programs run too. One thread also gives the same adapter whatever the number of cores.

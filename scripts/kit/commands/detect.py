@@ -140,7 +140,6 @@ def _show(machine: Machine, judgement: Judgement, findings: Sequence[Finding]) -
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", metavar="FILE", type=Path, help="write this machine's facts to FILE")
     parser.add_argument("--from", dest="source", metavar="FILE", type=Path, help="judge the facts recorded in FILE")
@@ -148,7 +147,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Detect, show, and return the exit code."""
     if options.torch and options.source:
         return fail("--torch asks this machine's torch, and --from judges another machine", "drop one of them")
     try:

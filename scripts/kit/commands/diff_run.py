@@ -33,7 +33,6 @@ SCHEMA_VERSION = 1
 
 
 def run(options: argparse.Namespace) -> int:
-    """Find both runs, compare, show; return the exit code."""
     folders = [find_run(name, options.outputs) for name in (options.a, options.b)]
     if folders[0].resolve() == folders[1].resolve():
         return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two: make runs lists them")
@@ -75,7 +74,6 @@ def _heading(text: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("a", metavar="A", help="a run's name or folder, or newest")
     parser.add_argument("b", metavar="B", nargs="?", default=NEWEST, help="the other; default: the newest")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs (default: outputs)")

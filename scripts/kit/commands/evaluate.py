@@ -34,9 +34,8 @@ from kit.report import after_run
 from kit.run_folder.history import RunError
 from kit.run_folder.names import evaluation_name
 from kit.stacks.stack import installed_stack
-from kit.use.as_trained import compare_with_training, elsewhere
 from kit.use.endings import carry_out
-from kit.use.evaluation import Evaluation, Side, show
+from kit.use.evaluation import Evaluation, Side, compare_with_training, elsewhere, show
 from kit.use.harness import HarnessTasks, require_harness, run_tasks
 from kit.use.loading import LoadChoice, Loaded, add_run_arguments, choose, load
 
@@ -52,8 +51,6 @@ _SLACK = 8
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate, show, write; return the exit code."""
-
     def work() -> int:
         if options.tasks:
             require_harness(sys.executable)
@@ -69,7 +66,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_run_arguments(parser)
     count, positive = number_within(0), number_within(1)
     parser.add_argument("--data", type=Path, metavar="FILE", help="another JSONL file than the run's data.val_file")

@@ -133,7 +133,6 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--stack", choices=tuple(FLASH_ATTN_WHEELS), default="reference", help="default: %(default)s")
     parser.add_argument("--base-image", default="", metavar="NAME", help="another base, such as NAME@sha256:…")
     parser.add_argument("--flash-attn-wheel", metavar="URL", help="another wheel; empty leaves flash-attn out")
@@ -145,7 +144,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, build where it is needed, and run; return the exit code."""
     written = [*options.arguments, options.flash_attn_wheel or "", options.base_image]
     if redact_argv(written) != written:
         # Every user of the machine can read a command line, and a build's arguments stay in the image.

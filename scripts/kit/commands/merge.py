@@ -48,7 +48,6 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Merge, compare, put in place; return the exit code."""
     options.unquantised = True
 
     def work() -> int:
@@ -69,7 +68,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_run_arguments(parser, quantised=False)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to; default: RUN/merged")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="type of the weights (bfloat16)")

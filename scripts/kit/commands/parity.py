@@ -11,11 +11,11 @@ trained, and where the tolerances come from: docs/PARITY.md. Exit codes: 0 it ag
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kit.cli.command import refuse
 from kit.cli.console import fail, paint, say
@@ -33,12 +33,8 @@ from kit.parity.results import REFERENCE, Result, read_reference, read_result
 from kit.run_folder.history import OUTPUTS
 from kit.stacks.stack import installed_stack
 
-if TYPE_CHECKING:
-    import argparse
-
 
 def run(options: argparse.Namespace) -> int:
-    """Measure or read, judge, report; return the exit code."""
     if options.measured is None and not installed_stack().is_installed:
         return fail("torch and transformers are not installed", "make setup")
     try:
@@ -106,7 +102,6 @@ def _record() -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--against", type=Path, metavar="FILE", help="another machine's result")
     parser.add_argument("--from", dest="measured", type=Path, metavar="FILE", help="a result instead of this machine")
     parser.add_argument(

@@ -71,7 +71,6 @@ class Planned:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_target_arguments(parser)
     parser.add_argument("--stack", choices=tuple(GENERATIONS), help="plan for this stack; without it, the installed")
     parser.add_argument("--model-config", type=Path, metavar="FILE", help="a config.json instead of the model's own")
@@ -82,7 +81,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Plan, show, return the exit code."""
     target = target_of(options)
     resolved = resolve(target.config, target.overrides)
     try:

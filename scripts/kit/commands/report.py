@@ -10,7 +10,7 @@ stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from kit.cli.command import refuse
 from kit.cli.console import say
@@ -18,12 +18,8 @@ from kit.cli.findings import as_json, render
 from kit.cli.screen import one_line
 from kit.run_folder.history import NEWEST, find_run
 
-if TYPE_CHECKING:
-    import argparse
-
 
 def run(options: argparse.Namespace) -> int:
-    """Find the run, write its report, say where it is; return the exit code."""
     try:
         folder = find_run(options.run)
         from kit.report.write import write_report
@@ -44,6 +40,5 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -13,15 +13,17 @@ SIGTERM (or SIGHUP) and SIGUSR1 after saving a checkpoint; Ctrl-C once more at a
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.cli.command import refuse
 from kit.cli.console import duration, paint, say
-from kit.cli.findings import Finding, as_json, has_errors, render, summary
+from kit.cli.findings import Finding, as_json, conclude, has_errors, render
 from kit.cli.foreground import EXIT_CODES
 from kit.cli.screen import one_line
 from kit.files.numbers import finite, mapping
@@ -32,11 +34,6 @@ from kit.runs.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
 from kit.runs.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
 from kit.stacks.registry import make_argument
 from kit.stacks.stack import installed_stack
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
 
 _MOST_THREADS = 4096  # a receipt may say anything
 
@@ -65,7 +62,6 @@ class Attempt:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, train again, compare; return the exit code."""
     name, places = _places(options)
     earlier = read_run(find_run(name))
     _ = earlier.settings  # refused here where the receipt holds none
@@ -108,7 +104,6 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument(
         "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
     )
@@ -160,8 +155,7 @@ def _show_check(attempt: Attempt, *, as_one_object: bool) -> int:
         print(as_json(findings, run=str(attempt.run.folder), **more))
         return int(bad)
     render(findings)
-    verdict = "cannot be reproduced here" if bad else f"can be reproduced here: {_expected(reasons)}"
-    print(f"\n{paint(verdict, 'red' if bad else 'green', 'bold', stream=sys.stdout)} ({summary(findings)})")
+    conclude("cannot be reproduced here" if bad else f"can be reproduced here: {_expected(reasons)}", findings)
     print(f"next: {'fix the errors above, then: ' if bad else ''}{one_line(attempt.next_command)}")
     return int(bad)
 

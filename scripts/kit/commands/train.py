@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, train, save; return the exit code."""
     options.auto_fit |= options.fastest
     wrong = _wrong_use(options)
     if wrong:
@@ -120,7 +119,6 @@ def _forgotten_fit(job: TrainingJob) -> list[Finding]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_config_arguments(parser)
     parser.add_argument("--require", choices=PLATFORMS, help="refuse to run on any other platform")
     parser.add_argument(

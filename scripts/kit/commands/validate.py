@@ -37,7 +37,6 @@ VERDICTS = ("ready", "not ready: the run would fail")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_target_arguments(parser)
     parser.add_argument(
         "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack, not the machine's usual one"
@@ -49,7 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, report, return the exit code."""
     target = target_of(options)
     stack = judged_stack(target)
     findings = list(target.judgement.findings)

@@ -11,7 +11,7 @@ Exit codes: 0 fine or warnings only, 1 something must be fixed, 2 wrong use or a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from kit.checks.rules import check
 from kit.cli.findings import exit_code
@@ -20,19 +20,14 @@ from kit.config.resolve import resolve
 from kit.machine.target import add_target_arguments, show, target_of
 from kit.stacks.stack import installed_stack
 
-if TYPE_CHECKING:
-    import argparse
-
 VERDICTS = ("this configuration can run here", "this configuration cannot run here")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_target_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check and report; return the exit code."""
     target = target_of(options)
     try:
         resolved = resolve(target.config, target.overrides)

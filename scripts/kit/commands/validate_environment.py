@@ -82,7 +82,6 @@ def _next_command(env: Environment, findings: Sequence[Finding], config: str | N
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--require", choices=PLATFORMS, help="fail unless the machine is of this kind")
     parser.add_argument("--no-probe", action="store_true", help="test neither the device nor the Hub")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -92,7 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Find out (or read) the facts, judge them, show everything."""
     settings = None
     if options.config:
         settings = resolve(Path(options.config)).settings

@@ -77,7 +77,6 @@ class Watched:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Find the run and show it until it ends; return the exit code."""
     try:
         watched = Watched(find_run(options.run))
         if options.once:
@@ -96,7 +95,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
     parser.add_argument("--once", action="store_true", help="show its state once and exit")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.cli.findings import Finding, error
 from kit.cli.redaction import is_secret_value
@@ -13,10 +14,7 @@ from kit.config.error import ConfigError
 from kit.config.findings import COMMAND_LINE, finding_of, unknown_key
 from kit.config.settings import Settings
 from kit.config.validator import show_key, violations
-from kit.config.yaml_reader import Document, parse_value, read_document
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from kit.config.yaml_reader import parse_value, read_document
 
 DEFAULT = "default"
 
@@ -80,7 +78,7 @@ def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
         ConfigError: Every problem of the file and the overrides, as findings.
     """
     document = read_document(path)
-    draft = _Draft(path, document.values, _file_origins(path, document))
+    draft = _Draft(path, document.values, {keys: f"{path}:{line}" for keys, line in document.lines.items()})
     named = _model_named(draft)
     _lay_over(draft, overrides)
     _leave_out_revision(draft, named)
@@ -116,10 +114,6 @@ def _secrets(draft: _Draft) -> list[Finding]:
         for key, value in (body.items() if isinstance(body, dict) else ())
         if isinstance(value, str) and is_secret_value(value, f"{section}.{key}")
     ]
-
-
-def _file_origins(path: Path, document: Document) -> dict[tuple[str, ...], str]:
-    return {keys: f"{path}:{line}" for keys, line in document.lines.items()}
 
 
 def _where(draft: _Draft, path: tuple[str, ...]) -> str:

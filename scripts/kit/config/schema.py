@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from kit.config.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # No line breaks, no control characters, no blanks at either end: text that survives a log line and a file name.
 _TEXT = r"(?!\s)[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+(?<!\s)\Z"

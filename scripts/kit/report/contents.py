@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.cli.redaction import redact_all
 from kit.config import schema
@@ -18,9 +19,6 @@ from kit.report.verdict import Verdict, judge_run
 from kit.run_folder.history import Run, read_run
 from kit.runs.comparison import written
 from kit.runs.summary import Summary, summarise
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.files.json_files import read_object
 from kit.files.numbers import finite, listed, mapping
 from kit.run_folder.names import DEMO, evaluation_name
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MOST_SHOWN = 8
 LONGEST_SHOWN = 1200  # characters of a text on the page

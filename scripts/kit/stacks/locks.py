@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kit.cli.findings import Finding, error, ok
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _INPUTS_PREFIX = "# inputs: "
 _CONTENT_PREFIX = "# content: "

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,6 @@ from kit.modeling.process_memory import own_bytes
 from kit.plan.after_oom import OutOfMemory, RehearsalError, asked_bytes
 from kit.train.saving import MemoryMeter
 from kit.train.state import RandomState
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)

@@ -93,11 +93,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
         return loss
 
     def rehearse(self, model: Any) -> Rehearsal:
-        """Work through the largest micro-batch of what is still to be trained; see ``kit.train.rehearsal``.
-
-        Args:
-            model: The model as transformers hands it to a step.
-        """
+        """Work through the largest micro-batch of what is still to be trained; ``model`` is as a step gets it."""
         size, done = self.args.per_device_train_batch_size, self.resumed.step if self.resumed else 0
         begin, _ = largest_micro_batch(
             self.plan.order[done * self.plan.batch_size :],

@@ -160,7 +160,8 @@ def _begin(job: TrainingJob, argv: Sequence[str], log: RunLog | None) -> Receipt
     from_step = checkpoint.step if checkpoint else 0
     if checkpoint:
         _check_course(checkpoint, plan.steps)
-    _prepare_folder(folder, job.start, is_rerun=_is_rerun(job))
+    is_rerun = job.resolved.path.resolve() == (folder / RERUN_CONFIG).resolve()
+    _prepare_folder(folder, job.start, is_rerun=is_rerun)
     if log is not None:
         log.begin(folder, argv)
     gpu = judge(job.machine).gpu
@@ -196,10 +197,6 @@ def _begin(job: TrainingJob, argv: Sequence[str], log: RunLog | None) -> Receipt
     if checkpoint:
         say(f"resuming after step {from_step:,} from {checkpoint.folder}")
     return receipt
-
-
-def _is_rerun(job: TrainingJob) -> bool:
-    return job.resolved.path.resolve() == (job.resolved.settings.run_directory / RERUN_CONFIG).resolve()
 
 
 def _wandb_id(job: TrainingJob, step: int) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,6 @@ from kit.files.digest import file_sha256
 from kit.report.lengths import lengths_of
 from kit.run_folder.history import read_run
 from written_run import RESOLVED, TRAIN, write_run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_recorded_histogram_is_taken_as_it_is(tmp_path: Path) -> None:
