@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.cli.command import number_within
 from kit.cli.console import fail, paint, say
+from kit.cli.mistakes import WrongUseError
 from kit.cli.screen import one_line
 from kit.config.resolve import resolve
 from kit.config.yaml_writer import scalar, write_config
@@ -74,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target_arguments(parser)
     parser.add_argument("--stack", choices=tuple(GENERATIONS), help="plan for this stack; without it, the installed")
     parser.add_argument("--model-config", type=Path, metavar="FILE", help="a config.json instead of the model's own")
-    parser.add_argument("--rows", type=int, metavar="N", help="plan for N rows of full length, not for the data")
+    parser.add_argument(
+        "--rows", type=number_within(1), metavar="N", help="plan for N rows of full length, not for the data"
+    )
     parser.add_argument(
         "--apply", type=Path, metavar="NEW.yaml", help="write the configuration with the fastest settings"
     )
@@ -83,15 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     target = target_of(options)
     resolved = resolve(target.config, target.overrides)
-    try:
-        shape = _shape(resolved, options.model_config)
-        rows = _rows(options.rows)
-    except ValueError as exc:
-        return fail(str(exc))
+    shape = _shape(resolved, options.model_config)
     stack = installed_stack()
     if options.stack:
         stack = stack_named(options.stack, target.judgement.platform, elsewhere=target.is_recorded)
-    planned = _plan(resolved, shape, target, stack, rows)
+    planned = _plan(resolved, shape, target, stack, options.rows)
     if options.json:
         print(_as_json(planned, target))
     else:
@@ -106,7 +106,7 @@ def _shape(resolved: Resolved, path: Path | None) -> ModelShape:
         model = resolved.settings.model
         shape = shape_of(model)
         if shape is None:
-            raise ValueError(
+            raise WrongUseError(
                 f"{model.model_name_or_path}: no config.json of {family_names()} on this machine; "
                 "name one: --model-config FILE"
             )
@@ -114,15 +114,9 @@ def _shape(resolved: Resolved, path: Path | None) -> ModelShape:
     try:
         return read_shape(path)
     except OSError as exc:
-        raise ValueError(f"{path}: {exc.strerror}; name a model's config.json") from exc
+        raise WrongUseError(f"{path}: {exc.strerror}; name a model's config.json") from exc
     except ValueError as exc:
-        raise ValueError(f"{path}: {exc}") from exc
-
-
-def _rows(number: int | None) -> int | None:
-    if number is not None and number < 1:
-        raise ValueError(f"--rows is {number}; at least one row is needed")
-    return number
+        raise WrongUseError(f"{path}: {exc}; name a model's config.json") from exc
 
 
 def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, rows: int | None) -> Planned:
