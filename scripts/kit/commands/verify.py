@@ -12,13 +12,19 @@ from __future__ import annotations
 
 import argparse
 
+from kit.cli.command import found_and_fix
+from kit.cli.console import fail
 from kit.cli.findings import as_json, conclude, exit_code, render
-from kit.run_folder.history import NEWEST, find_run
+from kit.run_folder.history import NEWEST, RunError, find_run
 from kit.runs.verify import verify
 
 
 def run(options: argparse.Namespace) -> int:
-    folder = find_run(options.run)
+    try:
+        folder = find_run(options.run)
+    except RunError as exc:
+        found, fix = found_and_fix(exc)
+        return fail(found, f"{fix}: make verify RUN=NAME")
     findings = verify(folder)
     code = exit_code(findings)
     if options.json:
