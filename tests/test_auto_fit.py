@@ -95,7 +95,7 @@ def test_a_fitted_run_goes_on_as_it_was_fitted(
     for step in (2, 3):
         shutil.rmtree(output / f"checkpoints/checkpoint-{step}")
     assert call(train, command) == 1
-    assert "give --auto-fit again" in capsys.readouterr().err
+    assert "repeat --auto-fit" in capsys.readouterr().err
     assert call(train, [*command, "--auto-fit"]) == 0
     after = read_receipt(output)
     assert after["adapter_sha256"] == before["adapter_sha256"]

@@ -59,7 +59,7 @@ def test_rows_that_ask_nothing_are_counted(run: Path, capsys: pytest.CaptureFixt
     rows = [{"messages": [*turns[:3], {**turns[3], "weight": weight}]} for weight in (0, 1, 0)]
     (run / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert call(evaluate, [str(run), "--cpu", "--max-new-tokens", "1", "--data", str(run / "test.jsonl")]) == 0
-    assert "2 rows ask nothing: their last turn is no answer that is learnt" in capsys.readouterr().err
+    assert "2 rows end without a trained answer and ask nothing" in capsys.readouterr().err
 
 
 def test_four_bits_are_evaluated_in_four_bits(tiny_base: Path, tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_loaded(
     ("arguments", "message"),
     [
         (["no-such-run"], "no-such-run: no run there"),
-        (["{run}", "--data", "no-such-file"], "no-such-file: there is no such file\n  fix: name one: --data FILE"),
+        (["{run}", "--data", "no-such-file"], "no-such-file: no such file\n  fix: name one: --data FILE"),
         (["{run}", "--adapter", "{run}/nothing"], "holds no adapter_config.json"),
         (
             ["{run}", "--cpu", "--out", "{run}/val.jsonl"],
-            "val.jsonl: is there already and is no evaluation\n  fix: name",
+            "val.jsonl: exists and is no evaluation\n  fix: name",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_questions_longer_than_the_model_are_counted_and_left_out(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(evaluate, [str(run), "--cpu", "--max-new-tokens", "500"]) == 0
-    assert "4 questions are not asked" in capsys.readouterr().err
+    assert "4 questions skipped" in capsys.readouterr().err
     assert result(run)["questions"] == 0
 
 

@@ -162,7 +162,7 @@ def test_without_room_nothing_is_begun(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(2**40, 2**40, 1000))  # type: ignore[attr-defined]
     assert call(merge, [str(run), "--cpu"]) == 1
-    assert "MB are needed, and 0.0 MB are free" in capsys.readouterr().err
+    assert "MB needed, 0.0 MB free" in capsys.readouterr().err
     assert not (run / "merged").exists()
 
 
@@ -183,7 +183,7 @@ def test_one_merge_at_a_time_writes_a_folder(run: Path, capsys: pytest.CaptureFi
     assert claim.acquire()
     assert call(merge, [str(run), "--cpu", "--no-check"]) == 2
     claim.release()
-    assert "merged: is being written by another command" in capsys.readouterr().err
+    assert "merged: another command is writing it" in capsys.readouterr().err
 
 
 def test_what_came_there_meanwhile_is_not_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_what_came_there_meanwhile_is_not_replaced(run: Path, monkeypatch: pytes
 
 def test_a_folder_of_other_things_is_never_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(merge, [str(run), "--cpu", "--overwrite", "--out", str(run.parent)]) == 2
-    assert "is no model that was merged here" in capsys.readouterr().err
+    assert "is no merged model" in capsys.readouterr().err
     assert run.exists()
 
 

@@ -151,7 +151,7 @@ def test_apply_writes_a_valid_configuration_and_replaces_nothing(
     written = path.read_text(encoding="utf-8")
     assert "plan, was true" in written
     assert call(plan, arguments) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists and is not replaced" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == written
 
 
@@ -192,7 +192,6 @@ def test_a_model_config_that_cannot_be_used_is_named(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([H100, "--rows", "0"], "--rows is 0"),
         ([H100, "--from", "nowhere.json"], "nowhere.json"),
         (["nowhere.yaml"], "nowhere.yaml"),
         ([H100, "model.model_name_or_path=someone/else", *ON_H100], "someone/else"),
@@ -203,3 +202,9 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
 ) -> None:
     assert call(plan, arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_plan_for_no_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(plan, [H100, "--rows", "0"])
+    assert "--rows: '0' is not a whole number from 1 on" in capsys.readouterr().err

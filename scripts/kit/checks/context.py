@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """One run, about to happen.
-
-    Attributes:
-        resolved: The configuration and the origin of each value.
-        machine: The machine's facts.
-        judgement: What ``kit.machine.platforms.judge`` made of them.
-        stack: What is installed.
-    """
+    """One run, about to happen."""
 
     resolved: Resolved
     machine: Machine

@@ -31,11 +31,8 @@ def environment_findings(
 ) -> list[Finding]:
     """Run every check that applies.
 
-    Args:
-        environment: The facts.
-        settings: The run's configuration; without it, what depends on one is a warning or left out.
-        platform: ``h100``, ``cuda``, ``m4`` or ``cpu``; by default what the machine is judged to be.
-        with_access: Whether model, wandb, disk and memory are judged.
+    Without ``settings``, what depends on them is a warning or left out; ``with_access`` judges model, wandb, disk and
+    memory too.
     """
     platform = platform or judge(environment.machine).platform
     found = checks.environment_findings(environment, settings, platform)
@@ -50,14 +47,7 @@ def environment_findings(
 def check_space(
     environment: Environment, settings: Settings | None, platform: str, shape: ModelShape | None
 ) -> list[Finding]:
-    """Judge disk and memory against what a run of this model writes and loads.
-
-    Args:
-        environment: The facts.
-        settings: The run's configuration, where there is one.
-        platform: Platform name.
-        shape: The model's sizes, where they are known.
-    """
+    """Judge disk and memory against what a run of this model writes and loads."""
     least, most = output_bytes(shape, settings) if settings and shape else (_SMALLEST_OUTPUT_BYTES,) * 2
     free = environment.output_disk_free_bytes
     fix = "free some, or training.output_dir=<a folder on a larger disk>, or training.save_total_limit=1"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def data_files(run: CheckContext) -> list[Finding]:
-    """Find the data files and make sure that each can be read and holds something."""
+    """Check that each data file is readable and not empty."""
     data = run.settings.data
     found = [_data_file(run, "data.train_file", Path(data.train_file))]
     if data.val_file is not None:
@@ -43,7 +43,7 @@ def _data_file(run: CheckContext, key: str, path: Path) -> Finding:
         if expanded.stat().st_size == 0:
             return error("config.data.empty", f"{key}: {path} is empty", fix, where)
     except OSError as exc:
-        return error("config.data.unreadable", f"{key}: {path} cannot be looked at: {exc.strerror}", fix, where)
+        return error("config.data.unreadable", f"{key}: {path} cannot be read: {exc.strerror}", fix, where)
     return ok("config.data.found", f"{key}: {path} is there", where)
 
 

@@ -1,4 +1,4 @@
-"""Hold the plan against the machine: whether the rows fit the model and the device, and how long the run takes."""
+"""Check the plan: whether the rows fit the model and the device, and how long the run takes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 def check_plan(
     run: CheckContext, rows: TokenRows | None = None, held_out: TokenRows | None = None
 ) -> tuple[list[Finding], PlannedRun | None]:
-    """Plan a run once, and hold its memory against the device; return the plan with what is found.
+    """Plan a run once, and compare its memory with the device; return the findings and the plan.
 
-    Args:
-        run: What is about to run.
-        rows: What it is trained on; None where that is not known, and each row is taken to be full length.
-        held_out: What it is evaluated on.
+    Without ``rows``, each row is taken to be full length.
     """
     planned: list[PlannedRun | None] = []
 
@@ -54,18 +51,13 @@ def row_length(run: CheckContext) -> list[Finding]:
 
 
 def fits(run: CheckContext, planned_run: PlannedRun | None) -> list[Finding]:
-    """Compare the planned peak with what the device has.
-
-    Args:
-        run: What is about to run.
-        planned_run: The same, to be planned; None where the model's shape is not known.
-    """
+    """Compare the planned peak with what the device has."""
     key = "training.per_device_train_batch_size"
     if planned_run is None:
         message = "memory was not planned: the model's config.json is not in a local directory"
         return [skipped("config.memory", message, where=run.where("model.model_name_or_path"))]
     if planned_run.device.limit is None:
-        return [skipped("config.memory", "memory was not compared: the machine did not say what it has")]
+        return [skipped("config.memory", "memory was not compared: the device's memory is unknown")]
     plan = planned_run.plan
     uncounted = left_out(plan, run.platform)
     planned = _sentence(plan, "resident " if run.platform == "cpu" else "")

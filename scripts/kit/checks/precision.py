@@ -37,7 +37,7 @@ def mixed_precision(run: CheckContext) -> list[Finding]:
 
 
 def compute_dtype(run: CheckContext) -> list[Finding]:
-    """Hold the 4-bit compute type against the mixed precision."""
+    """Compare the 4-bit compute type with the mixed precision."""
     training, quantization = run.settings.training, run.settings.quantization
     if not quantization.load_in_4bit or training.bf16 == training.fp16:
         return []

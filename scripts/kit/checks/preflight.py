@@ -52,7 +52,6 @@ class Preflight:
     """What was found, and the data it was found in.
 
     Attributes:
-        findings: Of every check.
         tokenizer: The base model's; None where it could not be loaded.
         train: The training file; None where it could not be read.
         val: The validation file; None where there is none, or it could not be read.
@@ -71,12 +70,7 @@ class Preflight:
 def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Stack, *, download: bool) -> Preflight:
     """Check one run against one machine.
 
-    Args:
-        resolved: The configuration.
-        judgement: What the machine is good for.
-        machine: The machine.
-        stack: The stack that will run: the installed one, or of a recorded machine its own.
-        download: Whether the hub may be asked for the tokenizer.
+    With ``download`` the hub may be asked for the tokenizer.
     """
     findings = check_rules(CheckContext(resolved, machine, judgement, stack))
     tokenizer = None
@@ -103,7 +97,7 @@ def check_run(resolved: Resolved, judgement: Judgement, machine: Machine, stack:
 
 
 def once(findings: Sequence[Finding]) -> list[Finding]:
-    """Leave out what two checks came upon, in the same words or in others."""
+    """Drop findings that repeat another check's."""
     said = {finding.id for finding in findings if finding.severity != "ok"}
     return [finding for finding in dict.fromkeys(findings) if not _SAID_BY_OTHERS.get(finding.id, frozenset()) & said]
 
@@ -164,7 +158,7 @@ def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tupl
 
 
 def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
-    """Look for validation rows that are trained on too: what they measure is memory, not learning."""
+    """Find validation rows that are trained on too: they measure memory, not learning."""
     held_out = [_ids(val.rows, index) for index in range(len(val.rows))]
     looked_for = set(held_out)
     trained = {ids for index in range(len(train.rows)) if (ids := _ids(train.rows, index)) in looked_for}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -89,6 +90,19 @@ class _Debug(argparse.Action):
 
     def __call__(self, *_: Any) -> None:
         os.environ[DEBUG] = "1"
+
+
+def number_within(low: float, high: float = math.inf, kind: type[float] = int) -> Callable[[str], float]:
+    """Return what reads an option's number, both ends included: for ``type=`` of ``add_argument``."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if (kind is float or text.isdecimal()) and low <= kind(text) <= high:
+                return kind(text)
+        ends = f"from {low:g} on" if high == math.inf else f"from {low:g} to {high:g}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {'' if kind is float else 'whole '}number {ends}")
+
+    return read
 
 
 def found_and_fix(mistake: Exception) -> tuple[str, str]:

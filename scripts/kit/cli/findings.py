@@ -128,6 +128,12 @@ def render(findings: Sequence[Finding], stream: TextIO | None = None) -> None:
             print(f"{'':>7}  {paint('fix:', 'bold', stream=stream)} {one_line(redact(finding.fix))}", file=stream)
 
 
+def conclude(verdict: str, findings: Sequence[Finding]) -> None:
+    """Write the verdict below the findings, red where there are errors, with their counts."""
+    colour = "red" if has_errors(findings) else "green"
+    print(f"\n{paint(verdict, colour, 'bold', stream=sys.stdout)} ({summary(findings)})")
+
+
 def as_json(findings: Sequence[Finding], **more: Any) -> str:
     """Serialise findings, their verdict and whatever the command adds as one JSON object."""
     body = {

@@ -7,15 +7,12 @@ it is chosen, so that detection answers at once, and before anything is installe
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from kit.cli.command import call, run_main
 from kit.cli.interpreter import use_project_python
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,6 @@ class Command:
 
     Attributes:
         name: As it is typed; its module has underscores for hyphens.
-        about: What it does, in a line of the listing.
         needs_packages: It runs in the project's environment; without, on any Python.
         outlives_readers: It goes on where nobody reads its output any more.
     """

@@ -4,12 +4,10 @@ Run as:
     python scripts/kit chat                                       the newest run      (or: make chat)
     python scripts/kit chat demo --prompt "Write the word lemon backwards."            one answer
     python scripts/kit chat demo < questions.txt                  one question a line; only answers on stdout
-    python scripts/kit chat demo --json < questions.txt           one JSON object a line
-    python scripts/kit chat demo --base                           begin with the base, to compare
 
-In a conversation /base and /adapter switch who answers, /again asks the last question anew, /reset begins again,
-Ctrl-C stops an answer, Ctrl-D ends. From a pipe each line is a conversation of its own, and none is a command.
-The likeliest token is taken each time, so that the same question has the same answer; --temperature 0.7 draws instead.
+In a conversation /base and /adapter switch who answers, /again repeats the last question, /reset forgets the
+conversation, Ctrl-C stops an answer, Ctrl-D ends. From a pipe each line is a conversation of its own, none a command.
+Decoding is greedy, so the same question has the same answer; --temperature 0.7 samples instead.
 Exit codes: 0 ended, 1 a question could not be asked or memory ran out, 2 wrong use, 130 stopped.
 """
 
@@ -17,31 +15,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
+from kit.cli.command import number_within
 from kit.cli.console import say, show_answer
+from kit.cli.redaction import let_go_of
 from kit.stacks.stack import installed_stack
 from kit.use.chat_session import ChatSession
 from kit.use.conversation import Conversation, Sampling, TalkError, reply
 from kit.use.endings import carry_out
 from kit.use.loading import Loaded, add_run_arguments, choose, load
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
 
 def run(options: argparse.Namespace) -> int:
-    """Load, talk; return the exit code."""
-
     def work() -> int:
         try:
             return _chat(options)
         except BrokenPipeError:
-            # Whoever read the answers has seen enough; Python would complain once more while closing stdout.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader has seen enough; Python would complain once more while closing stdout.
+            let_go_of(sys.stdout)
             return 0
 
     fix = "close what else uses the memory, or a smaller --max-new-tokens"
@@ -49,40 +42,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_run_arguments(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="answer this and end")
     parser.add_argument("--system", default="", metavar="TEXT", help="a system message")
     parser.add_argument("--base", action="store_true", help="begin without the adapter")
     parser.add_argument("--json", action="store_true", help="with --prompt or a pipe: one JSON object a line")
-    sampling = parser.add_argument_group("how the next token is chosen")
-    sampling.add_argument(
-        "--temperature", type=_number(0, 10), default=0.0, metavar="T", help="0: the likeliest (default)"
-    )
-    sampling.add_argument("--top-p", type=_number(0, 1), default=0.95, metavar="P", help="when drawing: 0.95")
-    sampling.add_argument("--top-k", type=_whole, default=0, metavar="K", help="when drawing: 0, all of them")
-    sampling.add_argument("--repetition-penalty", type=_number(0.1, 10), default=1.0, metavar="R", help="1.0: none")
-    sampling.add_argument("--max-new-tokens", type=_whole, default=512, metavar="N", help="longest answer (512)")
-    sampling.add_argument("--seed", type=_whole, metavar="N", help="draw the same again")
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-        return value
-
-    return parse
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
+    sampling = parser.add_argument_group("sampling")
+    share, factor, whole = number_within(0, 1, float), number_within(0.1, 10, float), number_within(0)
+    heat = number_within(0, 10, float)
+    sampling.add_argument("--temperature", type=heat, default=0.0, metavar="T", help="0: greedy (default)")
+    sampling.add_argument("--top-p", type=share, default=0.95, metavar="P", help="nucleus sampling's share (0.95)")
+    sampling.add_argument("--top-k", type=whole, default=0, metavar="K", help="0: all tokens (default)")
+    sampling.add_argument("--repetition-penalty", type=factor, default=1.0, metavar="R", help="1.0: none (default)")
+    sampling.add_argument("--max-new-tokens", type=whole, default=512, metavar="N", help="longest answer (512)")
+    sampling.add_argument("--seed", type=whole, metavar="N", help="makes sampling repeatable")
 
 
 def _chat(options: argparse.Namespace) -> int:
@@ -119,7 +92,7 @@ def _lines(stream: Iterable[bytes]) -> Iterator[str]:
 
 
 def _answer_each(loaded: Loaded, sampling: Sampling, options: argparse.Namespace, questions: Iterable[str]) -> int:
-    """Answer each as a conversation of its own; what cannot be asked is said, and fails at the end."""
+    """Answer each as a conversation of its own; report what cannot be asked, and fail at the end."""
     failed = False
     for number, question in enumerate(questions, start=1):
         if not question.strip():

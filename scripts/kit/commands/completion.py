@@ -1,4 +1,4 @@
-"""Print what a shell needs for ``kit`` as a word of its own, completed: commands, options, configurations, runs.
+"""Print a shell function ``kit`` that completes commands, options, configurations and runs.
 
 Run as:
     eval "$(python scripts/kit completion bash)"         in ~/.bashrc: with the project's folder in front of scripts/
@@ -10,17 +10,14 @@ use.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import shlex
 import sys
-from typing import TYPE_CHECKING
 
 from kit.cli.command import parser_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import COMMANDS, module_of
-
-if TYPE_CHECKING:
-    import argparse
 
 # Names of runs and files are read line by line and quoted: none of them is ever a command.
 _SCRIPT = r"""kit() { PYTHON KIT "$@"; }
@@ -48,12 +45,10 @@ _FOUND = {"config": "$(_kit_configs)", "run": "$(_kit_runs)", "a": "$(_kit_runs)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("shell", choices=("bash", "zsh"))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print; return the exit code."""
     cases = [f'    *" {name}") found="{_words(name)}" ;;' for name in COMMANDS]
     script = _SCRIPT.replace("PYTHON", shlex.quote(sys.executable))
     script = script.replace("KIT", shlex.quote(str(PROJECT_ROOT / "scripts" / "kit")))

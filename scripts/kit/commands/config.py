@@ -10,8 +10,10 @@ What it prints is itself a valid configuration. Exit codes: 0 valid, 1 invalid, 
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.cli.findings import as_json, error
 from kit.config import schema
@@ -20,17 +22,11 @@ from kit.config.resolve import Overrides, Resolved, resolve
 from kit.config.yaml_writer import annotated_yaml
 from kit.machine.target import add_config_arguments, target_of
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Mapping
-
 
 def load_config(path: Path | str, overrides: Overrides | None = None) -> dict[str, Any]:
     """Return a configuration as plain nested dictionaries, validated and complete.
 
-    Args:
-        path: The YAML file.
-        overrides: ``["key.path=value", …]``, parsed like YAML, or a mapping such as ``{"lora.r": 32}``.
+    ``overrides`` are ``["key.path=value", …]``, parsed like YAML, or a mapping such as ``{"lora.r": 32}``.
 
     Raises:
         ConfigError: Every problem at once, as findings; its text is one line for each.
@@ -60,13 +56,11 @@ def _as_json(resolved: Resolved) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_config_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Resolve and print; return the exit code."""
     target = target_of(options)
     resolved = resolve(target.config, target.overrides)
     print(_as_json(resolved) if options.json else annotated_yaml(resolved.values, resolved.origins), end="")

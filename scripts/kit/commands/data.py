@@ -14,17 +14,18 @@ cannot be read or a folder that cannot be written.
 
 from __future__ import annotations
 
-import os
+import argparse
 import shlex
 import sqlite3
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
 from kit.cli.console import fail, paint, say
 from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, summary
 from kit.cli.foreground import EndedError
 from kit.cli.mistakes import WrongUseError
+from kit.cli.redaction import let_go_of
 from kit.cli.screen import one_line
 from kit.data.pool import WorkerDiedError
 from kit.intake.card import chart
@@ -34,30 +35,24 @@ from kit.intake.prepare import Prepared, audit, prepare
 from kit.intake.publish import OccupiedError, check_free, check_written
 from kit.intake.sources import find_sources
 
-if TYPE_CHECKING:
-    import argparse
-    from pathlib import Path
-
 __all__ = ["add_arguments", "run"]
 UNREADABLE = frozenset({"data.missing", "data.unreadable", "data.input"})
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prepare or audit, report, return the exit code."""
     try:
         return _run(options)
     except KeyboardInterrupt:
         say("\nstopped: nothing was written")
         return 130
     except EndedError:
-        say("\nended from outside: nothing was written")
+        say("\nterminated: nothing was written")
         raise
     except (OccupiedError, WorkerDiedError, sqlite3.Error, OSError) as exc:
         return fail(*_explained(exc, options.out))
 
 
 def _explained(exc: Exception, out: Path) -> tuple[str, str]:
-    """Return what went wrong and its fix."""
     if isinstance(exc, OccupiedError):
         return f"{out}: {exc}", exc.fix
     if isinstance(exc, WorkerDiedError):
@@ -87,8 +82,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         _show(options, outcome, findings, code)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        let_go_of(sys.stdout)
     return code
 
 

@@ -43,12 +43,10 @@ _KILLED = 128  # an exit code above it is a signal's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the base, train, compare; return the exit code."""
     os.chdir(PROJECT_ROOT)
     # The demo's matrices are small: several threads spend their time waiting for each other, above all where other
     # programs run too. One thread also gives the same adapter whatever the number of cores.
@@ -60,15 +58,15 @@ def run(options: argparse.Namespace) -> int:
         _step(2, f"QLoRA fine-tuning: kit train {CONFIG}")
         code = call(train, [str(CONFIG), *options.overrides, "--overwrite"])
         if code > _KILLED:
-            say(f"here: make train CONFIG={CONFIG} RESUME=auto; `make demo` trains anew, with the same base", "yellow")
+            say(f"here: make train CONFIG={CONFIG} RESUME=auto; `make demo` trains again on the same base", "yellow")
         if code:
             return code
         _step(3, "the same questions before and after, on words it has never seen")
         return compare(settings)
     except FileExistsError as exc:
-        return fail(str(exc), "move it away, or name a folder that is not there: model.model_name_or_path=…")
+        return fail(str(exc), "move it away, or name a new folder: model.model_name_or_path=…")
     except KeyboardInterrupt:
-        say("stopped; run `make demo` again: what was made is kept", "yellow")
+        say("stopped; run `make demo` again: finished parts are kept", "yellow")
         return 130
 
 
@@ -87,12 +85,12 @@ def make_base(folder: Path) -> None:
         PROJECT_ROOT / "scripts/kit/demo/task.py"
     )
     if stamp.exists() and recipe in stamp.read_text(encoding="utf-8"):
-        say(f"{folder} is there already")
+        say(f"{folder} exists")
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not stamp.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder}: holds something else than a base model made here")
-    say(f"pre-training {PRETRAINING_STEPS} steps, about a minute on two cores; kept in {folder} for the next time")
+    say(f"pre-training {PRETRAINING_STEPS} steps, about a minute on two cores; kept in {folder}")
     write_json(stamp, {"recipe": None})
     loss = pretrain_base(folder)
     write_json(stamp, {"recipe": recipe, "loss": loss, "steps": PRETRAINING_STEPS})

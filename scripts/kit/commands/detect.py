@@ -3,10 +3,8 @@
 Run as:
     make detect                                        or, on any Python from 3.9, with nothing installed:
     python scripts/kit detect
-    python scripts/kit detect --json                 one JSON object on stdout, for scripts
     python scripts/kit detect --record machine.json  keep the facts, to send or to replay
     python scripts/kit detect --from machine.json    judge recorded facts instead of this machine
-    python scripts/kit detect --torch                ask the installed torch as well (slower: it is imported)
 
 Exit code: 0 fine or warnings only, 1 errors found, 2 wrong use or a file that cannot be read.
 """
@@ -51,8 +49,7 @@ def check_gpu(machine: Machine | None = None) -> list[Finding]:
 def check_mps_backend(machine: Machine | None = None) -> list[Finding]:
     """Ask the installed torch whether MPS works; imports torch, and only on macOS.
 
-    Args:
-        machine: Recorded facts, whose ``mps_available`` is taken instead of asking torch; None for this machine.
+    Recorded facts are asked for ``mps_available`` instead of torch.
     """
     system = platform.system() if machine is None else machine.system
     if system != "Darwin":
@@ -145,17 +142,15 @@ def _show(machine: Machine, judgement: Judgement, findings: Sequence[Finding]) -
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", metavar="FILE", type=Path, help="write this machine's facts to FILE")
     parser.add_argument("--from", dest="source", metavar="FILE", type=Path, help="judge the facts recorded in FILE")
-    parser.add_argument("--torch", action="store_true", help="ask the installed torch as well; it is imported for this")
+    parser.add_argument("--torch", action="store_true", help="also import and ask the installed torch")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Detect, show, and return the exit code."""
     if options.torch and options.source:
-        return fail("--torch asks this machine's torch, and --from judges another machine", "leave one of them out")
+        return fail("--torch asks this machine's torch, and --from judges another machine", "drop one of them")
     try:
         machine = machines.read(options.source) if options.source else probe()
     except OSError as exc:

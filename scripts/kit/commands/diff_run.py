@@ -6,8 +6,7 @@ Run as:
     python scripts/kit diff-run outputs/demo elsewhere/demo --json    folders; one JSON object
 
 Compares configuration, data, code, stack, machine and image, then the results, then losses, gradient norms and
-evaluations step against step, to the last bit. Exit codes: 0 compared, whatever came of it, 2 wrong use or a run that
-cannot be read.
+evaluations step by step, to the last bit. Exit codes: 0 compared, 2 wrong use or an unreadable run.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ SCHEMA_VERSION = 1
 
 
 def run(options: argparse.Namespace) -> int:
-    """Find both runs, compare, show; return the exit code."""
     folders = [find_run(name, options.outputs) for name in (options.a, options.b)]
     if folders[0].resolve() == folders[1].resolve():
         return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two: make runs lists them")
@@ -76,8 +74,7 @@ def _heading(text: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("a", metavar="A", help="a run's name or folder, or newest")
-    parser.add_argument("b", metavar="B", nargs="?", default=NEWEST, help="the other; the newest without it")
-    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="where names are looked up (default: outputs)")
+    parser.add_argument("b", metavar="B", nargs="?", default=NEWEST, help="the other; default: the newest")
+    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs (default: outputs)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

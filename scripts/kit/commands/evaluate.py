@@ -3,8 +3,6 @@
 Run as:
     python scripts/kit evaluate                                          the newest run, on its validation set
     python scripts/kit evaluate outputs/demo --questions 20              (make evaluate RUN=demo ARGS="--questions 20")
-    python scripts/kit evaluate demo --data test.jsonl
-    python scripts/kit evaluate demo --adapter outputs/demo/checkpoints/checkpoint-200
     python scripts/kit evaluate demo --tasks arc_easy,hellaswag          lm-evaluation-harness, where it is installed
 
 Loss and perplexity are taken on the answers of every row, weighted by tokens as in training; exact match and ROUGE on
@@ -14,7 +12,6 @@ Exit codes: 0 evaluated, 1 the data cannot be used or memory ran out, 2 wrong us
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -25,24 +22,26 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from kit.cli.command import number_within
 from kit.cli.console import paint, say
 from kit.cli.findings import has_errors, render
 from kit.cli.quiet_libraries import quiet_imports
 from kit.cli.screen import one_line
 from kit.data.dataset import EncodedFile, load_file
+from kit.data.encoding import encode_prompt
 from kit.files.json_files import object_or_none, write_json
 from kit.report import after_run
 from kit.run_folder.history import RunError
 from kit.run_folder.names import evaluation_name
 from kit.stacks.stack import installed_stack
-from kit.use.as_trained import compare_with_training, elsewhere
 from kit.use.endings import carry_out
-from kit.use.evaluation import Evaluation, Side, show
+from kit.use.evaluation import Evaluation, Side, compare_with_training, elsewhere, show
 from kit.use.harness import HarnessTasks, require_harness, run_tasks
 from kit.use.loading import LoadChoice, Loaded, add_run_arguments, choose, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import argparse
+    from collections.abc import Sequence
 
     from kit.use.answers import EvalPrompt
 
@@ -52,8 +51,6 @@ _SLACK = 8
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate, show, write; return the exit code."""
-
     def work() -> int:
         if options.tasks:
             require_harness(sys.executable)
@@ -61,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         path = _data_file(options, choice)
         out = options.out or _default_out(options, choice, path)
         if os.path.lexists(out) and "evaluated_at" not in (object_or_none(out) or {}):
-            raise RunError(f"{out}: is there already and is no evaluation; name another file: --out FILE")
+            raise RunError(f"{out}: exists and is no evaluation; name another file: --out FILE")
         return _evaluate(options, choice, path, out)
 
     fix = "--batch-size 1, or fewer --max-new-tokens, or close what else uses the memory"
@@ -69,44 +66,32 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_run_arguments(parser)
+    count, positive = number_within(0), number_within(1)
     parser.add_argument("--data", type=Path, metavar="FILE", help="another JSONL file than the run's data.val_file")
     parser.add_argument(
-        "--questions", type=_count, metavar="N", help=f"ask at most N, 0 for none; default: up to {MOST_QUESTIONS}"
+        "--questions", type=count, metavar="N", help=f"ask at most N, 0 for none; default: up to {MOST_QUESTIONS}"
     )
     parser.add_argument(
         "--max-new-tokens",
-        type=_positive,
+        type=positive,
         metavar="N",
         help=f"longest answer; default: the longest expected one, up to {LONGEST_ANSWER}",
     )
-    parser.add_argument("--samples", type=_count, default=5, metavar="N", help="how many answers to show (5)")
+    parser.add_argument("--samples", type=count, default=5, metavar="N", help="how many answers to show (5)")
     parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="rows at once; default: the run's per_device_eval_batch_size"
+        "--batch-size", type=positive, metavar="N", help="rows at once; default: the run's per_device_eval_batch_size"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes; default: into the run's folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON's path; default: in the run's folder")
     parser.add_argument("--json", action="store_true", help="the JSON on stdout instead of the table")
     harness = parser.add_argument_group("lm-evaluation-harness")
     harness.add_argument("--tasks", metavar="A,B", help="tasks to run for base and adapter")
     harness.add_argument("--task-folder", type=Path, metavar="FOLDER", help="more tasks: YAML files of your own")
-    harness.add_argument("--task-limit", type=_positive, metavar="N", help="the first N questions of each task")
-    harness.add_argument("--fewshot", type=_count, metavar="N", help="examples before each question")
+    harness.add_argument("--task-limit", type=positive, metavar="N", help="the first N questions of each task")
+    harness.add_argument("--fewshot", type=count, metavar="N", help="examples before each question")
     harness.add_argument(
-        "--chat-template", action="store_true", help="ask in the chat template; the harness's way is without"
+        "--chat-template", action="store_true", help="apply the chat template; the harness does not by default"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
 
 
 def _data_file(options: argparse.Namespace, choice: LoadChoice) -> Path:
@@ -115,7 +100,7 @@ def _data_file(options: argparse.Namespace, choice: LoadChoice) -> Path:
         raise RunError("the run has no validation set; name a file: --data FILE")
     path = Path(named).expanduser()
     if not path.is_file():
-        raise RunError(f"{path}: there is no such file; name one: --data FILE")
+        raise RunError(f"{path}: no such file; name one: --data FILE")
     return path
 
 
@@ -126,12 +111,9 @@ def _evaluate(options: argparse.Namespace, choice: LoadChoice, path: Path, out: 
     file = load_file(path, choice.tokenizer, choice.settings.training.max_seq_length)
     render([finding for finding in file.findings if finding.severity in {"warning", "error"}], sys.stderr)
     if has_errors(file.findings) or not file.rows:
-        say("not evaluated: mend the rows named above", "red", "bold")
+        say("not evaluated: fix the rows named above", "red", "bold")
         return 1
-    with quiet_imports():
-        from kit.use.scores import sample
-
-    asked, max_new_tokens = _questions(options, choice, file, sample)
+    asked, max_new_tokens = _questions(options, choice, file)
     loaded = load(choice)
     evaluation = _measure(options, loaded, file, asked, max_new_tokens)
     write_json(out, evaluation.as_mapping())
@@ -150,20 +132,16 @@ def _evaluate(options: argparse.Namespace, choice: LoadChoice, path: Path, out: 
     return 0
 
 
-def _questions(
-    options: argparse.Namespace,
-    choice: LoadChoice,
-    file: EncodedFile,
-    sample: Callable[[Sequence[EvalPrompt], int, int], list[EvalPrompt]],
-) -> tuple[list[EvalPrompt], int]:
-    """Choose what is asked, and the longest answer; what does not fit into the model is said."""
-    from kit.data.encoding import encode_prompt
-    from kit.use.answers import read_questions
+def _questions(options: argparse.Namespace, choice: LoadChoice, file: EncodedFile) -> tuple[list[EvalPrompt], int]:
+    """Choose the questions and the longest answer; report what does not fit into the model."""
+    with quiet_imports():
+        from kit.use.answers import read_questions
+        from kit.use.scores import sample
 
     wanted = MOST_QUESTIONS if options.questions is None else options.questions
     questions = read_questions(file.path, choice.tokenizer)
     if others := len(file.rows) - len(questions):
-        say(f"{others:,} rows ask nothing: their last turn is no answer that is learnt", "yellow")
+        say(f"{others:,} rows end without a trained answer and ask nothing", "yellow")
     asked = sample(questions, wanted, choice.settings.training.seed)
     if not asked:
         return [], 1
@@ -175,8 +153,8 @@ def _questions(
     ]
     if len(fitting) < len(asked):
         say(
-            f"{len(asked) - len(fitting):,} questions are not asked: with {max_new_tokens:,} tokens to answer in they "
-            f"are longer than the model's {choice.context_length:,}",
+            f"{len(asked) - len(fitting):,} questions skipped: with {max_new_tokens:,} tokens for the answer they "
+            f"exceed the model's {choice.context_length:,}",
             "yellow",
         )
     how = "all" if len(asked) == len(questions) else f"drawn with seed {choice.settings.training.seed} from"
@@ -250,7 +228,7 @@ def _facts(choice: LoadChoice, file: EncodedFile, max_new_tokens: int, tasks: Ha
 
 
 def _default_out(options: argparse.Namespace, choice: LoadChoice, path: Path) -> Path:
-    """Name the file: evaluation.json is about the run's own adapter and data; everything else goes beside it."""
+    """Name the file: evaluation.json for the run's own adapter and data, another beside it for any other."""
     parts = []
     if options.data:
         parts.append(path.stem)

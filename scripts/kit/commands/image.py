@@ -93,13 +93,13 @@ def id_of(client: Client, tag: str) -> str:
 def make_image(client: Client, build: Build) -> int:
     """Build, show the size, and return the exit code."""
     started = time.monotonic()
-    say(f"building {build.tag}: minutes where a package has to come, seconds where only scripts changed", "bold")
+    say(f"building {build.tag}: minutes if packages are downloaded, seconds if only scripts changed", "bold")
     environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
     code = subprocess.run(build_command(ROOT, build, client), cwd=ROOT, env=environment, check=False).returncode
     if code:
-        say(f"error: {build.tag} was not built: the lines above say at which step", "red")
-        say("  fix: a certificate that is not trusted: SSL_CERT_FILE=…; no way to the registry: BUILD_NETWORK=host;")
-        say("       flash-attn's wheel cannot be had: FLASH_ATTN_WHEEL= leaves it out")
+        say(f"error: {build.tag} was not built: see the failed step above", "red")
+        say("  fix: an untrusted certificate: SSL_CERT_FILE=…; the registry is unreachable: BUILD_NETWORK=host;")
+        say("       flash-attn's wheel is unavailable: FLASH_ATTN_WHEEL= leaves it out")
         return 1
     size = ask([client.path, "image", "inspect", "--format", "{{.Size}}", build.tag]).out
     gigabytes = f"{int(size) / 10**9:.2f} GB" if size.isdigit() else "of unknown size"
@@ -114,7 +114,7 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
         options.command != "demo" and bool(engine.gpus) and engine.has_nvidia_runtime
     )
     if options.command != "demo" and not with_gpu:
-        say("without a GPU: this machine has none that the engine can hand on", "yellow")
+        say("without a GPU: the engine cannot pass one to the container", "yellow")
     has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     # Unique on this host for as long as this process lives, and the container does not outlive it.
     container = f"{NAME}-{options.command}-{os.getpid()}"
@@ -133,7 +133,6 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--stack", choices=tuple(FLASH_ATTN_WHEELS), default="reference", help="default: %(default)s")
     parser.add_argument("--base-image", default="", metavar="NAME", help="another base, such as NAME@sha256:…")
     parser.add_argument("--flash-attn-wheel", metavar="URL", help="another wheel; empty leaves flash-attn out")
@@ -145,7 +144,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, build where it is needed, and run; return the exit code."""
     written = [*options.arguments, options.flash_attn_wheel or "", options.base_image]
     if redact_argv(written) != written:
         # Every user of the machine can read a command line, and a build's arguments stay in the image.
@@ -157,7 +155,7 @@ def run(options: argparse.Namespace) -> int:
         return exit_code(findings)
     render([finding for finding in findings if finding.severity != "ok"], sys.stderr)
     if has_errors(findings) or engine.client is None:
-        say(f"not started: {summary(findings)}. Mend the errors above, then run the same command again.", "red", "bold")
+        say(f"not started: {summary(findings)}. Fix the errors above, then run the same command again.", "red", "bold")
         return 1
     build = the_build(options, engine)
     labels = labels_of(engine.client, build.tag)

@@ -3,7 +3,6 @@
 Run as:
     python scripts/kit merge                                       the newest run      (or: make merge)
     python scripts/kit merge outputs/demo --out models/demo-merged (or: make merge RUN=demo OUT=models/demo-merged)
-    python scripts/kit merge demo --adapter outputs/demo/checkpoints/checkpoint-200 --out models/demo-200
 
 Writes into RUN/merged unless told otherwise: the weights shard by shard in bfloat16, the base's own tokenizer files, a
 model card, merge.json. Then each value is compared with the base's and what peft adds, and the logits with those of
@@ -49,7 +48,6 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Merge, compare, put in place; return the exit code."""
     options.unquantised = True
 
     def work() -> int:
@@ -58,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         claim = FolderClaim(out)
         if not claim.acquire():
-            raise RunError(f"{out}: is being written by another command; wait for it, or name another: --out FOLDER")
+            raise RunError(f"{out}: another command is writing it; wait for it, or name another: --out FOLDER")
         try:
             put_back(out, merged_files)
             return _merge(options, choice, _place(options, choice))
@@ -70,7 +68,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_run_arguments(parser, quantised=False)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to; default: RUN/merged")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="type of the weights (bfloat16)")
@@ -84,9 +81,7 @@ def _place(options: argparse.Namespace, choice: LoadChoice) -> Path:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return out
     if not (out / MERGE_STAMP).is_file():
-        raise RunError(
-            f"{out}: is there already, and is no model that was merged here; name another place: --out FOLDER"
-        )
+        raise RunError(f"{out}: exists and is no merged model; name another: --out FOLDER")
     if not options.overwrite:
         raise RunError(
             f"{out}: holds a merged model already; replace it with --overwrite, or name another: --out FOLDER"
@@ -112,7 +107,7 @@ def _merge(options: argparse.Namespace, choice: LoadChoice, out: Path) -> int:
     adapter = read_adapter(choice.adapter, base)
     needed, free = room_needed(base, options.dtype), shutil.disk_usage(out.parent).free
     if needed > free:
-        say(f"error: {out.parent}: {_size(needed)} are needed, and {_size(free)} are free", "red")
+        say(f"error: {out.parent}: {_size(needed)} needed, {_size(free)} free", "red")
         say("  fix: free some space, or name another disk: --out FOLDER")
         return 1
     aside = out.with_name(f".{out.name}.partial")
@@ -129,16 +124,16 @@ def _merge(options: argparse.Namespace, choice: LoadChoice, out: Path) -> int:
         checked = check_merged(choice, base, aside, options.dtype, rows) if rows else None
         if checked and not checked.is_right:
             say_checked(checked, choice, options.dtype)
-            say("error: the merged model is not base + adapter, and was not kept", "red", "bold")
-            say("  fix: try --dtype float32; where that fails too, please report it: it is a bug")
+            say("error: the merged model differs from base + adapter and was not kept", "red", "bold")
+            say("  fix: try --dtype float32; if that fails too, report it: it is a bug")
             return 1
         (aside / CARD).write_text(render_merged_card(choice, options.dtype, checked), encoding="utf-8")
         write_json(aside / MERGE_STAMP, _facts(choice, options.dtype, adapter, checked))
-        _place(options, choice)  # minutes have passed: it is looked at again
+        _place(options, choice)  # minutes have passed: check again
         take_place(aside, out, merged_files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    if checked:  # said once the model stands, which whoever reads this need not see
+    if checked:  # after the model is in place: nobody may read this
         say_checked(checked, choice, options.dtype)
     files = "1 file" if len(base.shards) == 1 else f"{len(base.shards)} files"
     print(
@@ -154,10 +149,10 @@ def _rows(options: argparse.Namespace, choice: LoadChoice) -> list[EncodedRow]:
     data = choice.settings.data
     path = Path(options.data or data.val_file or data.train_file).expanduser()
     if not path.is_file():
-        raise RunError(f"{path}: there is no such file to compare on; name one: --data FILE, or leave it: --no-check")
+        raise RunError(f"{path}: no such file to compare on; name one: --data FILE, or skip it: --no-check")
     rows = load_file(path, choice.tokenizer, choice.settings.training.max_seq_length).rows[:ROWS]
     if not rows:
-        raise RunError(f"{path}: holds no row to compare on; name another file: --data FILE, or leave it: --no-check")
+        raise RunError(f"{path}: holds no row to compare on; name another: --data FILE, or skip it: --no-check")
     return list(rows)
 
 

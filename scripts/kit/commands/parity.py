@@ -4,22 +4,18 @@ Run as:
     python scripts/kit parity                             (or: make parity, make parity STACK=reference)
     python scripts/kit parity --against theirs.json       and with what another machine measured
     python scripts/kit parity --from mine.json --against theirs.json    two files; nothing is trained
-    python scripts/kit parity --attention eager           with this attention instead of the one a run would take
-    python scripts/kit parity --cpu                       on the CPU, also where there is a GPU
-    python scripts/kit parity --json                      one JSON object
-    python scripts/kit parity --record                    compute the formulas again and write the reference
 
-Writes outputs/parity-STACK-PLATFORM.json: hand it to whoever has another machine; the reports of runs show it. What is
+Writes outputs/parity-STACK-PLATFORM.json: compare it on another machine; reports show it. What is
 trained, and where the tolerances come from: docs/PARITY.md. Exit codes: 0 it agrees, 1 it does not, 2 wrong use.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kit.cli.command import refuse
 from kit.cli.console import fail, paint, say
@@ -36,12 +32,8 @@ from kit.parity.results import REFERENCE, Result, describe_place, read_reference
 from kit.run_folder.history import OUTPUTS
 from kit.stacks.stack import installed_stack
 
-if TYPE_CHECKING:
-    import argparse
-
 
 def run(options: argparse.Namespace) -> int:
-    """Measure or read, judge, report; return the exit code."""
     if options.measured is None and not installed_stack().is_installed:
         return fail("torch and transformers are not installed", "make setup")
     try:
@@ -96,7 +88,7 @@ def _measure(options: argparse.Namespace) -> Result:
 
 
 def _record() -> int:
-    """Write the reference anew: what the formulas come to."""
+    """Compute the formulas again and write the reference."""
     say("computing in float64 …", "dim")
     with quiet_imports():
         from kit.parity.measure import CanonicalModel
@@ -109,7 +101,6 @@ def _record() -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--against", type=Path, metavar="FILE", help="another machine's result")
     parser.add_argument("--from", dest="measured", type=Path, metavar="FILE", help="a result instead of this machine")
     parser.add_argument(
@@ -120,5 +111,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cpu", action="store_true", help="on the CPU, also where there is a GPU")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: outputs/parity-STACK-PLATFORM.json")
-    parser.add_argument("--record", action="store_true", help="write the reference anew")
+    parser.add_argument("--record", action="store_true", help="compute the formulas again and write the reference")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -4,10 +4,7 @@ Run as:
     python scripts/kit plan                                              the configuration that fits this machine
     python scripts/kit plan configs/training_config_h100.yaml training.max_seq_length=2048
     python scripts/kit plan configs/training_config_h100.yaml --from h100.json    for a recorded machine
-    python scripts/kit plan CONFIG --stack reference                     for the other stack
-    python scripts/kit plan CONFIG --model-config config.json            for another model of Llama's form
     python scripts/kit plan CONFIG --apply faster.yaml                   write a configuration with the fastest settings
-    python scripts/kit plan CONFIG --json                                one JSON object on stdout
 
 Reads the configuration, the model's config.json and the rows; loads no weights and no torch. How the figures are made:
 docs/MEMORY.md. Exit codes: 0 it fits or nobody can tell, 1 it does not fit or the configuration is invalid, 2 wrong
@@ -23,9 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.cli.command import number_within
 from kit.cli.console import fail, paint, say
+from kit.cli.mistakes import WrongUseError
 from kit.cli.screen import one_line
 from kit.config.resolve import resolve
+from kit.config.yaml_writer import scalar, write_config
 from kit.machine.target import Target, add_target_arguments, next_command, target_of
 from kit.model.families import family_names
 from kit.model.shape import read_shape, shape_of
@@ -34,7 +34,6 @@ from kit.plan.padding_free import decided, decision
 from kit.plan.rows import read_rows, workloads_for
 from kit.plan.run_plan import RunPlan, device_for
 from kit.plan.show import alternative_lines, left_out, meaning, memory_lines, source_lines, time_lines
-from kit.plan.write import write_config
 from kit.stacks.registry import GENERATIONS
 from kit.stacks.stack import Stack, installed_stack, stack_named
 
@@ -74,29 +73,25 @@ class Planned:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_target_arguments(parser)
     parser.add_argument("--stack", choices=tuple(GENERATIONS), help="plan for this stack; without it, the installed")
     parser.add_argument("--model-config", type=Path, metavar="FILE", help="a config.json instead of the model's own")
-    parser.add_argument("--rows", type=int, metavar="N", help="plan for N rows of full length, not for the data")
+    parser.add_argument(
+        "--rows", type=number_within(1), metavar="N", help="plan for N rows of full length, not for the data"
+    )
     parser.add_argument(
         "--apply", type=Path, metavar="NEW.yaml", help="write the configuration with the fastest settings"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Plan, show, return the exit code."""
     target = target_of(options)
     resolved = resolve(target.config, target.overrides)
-    try:
-        shape = _shape(resolved, options.model_config)
-        rows = _rows(options.rows)
-    except ValueError as exc:
-        return fail(str(exc))
+    shape = _shape(resolved, options.model_config)
     stack = installed_stack()
     if options.stack:
         stack = stack_named(options.stack, target.judgement.platform, elsewhere=target.is_recorded)
-    planned = _plan(resolved, shape, target, stack, rows)
+    planned = _plan(resolved, shape, target, stack, options.rows)
     if options.json:
         print(_as_json(planned, target))
     else:
@@ -111,7 +106,7 @@ def _shape(resolved: Resolved, path: Path | None) -> ModelShape:
         model = resolved.settings.model
         shape = shape_of(model)
         if shape is None:
-            raise ValueError(
+            raise WrongUseError(
                 f"{model.model_name_or_path}: no config.json of {family_names()} on this machine; "
                 "name one: --model-config FILE"
             )
@@ -119,15 +114,9 @@ def _shape(resolved: Resolved, path: Path | None) -> ModelShape:
     try:
         return read_shape(path)
     except OSError as exc:
-        raise ValueError(f"{path}: {exc.strerror}; name a model's config.json") from exc
+        raise WrongUseError(f"{path}: {exc.strerror}; name a model's config.json") from exc
     except ValueError as exc:
-        raise ValueError(f"{path}: {exc}") from exc
-
-
-def _rows(number: int | None) -> int | None:
-    if number is not None and number < 1:
-        raise ValueError(f"--rows is {number}; at least one row is needed")
-    return number
+        raise WrongUseError(f"{path}: {exc}; name a model's config.json") from exc
 
 
 def _plan(resolved: Resolved, shape: ModelShape, target: Target, stack: Stack, rows: int | None) -> Planned:
@@ -151,13 +140,13 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     if told := decision(planned.resolved):
         say(told, "dim")
     if planned.left_out:
-        say(f"not in the figures, which are an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
+        say(f"not in the figures, an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
     notes = [meaning(judgement.platform), left_out(plan, judgement.platform)]
     lines = [*memory_lines(plan), *(f"  {line}" for note in notes for line in textwrap.wrap(note, 116))]
     lines += [*source_lines(plan), "", *time_lines(plan), ""]
-    title = "the same updates, fastest first (peak, and by arithmetic the share of the time above):"
+    title = "the same updates, fastest first (peak, computed share of the time above):"
     lines += alternative_lines(title, planned.faster, planned.plan)
-    lines += alternative_lines("what changes what is learnt:", planned.other, planned.plan)
+    lines += alternative_lines("other updates:", planned.other, planned.plan)
     print("\n".join(map(one_line, lines)))
     colours = {"fits": "green", "does not fit": "red"}
     verdict = paint(plan.verdict, colours.get(plan.verdict, "yellow"), "bold", stream=sys.stdout)
@@ -170,7 +159,7 @@ def _next(planned: Planned, target: Target) -> str:
         kept = [text for text in target.overrides if text.partition("=")[0] not in dict(best.changes)]
         return f'make plan CONFIG={target.config} SET="{" ".join((*kept, best.overrides))}"'
     if planned.plan.verdict == "does not fit":
-        return "a smaller model, or a device with more free memory: nothing else here fits"
+        return "a smaller model, or a device with more free memory"
     return next_command(target, failed=False)
 
 
@@ -200,12 +189,15 @@ def _apply(planned: Planned, path: Path) -> int:
         say(f"{path} was not written: {'nothing fits' if failed else 'no other settings are faster and fit'}")
         return 1 if failed else 0
     if not best.is_same_mathematics:
-        say(f"{path} was not written: only {best.overrides} would fit, and that changes what is learnt")
+        say(f"{path} was not written: only {best.overrides} would fit, which changes the updates")
         return 1
+    resolved = planned.resolved
+    origins = {key: f"plan, was {scalar(resolved.value(key))}" for key, _ in best.changes}
+    heading = f"{resolved.path} with the settings `make plan` found fastest: {best.overrides}"
     try:
-        write_config(path, planned.resolved, best)
+        write_config(path, resolved.with_changes(dict(best.changes), origins), heading)
     except FileExistsError:
-        return fail(f"{path} is there already, and is not replaced", "name a new file: --apply NEW.yaml")
+        return fail(f"{path} exists and is not replaced", "name a new file: --apply NEW.yaml")
     except OSError as exc:
         return fail(f"{path}: {exc.strerror}", "name a file that can be written: --apply NEW.yaml")
     say(f"written: {path}")

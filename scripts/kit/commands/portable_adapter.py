@@ -11,29 +11,24 @@ What `make train` leaves in adapter/ is portable already. Exit codes: 0 copied, 
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kit.adapter.portable import make_portable
 from kit.cli.console import fail
 from kit.cli.screen import one_line
 
-if TYPE_CHECKING:
-    import argparse
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds adapter_config.json")
     parser.add_argument("copy", type=Path, metavar="COPY", help="where to; made, and not there yet")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Copy, say what became of the fields; return the exit code."""
     try:
         portable = make_portable(options.folder.expanduser(), options.copy.expanduser())
     except FileExistsError:
-        return fail(f"{options.copy}: is there already", "name a folder that is not")
+        return fail(f"{options.copy}: exists already", "name a new folder")
     except OSError as exc:
         return fail(f"{options.copy}: cannot be written to ({exc.strerror})", "name another place")
     for remark in portable.remarks:

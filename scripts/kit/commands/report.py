@@ -3,8 +3,6 @@
 Run as:
     python scripts/kit report                     the newest run      (or: make report)
     python scripts/kit report demo                a run's name        (or: make report RUN=demo)
-    python scripts/kit report outputs/demo        or its folder
-    python scripts/kit report demo --json         one JSON object: the verdict and what is suspicious
 
 Writes report.html and report.png into the run's folder. It is written after every run; a run that is under way, was
 stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, or it cannot be read or written.
@@ -12,7 +10,7 @@ stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from kit.cli.command import refuse
 from kit.cli.console import say
@@ -20,12 +18,8 @@ from kit.cli.findings import as_json, render
 from kit.cli.screen import one_line
 from kit.run_folder.history import NEWEST, find_run
 
-if TYPE_CHECKING:
-    import argparse
-
 
 def run(options: argparse.Namespace) -> int:
-    """Find the run, write its report, say where it is; return the exit code."""
     try:
         folder = find_run(options.run)
         from kit.report.write import write_report
@@ -46,6 +40,5 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -2,7 +2,6 @@
 
 Run as:
     python scripts/kit reproduce my-run                 (or: make reproduce RUN=my-run) outputs/my-run, or any folder
-    python scripts/kit reproduce my-run --check-only    only hold the receipt against machine, files and code
     python scripts/kit reproduce newest --out again     into outputs/again instead of outputs/my-run-reproduced
     python scripts/kit reproduce my-run model.model_name_or_path=models/elsewhere    where data or base model are now
 
@@ -14,15 +13,17 @@ SIGTERM (or SIGHUP) and SIGUSR1 after saving a checkpoint; Ctrl-C once more at a
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.cli.command import refuse
 from kit.cli.console import duration, paint, say
-from kit.cli.findings import Finding, as_json, has_errors, render, summary
+from kit.cli.findings import Finding, as_json, conclude, has_errors, render
 from kit.cli.foreground import EXIT_CODES
 from kit.cli.screen import one_line
 from kit.files.numbers import finite, mapping
@@ -34,11 +35,6 @@ from kit.runs.surroundings import GPU_ORDER, reasons_for_other_bits, surrounding
 from kit.stacks.registry import make_argument
 from kit.stacks.stack import installed_stack
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
-
 _MOST_THREADS = 4096  # a receipt may say anything
 
 
@@ -47,9 +43,7 @@ class Attempt:
     """One run, held against this machine.
 
     Attributes:
-        run: The run.
         places: Where its data and its base model are now, by configuration key.
-        findings: What the check found.
         reasons: Why its bits may differ here; empty where they must not.
     """
 
@@ -68,7 +62,6 @@ class Attempt:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, train again, compare; return the exit code."""
     name, places = _places(options)
     earlier = read_run(find_run(name))
     _ = earlier.settings  # refused here where the receipt holds none
@@ -103,22 +96,21 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
     usable = threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
     code = train_again(write_config(folder, run, attempt.places), resume=resume, threads=usable)
     if code in EXIT_CODES:
-        say("stopped; the same command goes on with the rerun", "yellow")
+        say("stopped; repeat the command to resume the rerun", "yellow")
         return code
     if code:
-        say(f"the rerun did not come to its end: why is said above. Mend it, then: {attempt.next_command}", "red")
+        say(f"the rerun did not finish: see above. Fix it, then: {attempt.next_command}", "red")
     return min(code, 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument(
         "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
     )
-    parser.add_argument("places", nargs="*", metavar="key=path", help=f"where it is now: {', '.join(PLACES)}")
+    parser.add_argument("places", nargs="*", metavar="key=path", help=f"its new place: {', '.join(PLACES)}")
     parser.add_argument("--check-only", action="store_true", help="train nothing")
     parser.add_argument("--out", metavar="NAME", help="the rerun's name under outputs/, or its folder")
-    parser.add_argument("--overwrite", action="store_true", help="begin again where a rerun was stopped")
+    parser.add_argument("--overwrite", action="store_true", help="restart a stopped rerun")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -136,9 +128,7 @@ def _places(options: argparse.Namespace) -> tuple[str, dict[str, str]]:
         key, equals, value = text.partition("=")
         if key not in PLACES or not equals or not value:
             allowed = ", ".join(f"{place}=PATH" for place in PLACES)
-            raise RunError(
-                f"{text}: a rerun has the run's own configuration; say only where something is now: {allowed}"
-            )
+            raise RunError(f"{text}: a rerun has the run's own configuration; name only new places: {allowed}")
         places[key] = value
     return name, places
 
@@ -165,9 +155,8 @@ def _show_check(attempt: Attempt, *, as_one_object: bool) -> int:
         print(as_json(findings, run=str(attempt.run.folder), **more))
         return int(bad)
     render(findings)
-    verdict = "cannot be reproduced here" if bad else f"can be reproduced here: {_expected(reasons)}"
-    print(f"\n{paint(verdict, 'red' if bad else 'green', 'bold', stream=sys.stdout)} ({summary(findings)})")
-    print(f"next: {'mend the errors above, then: ' if bad else ''}{one_line(attempt.next_command)}")
+    conclude("cannot be reproduced here" if bad else f"can be reproduced here: {_expected(reasons)}", findings)
+    print(f"next: {'fix the errors above, then: ' if bad else ''}{one_line(attempt.next_command)}")
     return int(bad)
 
 
@@ -186,6 +175,6 @@ def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
     colour = "red" if failed else "green" if outcome.verdict == BIT_EQUAL else "yellow"
     print(f"\n{paint(one_line(outcome.sentence), colour, 'bold', stream=sys.stdout)}")
     if failed and not outcome.reasons:
-        print("code, packages, data, base model and machine are the run's: its bits should have come out again")
+        print("code, packages, data, base model and machine are the run's, so its bits should be too")
     print(one_line(f"next: make diff-run A={shlex.quote(str(run.folder))} B={shlex.quote(str(folder))}"))
     return int(failed)

@@ -3,7 +3,6 @@
 Run as:
     python scripts/kit runs                               (or: make runs)
     python scripts/kit runs --sort eval_loss              lowest first; --reverse turns it round
-    python scripts/kit runs --json                        one JSON object
 
 Looks in outputs/, or where --outputs says. A run that says it is training and whose process is gone is shown as
 "killed?". `make diff-run A=… B=…` compares two. Exit codes: 0 shown, 2 wrong use.
@@ -11,27 +10,23 @@ Looks in outputs/, or where --outputs says. A run that says it is training and w
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kit.cli.console import say, wants_colour
 from kit.run_folder.history import OUTPUTS, RunError, read_run, run_folders
 from kit.runs.summary import Summary, summarise
 from kit.runs.table import SORT_KEYS, as_data, sort_runs, table_of
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
 SCHEMA_VERSION = 1
 _UNLIMITED = 10_000  # columns, where no terminal limits them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--sort", choices=SORT_KEYS, default="started", help="the column to sort by (default: started)")
     parser.add_argument("--reverse", action="store_true", help="largest first")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="where the runs are (default: outputs)")
@@ -39,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """List; return the exit code."""
     runs, unreadable = _read(options.outputs)
     runs = sort_runs(runs, options.sort, reverse=options.reverse)
     if options.json:

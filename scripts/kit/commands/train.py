@@ -4,12 +4,11 @@ Run as:
     python scripts/kit train                                          the configuration that fits this machine
     python scripts/kit train configs/training_config_demo.yaml
     python scripts/kit train configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower-rate
-    python scripts/kit train configs/training_config_m4.yaml --require m4
     python scripts/kit train configs/training_config_m4.yaml --resume auto          go on where it was stopped
     python scripts/kit train configs/training_config_h100.yaml --auto-fit           the same updates, so that they fit
     python scripts/kit train configs/training_config_h100.yaml --auto-fit=fast      and the fastest way to cut them
 
-Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, log.txt (what is said here), checkpoints/ and, at the
+Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, log.txt (this output), checkpoints/ and, at the
 end, adapter/; where it failed, error.txt with the traceback.
 A resumed run ends as one that was never stopped; docs/RELIABILITY.md says what that was tested with.
 Exit codes: 0 trained, 1 a check failed or the run did, 2 wrong use, 130, 143, 138 and 129 stopped by Ctrl-C, SIGTERM,
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, train, save; return the exit code."""
     options.auto_fit |= options.fastest
     wrong = _wrong_use(options)
     if wrong:
@@ -92,7 +90,7 @@ def _train(  # noqa: PLR0911 - each way out of the checks
             return _refuse(findings)
         render([finding for finding in findings if finding.severity == "warning"], sys.stderr)
         if job.start.is_finished:
-            say(f"{resolved.settings.run_directory}: this run is finished already; nothing to do", "green")
+            say(f"{resolved.settings.run_directory}: this run is finished", "green")
             return 0
         job = _with_candidates(job) if options.fastest else job
         folder = resolved.settings.run_directory
@@ -117,39 +115,38 @@ def _with_candidates(job: TrainingJob) -> TrainingJob:
 def _forgotten_fit(job: TrainingJob) -> list[Finding]:
     if job.auto_fit or not (job.start.earlier or {}).get("auto_fit") or not has_errors(job.start.findings):
         return []
-    return [warning("resume.auto_fit", "the run in this folder was begun with --auto-fit", "give --auto-fit again")]
+    return [warning("resume.auto_fit", "the run in this folder used --auto-fit", "repeat --auto-fit")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_config_arguments(parser)
     parser.add_argument("--require", choices=PLATFORMS, help="refuse to run on any other platform")
     parser.add_argument(
         "--auto-fit",
         action="store_true",
-        help="where the settings do not fit this device, take the nearest that do and keep the updates as they are; "
-        "recorded, and taken again by --resume",
+        help="if the settings do not fit this device, take the nearest with the same updates; recorded and kept by "
+        "--resume",
     )
     parser.add_argument(
         NAME,
         action="store_true",
         dest="fastest",
-        help="the same; and before the run try a few settings of the same updates, and take the fastest that fits",
+        help="the same, and before the run time a few settings with the same updates and take the fastest that fits",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run of the same name")
     parser.add_argument(
         "--resume",
         default="never",
         metavar="auto|never|PATH",
-        help="go on from the newest complete checkpoint of this run, or begin where there is none (auto); from the "
-        "checkpoint or run at PATH; default: never",
+        help="auto: from this run's newest complete checkpoint, if any; PATH: from that checkpoint or run; default: "
+        "never",
     )
     parser.add_argument(
         "--allow-changed",
         action="append",
         default=[],
         metavar="KEY",
-        help="resume although this differs, and record it: a key as the refusal names it; may be given again",
+        help="resume despite this difference and record it: a key as the refusal names it; repeatable",
     )
 
 
@@ -218,7 +215,7 @@ def _check(
 
 def _refuse(findings: list[Finding]) -> int:
     render([finding for finding in findings if finding.severity in {"warning", "error"}], sys.stderr)
-    say(f"not started: {summary(findings)}. Mend the errors above, then run the same command again.", "red", "bold")
+    say(f"not started: {summary(findings)}. Fix the errors above, then run the same command again.", "red", "bold")
     return 1
 
 
@@ -233,7 +230,7 @@ def _job(
         require_whole(settings.model.model_name_or_path, settings.model.revision, stack.traits.reader, download=True)
     )
     identity = identity_of(settings, plan, stack, platform, base)
-    # A run that was fitted anew since its checkpoint differs from it in these, and the updates are the same.
+    # A fit since the checkpoint changed these and kept the updates.
     allowed = [*options.allow_changed, *(key for fit in fits for key in fit.after)]
     start = decide(options.resume, settings.run_directory, identity, allowed) if _resumes(options) else StartPoint()
     planned_run = preflight.planned_run

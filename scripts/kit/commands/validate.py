@@ -4,8 +4,6 @@ Run as:
     python scripts/kit validate                                              the configuration that fits this machine
     python scripts/kit validate configs/training_config_h100.yaml training.max_seq_length=2048
     python scripts/kit validate configs/training_config_h100.yaml --from h100.json    for a recorded machine
-    python scripts/kit validate CONFIG --from h100.json --stack current      for the stack that is not its usual one
-    python scripts/kit validate CONFIG --json                                one JSON object on stdout
 
 With --from the configuration and the data are judged for the recorded machine and the stack that runs there (in the
 image on an H100, so reference; elsewhere current), and the environment is not checked: it is the other machine's. Exit
@@ -39,19 +37,17 @@ VERDICTS = ("ready", "not ready: the run would fail")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_target_arguments(parser)
     parser.add_argument(
-        "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack, not the usual one there"
+        "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack, not the machine's usual one"
     )
-    parser.add_argument("--no-probe", action="store_true", help="do not work the device: seconds faster, and less sure")
+    parser.add_argument("--no-probe", action="store_true", help="skip the test on the device: faster, less certain")
     parser.add_argument(
-        "--auto-fit", action="store_true", help="judge what `train --auto-fit` takes where the settings do not fit"
+        "--auto-fit", action="store_true", help="if the settings do not fit, judge what `train --auto-fit` takes"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, report, return the exit code."""
     target = target_of(options)
     stack = judged_stack(target)
     findings = list(target.judgement.findings)
@@ -101,10 +97,10 @@ def judged_stack(target: Target) -> Stack:
 def check_environment(settings: Settings | None, target: Target, *, work: bool) -> list[Finding]:
     """Check this environment, unless the machine that is judged is another."""
     if target.is_recorded:
-        what = "the environment was not checked: the machine is a recorded one, and this is another"
+        what = "the environment was not checked: the recorded machine is another"
         return [skipped("environment.elsewhere", what, "run make validate on that machine")]
-    work = work and settings is not None  # a slip in the configuration is said in a second
-    say("environment, and a few steps of real work on the device …" if work else "environment …", "dim")
+    work = work and settings is not None  # a wrong configuration is reported within a second
+    say("environment, and a few steps on the device …" if work else "environment …", "dim")
     environment = probe_environment(settings, work=work)
     # A broken configuration does not say which model and which folder; the default ones are not the question.
     findings = environment_findings(environment, settings, target.judgement.platform, with_access=settings is not None)

@@ -4,7 +4,6 @@ Run as:
     python scripts/kit validate-config                          the configuration that fits this machine
     python scripts/kit validate-config configs/training_config_h100.yaml training.learning_rate=1e-4
     python scripts/kit validate-config configs/training_config_m4.yaml --from machine.json   a recorded machine
-    python scripts/kit validate-config CONFIG --json             one JSON object on stdout, for scripts
 
 With --from the machine is the recorded one; the files and the installed libraries are still this machine's.
 Exit codes: 0 fine or warnings only, 1 errors found, 2 wrong use or a file that cannot be read.
@@ -12,7 +11,7 @@ Exit codes: 0 fine or warnings only, 1 errors found, 2 wrong use or a file that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from kit.checks.rules import check
 from kit.cli.findings import exit_code
@@ -21,19 +20,14 @@ from kit.config.resolve import resolve
 from kit.machine.target import add_target_arguments, show, target_of
 from kit.stacks.stack import installed_stack
 
-if TYPE_CHECKING:
-    import argparse
-
 VERDICTS = ("this configuration can run here", "this configuration cannot run here")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     add_target_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check and report; return the exit code."""
     target = target_of(options)
     try:
         resolved = resolve(target.config, target.overrides)

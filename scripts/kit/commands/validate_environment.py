@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.checks import environment
+from kit.checks.environment import environment_findings
 from kit.cli.console import fail, say
 from kit.cli.findings import Finding, as_json, error, exit_code, has_errors, ok, render, summary
 from kit.cli.screen import one_line
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from kit.config.settings import Settings
     from kit.environment.facts import Environment, Stage
 
 # What a machine of one kind also counts as.
@@ -58,13 +57,6 @@ def check_training_dependencies(env: Environment | None = None) -> list[Finding]
     return checks.check_training_dependencies(env or probe())
 
 
-def environment_findings(
-    env: Environment, settings: Settings | None = None, platform: str | None = None
-) -> list[Finding]:
-    """Run every check that applies to these facts, this configuration and this platform."""
-    return environment.environment_findings(env, settings, platform)
-
-
 def required_platform(env: Environment, required: str | None) -> list[Finding]:
     """Say whether the machine is what ``--require`` asks for."""
     if required is None:
@@ -73,7 +65,7 @@ def required_platform(env: Environment, required: str | None) -> list[Finding]:
     if required in _ALSO[judgement.platform]:
         return [ok("environment.platform", f"{required} is required, and this is {judgement.platform}")]
     message = f"{required} is required, and this is {judgement.platform}: {judgement.reason}"
-    return [error("environment.platform", message, f"run this on a machine of the kind {required}")]
+    return [error("environment.platform", message, f"run this on a {required} machine")]
 
 
 def show_stage(stage: Stage) -> None:
@@ -84,14 +76,6 @@ def show_stage(stage: Stage) -> None:
         say(f"  {stage.name}: {stage.detail}", "red")
 
 
-def show(findings: Sequence[Finding], *, as_one_object: bool, **about: str) -> None:
-    """Write the findings on stdout, for a person or as one JSON object."""
-    if as_one_object:
-        print(as_json(findings, **about))
-    else:
-        render(findings)
-
-
 def _next_command(env: Environment, findings: Sequence[Finding], config: str | None) -> str:
     failed = next((finding for finding in findings if finding.severity == "error" and finding.fix), None)
     if failed is not None:
@@ -100,9 +84,8 @@ def _next_command(env: Environment, findings: Sequence[Finding], config: str | N
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("--require", choices=PLATFORMS, help="fail unless the machine is of this kind")
-    parser.add_argument("--no-probe", action="store_true", help="do not work the device and do not ask the Hub")
+    parser.add_argument("--no-probe", action="store_true", help="test neither the device nor the Hub")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the facts to a file")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="judge the facts in a file")
@@ -110,7 +93,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Find out (or read) the facts, judge them, show everything."""
     settings = None
     if options.config:
         settings = resolve(Path(options.config)).settings
@@ -120,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         except (OSError, ValueError) as exc:
             return fail(f"{options.source}: {getattr(exc, 'strerror', None) or exc}", "record one with --record FILE")
     else:
-        say("looking at the machine, the packages and the device")
+        say("checking machine, packages and device")
         env = probe(settings, work=not options.no_probe, on_stage=show_stage)
     if options.record:
         try:
@@ -132,8 +114,10 @@ def run(options: argparse.Namespace) -> int:
     findings = [*required_platform(env, options.require), *environment_findings(env, settings, platform)]
     next_command = _next_command(env, findings, options.config)
     about = {"platform": judgement.platform, "reason": judgement.reason, "stack": env.stack.name, "next": next_command}
-    show(findings, as_one_object=options.json, **about)
-    if not options.json:
+    if options.json:
+        print(as_json(findings, **about))
+    else:
+        render(findings)
         verdict = "this environment cannot train yet" if has_errors(findings) else "this environment can train"
         print(f"\n{judgement.platform} ({judgement.reason}), {env.stack.name} stack")
         print(f"{verdict}: {summary(findings)}; next: {one_line(next_command)}")

@@ -10,21 +10,16 @@ A single changed bit is found and its file named. Exit codes: 0 everything is as
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+import argparse
 
 from kit.cli.command import found_and_fix
-from kit.cli.console import fail, paint
-from kit.cli.findings import as_json, exit_code, render, summary
+from kit.cli.console import fail
+from kit.cli.findings import as_json, conclude, exit_code, render
 from kit.run_folder.history import NEWEST, RunError, find_run
 from kit.runs.verify import verify
 
-if TYPE_CHECKING:
-    import argparse
-
 
 def run(options: argparse.Namespace) -> int:
-    """Verify, report, return the exit code."""
     try:
         folder = find_run(options.run)
     except RunError as exc:
@@ -36,13 +31,11 @@ def run(options: argparse.Namespace) -> int:
         print(as_json(findings, run=str(folder)))
         return code
     render(findings)
-    verdict = "not what the run wrote" if code else "what is there is what the run wrote"
-    print(f"\n{paint(verdict, 'red' if code else 'green', 'bold', stream=sys.stdout)} ({summary(findings)})")
+    conclude("not what the run wrote" if code else "what is there is what the run wrote", findings)
     return code
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument(
         "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
     )

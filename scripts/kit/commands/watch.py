@@ -3,7 +3,6 @@
 Run as:
     python scripts/kit watch                 the newest run        (or: make watch)
     python scripts/kit watch demo            a run's name or folder (or: make watch RUN=demo)
-    python scripts/kit watch demo --once     where it stands now, and out
 
 Reads metrics.jsonl as it grows and touches nothing: Ctrl-C leaves, and the run goes on. Where stdout is no terminal it
 prints plain lines. Ends when the run does. Exit codes: 0 the run finished (--once: it was shown), 1 it was stopped,
@@ -35,7 +34,7 @@ _JUDGE_EVERY_S = 2.0  # the receipt and the process change seldom
 _PLAIN_EVERY_S = 10.0
 _PLOT_LINES = 8
 # By SIGKILL, SIGXCPU, SIGUSR2 or itself: none of them lets a run say its end.
-_DIED = "its process was killed or broke down"
+_DIED = "its process was killed or crashed"
 
 
 class Watched:
@@ -78,7 +77,6 @@ class Watched:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Find the run and show it until it ends; return the exit code."""
     try:
         watched = Watched(find_run(options.run))
         if options.once:
@@ -97,9 +95,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
-    parser.add_argument("--once", action="store_true", help="show where it stands now, and leave")
+    parser.add_argument("--once", action="store_true", help="show its state once and exit")
 
 
 def _once(watched: Watched) -> str:

@@ -1,4 +1,4 @@
-"""How a key of the configuration is declared: as a dataclass field that carries its rules and what is said of it."""
+"""How a key of the configuration is declared: as a dataclass field with its rules and meaning."""
 
 from __future__ import annotations
 

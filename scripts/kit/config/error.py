@@ -1,4 +1,4 @@
-"""The one exception the configuration raises: every problem of one file and its overrides, as findings."""
+"""The configuration's one exception: every problem of a file and its overrides, as findings."""
 
 from __future__ import annotations
 

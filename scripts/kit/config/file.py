@@ -1,17 +1,14 @@
-"""Get a configuration file's text, or one sentence saying why there is none."""
+"""Read a configuration file's text, or explain in one sentence why not."""
 
 from __future__ import annotations
 
 import codecs
 import difflib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kit.cli.findings import error
 from kit.config.error import ConfigError
 from kit.files.regular_files import NOT_REGULAR, NotRegularError, open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAX_BYTES = 1_000_000
 _FOREIGN_BOMS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -1,4 +1,4 @@
-"""Say what is wrong with a key: what was found, what is allowed, and the name or the value that was likely meant."""
+"""Findings about a key: what was found, what is allowed, and what was likely meant."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.cli.findings import Finding, error
 from kit.cli.redaction import is_secret_value
@@ -13,10 +14,7 @@ from kit.config.error import ConfigError
 from kit.config.findings import COMMAND_LINE, finding_of, unknown_key
 from kit.config.settings import Settings
 from kit.config.validator import show_key, violations
-from kit.config.yaml_reader import Document, parse_value, read_document
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from kit.config.yaml_reader import parse_value, read_document
 
 DEFAULT = "default"
 
@@ -29,7 +27,6 @@ class Resolved:
 
     Attributes:
         path: The file it came from.
-        settings: The typed form that everything past the loader works with.
         values: The same as nested dictionaries, in the schema's order.
         origins: By dotted key path: ``command line``, ``file.yaml:12`` or ``default``.
     """
@@ -45,12 +42,7 @@ class Resolved:
         return self.values[section][name]
 
     def with_changes(self, changes: Mapping[str, Any], origins: Mapping[str, str]) -> Resolved:
-        """Return the configuration with some values replaced.
-
-        Args:
-            changes: The new values, by dotted key path.
-            origins: Where each of them came from.
-        """
+        """Return the configuration with other values and their origins, by dotted key path."""
         values = {section: dict(body) for section, body in self.values.items()}
         for key, value in changes.items():
             section, name = key.split(".")
@@ -74,12 +66,10 @@ class _Draft:
 
 
 def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
-    """Read a file, lay the overrides over it, hold the result against the schema and fill in the defaults.
+    """Read a file, apply the overrides, validate and fill in the defaults.
 
-    Args:
-        path: The YAML file.
-        overrides: ``key.path=value`` strings, parsed as YAML scalars; or a mapping of key paths, or of sections, to
-            Python values, which are taken as they are. The last one given for a key counts.
+    ``overrides`` are ``key.path=value`` strings, parsed as YAML scalars; or a mapping of key paths, or of sections, to
+    Python values, which are taken as they are. The last one given for a key counts.
 
     A file's ``model.revision`` goes with the model it names: where the overrides name another, and no revision, it is
     left at its default.
@@ -88,7 +78,7 @@ def resolve(path: Path, overrides: Overrides = ()) -> Resolved:
         ConfigError: Every problem of the file and the overrides, as findings.
     """
     document = read_document(path)
-    draft = _Draft(path, document.values, _file_origins(path, document))
+    draft = _Draft(path, document.values, {keys: f"{path}:{line}" for keys, line in document.lines.items()})
     named = _model_named(draft)
     _lay_over(draft, overrides)
     _leave_out_revision(draft, named)
@@ -107,7 +97,7 @@ def _model_named(draft: _Draft) -> Any:
 
 
 def _leave_out_revision(draft: _Draft, named: Any) -> None:
-    """Leave a file's revision out where another model was named over it: a commit is one of its own repository."""
+    """Drop a file's revision if an override names another model: a commit belongs to one repository."""
     if _model_named(draft) == named or draft.origins.get(("model", "revision")) == COMMAND_LINE:
         return
     model, key = draft.values.get("model"), ("model", "revision")
@@ -124,10 +114,6 @@ def _secrets(draft: _Draft) -> list[Finding]:
         for key, value in (body.items() if isinstance(body, dict) else ())
         if isinstance(value, str) and is_secret_value(value, f"{section}.{key}")
     ]
-
-
-def _file_origins(path: Path, document: Document) -> dict[tuple[str, ...], str]:
-    return {keys: f"{path}:{line}" for keys, line in document.lines.items()}
 
 
 def _where(draft: _Draft, path: tuple[str, ...]) -> str:

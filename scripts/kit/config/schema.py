@@ -1,15 +1,13 @@
-"""The Cerberus schema, made from the declared keys (``kit.config.keys``): their types, rules and what is said."""
+"""The Cerberus schema, made from the declared keys (``kit.config.keys``): their types, rules and meanings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from kit.config.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # No line breaks, no control characters, no blanks at either end: text that survives a log line and a file name.
 _TEXT = r"(?!\s)[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+(?<!\s)\Z"
@@ -72,7 +70,7 @@ def defaults() -> dict[str, dict[str, Any]]:
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return values by section and key: those given where there is such a key, and the defaults of the others."""
+    """Return values by section and key: the given ones of known keys, and the defaults of the others."""
     filled: dict[str, dict[str, Any]] = {section: {} for section in SCHEMA}
     for path, rule in keys().items():
         section, key = path.split(".")

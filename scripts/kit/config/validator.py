@@ -1,4 +1,4 @@
-"""Hold values against the schema, and put every violation into one plain sentence.
+"""Validate values against the schema, and describe each violation in one sentence.
 
 Cerberus decides; the words are ours, made from the same rules, so that a message can never promise another range.
 """
@@ -60,7 +60,7 @@ class _Validator(Validator):  # type: ignore[misc] # Cerberus is untyped
 
 @functools.cache
 def _validator() -> _Validator:
-    """Make the validator once: to take a schema of this size costs it more than to hold a configuration against it."""
+    """Make the validator once: it takes longer to build than to validate."""
     return _Validator(SCHEMA)
 
 

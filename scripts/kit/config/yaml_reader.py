@@ -8,8 +8,10 @@ and tags are refused: with them a value's line is no longer where it is written.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped,unused-ignore] # the stubs are not part of the locks
 
@@ -17,10 +19,6 @@ from kit.cli.findings import Finding, error
 from kit.config.error import ConfigError
 from kit.config.file import read_text
 from kit.config.validator import show_key
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 _NULL = re.compile(r"(?:null|Null|NULL|~|)\Z")
 _TRUE = re.compile(r"(?:true|True|TRUE)\Z")

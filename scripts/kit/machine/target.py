@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.cli.console import paint, say
-from kit.cli.findings import Finding, as_json, has_errors, render, summary
+from kit.cli.console import say
+from kit.cli.findings import Finding, as_json, conclude, has_errors, render
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.mistakes import WrongUseError
 from kit.cli.screen import one_line
@@ -102,6 +101,5 @@ def show(findings: Sequence[Finding], target: Target, verdicts: tuple[str, str],
         return
     say(f"{target.config} on {judgement.platform}: {judgement.reason}", "bold")
     render(findings)
-    bad = has_errors(findings)
-    verdict = paint(verdicts[bad], "red" if bad else "green", "bold", stream=sys.stdout)
-    print(f"\n{verdict} ({summary(findings)})\nnext: {one_line(following)}")
+    conclude(verdicts[has_errors(findings)], findings)
+    print(f"next: {one_line(following)}")

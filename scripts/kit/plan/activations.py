@@ -42,10 +42,8 @@ class SavedActivations:
 def saved_by_layer(job: TrainingStep, *, input_needs_grad: bool = True) -> tuple[SavedActivations, ...]:
     """Return what one decoder layer keeps when it is not recomputed.
 
-    Args:
-        job: What is planned.
-        input_needs_grad: False for the first layer without gradient checkpointing: nothing before it is trained, so
-            its first norm and its projections keep less.
+    The first layer without gradient checkpointing has ``input_needs_grad`` False: nothing before it is trained, so its
+    first norm and its projections keep less.
     """
     types = _Types(job)
     saved: list[SavedActivations] = []

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.cli.console import gigabytes
+from kit.cli.failures import SMALLER, ExplainedError
 from kit.plan.alternatives import nearness, same_updates
 from kit.plan.limits import TIGHT
 from kit.plan.memory import coming_bytes
@@ -29,7 +31,6 @@ class OutOfMemory:
     """What was seen when a device refused the largest micro-batch.
 
     Attributes:
-        rows: Its rows.
         length: Tokens of its longest row.
         standing_bytes: In use before it: what always stands, without gradients and the optimizer's state.
         reached_bytes: The most that was in use, and what was asked for on top.
@@ -41,6 +42,21 @@ class OutOfMemory:
     standing_bytes: int
     reached_bytes: int
     room_bytes: int
+
+
+class RehearsalError(ExplainedError):
+    """The largest micro-batch ran out of memory before the first step."""
+
+    finding_id, fix = "run.out_of_memory", SMALLER
+
+    def __init__(self, refusal: OutOfMemory) -> None:
+        """Describe the refusal in one sentence."""
+        self.refusal = refusal
+        super().__init__(
+            f"out of memory at the largest micro-batch, {refusal.rows} x {refusal.length:,} tokens, before the first "
+            f"step: {gigabytes(refusal.reached_bytes)} used and requested, "
+            f"{gigabytes(refusal.room_bytes)} available"
+        )
 
 
 def asked_bytes(message: str) -> int:
@@ -63,12 +79,7 @@ def growth(refusal: OutOfMemory, plan: RunPlan) -> float:
 
 
 def nearest_that_fits(planned_run: PlannedRun, refusal: OutOfMemory) -> Alternative | None:
-    """Return the fastest settings of the same updates that fit what the device had; None where none do.
-
-    Args:
-        planned_run: The run that was refused.
-        refusal: What was seen.
-    """
+    """Return the fastest settings of the same updates that fit what the device had; None where none do."""
     most = _most_moving(planned_run, refusal)
     fitting = [item for item in same_updates(planned_run) if item.plan.peak.moving_bytes <= most]
     return min(fitting, key=lambda item: nearness(planned_run, item), default=None)

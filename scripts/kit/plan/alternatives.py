@@ -42,7 +42,6 @@ class Alternative:
 
     Attributes:
         changes: What differs, as ``key.path`` and value; empty for the settings as they stand.
-        plan: What it would take.
         is_same_mathematics: The updates stay the same sums over the same rows.
     """
 
@@ -76,9 +75,6 @@ class PlannedRun:
     """A run and its plan, which other settings can be held against.
 
     Attributes:
-        settings: The configuration.
-        shape: The model's sizes.
-        device: What it runs on.
         workloads: Counts the micro-batches of a configuration.
         rows: In words, the rows it is planned for.
     """
@@ -106,11 +102,7 @@ def planned_run_of(
 ) -> PlannedRun | None:
     """Return a run to plan; None where its model's shape is not known.
 
-    Args:
-        settings: The configuration.
-        device: What it runs on.
-        rows: What it is trained on, as far as it is known: see ``workloads_for``.
-        held_out: What it is evaluated on.
+    It is trained on ``rows`` and evaluated on ``held_out``: see ``workloads_for``.
     """
     shape = shape_of(settings.model)
     return None if shape is None else PlannedRun(settings, shape, device, *workloads_for(settings, rows, held_out))

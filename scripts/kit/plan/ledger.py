@@ -10,14 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.cli.interpreter import PROJECT_ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 FOLDER = PROJECT_ROOT / "measurements"
 SCHEMA_VERSION = 1
@@ -26,15 +24,12 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Place:
-    """Where and with what something is measured: a measurement holds for this alone.
+    """Where and with what a measurement was taken; it holds there alone.
 
     Attributes:
         scale: ``7b`` or ``small``.
         device: The GPU's name, or the processor's.
         driver: The NVIDIA driver's version; empty on a CPU.
-        memory_bytes: The device's memory.
-        versions: Installed version by package.
-        python: Of the interpreter.
         code: The hash of the code that is measured (``code_hash``).
     """
 
@@ -59,12 +54,9 @@ class Record:
 
     Attributes:
         measurement: Its name, as ``bench.measurements`` has it.
-        place: Where and with what.
         result: The figures; ``failed`` in place of them says why there are none, with ``final`` where there will be
             none on this device.
-        seconds: How long it took.
         date: When it ended, ISO 8601, UTC.
-        command: What was called.
         commit: ``git_revision`` and ``git_dirty``, as a run's receipt has them.
     """
 
@@ -78,7 +70,7 @@ class Record:
 
     @property
     def is_final(self) -> bool:
-        """It need not be tried again: it holds figures, or the device has too little memory for them."""
+        """It is not repeated: it has figures, or the device lacks the memory for them."""
         return "failed" not in self.result or bool(self.result.get("final"))
 
 

@@ -20,7 +20,6 @@ class MemoryLimit:
     """What a run can take on a platform.
 
     Attributes:
-        size_bytes: So much.
         reason: In words where the number comes from.
         clearly_over: How many times as much surely does not fit.
     """

@@ -1,4 +1,4 @@
-"""Speeds that were measured: what the ledger holds of a run's own device, and of its settings and rows there.
+"""Measured speeds: the ledger's, of a run's device, and of its settings and rows there.
 
 ``described`` is written beside a measurement's figures (``make prove``) and compared with a run's here.
 """
@@ -28,10 +28,7 @@ class Rate:
     """One measured speed.
 
     Attributes:
-        name: The measurement.
-        date: When it was taken.
         variant: What was trained how.
-        work: The micro-batches.
         tokens_per_second: Computed tokens, padding counted.
         flop_per_second: The same in operations.
     """
@@ -50,7 +47,7 @@ class Rate:
 
 
 def described(job: TrainingStep, workload: Workload, flop: float) -> dict[str, Any]:
-    """Return what a measured speed holds for: the settings that a step's time depends on, and the micro-batches."""
+    """Return what a measured speed is valid for: the settings that a step's time depends on, and the micro-batches."""
     return {"variant": _variant(job), "work": {**_work(workload), "flop": flop, "tokens": workload.computed_tokens}}
 
 

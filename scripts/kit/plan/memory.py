@@ -52,7 +52,6 @@ class Peak:
     """The peak of a training step.
 
     Attributes:
-        terms: Its parts.
         moment: When it comes: ``loss``, ``final norm``, ``feed-forward`` or ``attention``.
         moving_bytes: The part that a micro-batch adds: activations, loss and working sets.
         outside_allocator_bytes: The part that a run's own figure does not see: on CUDA, of ``max_memory_allocated``,
@@ -129,7 +128,7 @@ def paged_bytes(shape: ModelShape, settings: Settings) -> int:
 
 
 def fixed_terms(job: TrainingStep) -> tuple[Term, ...]:
-    """Return what stands before and after every step."""
+    """Return the memory that is allocated throughout."""
     shape, settings = job.shape, job.settings
     weights, constants = quantised_weights(shape, settings)
     return (
@@ -165,12 +164,12 @@ def plan_peak(job: TrainingStep) -> Peak:
 
 
 def coming_bytes(shape: ModelShape, settings: Settings) -> int:
-    """Return what stands only after the first step: the gradients and the optimizer's state."""
+    """Return what the first step allocates for good: the gradients and the optimizer's state."""
     return sum(term.size_bytes for term in adapter_terms(shape, settings)[1:])
 
 
 def step_bytes(job: TrainingStep, *, with_loss: bool = True) -> int:
-    """Return the peak above what stands: activations, loss and working sets; without the loss, of the layers alone."""
+    """Return the peak above the fixed terms: activations, loss, working sets; without the loss, of the layers alone."""
     moments = _moments(job)
     if not with_loss:
         del moments["loss"]
@@ -178,7 +177,7 @@ def step_bytes(job: TrainingStep, *, with_loss: bool = True) -> int:
 
 
 def _moments(job: TrainingStep) -> dict[str, tuple[Term, ...]]:
-    """Return what each moment of a step holds besides what always stands."""
+    """Return each moment's terms besides the fixed ones."""
     tokens, shape = job.batch.tokens, job.shape
     residual = tokens * shape.hidden_size
     kept = saved_by_model(job) + _held_by_checkpoints(job)

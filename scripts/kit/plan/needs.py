@@ -1,4 +1,4 @@
-"""What a run needs besides the device's memory: of the host while its base loads, and of the disk."""
+"""Host memory while the base loads, and disk."""
 
 from __future__ import annotations
 

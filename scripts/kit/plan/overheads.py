@@ -40,7 +40,6 @@ class Source:
     """Where a part of the figures comes from.
 
     Attributes:
-        part: Which part.
         origin: Measured on which device, read in whose source, or assumed.
     """
 
@@ -56,7 +55,7 @@ def workspace_bytes(job: TrainingStep) -> int:
 
 
 def process_terms(job: TrainingStep) -> tuple[Term, ...]:
-    """Return what a process takes of its own before any model, where that counts in its figure."""
+    """Return what a process takes before any model, where its figure includes that."""
     return (Term("libraries", _LIBRARIES),) if job.device == "cpu" else ()
 
 
@@ -68,7 +67,7 @@ def unseen_terms(job: TrainingStep) -> tuple[Term, ...]:
 
 
 def heap_bytes(job: TrainingStep, activations: int) -> int:
-    """Return what a CPU's allocator holds free, since it is too scattered to be given back."""
+    """Return what a CPU's allocator keeps of freed memory, which is too fragmented to return."""
     if job.device != "cpu":
         return 0
     sizes = [item.size_bytes for item in saved_by_layer(job)]

@@ -33,11 +33,7 @@ _TAKEN = VARIABLE_LENGTH - {"flex_attention", "flash_attention_4"}
 def decided(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenRows | None) -> Resolved:
     """Return a configuration in which ``auto`` is true or false; any other as it is.
 
-    Args:
-        resolved: The configuration.
-        judgement: What the machine is good for.
-        stack: The stack that will run.
-        rows: What is trained on; None where the lengths are not known.
+    ``rows`` are None where their lengths are not known.
     """
     if resolved.value(KEY) != AUTO:
         return resolved

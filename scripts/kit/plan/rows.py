@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 def workloads_for(
     settings: Settings, rows: TokenRows | int | None, held_out: TokenRows | None = None
 ) -> tuple[Callable[[Settings], Workload], str]:
-    """Return what counts the micro-batches of a configuration, and in words what it counts.
+    """Return the function that counts a configuration's micro-batches, and a description of the rows.
 
-    Args:
-        settings: The configuration, for the data's file.
-        rows: The encoded rows; a number of them, each taken to be full length; None where they could not be read.
-        held_out: Those that are evaluated on, which take memory too.
+    ``rows`` are encoded, a number of full length, or None where they could not be read. Those
+    ``held_out`` for evaluation take memory too.
     """
     # Imported here: what only checks a configuration does not need numpy.
     from kit.plan.workload import full_length

@@ -29,10 +29,7 @@ class Device:
     """What a run is planned on.
 
     Attributes:
-        machine: Its facts.
-        platform: What it was judged to be.
         gpu: The NVIDIA GPU a run uses; None elsewhere.
-        stack: What is installed there.
         attention: The implementation that will run, not ``auto``.
     """
 
@@ -55,14 +52,12 @@ class RunPlan:
     Attributes:
         peak: Memory, term by term, at its worst micro-batch.
         batch: That micro-batch.
-        steps: Optimizer steps.
         tokens: Tokens of the rows over the whole run.
         computed_tokens: The same with padding.
         is_counted: The rows' lengths were counted; otherwise every row is taken to be full length.
         duration: Time, with what it rests on; None for a model too small for the arithmetic.
         limit: What the device lends; None where it does not say.
         verdict: ``fits``, ``tight``, ``does not fit`` or ``unknown``.
-        sources: Where the parts of the peak come from.
     """
 
     peak: Peak
@@ -101,14 +96,7 @@ class RunPlan:
 
 
 def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Workload) -> RunPlan:
-    """Plan a run.
-
-    Args:
-        settings: The configuration.
-        shape: The model's sizes.
-        device: What it runs on.
-        workload: Its micro-batches: ``workload_of(order_batches(…), rows)`` or ``full_length(…)``.
-    """
+    """Plan a run of ``workload_of(order_batches(…), settings)`` or of ``full_length(…)``."""
     apart = settings.training.gradient_checkpointing_every_n_layers
     first = workload.largest[0]
     capability = device.gpu.compute_capability if device.gpu else None
@@ -138,11 +126,7 @@ def plan_run(settings: Settings, shape: ModelShape, device: Device, workload: Wo
 def device_for(settings: Settings, judgement: Judgement, machine: Machine, stack: Stack) -> Device:
     """Return what a configuration runs on, with the attention it would have there.
 
-    Args:
-        settings: The configuration.
-        judgement: What the machine is good for.
-        machine: The machine.
-        stack: The stack that runs it; where none is installed, the one that `make setup` would.
+    Where no stack is installed, it is the one that `make setup` would install.
     """
     if not stack.is_installed:
         stack = stack_named(DEFAULT, judgement.platform)

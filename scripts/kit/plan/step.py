@@ -24,7 +24,6 @@ class MicroBatch:
     """The rows of one forward pass, as the collator pads them.
 
     Attributes:
-        rows: How many.
         length: Tokens of the longest, which is what every row is padded to.
         has_padding: An attention mask exists: at least one row is shorter, or several rows lie end to end.
         loss_tokens: Tokens the loss is taken on; at most ``rows * (length - 1)``.
@@ -51,12 +50,8 @@ class TrainingStep:
     """Everything the formulas look at.
 
     Attributes:
-        shape: The model's sizes.
-        settings: The configuration.
-        stack: What the libraries do.
         device: ``cuda``, ``mps`` or ``cpu``.
         attention: The implementation that runs, not ``auto``.
-        batch: The micro-batch.
         every_n_layers: With gradient checkpointing, every n-th layer is recomputed and the others keep everything.
         capability: The NVIDIA GPU's compute capability, where it is known.
     """

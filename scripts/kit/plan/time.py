@@ -84,9 +84,6 @@ class Duration:
         flop: Of the whole run.
         expansion_seconds: By arithmetic, the part that goes into expanding 4-bit weights.
         arithmetic_seconds: At the worst rate by arithmetic, which ranks settings that were measured and others alike.
-        fast_seconds: At best.
-        slow_seconds: At worst.
-        speed: The rates.
         rate: What was measured with the run's own settings; None where the times are arithmetic.
     """
 

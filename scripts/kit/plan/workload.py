@@ -21,8 +21,6 @@ class Workload:
 
     Attributes:
         largest: Those one of which needs the most memory: the longest with padding, and the longest without.
-        steps: Optimizer steps.
-        forward_passes: Micro-batches of the whole run.
         tokens: Tokens of the rows themselves.
         loss_tokens: Tokens the loss is taken on.
         computed_tokens: Tokens that are computed: the rows' own and the padding.
@@ -53,11 +51,8 @@ def workload_of(plan: BatchOrder, settings: Settings) -> Workload:
 def count(order: Any, lengths: Any, losses: Any, settings: Settings) -> Workload:
     """Count the micro-batches of an order of rows.
 
-    Args:
-        order: Row indices, or ``FILLER`` for a row of one token without loss; at least one.
-        lengths: Tokens of each row.
-        losses: Tokens of each row that the loss is taken on.
-        settings: The configuration, for the rows in a micro-batch and in an update, and how they are joined.
+    ``order`` holds row indices, or ``FILLER`` for a row of one token without loss; at least one. ``lengths`` and
+    ``losses`` are tokens of each row: all of them, and those the loss is taken on.
     """
     training = settings.training
     begins = np.arange(0, len(order), training.per_device_train_batch_size)

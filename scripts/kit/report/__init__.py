@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kit.cli.console import say
 from kit.run_folder.names import RECEIPT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def after_run(folder: Path) -> None:

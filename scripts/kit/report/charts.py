@@ -8,28 +8,31 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import textwrap
 import warnings
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.screen import visible
 from kit.report import plots
-from kit.report.palette import PICTURE, STAND_INS, Palette
-from kit.report.svg import inline_svg
+from kit.report.palette import PICTURE, STAND_INS, VARIABLES, Palette
 from kit.report.verdict import loss_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from kit.report.contents import Contents
     from kit.report.curves import Curve
 
     Draw = Callable[[Axes, Contents, Palette], None]
 
+_FONT = re.compile(r"font-family: [^;\"]+")
 _DPI = 72  # matplotlib's SVG counts in points: at 72 a pixel is a point
-_WIDE, _NARROW, _SMALL = (900, 310), (390, 300), (420, 230)
+_WIDE, _NARROW, _SMALL, _FLAT = (900, 310), (390, 300), (420, 230), (420, 140)
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -55,6 +58,8 @@ def page_charts(contents: Contents) -> dict[str, str]:
 
 def _page(contents: Contents) -> list[tuple[str, tuple[int, int], str, Draw, bool]]:
     curves, prediction = contents.curves, contents.prediction
+    has_memory = None not in {prediction.peak_memory_bytes, prediction.measured_memory_bytes}
+    has_time = None not in {prediction.seconds, prediction.measured_seconds}
     has_loss = bool(curves.loss or curves.eval_loss)
     return [
         ("loss-wide", _WIDE, "Loss", plots.loss, has_loss),
@@ -64,23 +69,9 @@ def _page(contents: Contents) -> list[tuple[str, tuple[int, int], str, Draw, boo
         ("throughput", _SMALL, "Throughput", plots.throughput, bool(curves.tokens_per_second)),
         ("memory", _SMALL, "Memory", plots.memory, bool(curves.memory_bytes)),
         ("lengths", _SMALL, "Row lengths", plots.lengths, bool(contents.lengths)),
-        (
-            "predicted-memory",
-            (420, 140),
-            "Predicted and measured memory",
-            plots.predicted_memory,
-            _both(prediction, "memory"),
-        ),
-        ("predicted-time", (420, 140), "Predicted and measured time", plots.predicted_time, _both(prediction, "time")),
+        ("predicted-memory", _FLAT, "Predicted and measured memory", plots.predicted_memory, has_memory),
+        ("predicted-time", _FLAT, "Predicted and measured time", plots.predicted_time, has_time),
     ]
-
-
-def _both(prediction: Any, what: str) -> bool:
-    return None not in (
-        (prediction.peak_memory_bytes, prediction.measured_memory_bytes)
-        if what == "memory"
-        else (prediction.seconds, prediction.measured_seconds)
-    )
 
 
 def curves_png(contents: Contents) -> bytes:
@@ -135,7 +126,27 @@ def _svg(name: str, size: tuple[int, int], title: str, draw: Draw, contents: Con
     axes = figure.add_subplot()
     plots.prepare(axes, STAND_INS)
     draw(axes, contents, STAND_INS)
-    return inline_svg(figure, name, title, _described(name, contents))
+    return _inline(figure, name, title, _described(name, contents))
+
+
+def _inline(figure: Figure, name: str, title: str, description: str) -> str:
+    """Draw a figure as an accessible ``<svg>`` element; ``name`` prefixes its ids."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
+    for stand_in, variable in VARIABLES.items():
+        text = text.replace(stand_in, variable)
+    text = _FONT.sub("font-family: var(--font)", text)
+    box = re.search(r'viewBox="([^"]+)"', text)
+    head = (
+        f'<svg viewBox="{box.group(1) if box else ""}" role="img" aria-labelledby="{name}-title {name}-description">'
+        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-description">{escape(description)}</desc>'
+    )
+    return re.sub(r"<svg[^>]*>", lambda _: head, text, count=1)
 
 
 def _plain(text: str) -> str:

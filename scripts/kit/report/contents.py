@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.cli.redaction import redact_all
 from kit.config import schema
-from kit.config.yaml_writer import scalar
 from kit.files.numbers import finite, listed, mapping
+from kit.plan.overheads import Term
 from kit.report.curves import Curves, curves_of
 from kit.report.lengths import Lengths, lengths_of
 from kit.report.parity import parity_line
 from kit.report.samples import Answers, read_answers
 from kit.report.verdict import Verdict, judge_run
 from kit.run_folder.history import Run, read_run
+from kit.runs.comparison import written
 from kit.runs.summary import Summary, summarise
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@dataclass(frozen=True)
-class MemoryTerm:
-    """One term of the predicted memory, in bytes."""
-
-    name: str
-    size_bytes: float
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Prediction:
 
     peak_memory_bytes: float | None = None
     seconds: float | None = None
-    parts: tuple[MemoryTerm, ...] = ()
+    parts: tuple[Term, ...] = ()
     measured_memory_bytes: float | None = None
     measured_seconds: float | None = None
 
@@ -111,7 +102,7 @@ def _prediction(run: Run, summary: Summary) -> Prediction:
     """Read the plan of ``kit.plan`` that the receipt holds, and set what came of it beside it."""
     predicted = mapping(run.receipt.get("predicted"))
     terms = mapping(predicted.get("terms"))
-    parts = [MemoryTerm(str(name), size) for name, value in terms.items() if (size := finite(value)) is not None]
+    parts = [Term(str(name), int(size)) for name, value in terms.items() if (size := finite(value)) is not None]
     last = run.steps[-1] if run.steps else {}
     memory = summary.peak_memory_bytes
     # A plan gives the time as (at best, at worst): one plans for the worst.
@@ -133,15 +124,11 @@ def config_rows(config: dict[str, Any], origins: dict[str, Any]) -> tuple[tuple[
         rows = [
             ConfigRow(
                 key=str(key),
-                value=_written(value),
-                default=_written(defaults[section][key]) if key in defaults.get(section, {}) else None,
+                value=written(value),
+                default=written(defaults[section][key]) if key in defaults.get(section, {}) else None,
                 origin=str(origins.get(f"{section}.{key}", "not recorded")),
             )
             for key, value in mapping(body).items()
         ]
         sections.append((str(section), tuple(rows)))
     return tuple(sections)
-
-
-def _written(value: Any) -> str:
-    return str(value) if isinstance(value, dict) else scalar(value)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.files.numbers import finite, logged
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MOST_POINTS = 700  # of one curve on the page: more than a screen shows side by side
 _RATE_POINTS = 120

@@ -12,7 +12,6 @@ from kit.files.numbers import finite, listed, mapping
 if TYPE_CHECKING:
     from kit.run_folder.history import Run
 
-_BINS = 24
 # Tokenising again what a run has tokenised: seconds up to here, minutes above.
 _LARGEST_FILE_BYTES = 32_000_000
 
@@ -61,6 +60,8 @@ def _recorded(histogram: dict[str, Any], truncated: int | None) -> Lengths | Non
 
 
 def _counted_again(run: Run, entry: dict[str, Any], truncated: int | None) -> Lengths:
+    from kit.audit.histogram import histogram
+    from kit.audit.training_file import lengths_of as counted
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.dataset import load_file
     from kit.files.digest import file_sha256
@@ -75,25 +76,11 @@ def _counted_again(run: Run, entry: dict[str, Any], truncated: int | None) -> Le
             return Lengths(missing_because=f"{named} is too large to tokenise again for a report")
         if file_sha256(path) != entry.get("sha256"):
             return Lengths(missing_because=f"{named} has changed since the run")
-        settings = run.settings
-        tokenizer = ChatTokenizer.load_for(settings)
-        rows = load_file(path, tokenizer, settings.training.max_seq_length).rows
+        limit = run.settings.training.max_seq_length
+        lengths = counted(load_file(path, ChatTokenizer.load_for(run.settings), limit))
     except (OSError, ValueError, TypeError, ModelFileError) as exc:
         return Lengths(missing_because=f"{named} cannot be tokenised again: {exc}")
     if truncated is None:
-        truncated = int((rows.full_lengths > settings.training.max_seq_length).sum())
-    return histogram_of(rows.full_lengths.tolist(), truncated)
-
-
-def histogram_of(lengths: list[int], truncated: int | None = None) -> Lengths:
-    """Count lengths into bins of a whole number of tokens."""
-    if not lengths:
-        return Lengths(missing_because="there are no rows")
-    low, high = min(lengths), max(lengths)
-    width = max(1, -(-(high - low + 1) // _BINS))
-    counts = [0] * (-(-(high - low + 1) // width))
-    for length in lengths:
-        counts[(length - low) // width] += 1
-    return Lengths(
-        tuple(float(low + index * width) for index in range(len(counts) + 1)), tuple(map(float, counts)), truncated
-    )
+        truncated = sum(rows for length, rows in lengths.items() if length > limit)
+    found = histogram(lengths)
+    return Lengths(found.edges, found.counts, truncated, "" if lengths else "there are no rows")

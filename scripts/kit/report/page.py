@@ -136,12 +136,7 @@ def _machine(contents: Contents) -> list[tuple[str, str]]:
         ("Python", receipt.get("python")),
         ("parity", contents.parity),
     ]
-    rows += [
-        (name, version)
-        for name, version in _packages(contents)
-        if name  # characters of a sample that want the page's whole width
-        in _MAIN_PACKAGES
-    ]
+    rows += [(name, version) for name, version in _packages(contents) if name in _MAIN_PACKAGES]
     return [(name, str(value)) for name, value in rows if value]
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.files.json_files import read_object
 from kit.files.numbers import finite, listed, mapping
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from kit.run_folder.names import DEMO, evaluation_name
 
 MOST_SHOWN = 8
 LONGEST_SHOWN = 1200  # characters of a text on the page
-from kit.run_folder.names import DEMO, evaluation_name
-
 _FILES = (evaluation_name(), DEMO)
 
 
@@ -62,9 +59,7 @@ class Answers:
 def read_answers(folder: Path, started: str | None = None) -> Answers:
     """Read a run's answers; an evaluation says more than the demo, so it goes first.
 
-    Args:
-        folder: The run's.
-        started: When the run did, as ISO 8601: what was written before is an earlier run's of the same name.
+    What was written before ``started``, the run's start in ISO 8601, is an earlier run's of the same name.
     """
     for name in _FILES:
         try:
@@ -99,11 +94,8 @@ def _answers(name: str, found: dict[str, Any]) -> Answers:
 
 def _score(found: dict[str, Any], side: str, key: str) -> float | None:
     """Look for the score as the demo writes it, or as the evaluation does: ``{"base": {"exact_match": …}, …}``."""
-    return _first(finite(found.get(key)), finite(mapping(found.get(side)).get("exact_match")))
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
+    score = finite(found.get(key))
+    return finite(mapping(found.get(side)).get("exact_match")) if score is None else score
 
 
 def _sample(item: dict[str, Any]) -> Sample:

@@ -15,9 +15,11 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.cli.console import say
 from kit.cli.failures import ExplainedError
@@ -28,10 +30,6 @@ from kit.files.json_files import object_or_none, parse
 from kit.files.own_files import is_own, remove_own
 from kit.files.regular_files import read_regular
 from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CHECKPOINTS, METRICS, OPTIMIZER, STATE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from pathlib import Path
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

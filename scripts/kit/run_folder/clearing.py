@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kit.cli.traceback_file import NAME as ERROR_FILE
 from kit.files.folder_lock import NAME as LOCK
@@ -31,9 +31,6 @@ from kit.run_folder.names import (
     evaluation_name,
     merged_files,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _RERUN_FILES = (RERUN, RERUN_CONFIG)
 _FILES = (RECEIPT, METRICS, STALLED, LOG, REPORT_PAGE, REPORT_PICTURE, DEMO, ERROR_FILE, *_RERUN_FILES)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kit.machine.probe import disk_free_bytes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def require(folder: Path, needed: int) -> None:

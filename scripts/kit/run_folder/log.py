@@ -7,16 +7,14 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 from kit.cli.redaction import redact, redact_argv
 from kit.cli.screen import visible
 from kit.run_folder.names import LOG
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 _MOST_BEFORE = 1_000  # lines that are remembered until the run's folder is known
 _STYLES = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")

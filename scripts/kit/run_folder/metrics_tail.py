@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.files.json_files import parse
 from kit.files.regular_files import open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _AT_ONCE_BYTES = 1 << 20
 _MOST_STEPS = 1 << 53  # what is drawn and divided becomes a float

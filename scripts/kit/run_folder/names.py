@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 from kit.files.json_files import object_or_none
 from kit.model.base import CONFIG, INDEX, OPTIONAL, WHOLE
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
 
 RECEIPT, METRICS, STALLED, LOG = "run.json", "metrics.jsonl", "stalled.txt", "log.txt"
 ADAPTER, CHECKPOINTS, MERGED, CURVES = "adapter", "checkpoints", "merged", "wandb"

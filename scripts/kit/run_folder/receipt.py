@@ -12,19 +12,16 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kit.files.json_files import object_or_none, parse, render, without_nan, write_json
 from kit.files.numbers import finite, listed
 from kit.files.regular_files import read_text
 from kit.run_folder.names import RECEIPT
 from kit.run_folder.receipt_keys import LAST_STEP, top_level
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
 
 SCHEMA_VERSION = 1
 

@@ -61,7 +61,7 @@ def _config(run: Run) -> dict[str, str]:
         for key, value in mapping(body).items()
     }
     values = with_defaults(values) if values else values
-    return {key: _written(value) for key, value in values.items() if key not in _NO_DIFFERENCE}
+    return {key: written(value) for key, value in values.items() if key not in _NO_DIFFERENCE}
 
 
 def _data(run: Run) -> dict[str, str]:
@@ -70,16 +70,16 @@ def _data(run: Run) -> dict[str, str]:
     for role, file in zip(("train", "val"), listed(run.receipt.get("data")), strict=False):
         entry = mapping(file)
         found |= {
-            f"{role} {key}": _written(entry[key])
+            f"{role} {key}": written(entry[key])
             for key in ("sha256", "rows", "tokens", "trainable_tokens")
             if key in entry
         }
     names = {"data.rows": "rows as encoded", "data.order": "order of the rows", "data.eval_rows": "val rows as encoded"}
     for key, value in mapping(run.receipt.get("identity")).items():
         if key in names:
-            found[names[key]] = _written(value)
+            found[names[key]] = written(value)
         elif str(key).startswith("base_model."):
-            found[f"base model {str(key).removeprefix('base_model.')}"] = _written(value)
+            found[f"base model {str(key).removeprefix('base_model.')}"] = written(value)
     return found
 
 
@@ -107,7 +107,7 @@ def _machine(run: Run) -> dict[str, str]:
     changed = [mapping(change) for change in listed(run.receipt.get("compute_changes"))]
     told = [f"{each.get('key')} {each.get('was')} until step {each.get('step')}" for each in changed]
     found |= {"computed otherwise before": "; ".join(told)} if told else {}
-    return found | {str(name): _written(value) for name, value in compute.items() if value is not None}
+    return found | {str(name): written(value) for name, value in compute.items() if value is not None}
 
 
 def _image(run: Run) -> dict[str, str]:
@@ -116,8 +116,9 @@ def _image(run: Run) -> dict[str, str]:
 
 
 def _picked(source: dict[str, Any], *keys: str) -> dict[str, str]:
-    return {key: _written(source[key]) for key in keys if source.get(key) is not None}
+    return {key: written(source[key]) for key in keys if source.get(key) is not None}
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """Write a value of a receipt: a mapping as Python has it, anything else as YAML."""
     return str(value) if isinstance(value, dict) else scalar(value)

@@ -40,28 +40,6 @@ _MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
-class LossCurve:
-    """One kind of number; ``equal_before`` counts the common steps before the first that differs."""
-
-    trace: TraceComparison
-    equal_before: int
-
-    def as_mapping(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
-        trace = self.trace
-        return {
-            "compared": trace.compared,
-            "different": len(trace.gaps),
-            "equal_before": self.equal_before,
-            "only_first": list(trace.only_first),
-            "only_second": list(trace.only_second),
-            "first_difference": trace.first_gap and trace.first_gap.as_mapping(),
-            "largest_difference": trace.largest_relative and trace.largest_relative.as_mapping(),
-            "sentence": in_words(self),
-        }
-
-
-@dataclass(frozen=True)
 class Divergence:
     """Two runs compared.
 
@@ -76,7 +54,7 @@ class Divergence:
     adapter_at_start: str
     order_of_rows: str
     adapter_at_end: str
-    traces: dict[str, LossCurve]
+    traces: dict[str, TraceComparison]
     verdict: str
 
     def as_mapping(self) -> dict[str, Any]:
@@ -85,13 +63,26 @@ class Divergence:
             **vars(self),
             "differences": [vars(found) for found in self.differences],
             "results": [vars(found) for found in self.results],
-            "traces": {name: course.as_mapping() for name, course in self.traces.items()},
+            "traces": {name: _trace_mapping(trace) for name, trace in self.traces.items()},
         }
+
+
+def _trace_mapping(trace: TraceComparison) -> dict[str, Any]:
+    return {
+        "compared": trace.compared,
+        "different": len(trace.gaps),
+        "equal_before": trace.equal_before,
+        "only_first": list(trace.only_first),
+        "only_second": list(trace.only_second),
+        "first_difference": trace.first_gap and trace.first_gap.as_mapping(),
+        "largest_difference": trace.largest_relative and trace.largest_relative.as_mapping(),
+        "sentence": in_words(trace),
+    }
 
 
 def find_divergence(first: Run, second: Run) -> Divergence:
     """Compare two runs in everything their folders hold."""
-    traces = {name: _course(read(first), read(second)) for name, read in _TRACES.items()}
+    traces = {name: compare_traces(read(first), read(second)) for name, read in _TRACES.items()}
     differences = tuple(compare_runs(first, second))
     receipts = (first.receipt, second.receipt)
     start, end = (_compared(*((each.get(key),) for each in receipts)) for key in _ADAPTERS)
@@ -107,14 +98,14 @@ def find_divergence(first: Run, second: Run) -> Divergence:
     )
 
 
-def in_words(course: LossCurve) -> str:
+def in_words(trace: TraceComparison) -> str:
     """Say from which step on two runs' numbers differ, and by how much."""
-    trace, gap, largest = course.trace, course.trace.first_gap, course.trace.largest_relative
+    gap, largest = trace.first_gap, trace.largest_relative
     alone = len(trace.only_first) + len(trace.only_second)
     more = f"; {_steps(alone)} in only one run" if alone else ""
     if gap is None or largest is None:
         return f"bit-equal over all {_steps(trace.compared)}{more}" if trace.compared else f"none{more}"
-    before = f"bit-equal over {_steps(course.equal_before)}, then " if course.equal_before else ""
+    before = f"bit-equal over {_steps(trace.equal_before)}, then " if trace.equal_before else ""
     return (
         f"{before}different from step {gap.step:,} on (there by {_size_of(gap)}); {len(trace.gaps):,} of "
         f"{_steps(trace.compared)} differ, most at step {largest.step:,}, by {_size_of(largest)}{more}"
@@ -133,12 +124,6 @@ _TRACES: dict[str, Callable[[Run], dict[int, float]]] = {
 }
 
 
-def _course(first: dict[int, float], second: dict[int, float]) -> LossCurve:
-    trace = compare_traces(first, second)
-    gap = trace.first_gap
-    return LossCurve(trace, sum(1 for step in first.keys() & second.keys() if gap is None or step < gap.step))
-
-
 def _compared(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:
     if None in one or None in other:
         return UNKNOWN
@@ -146,26 +131,26 @@ def _compared(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:
 
 
 def _verdict(  # noqa: PLR0911 - a sentence each
-    runs: Sequence[Run], differences: Sequence[Difference], traces: dict[str, LossCurve], start: str, end: str
+    runs: Sequence[Run], differences: Sequence[Difference], traces: dict[str, TraceComparison], start: str, end: str
 ) -> str:
-    course = traces[LOSS]
-    if not course.trace.compared:
+    trace = traces[LOSS]
+    if not trace.compared:
         return "The runs have no step in common."
-    apart = [name for name, other in traces.items() if other.trace.gaps]
+    apart = [name for name, other in traces.items() if other.gaps]
     if not apart:
         without = f"; without effect: {_list([found.name for found in differences])}" if differences else ""
         adapters = {SAME: ", and so are the adapters", OTHER: ", but the adapters differ: make verify"}.get(end, "")
-        return f"All {_steps(course.trace.compared)} in common are bit-equal{adapters}{without}."
+        return f"All {_steps(trace.compared)} in common are bit-equal{adapters}{without}."
     if start == OTHER:
         causes = [
             found.name for found in differences if found.name.startswith(("lora.", "training.seed", "base model"))
         ]
         return f"The initial adapters differ; likely cause: {_list(causes) or 'none recorded'}."
-    gap = course.trace.first_gap
+    gap = trace.first_gap
     if gap is None:
         return f"The training losses are bit-equal; these differ: {_list(apart)}."
     lead = f"The training losses differ from step {gap.step:,} on, there by {_size_of(gap)}"
-    if causes := [found.name for found in differences if _can_move_losses(found, at_start=course.equal_before == 0)]:
+    if causes := [found.name for found in differences if _can_move_losses(found, at_start=trace.equal_before == 0)]:
         return f"{lead}; likely cause: {_list(causes)}."
     if any(len(listed(run.receipt.get("sessions"))) > 1 for run in runs):
         return f"{lead}; no recorded cause, but one run was resumed: make verify on its folder."

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
 from kit.config import schema
-from kit.files.digest import file_sha256
 from kit.files.numbers import listed, mapping
 from kit.model.files import ModelFileError, find, is_local
 from kit.run_folder.receipt import SCHEMA_VERSION
-from kit.runs.surroundings import checkout, compare_surroundings, short
-from kit.runs.verify import readable, verify_metrics, verify_receipt
+from kit.runs.surroundings import checkout, compare_surroundings
+from kit.runs.verify import check_file, readable, verify_metrics, verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,13 +116,6 @@ def _base(then: Mapping[str, Any], places: Mapping[str, str]) -> list[Finding]:
 
 def _file(id_: str, path: Path, expected: str, key: str) -> Finding:
     fix = f"restore the run's own file, or give its place: {key}=PATH (make: SET={key}=PATH)"
-    try:
-        digest = file_sha256(path)
-    except FileNotFoundError:
+    if not path.exists():
         return error(id_, "is not on this machine", fix, str(path))
-    except OSError as exc:
-        return error(id_, f"cannot be read ({exc.strerror})", fix, str(path))
-    if digest != expected:
-        told = f"is not the file the run was made from: {short(digest)} instead of {short(expected)}"
-        return error(id_, told, fix, str(path))
-    return ok(id_, "is the file the run was made from", str(path))
+    return check_file(id_, path, expected, fix)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, ok, warning
-from kit.files.numbers import finite, mapping
+from kit.files.numbers import mapping
 from kit.runs.surroundings import short
 from kit.runs.traces import compare_evaluations, compare_losses
 
@@ -41,7 +41,6 @@ class RerunVerdict:
     Attributes:
         verdict: ``bit-equal``, ``within tolerance`` or ``different``.
         sentence: The verdict with place and size of a difference.
-        findings: One for each comparison.
         reasons: Why the bits may differ; empty where they must not.
         hashes: Of the adapter at its start and at its end, (then, now).
     """
@@ -83,9 +82,8 @@ def _trace_mapping(trace: TraceComparison, tolerance: float) -> dict[str, Any]:
 def _gap_mapping(gap: Gap | None) -> dict[str, Any] | None:
     if gap is None:
         return None
-    # JSON knows no NaN and no infinity.
-    values = {"then": gap.first, "now": gap.second, "absolute": gap.absolute, "relative": gap.relative}
-    return {"step": gap.step, **{name: finite(value) for name, value in values.items()}}
+    names = {"first": "then", "second": "now"}
+    return {names.get(key, key): value for key, value in gap.as_mapping().items()}
 
 
 def judge_rerun(run: Run, rerun: Run, reasons: Sequence[str]) -> RerunVerdict:

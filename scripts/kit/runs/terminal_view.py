@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.cli.console import duration, gigabytes
 from kit.files.numbers import finite, number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*##"

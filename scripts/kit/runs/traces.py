@@ -47,9 +47,10 @@ class Gap:
 
 @dataclass(frozen=True)
 class TraceComparison:
-    """Two traces side by side; ``gaps`` are the steps whose values are not bit-equal, in order."""
+    """Two traces side by side; ``gaps`` are not bit-equal, in order, after ``equal_before`` steps that are."""
 
     compared: int
+    equal_before: int = 0
     gaps: tuple[Gap, ...] = ()
     only_first: tuple[int, ...] = ()
     only_second: tuple[int, ...] = ()
@@ -102,9 +103,11 @@ def evaluation_trace(run: Run) -> dict[int, float]:
 def compare_traces(first: Trace, second: Trace) -> TraceComparison:
     """Compare two traces; NaN equals NaN, as both say that there was no number."""
     both = sorted(first.keys() & second.keys())
+    gaps = tuple(Gap(step, first[step], second[step]) for step in both if not _same(first[step], second[step]))
     return TraceComparison(
         compared=len(both),
-        gaps=tuple(Gap(step, first[step], second[step]) for step in both if not _same(first[step], second[step])),
+        equal_before=both.index(gaps[0].step) if gaps else len(both),
+        gaps=gaps,
         only_first=tuple(sorted(first.keys() - second.keys())),
         only_second=tuple(sorted(second.keys() - first.keys())),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
 from kit.files.digest import file_sha256
@@ -14,9 +15,6 @@ from kit.model.files import is_local
 from kit.run_folder import checkpoints
 from kit.run_folder.checkpoints import DamagedCheckpointError
 from kit.run_folder.receipt import is_untouched, read_receipt
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _RESTORE = "restore it from a copy"
 
@@ -79,14 +77,14 @@ def verify_metrics(folder: Path, receipt: Mapping[str, Any]) -> list[Finding]:
     expected = receipt.get("metrics_sha256")
     if expected is None or receipt.get("state") == "training":
         return [skipped("verify.metrics", "the run did not end by itself, so its metrics have no hash")]
-    return [_file("verify.metrics", folder / "metrics.jsonl", expected)]
+    return [check_file("verify.metrics", folder / "metrics.jsonl", expected)]
 
 
 def _adapter(folder: Path, receipt: Mapping[str, Any]) -> list[Finding]:
     expected = receipt.get("adapter_files")
     if not expected:
         return [skipped("verify.adapter", "the run has no adapter yet")]
-    findings = [_file("verify.adapter", folder / "adapter" / name, digest) for name, digest in expected.items()]
+    findings = [check_file("verify.adapter", folder / "adapter" / name, digest) for name, digest in expected.items()]
     more = sorted(path.name for path in (folder / "adapter").iterdir() if path.name not in expected)
     if more:
         place = str(folder / "adapter")
@@ -136,10 +134,11 @@ def _base(receipt: Mapping[str, Any]) -> list[Finding]:
 def _input(id: str, path: Path, expected: str) -> Finding:  # noqa: A002 - the finding's own name
     if not path.exists():
         return skipped(id, "is not on this machine", where=str(path))
-    return _file(id, path, expected, "restore the run's file, or train again")
+    return check_file(id, path, expected, "restore the run's file, or train again")
 
 
-def _file(id: str, path: Path, expected: str, fix: str = _RESTORE) -> Finding:  # noqa: A002 - the finding's own name
+def check_file(id: str, path: Path, expected: str, fix: str = _RESTORE) -> Finding:  # noqa: A002 - the finding's own name
+    """Compare a file's SHA-256 with the receipt's."""
     try:
         digest = file_sha256(path)
     except OSError as exc:

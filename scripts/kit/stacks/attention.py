@@ -1,4 +1,4 @@
-"""Which attention kernel a run uses, which others are there, and why a faster one is not used. Pure; imports no torch.
+"""The attention kernel a run uses, the others, and why a faster one is not used. Pure; imports no torch.
 
 torch's own ``scaled_dot_product_attention`` (SDPA) has FlashAttention 2 and cuDNN's kernel inside, for 16 bits and
 micro-batches without padding, and takes cuDNN's by itself on a Hopper GPU; with a mask it takes a slower one. The
@@ -54,7 +54,6 @@ class AttentionChoice:
     """What a run uses, and what else there is.
 
     Attributes:
-        used: The kernel.
         reason: ``asked for``, or why ``auto`` became it.
         others: All other kernels, fastest first.
     """
@@ -87,14 +86,7 @@ class AttentionChoice:
 
 
 def choose(settings: Settings, stack: Stack, platform: str, capability: tuple[int, int] | None) -> AttentionChoice:
-    """Say which kernel a configuration runs with, and judge the others.
-
-    Args:
-        settings: The configuration.
-        stack: What is installed.
-        platform: Platform name.
-        capability: The GPU's compute capability; None where there is none, or it is not known.
-    """
+    """Say which kernel a configuration runs with, and judge the others."""
     name = stack.attention_of(settings, platform)
     asked = settings.model.attn_implementation != "auto"
     ends_meet = settings.training.padding_free and name in VARIABLE_LENGTH

@@ -1,4 +1,4 @@
-"""What each generation of the libraries has to state: its traits, the versions it is known in, how it is called."""
+"""What each generation of the libraries states: its traits, supported versions, and calls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Traits:
         cuda: The CUDA its torch is built with, as it is locked.
         newest_capability: The newest compute capability that this CUDA builds for; None where none is known beyond it.
         fused_adamw_off_cuda: torch's fused AdamW works elsewhere than on CUDA.
-        grows_allocator: torch's CUDA allocator is told to grow what it holds.
+        grows_allocator: torch's CUDA allocator is set to grow its segments.
         padding_free: Rows laid end to end are kept apart by their positions.
         compiled_layers: Decoder layers with an adapter on a 4-bit base compile without breaks.
         liger_kernel: The trainer knows liger-kernel, which is a package of its own.
@@ -87,7 +87,6 @@ class Generation:
     """One file of ``kit.stacks``: what a generation does, and the few calls that it wants otherwise.
 
     Attributes:
-        traits: What it does.
         known: The versions these traits hold for, by package: from the first up to, but without, the second.
         locks: Its lock by operating system.
         usual_on: Platforms whose own command runs it; the default generation has the others.

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from kit.cli.findings import Finding, error, ok
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _INPUTS_PREFIX = "# inputs: "
 _CONTENT_PREFIX = "# content: "
@@ -24,10 +21,9 @@ class Lock:
     """One compiled lock.
 
     Attributes:
-        name: What a person calls it.
         source: The ``.in`` it is compiled from, relative to the project.
         target: The compiled file, relative to the project.
-        options: What `uv pip compile` is told beside source and target.
+        options: Of `uv pip compile`, besides source and target.
         environment: Variables the compilation needs, as (name, value).
         installed_bytes: Disk the installed environment takes, as `du` measures it.
         beside: Target of the lock whose environment it is added to, and whose packages it must not change.

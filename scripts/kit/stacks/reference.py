@@ -5,14 +5,12 @@ Imports none of them before a function is called.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from kit.model.reader import Reader
 from kit.stacks.generation import Generation, Traits
 from kit.stacks.locks import REFERENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 TRAITS = Traits(
     name="reference",

@@ -1,4 +1,4 @@
-"""Which generations there are. A new one is a file beside this one, and a line here."""
+"""The generations. A new one is a file beside this one, and a line here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def generation_of(name: str, versions: Mapping[str, str]) -> Generation:
 
 
 def make_argument(name: str) -> str:
-    """Return what ``make`` is told to take a generation: `` STACK=reference``; empty for the default, or for none."""
+    """Return ``make``'s argument for a generation, `` STACK=reference``; empty for the default, or for none."""
     return f" STACK={name}" if name in GENERATIONS and name != DEFAULT else ""
 
 

@@ -101,13 +101,10 @@ class Stack:
     def resolve_attention(
         self, requested: str, platform: str, *, padding_free: bool = False, without: frozenset[str] = frozenset()
     ) -> str:
-        """Turn ``auto`` into the best this stack has on a platform; anything else is taken at its word.
+        """Turn ``auto`` into the best this stack has on a platform; anything else stays.
 
-        Args:
-            requested: As the configuration names it.
-            platform: Platform name.
-            padding_free: Rows lie end to end, which on a GPU is for a kernel that needs no mask.
-            without: What cannot compute the run.
+        With ``padding_free``, rows lie end to end, which on a GPU is for a kernel that needs no mask; ``without`` names
+        what cannot compute the run.
         """
         if requested != "auto":
             return requested
@@ -180,10 +177,8 @@ def unknown_generation(stack: Stack) -> list[Finding]:
 def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
     """Return a stack to plan for: the installed one where it has that name, else as it is locked.
 
-    Args:
-        name: A generation's.
-        platform: What it would run on; an image for NVIDIA GPUs may carry more than the lock.
-        elsewhere: The machine that is planned for is not this one, so what is installed here says nothing.
+    ``elsewhere``: the machine that is planned for is not this one, so what is installed here says nothing. On an NVIDIA
+    GPU the image may carry more than the lock.
     """
     installed = installed_stack()
     if installed.name == name and not elsewhere:

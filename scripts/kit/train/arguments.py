@@ -56,9 +56,7 @@ def training_arguments(settings: Settings, plan: BatchOrder, platform: str) -> d
 def require_micro_batch(arguments: Any, rows: int) -> None:
     """Refuse a trainer whose micro-batches are not the plan's: the steps, the rate and the memory would be others.
 
-    Args:
-        arguments: transformers' training arguments, made by ``training_arguments``.
-        rows: What the trainer takes at once.
+    ``rows`` is what the trainer takes at once.
 
     Raises:
         MicroBatchError: It spreads them over several devices or processes, or takes another number of rows.

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from kit.cli.console import duration
+from kit.files.numbers import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,8 +112,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         """Write and show an evaluation."""
         self.flush()
         loss = metrics["eval_loss"]
-        self.eval_losses.append((state.global_step, _finite(loss)))
-        self._write({"step": state.global_step, "eval_loss": _finite(loss)})
+        self.eval_losses.append((state.global_step, finite(loss)))
+        self._write({"step": state.global_step, "eval_loss": finite(loss)})
         self._file.flush()
         tqdm.write(f"step {state.global_step:>6,}  validation loss {loss:.4f}", file=sys.stderr)
 
@@ -132,8 +133,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         for line in self._pending:
             loss = float(self.trainer.step_losses.pop(line["step"]))
             norm = None if line["grad_norm"] is None else float(line["grad_norm"])
-            self.last_loss = _finite(loss)
-            self._write({**line, "loss": _finite(loss), "grad_norm": None if norm is None else _finite(norm)})
+            self.last_loss = finite(loss)
+            self._write({**line, "loss": finite(loss), "grad_norm": None if norm is None else finite(norm)})
             bad = self.watchdog.judge(line["step"], loss, norm)
             if bad is not None:
                 found.append(bad)
@@ -162,11 +163,6 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
             f"{duration(left)} left",
             file=sys.stderr,
         )
-
-
-def _finite(value: float) -> float | None:
-    """JSON knows no NaN and no infinity."""
-    return value if math.isfinite(value) else None
 
 
 def _number(value: float | None) -> float:

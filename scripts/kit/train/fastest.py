@@ -119,11 +119,8 @@ def _line(tried: Tried) -> str:
 def choose(tried: Sequence[Tried]) -> tuple[int, str]:
     """Return the chosen index, and why: the fastest, unless the given settings are as fast within the spread.
 
-    All trained the same rows, so the spread is that of the gains, update by update: half of what lies between the
-    least and the largest.
-
-    Args:
-        tried: The given settings first.
+    The given settings come first. All trained the same rows, so the spread is that of the gains, update by update: half
+    of what lies between the least and the largest.
     """
     asked = tried[0]
     ran = [place for place, item in enumerate(tried) if place and item.problem is None]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,9 @@ from kit.config.platforms import CUDA_PLATFORMS
 from kit.machine import metal
 from kit.machine.probe import usable_memory
 from kit.modeling.process_memory import own_bytes
-from kit.plan.after_oom import OutOfMemory, asked_bytes
-from kit.train.rehearsal_error import RehearsalError
+from kit.plan.after_oom import OutOfMemory, RehearsalError, asked_bytes
 from kit.train.saving import MemoryMeter
 from kit.train.state import RandomState
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,14 @@ import contextlib
 import functools
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from kit.cli.refusals import first_line, is_failure, is_out_of_memory
 from kit.run_folder.checkpoints import ResumeError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 # Other keys of a group have a default where a later version of the library brings them.
 _OF_EVERY_GROUP = {"params", "lr", "betas", "eps", "weight_decay"}

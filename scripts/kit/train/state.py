@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,6 @@ from kit.modeling.model import portable_lora_config
 from kit.run_folder.checkpoints import ResumeError
 from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OPTIMIZER, STATE
 from kit.train.saved_form import check_optimizer, check_schedule, reading
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
     step, so all that has to be kept of its end are the random generators.
 
     Attributes:
-        plan: The run's plan.
         step_losses: Losses of the steps nobody has read yet, by step, as tensors on the device.
         grad_norm: The gradient's norm before clipping at the last update, as a tensor.
         resumed: The checkpoint this run goes on from; None for a fresh start.
@@ -94,11 +93,7 @@ class _PlanTrainer(SFTTrainer):  # type: ignore[misc]
         return loss
 
     def rehearse(self, model: Any) -> Rehearsal:
-        """Work through the largest micro-batch of what is still to be trained; see ``kit.train.rehearsal``.
-
-        Args:
-            model: The model as transformers hands it to a step.
-        """
+        """Work through the largest micro-batch of what is still to be trained; ``model`` is as a step gets it."""
         size, done = self.args.per_device_train_batch_size, self.resumed.step if self.resumed else 0
         begin, _ = largest_micro_batch(
             self.plan.order[done * self.plan.batch_size :],
@@ -188,13 +183,7 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
 ) -> _PlanTrainer:
     """Build the trainer, with the adapter's weights in ``lora.adapter_dtype``.
 
-    Args:
-        model: The base with its adapter.
-        settings: The configuration.
-        plan: The run's rows, their order and its length.
-        platform: Platform name.
-        callbacks: transformers callbacks.
-        resumed: The checkpoint to go on from.
+    ``resumed`` is the checkpoint to go on from.
 
     Raises:
         MicroBatchError: The trainer would take other micro-batches than the plan counts.

@@ -20,6 +20,7 @@ from kit.files.numbers import finite
 from kit.machine.energy import EnergyMeter
 from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
+from kit.plan.after_oom import RehearsalError
 from kit.plan.padding_free import decision
 from kit.run_folder import checkpoints
 from kit.run_folder.checkpoints import way_on
@@ -33,7 +34,6 @@ from kit.supervise.stop import SAVING, StoppedError, StopRequest
 from kit.track.wandb_tracker import WandbTracker, new_id
 from kit.train.auto_fit import BeginAgainError, fit_after, may_go_on, set_line
 from kit.train.fastest import try_and_begin_again
-from kit.train.rehearsal_error import RehearsalError
 from kit.train.session import TrainingSession, finish
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ def _begin(job: TrainingJob, argv: Sequence[str], log: RunLog | None) -> Receipt
     from_step = checkpoint.step if checkpoint else 0
     if checkpoint:
         _check_course(checkpoint, plan.steps)
-    _prepare_folder(folder, job.start, is_rerun=_is_rerun(job))
+    is_rerun = job.resolved.path.resolve() == (folder / RERUN_CONFIG).resolve()
+    _prepare_folder(folder, job.start, is_rerun=is_rerun)
     if log is not None:
         log.begin(folder, argv)
     gpu = judge(job.machine).gpu
@@ -196,10 +197,6 @@ def _begin(job: TrainingJob, argv: Sequence[str], log: RunLog | None) -> Receipt
     if checkpoint:
         say(f"resuming after step {from_step:,} from {checkpoint.folder}")
     return receipt
-
-
-def _is_rerun(job: TrainingJob) -> bool:
-    return job.resolved.path.resolve() == (job.resolved.settings.run_directory / RERUN_CONFIG).resolve()
 
 
 def _wandb_id(job: TrainingJob, step: int) -> dict[str, str]:

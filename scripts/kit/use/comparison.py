@@ -39,7 +39,6 @@ class Comparison:
     """How far the merged model is from base + adapter.
 
     Attributes:
-        rows: How many rows were compared.
         positions: How many tokens' logits.
         difference: Root mean square of the difference, relative to the logits'.
         floor: The same measure for peft's own merge of the model in memory.

@@ -33,7 +33,6 @@ class Sampling:
         top_p: Nucleus sampling's share.
         top_k: 0 for all.
         repetition_penalty: Above 1, repeats become less likely.
-        max_new_tokens: In tokens.
         seed: None for another one each time.
     """
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from kit.cli.console import say
 from kit.cli.failures import explain
 from kit.cli.foreground import EndedError
 from kit.cli.mistakes import WrongUseError
 from kit.cli.traceback_file import keep_traceback
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: str) -> int:

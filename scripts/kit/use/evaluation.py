@@ -1,4 +1,4 @@
-"""An evaluation of base against adapter: its figures as data, as a table, as a verdict. Imports no torch."""
+"""Base against adapter: figures as data, table and verdict, and beside the run's own last one. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kit.cli.console import say
 from kit.cli.screen import one_line, visible
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from kit.use.answers import EvalPrompt
+    from kit.use.loading import LoadChoice
     from kit.use.scores import AnswerScores, RowLosses
 
 SCHEMA_VERSION = 1
@@ -179,3 +181,37 @@ def _cell(text: str, style: str = "") -> Text:
     shown = visible(text.strip())
     shown = shown if len(shown) <= _WIDTH_SHOWN else f"{shown[:_WIDTH_SHOWN]} …"
     return Text(shown, style=style) if shown else Text("(nothing)", style="dim")
+
+
+def elsewhere(choice: LoadChoice) -> list[str]:
+    """Return a sentence for each difference in compute from the run: it rounds differently."""
+    from kit.modeling.compute import describe_compute
+
+    receipt = choice.run.receipt
+    then, now = receipt.get("compute"), describe_compute(choice.platform)
+    said = []
+    if receipt.get("stack", choice.stack.name) != choice.stack.name:
+        said.append(f"trained on the {receipt['stack']} stack, this is the {choice.stack.name} one")
+    if isinstance(then, dict):
+        said += [f"{key} is {now[key]} here, was {then[key]}" for key in now if then.get(key, now[key]) != now[key]]
+    return said
+
+
+def compare_with_training(evaluation: Evaluation) -> None:
+    """Report whether the loss equals the run's last, within rounding (``loss_rounding``)."""
+    facts, measured = evaluation.facts, evaluation.adapter.losses.mean
+    recorded, rounding = facts["run_eval_loss"], facts["loss_rounding"]
+    if recorded is None:
+        return
+    differs = "; ".join([*facts["remarks"], *facts["elsewhere"]])
+    if abs(measured - recorded) <= rounding:
+        same = f"the same within rounding; {differs}" if differs else "the same"
+        say(f"the run's own last evaluation was {recorded:.4f}: {same}", "dim")
+        return
+    why = differs or "the base, the adapter or a package changed since the run (make verify checks the files)"
+    digits = max(4, 1 - math.floor(math.log10(abs(measured - recorded))))
+    say(
+        f"note: the run's own last evaluation was {recorded:.{digits}f}, this one is {measured:.{digits}f}, and "
+        f"rounding explains {rounding:.1g}: {why}",
+        "yellow",
+    )

@@ -37,8 +37,6 @@ class LoadChoice:
     Attributes:
         adapter: The run's own folder, or the given one.
         platform: Where to: ``h100``, ``cuda``, ``m4`` or ``cpu``.
-        stack: The installed stack.
-        tokenizer: The base's tokenizer and template.
         context_length: The most tokens the base can hold.
         remarks: A sentence for each difference from training.
     """

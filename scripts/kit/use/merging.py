@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -28,11 +30,6 @@ from kit.model.tokenizer_form import FormError
 from kit.run_folder.history import RunError
 from kit.run_folder.names import ADAPTER_WEIGHTS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-DTYPES = ("bfloat16", "float16", "float32")
 _DISK_SLACK = 64 * 1024**2  # headers, tokenizer, card
 
 

@@ -8,16 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from kit.cli.command import parser_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import COMMANDS, GROUPS, module_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KIT = str(PROJECT_ROOT / "scripts" / "kit")
 ROOM = PROJECT_ROOT / "scripts" / "kit" / "commands"

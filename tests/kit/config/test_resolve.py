@@ -4,7 +4,8 @@ import contextlib
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,9 +16,6 @@ from kit.config import schema
 from kit.config.error import ConfigError
 from kit.config.resolve import resolve
 from kit.config.yaml_writer import annotated_yaml
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BAD_CONFIGS = sorted((PROJECT_ROOT / "tests" / "fixtures" / "bad_configs").rglob("*.yaml"))
 MINIMAL = """\

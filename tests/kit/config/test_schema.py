@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,6 @@ from kit.config.platforms import PLATFORMS
 from kit.config.resolve import resolve
 from kit.config.validator import describe, violations
 from kit.config.yaml_writer import annotated_yaml
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BASE = PROJECT_ROOT / "configs" / "training_config.yaml"
 _EVERY_TYPE: dict[str, Any] = {

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.plan.ledger import Place, Record, append, code_hash, measured_here, newest, read, read_all
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PLACE = Place("7b", "NVIDIA H100 80GB HBM3", "580.1", 85_000_000_000, {"torch": "2.11.0"}, "3.12.3", "abc")
 

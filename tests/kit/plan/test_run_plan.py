@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,6 @@ from kit.plan.time import flop_of, speed_of
 from kit.plan.workload import Workload, full_length, workload_of
 from kit.stacks.registry import GENERATIONS
 from kit.stacks.stack import Stack, stack_named
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 MACHINES = PROJECT_ROOT / "tests" / "fixtures" / "machines"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,6 @@ from kit.data.token_rows import TokenRows
 from kit.plan.rows import workloads_for
 from kit.plan.step import MicroBatch
 from kit.plan.workload import Workload, count, full_length, workload_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 H100 = PROJECT_ROOT / "configs" / "training_config_h100.yaml"
 

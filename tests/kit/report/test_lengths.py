@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kit.files.digest import file_sha256
-from kit.report.lengths import histogram_of, lengths_of
+from kit.report.lengths import lengths_of
 from kit.run_folder.history import read_run
 from written_run import RESOLVED, TRAIN, write_run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_recorded_histogram_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -60,12 +58,3 @@ def test_a_data_file_that_has_changed_is_left_alone(tmp_path: Path, tiny_base: P
 def test_a_base_that_is_gone_is_a_reason_and_no_crash(tmp_path: Path, rows: Path) -> None:
     folder = run_on(tmp_path, tmp_path / "no-base", rows, file_sha256(rows))
     assert "cannot be tokenised again" in lengths_of(read_run(folder)).missing_because
-
-
-@pytest.mark.parametrize("lengths", [[5], [1, 2, 3], [10] * 7, list(range(1, 5000, 7)), [1, 1_000_000]])
-def test_every_row_falls_into_one_bin(lengths: list[int]) -> None:
-    found = histogram_of(lengths)
-    assert sum(found.counts) == len(lengths)
-    assert found.edges[0] <= min(lengths)
-    assert found.edges[-1] > max(lengths)
-    assert len(found.counts) <= 24

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,6 @@ from kit.report.page import render_page
 from kit.report.parity import parity_line
 from kit.run_folder.history import read_run
 from written_run import write_run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONTRACT, EXACT = read_reference()
 

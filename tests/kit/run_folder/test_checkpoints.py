@@ -5,16 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from killed import killed_at
 from kit.run_folder import checkpoints
 from kit.run_folder.checkpoints import DamagedCheckpointError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = {"adapter_model.safetensors": b"weights" * 10, "state.json": b'{"step": 1}\n', "empty": b""}
 

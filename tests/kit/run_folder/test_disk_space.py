@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from kit.run_folder import disk_space
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_save_without_room_does_not_begin(tmp_path: Path) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.run_folder.history import NEWEST, RunError, find_run, read_run, run_folders
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SETTINGS = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml").settings
 

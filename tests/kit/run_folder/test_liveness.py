@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,9 +14,6 @@ from kit.run_folder.history import read_run
 from kit.run_folder.liveness import state_of
 from kit.run_folder.process import describe_process, this_process
 from written_run import write_run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_run_of_this_process_goes_on_however_long_it_is_silent(tmp_path: Path) -> None:

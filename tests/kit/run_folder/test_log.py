@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
@@ -12,9 +12,6 @@ from kit.cli.console import say
 from kit.run_folder.clearing import clear
 from kit.run_folder.log import RunLog
 from kit.run_folder.names import LOG
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.run_folder.metrics_tail import MetricsTail
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_each_line_is_read_once_and_a_half_one_when_it_is_whole(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +16,6 @@ from kit.run_folder.receipt import Receipt, sealed
 from kit.runs.reproduction import check
 from kit.runs.surroundings import reasons_for_other_bits, surroundings
 from written_run import RESOLVED
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,7 @@ def test_a_changed_file_is_an_error_that_names_it(run: Path, here: dict[str, Any
     path = run.parent / name
     path.write_text("another\n", encoding="utf-8")
     (told,) = _found(run, here)["error"]
-    assert told.startswith(f"{path}: is not the file the run was made from")
+    assert told.startswith(f"{path}: is not what run.json says")
     path.unlink()
     assert _found(run, here)["error"] == [f"{path}: is not on this machine"]
 

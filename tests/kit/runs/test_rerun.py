@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,6 @@ from kit.run_folder.history import Run, read_run
 from kit.runs import rerun
 from kit.runs.rerun import claim, mark, write_config
 from written_run import RESOLVED, write_run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _run(folder: Path, **facts: Any) -> Run:

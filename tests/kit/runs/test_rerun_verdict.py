@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kit.run_folder.history import Run, read_run
 from kit.runs.rerun_verdict import BIT_EQUAL, DIFFERENT, WITHIN, judge_rerun
 from written_run import falling, write_run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HASHES = {"adapter_init_sha256": "a" * 64, "adapter_sha256": "b" * 64}
 REASONS = ["torch is 2.10.0 and was 2.9.0"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from kit.run_folder.history import read_run
 from kit.runs.summary import summarise
 from kit.runs.table import COLUMNS
 from written_run import write_run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_finished_run(tmp_path: Path) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from kit.run_folder.history import read_run
 from kit.runs.traces import compare_evaluations, compare_losses, compare_traces, loss_trace
 from written_run import write_run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NAN, INF = math.nan, math.inf
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +14,6 @@ from kit.files.digest import file_sha256
 from kit.run_folder import checkpoints
 from kit.run_folder.receipt import Receipt
 from kit.runs.verify import verify
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = (
     "run.json",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kit.run_folder.receipt import Receipt
 from kit.train.compute_changes import note_changes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CPU = {"device": "cpu", "threads": 2, "cpu_capability": "AVX2", "variables": "none", "cuda": None}
 GPU = {**CPU, "device": "NVIDIA H100 80GB HBM3", "cuda": "12.8"}

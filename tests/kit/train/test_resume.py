@@ -6,7 +6,8 @@ import hashlib
 import json
 from array import array
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,6 @@ from kit.run_folder import checkpoints
 from kit.stacks.stack import stack_of
 from kit.train import resume
 from kit.train.resume import CANNOT_CHANGE, MAY_DIFFER, StartPoint, decide, differences, identity_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEMO = PROJECT_ROOT / "configs" / "training_config_demo.yaml"
 STACK = stack_of({"torch": "2.10.0", "transformers": "5.23.0", "peft": "0.21.2"})

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import random
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from kit.run_folder.checkpoints import ResumeError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 torch: Any = pytest.importorskip("torch", reason="needs the libraries: make setup")

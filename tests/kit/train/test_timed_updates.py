@@ -11,7 +11,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.data.batch_order import BatchOrder, order_batches
 from kit.data.token_rows import TokenRows
-from kit.train.rehearsal_error import RehearsalError
+from kit.plan.after_oom import RehearsalError
 
 if TYPE_CHECKING:
     from pathlib import Path

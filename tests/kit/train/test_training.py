@@ -6,8 +6,9 @@ import json
 import os
 import signal
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,6 @@ from kit.train import training
 from kit.train.auto_fit import BeginAgainError
 from kit.train.resume import StartPoint
 from kit.train.session import TrainingSession
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +12,6 @@ from kit.run_folder.history import RunError
 from kit.stacks.stack import installed_stack
 from kit.use.harness import VERSION, HarnessTasks, require_harness, run_tasks
 from kit.use.loading import add_run_arguments, choose, load
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 IS_THERE = importlib.util.find_spec("lm_eval") is not None
 

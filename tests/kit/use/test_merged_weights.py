@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from deep_base import write_deep_base
+from kit.commands.merge import DTYPES
 from kit.modeling.adapter_in_use import load_adapter
 from kit.use.merged_weights import WeightCheck, adapted_by_peft, check_weights
 from kit.use.merging import (
-    DTYPES,
     AdapterWeights,
     BaseWeights,
     LoraPair,
@@ -27,10 +29,6 @@ from kit.use.merging import (
     read_adapter,
     write_merged,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 QUERY = "model.layers.7.self_attn.q_proj.weight"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,6 @@ from transformers import AutoModelForCausalLM
 
 from kit.run_folder.history import RunError
 from kit.use.merging import copy_the_rest, find_base, read_adapter, room_needed, write_merged
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
 
