@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from kit.cli.command import command_parser, run_main
 from kit.cli.console import fail
-from kit.cli.findings import exit_code, render, run_check
+from kit.cli.failures import run_check
+from kit.cli.findings import exit_code, render
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.stacks.locks import LOCKS, check_lock
 from tools.gate.at_once import at_once

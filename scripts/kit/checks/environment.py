@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.cli.console import gigabytes
-from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.environment import checks
 from kit.environment.access_checks import check_access
 from kit.machine.planned import planned

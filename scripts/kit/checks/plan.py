@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from kit.cli.console import duration as in_words
 from kit.cli.console import gigabytes
-from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.model.shape import shape_of
 from kit.plan.alternatives import PlannedRun, mildest_that_fits, planned_run_of
 from kit.plan.run_plan import device_for

@@ -15,7 +15,8 @@ from kit.checks.context import CheckContext
 from kit.checks.plan import check_plan
 from kit.checks.rules import check_rules
 from kit.cli.command import found_and_fix
-from kit.cli.findings import Finding, error, has_errors, ok, run_check, skipped, warning
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, error, has_errors, ok, skipped, warning
 from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.dataset import EncodedFile, load_file
 from kit.data.template_form import form_findings, template_findings

@@ -8,7 +8,8 @@ from kit.checks import adapter, device, files, precision, reporting, schedule
 from kit.checks import performance as levers
 from kit.checks.context import CheckContext
 from kit.checks.plan import check_plan, row_length
-from kit.cli.findings import Finding, ok, run_check, skipped
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, ok, skipped
 from kit.stacks.stack import unknown_generation
 
 if TYPE_CHECKING:

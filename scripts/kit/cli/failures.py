@@ -1,12 +1,16 @@
-"""Turn a command's failures into one sentence with its fix."""
+"""Turn failures, a command's and a check's, into one sentence with its fix."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kit.cli.command import A_BUG, found_and_fix
 from kit.cli.findings import Finding, error
-from kit.cli.refusals import first_line, refusal_in
+from kit.cli.refusals import first_line, is_failure, refusal_in
+from kit.cli.traceback_file import keep_traceback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 SMALLER = (
     "halve training.per_device_train_batch_size and double "
@@ -39,3 +43,19 @@ def explain(exc: BaseException) -> Finding:
     if "loss is" in line.lower() and "nan" in line.lower():
         return error("run.not_finite", line, "lower training.learning_rate, or look at the rows named")
     return error("run.bug", f"{type(exc).__name__}: {line}", A_BUG)
+
+
+def run_check(check: Callable[[], Sequence[Finding]], name: str) -> list[Finding]:
+    """Run one check; a check that crashes becomes an error finding, never a traceback."""
+    try:
+        return list(check())
+    except BaseException as exc:
+        if not is_failure(exc):
+            raise
+        where = keep_traceback(exc)
+        refusal = refusal_in(exc)
+        if refusal:
+            what = f"the check {name!r} could not run: {refusal.message}"
+            return [error(f"{name}.refused", what, f"{refusal.fix}; {where}")]
+        what = f"the check {name!r} itself failed: {type(exc).__name__}: {first_line(exc)}"
+        return [error(f"{name}.crashed", what, f"please report this, it is a bug; {where}")]

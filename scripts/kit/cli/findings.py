@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kit.cli.console import paint
 from kit.cli.redaction import redact, redact_all
-from kit.cli.refusals import first_line, is_failure, refusal_in
 from kit.cli.screen import one_line
-from kit.cli.traceback_file import keep_traceback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
 SCHEMA_VERSION = 1
 # Worst last: what matters most stands closest to the prompt.
@@ -73,22 +71,6 @@ def error(id: str, message: str, fix: str = "", where: str = "") -> Finding:  # 
 def skipped(id: str, message: str, fix: str = "", where: str = "") -> Finding:  # noqa: A002 - the field's own name
     """Build a finding that says what was not checked, and why."""
     return Finding(id, "skipped", message, fix, where)
-
-
-def run_check(check: Callable[[], Sequence[Finding]], name: str) -> list[Finding]:
-    """Run one check; a check that crashes becomes an error finding, never a traceback."""
-    try:
-        return list(check())
-    except BaseException as exc:
-        if not is_failure(exc):
-            raise
-        where = keep_traceback(exc)
-        refusal = refusal_in(exc)
-        if refusal:
-            what = f"the check {name!r} could not run: {refusal.message}"
-            return [error(f"{name}.refused", what, f"{refusal.fix}; {where}")]
-        what = f"the check {name!r} itself failed: {type(exc).__name__}: {first_line(exc)}"
-        return [error(f"{name}.crashed", what, f"please report this, it is a bug; {where}")]
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.cli.console import fail, gigabytes, paint, say
-from kit.cli.findings import Finding, as_json, error, exit_code, ok, render, run_check, skipped, summary
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, as_json, error, exit_code, ok, render, skipped, summary
 from kit.cli.screen import one_line
 from kit.files.durable import replace_file
 from kit.machine import facts as machines

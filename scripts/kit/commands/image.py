@@ -21,7 +21,8 @@ import sys
 import time
 
 from kit.cli.console import fail, say
-from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, run_check, summary
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, summary
 from kit.cli.interpreter import PROJECT_ROOT as ROOT
 from kit.cli.redaction import redact_argv
 from kit.cli.screen import one_line

@@ -26,8 +26,8 @@ from kit.checks.environment import environment_findings
 from kit.checks.preflight import Preflight, check_run, once, run_directory_findings
 from kit.cli.command import found_and_fix
 from kit.cli.console import fail, say
-from kit.cli.failures import explain
-from kit.cli.findings import Finding, error, has_errors, render, run_check, summary, warning
+from kit.cli.failures import explain, run_check
+from kit.cli.findings import Finding, error, has_errors, render, summary, warning
 from kit.cli.traceback_file import keep_traceback, tracebacks_in
 from kit.config.platforms import PLATFORMS
 from kit.config.resolve import Resolved, resolve

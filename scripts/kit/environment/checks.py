@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.cli.findings import Finding, error, ok, run_check, skipped
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, error, ok, skipped
 from kit.config.platforms import CUDA_PLATFORMS
 from kit.environment import version_checks as versions
 from kit.environment.device_checks import check_flash_attention, check_imports_h100, check_imports_m4

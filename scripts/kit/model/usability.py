@@ -9,7 +9,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.command import found_and_fix
-from kit.cli.findings import Finding, error, has_errors, ok, run_check, warning
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, error, has_errors, ok, warning
 from kit.files.regular_files import open_regular
 from kit.model.base import CONFIG, INDEX, find_base
 from kit.model.families import FAMILIES, beyond_older_words, completed

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.config import schema
 from kit.files.numbers import listed, mapping
 from kit.model.files import ModelFileError, find, is_local

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.cli.findings import Finding, error, ok, run_check, skipped, warning
+from kit.cli.failures import run_check
+from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.files.digest import file_sha256
 from kit.files.numbers import listed, mapping
 from kit.files.regular_files import read_regular
