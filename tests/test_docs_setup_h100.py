@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.image.build import FLASH_ATTN_WHEELS
 from kit.stacks.locks import packages
+from kit.stacks.reference import FLASH_ATTN_WHEEL
 from stand_in_engine import EngineHost
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def test_what_a_command_asks_for_reaches_the_container(clone: Path, tmp_path: Pa
 
 
 def test_the_default_wheel_is_the_one_described() -> None:
-    assert FLASH_ATTN_WHEELS["reference"].rpartition("/")[2] in TEXT
+    assert FLASH_ATTN_WHEEL.rpartition("/")[2] in TEXT
 
 
 @pytest.mark.parametrize(("name", "column"), [("reference", 1), ("current", 2)])

@@ -20,8 +20,8 @@ from kit.cli.console import fail, say
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.screen import one_line
 from kit.files.json_files import write_json
-from kit.image.build import FLASH_ATTN_WHEELS
 from kit.stacks.locks import SBOM
+from kit.stacks.registry import GENERATIONS, stack_run_on
 from tools.setup.tool import ensure_tool
 from tools.setup.uv import SetupError
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = command_parser(__doc__, "image_sbom")
-    parser.add_argument("--stack", choices=sorted(FLASH_ATTN_WHEELS), default="reference")
+    parser.add_argument("--stack", choices=tuple(GENERATIONS), default=stack_run_on("h100"))
     parser.add_argument("--flash-attn-wheel", help="the wheel the image is built with; empty for none")
     parser.add_argument("--output", type=Path, help="the file to write")
     options = parser.parse_args(argv)
@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SetupError as exc:
         return fail(exc.message, exc.fix)
     locked = (PROJECT_ROOT / "locks" / f"{options.stack}-linux-x86_64.txt").read_text(encoding="utf-8")
-    wheel = FLASH_ATTN_WHEELS[options.stack] if options.flash_attn_wheel is None else options.flash_attn_wheel
+    wheel = (
+        GENERATIONS[options.stack].flash_attn_wheel if options.flash_attn_wheel is None else options.flash_attn_wheel
+    )
     asked = f"{locked}\nflash-attn @ {wheel}\n" if wheel else locked
     project = str(PROJECT_ROOT / "pyproject.toml")
     command = [str(program), "requirements", "--output-reproducible", "--pyproject", project, "-"]

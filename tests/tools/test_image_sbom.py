@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
-from kit.image.build import FLASH_ATTN_WHEELS
 from kit.stacks.locks import REFERENCE, packages
+from kit.stacks.reference import FLASH_ATTN_WHEEL
 from tools import image_sbom
 
 
@@ -16,7 +16,7 @@ def test_the_list_of_contents_names_every_package_of_the_lock_with_its_hashes(tm
     document = json.loads(target.read_text(encoding="utf-8"))
     listed = {item["name"]: item for item in document["components"]}
     (wheel,) = listed.pop("flash-attn")["externalReferences"]
-    assert wheel["url"] == FLASH_ATTN_WHEELS["reference"]
+    assert wheel["url"] == FLASH_ATTN_WHEEL
     locked = packages((PROJECT_ROOT / REFERENCE.target).read_text(encoding="utf-8"))
     assert {name: item["version"] for name, item in listed.items()} == locked
     assert all(item["purl"] == f"pkg:pypi/{name}@{item['version']}" for name, item in listed.items())

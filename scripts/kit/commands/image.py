@@ -28,7 +28,6 @@ from kit.cli.redaction import redact_argv
 from kit.cli.screen import one_line
 from kit.image import engine_rules as rules
 from kit.image.build import (
-    FLASH_ATTN_WHEELS,
     NAME,
     SOURCE_LABEL,
     Build,
@@ -40,6 +39,7 @@ from kit.image.build import (
 from kit.image.container import Service, compose_variables, container_user, gpu_variable, prepare_folders, run_command
 from kit.image.engine import Client, Engine, ask, probe
 from kit.image.signals import run_passing_signals
+from kit.stacks.registry import GENERATIONS, stack_run_on
 
 _RUN = ("train", "validate", "detect", "prove", "shell", "demo")
 
@@ -71,7 +71,7 @@ def the_build(options: argparse.Namespace, engine: Engine) -> Build:
         stack=options.stack,
         user=container_user((os.getuid(), os.getgid()), os.environ, is_rootless=engine.is_rootless),
         base_image=options.base_image,
-        flash_attn_wheel=FLASH_ATTN_WHEELS[options.stack] if wheel is None else wheel,
+        flash_attn_wheel=GENERATIONS[options.stack].flash_attn_wheel if wheel is None else wheel,
         flash_attn_sha256=options.flash_attn_sha256,
         network=options.network,
         ca_bundle=ca_bundle(os.environ),
@@ -134,7 +134,8 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stack", choices=tuple(FLASH_ATTN_WHEELS), default="reference", help="default: %(default)s")
+    default = stack_run_on("h100")
+    parser.add_argument("--stack", choices=tuple(GENERATIONS), default=default, help="default: %(default)s")
     parser.add_argument("--base-image", default="", metavar="NAME", help="another base, such as NAME@sha256:…")
     parser.add_argument("--flash-attn-wheel", metavar="URL", help="another wheel; empty leaves flash-attn out")
     parser.add_argument("--flash-attn-sha256", default="", metavar="HEX", help="the wheel's checksum")

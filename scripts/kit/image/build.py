@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from kit.image.engine import Client
 
 NAME = "mistral-qlora-kit"
-# The release wheel for torch 2.1, CUDA 12 and Python 3.11. Its address is the one its users name; neither it nor a
-# checksum could be verified where this was written, so none is given: the build prints the one it finds.
-FLASH_ATTN_WHEELS = {
-    "reference": (
-        "https://github.com/Dao-AILab/flash-attention/releases/download/v2.3.3/"
-        "flash_attn-2.3.3+cu122torch2.1cxx11abiFALSE-cp311-cp311-linux_x86_64.whl"
-    ),
-    "current": "",  # torch's own SDPA is as good there
-}
 # What the Dockerfile copies or mounts; .dockerignore lets nothing else through.
 SOURCES = (
     ".dockerignore", "LICENSE", "configs", "data/sample", "docker/Dockerfile", "docker/entrypoint",
@@ -43,7 +34,7 @@ class Build:
     """One build.
 
     Attributes:
-        stack: ``reference`` or ``current``.
+        stack: The generation it holds.
         user: The (uid, gid) that owns what the container writes.
         flash_attn_sha256: Its checksum; empty has the build print it.
         network: ``host`` where only the host's network reaches the registries; empty for Docker's own.

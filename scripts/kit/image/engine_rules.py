@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.cli.findings import Finding, error, ok, warning
+from kit.stacks.registry import GENERATIONS
 
 if TYPE_CHECKING:
     from kit.image.engine import Engine
 
 # CUDA 12 runs on every driver from this one on (NVIDIA, "CUDA Compatibility", minor version compatibility).
 OLDEST_DRIVER = (525, 60, 13)
-# What a build takes on the daemon's disk: the image and, beside it, the packages' cache. Measured: see SETUP_H100.md.
-BUILD_BYTES = {"reference": 15_000_000_000, "current": 18_000_000_000}
 _GB = 10**9
 
 
@@ -67,7 +66,7 @@ def _why_no_server(engine: Engine) -> Finding:
 
 def check_disk(engine: Engine, stack: str) -> list[Finding]:
     """Say whether a first build fits on the daemon's disk."""
-    needed, free = BUILD_BYTES[stack], engine.free_bytes
+    needed, free = GENERATIONS[stack].image_build_bytes, engine.free_bytes
     if free is None or free >= needed:
         return []
     message = (

@@ -90,6 +90,7 @@ GENERATION = Generation(
     traits=TRAITS,
     known={"transformers": ((5,), (6,)), "torch": ((2,), (3,)), "trl": ((1,), (2,)), "peft": ((0,), (1,))},
     locks={"Linux": CURRENT, "Darwin": M4},
+    image_build_bytes=18_000_000_000,
     load_model=load_model,
     training_arguments=training_arguments,
     trainer_options=trainer_options,

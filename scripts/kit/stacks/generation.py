@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ class Generation:
         known: The versions these traits hold for, by package: from the first up to, but without, the second.
         locks: Its lock by operating system.
         usual_on: Platforms whose own command runs it; the default generation has the others.
-        image_packages: What its image for NVIDIA GPUs adds to the lock, with what stands for the version.
+        image_build_bytes: What a build of its image takes on the engine's disk: the image and the packages' cache
+            beside it. Measured: see SETUP_H100.md.
+        flash_attn_wheel: The address of the wheel that its image adds to the lock; empty for none.
         load_model: Calls ``from_pretrained`` on a folder, with the weights' type and the other options.
         training_arguments: Builds the trainer's arguments, from those that all generations share and
             ``torch_empty_cache_steps``.
@@ -106,8 +108,9 @@ class Generation:
     training_arguments: Callable[[dict[str, Any], int | None], Any]
     trainer_options: Callable[[Any, int], dict[str, Any]]
     dataset: Callable[[Sequence[int], Callable[[Sequence[int]], dict[str, list[list[int]]]]], Any]
+    image_build_bytes: int
     usual_on: frozenset[str] = frozenset()
-    image_packages: Mapping[str, str] = field(default_factory=dict)
+    flash_attn_wheel: str = ""
 
     def unsupported(self, versions: Mapping[str, str]) -> list[str]:
         """Name each installed package outside the versions this generation is known in."""

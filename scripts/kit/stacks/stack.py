@@ -184,7 +184,8 @@ def stack_named(name: str, platform: str, *, elsewhere: bool = False) -> Stack:
     if installed.name == name and not elsewhere:
         return installed
     generation = GENERATIONS[name]
-    carried = generation.image_packages if platform in CUDA_PLATFORMS else {}
+    has_wheel = platform in CUDA_PLATFORMS and generation.flash_attn_wheel
+    carried = {"flash-attn": "as in the image"} if has_wheel else {}
     return Stack(name, {**_locked(generation.lock_for(platform)), **carried})
 
 

@@ -5,16 +5,16 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.image import flash_attn_wheel
-from kit.image.build import FLASH_ATTN_WHEELS
 from kit.image.flash_attn_wheel import WheelError, file_name, install, misfit
 from kit.stacks.locks import packages
+from kit.stacks.reference import FLASH_ATTN_WHEEL
 
 RELEASE = "flash_attn-2.3.3+cu122torch2.1cxx11abiFALSE-cp311-cp311-linux_x86_64.whl"
 
 
 def test_the_default_wheel_fits_the_reference_lock() -> None:
     locked = packages((PROJECT_ROOT / "locks" / "reference-linux-x86_64.txt").read_text())
-    assert misfit(file_name(FLASH_ATTN_WHEELS["reference"]), (3, 11), locked["torch"]) == ""
+    assert misfit(file_name(FLASH_ATTN_WHEEL), (3, 11), locked["torch"]) == ""
 
 
 @pytest.mark.parametrize("name", ["reference", "current"])
