@@ -1,4 +1,4 @@
-"""Host memory while the base loads, and disk."""
+"""What a run needs of the host's memory while its base loads, and of the disk."""
 
 from __future__ import annotations
 
