@@ -85,10 +85,10 @@ def _of_another_family(base: Path, _mark: Path) -> None:
     [
         (_without_its_head, "lacks lm_head.weight, which would be initialised at random"),
         (_without_a_matrix, "lacks model.layers.1.mlp.up_proj.weight"),
-        (_with_an_adapter, "adapter_config.json: lies in the base's folder"),
-        (_with_an_index_of_pickles, "only safetensors files of its own folder are read"),
+        (_with_an_adapter, "adapter_config.json: is in the base's folder"),
+        (_with_an_index_of_pickles, "only safetensors files in its own folder are read"),
         (_with_a_link_to_a_secret, "special_tokens_map.json: is a link to"),
-        (_of_another_family, "model_type is 'phi3'; supported are mistral, llama"),
+        (_of_another_family, "model_type is 'phi3'; supported families are mistral, llama"),
     ],
 )
 def test_validate_and_train_refuse_it_alike_and_nothing_of_it_runs(

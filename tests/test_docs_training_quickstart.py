@@ -77,7 +77,7 @@ def test_every_key_it_names_is_one_of_the_schemas() -> None:
     ("said", "by"),
     [
         ("is no key of the configuration", "config/findings.py"),
-        ("would carry no loss: the answer lies beyond", "data/dataset.py"),
+        ("has no trainable tokens: the answer lies beyond", "data/dataset.py"),
         ("holds a run already", "checks/preflight.py"),
         ("killed?", "run_folder/liveness.py"),
     ],

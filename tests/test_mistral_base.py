@@ -98,9 +98,9 @@ def way(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.Tem
 
 def test_validation_is_ready_and_says_how_the_tokenizer_is_read(way: Way) -> None:
     assert {finding["severity"] for finding in way.findings.values()} <= {"ok", "skipped", "warning"}
-    how = "in an equal older form (Metaspace as a normalizer)" if way.stack == "reference" else "as it stands"
+    how = "in an equivalent older form (Metaspace as a normalizer)" if way.stack == "reference" else "unchanged"
     assert way.findings["model.tokenizer_form"]["message"] == f"the {way.stack} stack reads tokenizer.json {how}"
-    assert "puts a blank in front of answers and carries a system" in way.findings["model.template"]["message"]
+    assert "puts a space before answers and supports system" in way.findings["model.template"]["message"]
 
 
 def test_training_takes_its_steps_and_reads_no_bystander(way: Way) -> None:
@@ -185,4 +185,4 @@ def test_a_base_of_march_is_told_from_it(base: Path, tmp_path: Path) -> None:
         said = json.loads(_script(stack, "validate", *settings, "--no-probe", "--json").stdout)
         (found,) = [finding for finding in said["findings"] if finding["id"] == "model.template"]
         assert found["severity"] == "warning"
-        assert "no blank in front of answers" in found["message"]
+        assert "no space before answers" in found["message"]

@@ -213,7 +213,7 @@ def test_unusable_rows_are_named_and_nothing_is_trained(
     assert _train(tiny_base, tmp_path / "out", data__train_file=data) == 1
     told = capsys.readouterr().err
     assert f"{data}:2" in told
-    assert "would carry no loss" in told
+    assert "has no trainable tokens" in told
     assert f"{data}:3" in told
     assert not (tmp_path / "out/run.json").exists()
 

@@ -205,7 +205,7 @@ def test_a_recorded_machine_is_judged_for_the_stack_that_runs_there(
     call(validate, [f"model.model_name_or_path={chat_folder}", "--from", str(MACHINES / record), *more, "--json"])
     (found,) = _findings(capsys)["model.tokenizer_form"]
     assert found["message"].startswith(f"the {stack} stack reads tokenizer.json ")
-    assert ("in an equal older form" in found["message"]) == (stack == "reference")
+    assert ("in an equivalent older form" in found["message"]) == (stack == "reference")
 
 
 @pytest.mark.parametrize(

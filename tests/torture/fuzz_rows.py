@@ -58,7 +58,7 @@ class RowFuzzer:
         numbers = sorted([*taken, *refused])
         if numbers != sorted(fed):
             raise FaultError(f"lines {sorted(set(fed) ^ set(numbers))[:5]} are neither taken nor refused, or both")
-        too_long = {line for line, problem in refused.items() if problem.message.startswith("would carry no loss")}
+        too_long = {line for line, problem in refused.items() if problem.message.startswith("has no trainable tokens")}
         if missed := sorted(good & refused.keys() - too_long):
             raise FaultError(f"line {missed[0]} is a good row and refused: {refused[missed[0]].message}")
         for line, (conversation, row) in taken.items():
@@ -110,7 +110,7 @@ def _as_trained(path: Path) -> tuple[dict[int, tuple[Conversation, EncodedRow]],
         if block.add(row.ids, row.answers, line, _LONGEST):
             conversations.append(row.conversation)
         else:
-            refused[line] = RowProblem(line, "would carry no loss", "shorten it")
+            refused[line] = RowProblem(line, "has no trainable tokens", "shorten it")
     packer.extend(block)
     return {row.line: (said, row) for said, row in zip(conversations, packer.rows(), strict=True)}, refused
 

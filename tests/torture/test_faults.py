@@ -154,8 +154,8 @@ def test_a_read_only_disk_is_one_sentence(torture: Torture, small_disk: Path) ->
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        (lambda file: file.write_bytes(file.read_bytes()[:-1000]), "is not whole safetensors"),
-        (lambda file: file.write_bytes(b"\xff" * 1000), "is not whole safetensors"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1000]), "is not a complete safetensors file"),
+        (lambda file: file.write_bytes(b"\xff" * 1000), "is not a complete safetensors file"),
         (lambda file: file.unlink(), "has no model.safetensors"),
     ],
     ids=["cut off", "garbage", "gone"],

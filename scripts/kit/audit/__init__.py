@@ -1,1 +1,1 @@
-"""What there is to know about data before training on it: lengths, packing, duplicates, leakage, secrets."""
+"""The audit of data before training: lengths, packing, duplicates, leakage, secrets."""

@@ -1,4 +1,4 @@
-"""Rows by their length in tokens: numbers for a chart, and bars for a terminal."""
+"""Histogram of row lengths in tokens, as numbers and as bars for a terminal."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _MOST_BINS = 16
-_TAIL = 0.005  # of the rows may lie beyond the last regular bin, so that one long row does not flatten the rest
+_TAIL = 0.005  # share of rows beyond the last regular bin, so that one long row does not flatten the rest
 _BAR = 40
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bins of equal width, but for the last, which holds all that is longer."""
+    """Bins of equal width, except the last, which holds all longer rows."""
 
-    edges: tuple[int, ...]  # one more than bins; a bin holds lengths from its edge up to, and without, the next
+    edges: tuple[int, ...]  # one more than bins; a bin holds lengths from its edge up to, but not including, the next
     counts: tuple[int, ...]
 
 
 def histogram(lengths: Mapping[int, int], most_bins: int = _MOST_BINS) -> Histogram:
-    """Put rows, given as their number by length, into bins of a round width."""
+    """Put ``lengths`` (rows by length) into at most ``most_bins`` bins of a round width."""
     if not lengths:
         return Histogram((0,), ())
     longest = max(lengths)
@@ -40,7 +40,7 @@ def histogram(lengths: Mapping[int, int], most_bins: int = _MOST_BINS) -> Histog
 
 
 def quantile(lengths: Mapping[int, int], share: float) -> int:
-    """Return the length that ``share`` of the rows do not exceed."""
+    """Return the length that ``share`` of the rows do not exceed: 0.5 for the median, 0.95 for p95."""
     total, seen = sum(lengths.values()), 0
     for length in sorted(lengths):
         seen += lengths[length]
@@ -55,7 +55,7 @@ def _round_width(upto: int, bins: int) -> int:
 
 
 def bars(chart: Histogram, max_seq_length: int = 0) -> list[str]:
-    """Draw the bins as lines of text; those beyond the sequence length are marked."""
+    """Draw the bins as lines of text, marking those beyond the sequence length."""
     largest = max(chart.counts, default=0)
     digits = max((len(f"{edge:,}") for edge in chart.edges), default=1)
     total = sum(chart.counts)

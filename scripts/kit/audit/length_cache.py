@@ -1,7 +1,7 @@
-"""Token lengths of conversations, counted once and cached on disk.
+"""Cache of token lengths on disk.
 
-A key hashes all that a length depends on: the rows' text, the tokenizer, the template, the sequence length and the
-code that counts. Anything wrong with the file means counting again, never an error.
+An entry's key is a hash of all that a length depends on: the rows' text, the tokenizer, the template, the sequence
+length and the counting code's version. If anything is wrong with the file, rows are counted again, without an error.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from kit.data.conversations import Conversation
 
 DEFAULT = PROJECT_ROOT / ".cache" / "kit" / "lengths.sqlite3"
-LARGEST_BYTES = 64 << 20  # some 5 million rows; what was not used for longest goes first
+LARGEST_BYTES = 64 << 20  # some 5 million rows; the oldest entries go first
 _CODE = 2  # raise it when lengths, spans or flags are counted differently
 _HEAD = struct.Struct("<II")  # rows, checksum of what follows
-_EACH = 3  # numbers a row
+_EACH = 3  # numbers per row
 
 
 class Length(NamedTuple):
-    """What is counted of a row: its tokens before any cut, those the loss is taken on after it, and its marks."""
+    """A row's tokens before truncation, its tokens with loss after it, and its marks."""
 
     tokens: int
     trained: int
@@ -44,13 +44,13 @@ class LengthCache:
     """The file, opened once in each process."""
 
     def __init__(self, path: Path | None, fingerprint: str, max_seq_length: int) -> None:
-        """Open or make the file; ``path`` None keeps nothing."""
+        """Open or make the file; with ``path`` None nothing is cached."""
         self._key = hashlib.blake2b(f"{_CODE} {fingerprint} {max_seq_length}".encode(), digest_size=32).digest()
         self._database = _open(path) if path else None
         self._used = 0
 
     def key(self, texts: Iterable[bytes]) -> bytes:
-        """Hash some rows, in their order, with everything else their lengths depend on."""
+        """Hash some rows, in order, with everything else their lengths depend on."""
         digest = hashlib.blake2b(key=self._key, digest_size=20)
         for text in texts:
             digest.update(len(text).to_bytes(8, "little"))
@@ -58,7 +58,7 @@ class LengthCache:
         return digest.digest()
 
     def get(self, key: bytes) -> list[Length] | None:
-        """Return what is kept under a key, where it is whole."""
+        """Return the entry of a key; None if there is none or it is damaged."""
         if self._database is None:
             return None
         try:
@@ -69,7 +69,7 @@ class LengthCache:
             return None
 
     def put(self, key: bytes, lengths: Sequence[Length]) -> None:
-        """Keep some rows' lengths."""
+        """Store some rows' lengths."""
         if self._database is None:
             return
         try:
@@ -77,21 +77,21 @@ class LengthCache:
             self._used += 1
             if self._used % 64 == 1:
                 _drop_oldest(self._database)
-        except sqlite3.Error:  # full disk, a file that was taken away, another process that holds it for too long
+        except sqlite3.Error:  # full disk, deleted file, or locked by another process for too long
             self._database = None
 
 
 class TokenCounter:
-    """Measures conversations; in a few microseconds where they were measured before."""
+    """Measures conversations; cached ones take a few microseconds."""
 
     def __init__(self, tokenizer: ChatTokenizer, max_seq_length: int, cache: Path | None) -> None:
-        """Measure with a tokenizer, for rows cut at a length."""
+        """Measure at a sequence length; ``cache`` None measures anew each time."""
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self._cache = LengthCache(cache, tokenizer.fingerprint, max_seq_length)
 
     def measure(self, conversations: Sequence[Conversation], texts: Sequence[bytes]) -> list[Length | RowProblem]:
-        """Return each one's length, or why the template refuses it; ``texts`` (turns as bytes) make the cache's key."""
+        """Return each one's length, or why the template rejects it; ``texts`` (turns as bytes) make the cache's key."""
         if not conversations:
             return []
         key = self._cache.key(texts)
@@ -105,7 +105,7 @@ class TokenCounter:
             for row in encode_rows(conversations, self.tokenizer)
         ]
         lengths = [length for length in measured if isinstance(length, Length)]
-        if len(lengths) == len(measured):  # a refusal is not kept: its words belong to the row
+        if len(lengths) == len(measured):  # a rejection is not cached: its message belongs to the row
             self._cache.put(key, lengths)
         return measured
 

@@ -1,4 +1,4 @@
-"""What some rows amount to in tokens at one sequence length."""
+"""Token counts of some rows at one sequence length."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class TokenCounts:
     """Some rows, counted."""
 
     rows: int
-    tokens: int  # cut at max_seq_length
-    trainable_tokens: int
-    longest: int  # before the cut
+    tokens: int  # after truncation
+    trainable_tokens: int  # with loss, after truncation
+    longest: int  # tokens before truncation
     truncated_rows: int
-    truncated_tokens: int  # that are cut off
+    truncated_tokens: int  # cut off
     max_seq_length: int
-    histogram: Histogram  # by tokens before the cut
+    histogram: Histogram  # of tokens before truncation
     packing: Packing
 
     def as_mapping(self) -> dict[str, Any]:
-        """Return the numbers as JSON takes them, with the share the loss is taken on."""
+        """Return the numbers as JSON takes them, with the share of tokens with loss."""
         share = self.trainable_tokens / self.tokens if self.tokens else 0.0
         return {**asdict(self), "trainable_share": share}
 
 
 def measure(lengths: Mapping[int, int], trainable_tokens: int, max_seq_length: int) -> TokenCounts:
-    """Count rows, given as their number by tokens before the cut; ``trainable_tokens`` are of all, after it."""
+    """Count rows: ``lengths`` are rows by tokens before truncation, ``trainable_tokens`` is the total after it."""
     over = {length: rows for length, rows in lengths.items() if length > max_seq_length}
     return TokenCounts(
         sum(lengths.values()),

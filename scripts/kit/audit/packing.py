@@ -1,4 +1,4 @@
-"""How much of the memory and time of a run at one sequence length would be spent on tokens, and how much on padding."""
+"""How much of each sequence would be tokens and how much padding, packed and unpacked."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Packing:
-    """What rows take at one sequence length."""
+    """How rows fill sequences of one length."""
 
     sequences: int
-    packed: float  # share of the packed sequences that is tokens
-    padded: float  # the same where every row is padded to the length
+    packed: float  # share of tokens in packed sequences
+    padded: float  # share of tokens with every row padded to the length
 
 
 def packing(lengths: Mapping[int, int], max_seq_length: int) -> Packing:
-    """Pack rows (their number by tokens before the cut) by best fit, the longest first, as trl's ``bfd`` does."""
+    """Pack rows by best fit decreasing, as trl's ``bfd`` does; ``lengths`` are rows by tokens before truncation."""
     cut: dict[int, int] = {}
     for length, rows in lengths.items():
         cut[min(length, max_seq_length)] = cut.get(min(length, max_seq_length), 0) + rows
@@ -32,10 +32,10 @@ def packing(lengths: Mapping[int, int], max_seq_length: int) -> Packing:
 
 
 def sequences_for(lengths: Mapping[int, int], size: int) -> int:
-    """Count the sequences that best-fit-decreasing needs for rows no longer than ``size``.
+    """Count the sequences that best fit decreasing needs for rows no longer than ``size``.
 
-    All rows of one length, and all sequences with the same room left, are moved at once, so the time depends on how
-    many lengths there are and not on how many rows.
+    All rows of one length, and all sequences with the same room left, move at once, so the time depends on the number
+    of lengths, not of rows.
     """
     room: dict[int, int] = {}  # sequences by the tokens that still fit
     spaces: list[int] = []  # the keys of room, sorted
@@ -52,7 +52,7 @@ def sequences_for(lengths: Mapping[int, int], size: int) -> int:
         while rows:
             at = bisect.bisect_left(spaces, length)
             if at == len(spaces):
-                # A row that opens a sequence leaves room that rows of the same length fill before another is opened.
+                # Rows of this length fill a newly opened sequence before another is opened.
                 each = max(1, size // length) if length else rows
                 new = -(-rows // each)
                 opened += new

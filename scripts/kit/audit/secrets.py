@@ -1,6 +1,6 @@
-"""Likely secrets in text: found with detect-secrets' own patterns, and e-mail addresses and card numbers.
+"""Likely secrets in text: detect-secrets' patterns, e-mail addresses and card numbers.
 
-A finding names the place, the kind and the first characters of a secret, never the whole of it.
+Findings give the place, the kind and the first characters, never the whole value.
 """
 
 from __future__ import annotations
@@ -12,34 +12,33 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Guesses by entropy, by the word "password" and by address find something in every second row of prose or code.
+# Detection by entropy, by the word "password" and by IP address finds something in every second row of prose or code.
 _GUESSES = frozenset({"Base64HighEntropyString", "HexHighEntropyString", "KeywordDetector", "IPPublicDetector"})
-# What every other pattern needs: a long word with a digit in it, an address with a password, a key's first line, or
-# the name of a service whose keys look like any other. Prose holds none of them, and is passed over at once.
+# What every other pattern needs: a long word with a digit, a URL with a password, a key's first line, or the name of a
+# service whose keys have no distinct form. Prose has none of these and is skipped at once.
 _LONG_WORD = re.compile(r"(?<!\S)\S{12,}")
 _NAMES = ("://", "private key", "softlayer", "cloudant", "ibm", "bluemix", "aws", "hooks.slack")
 _DIGIT = re.compile(r"\d")
 _EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 _THIRTEEN_DIGITS = re.compile(r"\d(?:[ -]?\d){12}")
 _CARD = re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d-])")
-# First digits the large issuers use; without them every long number would have a chance of one in ten.
+# First digits of the large issuers; without them one in ten long numbers would match.
 _ISSUER = re.compile(r"4|5[1-5]|2[2-7]|3[47]|36|38|30[0-5]|6011|65|64[4-9]|35|62")
-# Characters looked at together, and those of them that the next ones begin with: some patterns take the square of a
-# line's length, and more. A token has some hundreds.
+# Characters searched at once, and their overlap: some patterns take quadratic time or worse. A token has some hundreds.
 _LONGEST_LINE, _OVERLAP = 1_000, 500
 _SHOWN = 4
-_SHORTEST_SHOWN = 12  # characters: of a shorter find even the first ones would tell too much
+_SHORTEST_SHOWN = 12  # characters: of a shorter value even the first ones reveal too much
 
 
 class Secret(NamedTuple):
-    """One likely secret: its kind, and what may be shown of it."""
+    """One likely secret: its kind, and what may be shown."""
 
     kind: str
     masked: str
 
 
 def find_secrets(text: str) -> list[Secret]:
-    """Return what looks like a secret in a text, each once, in a fixed order."""
+    """Return the likely secrets in a text, each once, in a fixed order."""
     found: dict[tuple[str, str], None] = {}
     if "@" in text:
         found |= dict.fromkeys(("e-mail address", match.group()) for match in _EMAIL.finditer(text))
@@ -53,7 +52,7 @@ def find_secrets(text: str) -> list[Secret]:
 
 
 def mask(value: str) -> str:
-    """Show the first characters of a find, where it is long enough for that."""
+    """Show the first characters of a value that is long enough."""
     return f"{value[:_SHOWN]}…" if len(value) >= _SHORTEST_SHOWN else "…"
 
 

@@ -1,4 +1,4 @@
-"""Audit a training file: lengths, repeated rows and likely secrets."""
+"""Audit a training file: lengths, duplicates and likely secrets."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from kit.data.dataset import EncodedFile, Lines
 
-_DIGEST_BYTES = 8  # of a million rows, two differing ones share such a hash with a chance of one in 30 million
+_DIGEST_BYTES = 8  # a collision among a million rows has a chance of one in 30 million
 
 
 def audit_training_file(file: EncodedFile, max_seq_length: int) -> list[Finding]:
-    """Look for repeated rows and likely secrets, and say how long rows are and what they fill.
+    """Report lengths and packing, duplicate rows and likely secrets.
 
     Raises:
         OSError: The file cannot be read again.
@@ -37,7 +37,7 @@ def audit_training_file(file: EncodedFile, max_seq_length: int) -> list[Finding]
 
 
 def lengths_of(file: EncodedFile) -> dict[int, int]:
-    """Count a file's rows by their tokens before any cut: what a histogram is made of."""
+    """Count a file's rows by tokens before truncation."""
     return dict(Counter(file.rows.full_lengths.tolist()))
 
 
@@ -51,7 +51,7 @@ def _lengths(file: EncodedFile, max_seq_length: int) -> list[Finding]:
         ok(
             "data.lengths",
             f"median {median:,} tokens, p95 {p95:,}; unpacked rows fill {packed.padded:.0%} of max_seq_length "
-            f"({max_seq_length}), packed ones {packed.packed:.0%}",
+            f"({max_seq_length}), packed rows {packed.packed:.0%}",
             where=str(file.path),
         )
     ]
@@ -59,7 +59,7 @@ def _lengths(file: EncodedFile, max_seq_length: int) -> list[Finding]:
 
 @dataclass
 class _Seen:
-    """What some lines hold."""
+    """What some lines contain."""
 
     lines: array[int] = field(default_factory=lambda: array("q"))
     digests: bytearray = field(default_factory=bytearray)
@@ -97,8 +97,8 @@ def _texts(path: Path) -> list[Finding]:
         findings.append(
             warning(
                 "data.secrets",
-                f"{places} holds what looks like a secret ({kind}: {shown[kind]})",
-                "take it out before training: a model repeats what it learnt",
+                f"{places} contains a likely secret ({kind}: {shown[kind]})",
+                "remove it before training: a model repeats what it was trained on",
                 f"{path}:{places.first[0]}",
             )
         )
@@ -107,7 +107,7 @@ def _texts(path: Path) -> list[Finding]:
 
 def _duplicates(path: Path, lines: array[int], digests: bytearray) -> list[Finding]:
     keys = np.frombuffer(digests, "<u8")
-    order = np.argsort(keys, kind="stable")  # the first of equal ones stays in front
+    order = np.argsort(keys, kind="stable")  # the first of equal rows stays first
     repeats = np.sort(order[1:][keys[order[1:]] == keys[order[:-1]]])
     if not len(repeats):
         return [ok("data.duplicates", "no row repeats another", str(path))]
@@ -116,7 +116,7 @@ def _duplicates(path: Path, lines: array[int], digests: bytearray) -> list[Findi
     return [
         warning(
             "data.duplicates",
-            f"{places} repeats an earlier one, letter for letter",
+            f"{places} repeats an earlier row exactly",
             f"make data INPUT={path} ARGS='--dedupe exact --out data/unique'",
             f"{path}:{places.first[0]}",
         )

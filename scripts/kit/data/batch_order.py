@@ -1,7 +1,7 @@
 """The order of training rows: the same on every stack and machine.
 
-transformers 4.36 carries an incomplete last batch into the next epoch and drops the very last one; transformers 5 makes
-a smaller update of it. Here every epoch ends with an update of its own, filled with rows that carry no loss.
+transformers 4.36 carries an incomplete last batch into the next epoch and drops the run's last one; transformers 5
+makes a smaller update of it. Here every epoch ends with an update of its own, filled with rows that carry no loss.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class BatchOrder:
     """The whole run, step by step."""
 
     rows: TokenRows
-    eval_rows: TokenRows  # empty for none
-    order: array[int]  # row indices or FILLER, batch_size for each optimizer step, its micro-batches in turn
+    eval_rows: TokenRows  # empty without evaluation
+    order: array[int]  # row indices or FILLER, batch_size per optimizer step, micro-batch after micro-batch
     batch_size: int  # rows per optimizer step
     steps: int
     steps_per_epoch: int  # optimizer steps until every row was seen once
     tokens: array[int]  # cumulative, after each step
-    trainable_tokens: array[int]  # of each step, not cumulative: what its loss is divided by
+    trainable_tokens: array[int]  # of each step, not cumulative: what its summed loss is divided by
 
     @property
     def size_bytes(self) -> int:
-        """Memory that rows, order and counts take."""
+        """Memory of rows, order and counts."""
         lists = (self.order, self.tokens, self.trainable_tokens)
         return self.rows.size_bytes + self.eval_rows.size_bytes + sum(len(each) * each.itemsize for each in lists)
 
@@ -53,11 +53,11 @@ def order_batches(settings: Settings, rows: TokenRows, eval_rows: TokenRows = NO
         random.Random(f"{settings.training.seed}/{epoch}").shuffle(permutation)  # noqa: S311 - an order, not a secret
         indices[: len(rows)] = permutation
     updates = order.reshape(-1, batch_size)[:steps]
-    # A filler is the last of the rows, as an index, and the shortest there is.
+    # FILLER (-1) indexes the row appended here, of length 0.
     lengths, trained = np.append(rows.lengths, 0), np.append(rows.trained, 0)
     if settings.training.sort_within_update:
-        # So that a micro-batch holds rows of like length and little padding. The update stays the same sum over the
-        # same rows; its longest micro-batch comes first: what does not fit fails at once. Stable: the same everywhere.
+        # Rows of similar length share a micro-batch: less padding, same update. The longest micro-batch comes first, so
+        # one that does not fit in memory fails at once. A stable sort is the same on every machine.
         updates = np.take_along_axis(updates, np.argsort(-lengths[updates], axis=1, kind="stable"), axis=1)
     return BatchOrder(
         rows,
@@ -72,7 +72,7 @@ def order_batches(settings: Settings, rows: TokenRows, eval_rows: TokenRows = NO
 
 
 def count_steps(settings: Settings, rows: int) -> tuple[int, int]:
-    """Return a run's optimizer steps and those of one epoch, which ends with an update of its own.
+    """Return the optimizer steps of a run and of one epoch; every epoch ends with its own update.
 
     ``training.max_steps`` above zero wins over ``num_train_epochs``, as in transformers.
     """

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.model.tokenizer_form import OlderForm
 
-_MOST_SPECIAL = 5000
+_MOST_SPECIAL = 5000  # each is searched for in all text; no model has more
 _BEYOND_IDS = 2**32  # the library's ids have 32 bits
 
 
@@ -48,16 +48,16 @@ class ChatTokenizer:
     eos_token_id: int  # rows are padded with it
     ends: EndTokens
     parts: TurnParts
-    vocabulary: int | None = None  # tokens of the model's embedding; None where no config.json says it
+    vocabulary: int | None = None  # tokens of the model's embedding; None without a config.json
 
     @classmethod
     def load(
         cls, name_or_path: str, revision: str | None = None, *, download: bool = False, date: str | None = None
     ) -> ChatTokenizer:
-        """Load from a folder, the cache or (``download=True``) the hub; ``date`` (YYYY-MM-DD) is the template's today.
+        """Load from a folder, the Hugging Face cache or (``download=True``) the hub; ``date``: the template's today.
 
         Raises:
-            ModelFileError: A file is missing, broken or a danger, or the model has no chat template.
+            ModelFileError: A file is missing, broken or dangerous, or the model has no chat template.
         """
         path = find(name_or_path, "tokenizer.json", revision, download=download)
         template = read_template(name_or_path, revision, date, download=download)
@@ -65,22 +65,20 @@ class ChatTokenizer:
         tokenizer, form = read_tokenizer(path, rendered=True)
         eos = tokenizer.token_to_id(template.special_tokens.get("eos_token", ""))
         if eos is None:
-            raise ModelFileError(
-                f"{path}: the tokenizer has no eos_token, so an answer could not end; use a chat model"
-            )
+            raise ModelFileError(f"{path}: the tokenizer has no eos_token, so no answer could end; use a chat model")
         vocabulary = _vocabulary(name_or_path, revision, download=download)
         if vocabulary is not None and eos >= vocabulary:
             raise ModelFileError(
-                f"{path}: its eos_token is token {eos:,}, and the model's embedding has {vocabulary:,}; "
-                "use the tokenizer.json of this very model"
+                f"{path}: eos_token has id {eos:,}, beyond the model's embedding of {vocabulary:,} tokens; "
+                "use this model's own tokenizer.json"
             )
         if not template.source:
             raise ModelFileError(f"{name_or_path}: the tokenizer has no chat template; use an instruct model")
         special = sum(token.special for token in tokenizer.get_added_tokens_decoder().values())
         if special > _MOST_SPECIAL:
             raise ModelFileError(
-                f"{path}: has {special:,} special tokens, each searched for in all text, and no model has "
-                f"more than {_MOST_SPECIAL:,}; download the model again, or use another model"
+                f"{path}: has {special:,} special tokens, more than the {_MOST_SPECIAL:,} allowed; "
+                "download the model again, or use another model"
             )
         parts = _parts(name_or_path, template, _special(tokenizer, template))
         declared = declared_ends(name_or_path, revision, functools.partial(_is_token, tokenizer), download=download)
@@ -91,12 +89,12 @@ class ChatTokenizer:
 
     @classmethod
     def load_for(cls, settings: Settings, *, download: bool = False) -> ChatTokenizer:
-        """Load a configuration's base, with the date it pins; see ``load``."""
+        """Load a configuration's base with its pinned date; see ``load``."""
         model = settings.model
         return cls.load(model.model_name_or_path, model.revision, download=download, date=settings.data.template_date)
 
     def require_token_first(self, form: OlderForm, path: Path) -> None:
-        """Make sure that conversations begin as an older form of the tokenizer at ``path`` needs it.
+        """Require conversations that begin with an added token, if the older form of the tokenizer at ``path`` does.
 
         Raises:
             ModelFileError: The template begins with text.
@@ -111,12 +109,12 @@ class ChatTokenizer:
                 continue
             if not text.startswith(beginnings):
                 raise ModelFileError(
-                    f"{path}: marks the beginning of a text, which the reference stack's library cannot, and the chat "
-                    f"template begins with text ({text[:20]!r}); take the current stack (STACK=current)"
+                    f"{path}: adds a prefix at the start of a text, which the reference stack's library cannot, and "
+                    f"the chat template begins with text ({text[:20]!r}); use the current stack (STACK=current)"
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process as the files' text."""
+        """Pickle as the files' text."""
         rest = (self.template, self.eos_token_id, self.ends, self.parts, self.vocabulary)
         return _rebuilt, (self.tokenizer.to_str(), *rest)
 
@@ -127,17 +125,17 @@ class ChatTokenizer:
 
     @property
     def merges_system(self) -> bool:
-        """The template refuses system messages, so they open the first user turn instead."""
+        """The template rejects system messages, so they are merged into the first user turn."""
         return self.parts.merges_system
 
     @property
     def end_token_ids(self) -> tuple[int, ...]:
-        """Every token that ends an answer, the eos_token's first."""
+        """Every token that ends an answer, the eos_token first."""
         return self.ends.ids
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Everything that decides which ids a conversation becomes, as a SHA-256: what a cache of them is keyed by."""
+        """SHA-256 of everything that decides a conversation's ids: the key of a cache of them."""
         parts = [
             metadata.version("tokenizers"),
             self.tokenizer.to_str(),
@@ -150,11 +148,10 @@ class ChatTokenizer:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Render a conversation as the model reads it, special tokens included as text.
 
-        What only looks like a special token, in a turn's own text, holds a mark: see ``kit.data.marks``.
+        Text in a turn that looks like a special token gets a mark: see ``kit.data.marks``.
 
         Raises:
-            TemplateError: The template refuses the conversation, or does not know a key of it, or a turn holds one of
-                the marks.
+            TemplateError: The template rejects the conversation or a key of it, or a turn contains a mark.
         """
         turns = self._turns(messages)
         marked = [{key: text if key == "role" else self.hide(text) for key, text in turn.items()} for turn in turns]
@@ -163,34 +160,34 @@ class ChatTokenizer:
             plain = self.template.render(turns, add_generation_prompt=add_generation_prompt)
             if text.replace(HIDE, "") != plain:
                 raise TemplateError(
-                    "has a special token's name in its text, which the base model's chat template treats as its own",
-                    "take the special token's name out of the row",
+                    "has a special token in its text, which the base model's chat template handles as its own",
+                    "remove the special token from the row's text",
                 )
         elif is_marked(text):
-            raise TemplateError("is rendered with U+FDD0 or U+FDD1 by the template, which the kit marks text with")
+            raise TemplateError("is rendered with U+FDD0 or U+FDD1, which the kit reserves as marks")
         return text
 
     def hide(self, content: str) -> str:
-        """Mark what only looks like a special token in a turn's text.
+        """Mark what looks like a special token in a turn's text.
 
         Raises:
-            TemplateError: The text holds a mark of its own.
+            TemplateError: The text already contains a mark.
         """
         if is_marked(content):
             found = "U+FDD0" if HIDE in content else "U+FDD1"
             raise TemplateError(
-                f"holds {found}, a noncharacter of Unicode, which the kit marks text with",
-                "take the character out of the row",
+                f"contains {found}, a Unicode noncharacter that the kit reserves as a mark",
+                "remove the character from the row",
             )
         return hidden(content, self.special_pattern)
 
     def _turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         for key in (key for message in messages for key, _ in message.thoughts):
             if key not in self.parts.thoughts:
-                known = "".join(f"{name} is the key that this template knows; if not, " for name in self.parts.thoughts)
+                known = "".join(f"rename it to {name}, or " for name in self.parts.thoughts)
                 raise TemplateError(
-                    f"has {key} in its turn, which the base model's chat template does not write, so it would be lost",
-                    f"{known}write it into the answer, between the marks that the model is to write, or take it out",
+                    f"has {key} in a turn, which the base model's chat template does not render, so it would be lost",
+                    f"{known}write it into the answer between the model's own markers, or remove it",
                 )
         turns = [message.as_turn() for message in messages]
         if self.merges_system and len(turns) > 1 and turns[0]["role"] == "system":
@@ -199,7 +196,7 @@ class ChatTokenizer:
         return turns
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Tokenise rendered text: its ids, and for each its (start, end) in characters of ``text``.
+        """Tokenise rendered text: its ids, and each one's (start, end) in characters of ``text``.
 
         Raises:
             TemplateError: The tokenizer fails on it.
@@ -208,7 +205,7 @@ class ChatTokenizer:
         return encoding.ids, encoding.offsets
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-        """Tokenise many rendered texts at once, on all cores, as the library's own encodings.
+        """Tokenise many rendered texts at once, on all cores.
 
         Raises:
             TemplateError: The tokenizer fails on one of them.
@@ -227,18 +224,18 @@ class ChatTokenizer:
 
     @functools.cached_property
     def merges_alone_decide(self) -> bool:
-        """A prompt becomes other ids than in a row only where a token reaches from it into the answer."""
+        """A prompt's ids differ from those in its row only where one token spans prompt and answer."""
         return merges_alone_decide(self.tokenizer)
 
     @functools.cached_property
     def looks_again(self) -> bool:
-        """Special tokens are found behind the normaliser too; the marked tokenizer finds them only in front of it."""
+        """Special tokens are matched after the normaliser too; the marked tokenizer matches only before it."""
         added = self.tokenizer.get_added_tokens_decoder().values()
         return any(token.special and token.normalized for token in added)
 
     @functools.cached_property
     def special_pattern(self) -> re.Pattern[str]:
-        """What the tokenizer reads as a special token wherever it stands."""
+        """Matches every text that the tokenizer reads as a special token."""
         return _special(self.tokenizer, self.template)
 
     @functools.cached_property
@@ -249,18 +246,18 @@ class ChatTokenizer:
 
     @functools.cached_property
     def markers_pattern(self) -> re.Pattern[str]:
-        """The text that the template writes between turns, which nobody can tell from a person's."""
+        """Matches the plain text that the template writes between turns, such as ``[INST]``."""
         return special_pattern(self.parts.markers)
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Turn ids back into text, without special tokens unless they are asked for."""
+        """Decode ids; special tokens are left out unless ``special``."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=not special))
 
     def continuation(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
-        """Return what ids that follow a prompt say as a turn's content, blank for blank.
+        """Decode the ids generated after a prompt as a turn's content, whitespace included.
 
-        A sentencepiece decoder drops the blank in front of the text it is given, so the prompt is decoded with them;
-        and what the template itself writes in front of an answer is not the answer's.
+        A sentencepiece decoder drops a leading space, so the prompt is decoded along; what the template writes before
+        an answer is removed.
         """
         before, whole = self.decode(prompt), self.decode([*prompt, *ids])
         text = whole[len(before) :] if whole.startswith(before) else self.decode(ids)
@@ -281,8 +278,8 @@ def _vocabulary(name_or_path: str, revision: str | None, *, download: bool) -> i
 
 def _parts(name_or_path: str, template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:
     try:
-        template.compiled  # noqa: B018 - the first look compiles it
-    except Exception as exc:  # a template is a program of its own and may fail in any way
+        template.compiled  # noqa: B018 - the first access compiles it
+    except Exception as exc:  # a template is a program and may fail in any way
         raise ModelFileError(
             f"{name_or_path}: its chat template does not compile ({exc}); copy it from the model's own repository"
         ) from exc

@@ -1,4 +1,4 @@
-"""Rows of a JSONL file as conversations: every row becomes either a conversation or a problem with its line."""
+"""Rows of a JSONL file as conversations: every row becomes a conversation, or a problem with its line."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation", "LineNumbers", "Message", "RowProblem", "read_conversations"]
 
-LONGEST_ROW_BYTES = 32 << 20  # what one row may take: it is held in memory several times over
-_LONGEST_LINE_BYTES = 1 << 30  # what is passed over to find the next line
+LONGEST_ROW_BYTES = 32 << 20  # a row is held in memory several times over
+_LONGEST_LINE_BYTES = 1 << 30  # skipped to find the next line
 _LINES_SHOWN = 8
 _KINDS_SHOWN = 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -34,7 +34,7 @@ class Conversation:
 
     messages: tuple[Message, ...]
     line: int  # from 1
-    unused: tuple[str, ...] = field(default=(), compare=False)  # keys that were left out
+    unused: tuple[str, ...] = field(default=(), compare=False)  # ignored keys
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class RowProblem:
 
 
 def read_conversations(path: Path) -> Iterator[Conversation | RowProblem]:
-    """Stream a JSONL file row by row, in bounded memory; blank lines are passed over.
+    """Stream a JSONL file row by row, in bounded memory; blank lines are skipped.
 
     Raises:
         OSError: The file cannot be opened or read.
@@ -69,22 +69,22 @@ def read_row(item: tuple[int, bytes] | RowProblem) -> Conversation | RowProblem:
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:
-    """Number a file's lines from 1, passing over blank ones; a line too long for memory is a problem, not a crash.
+    """Number a file's lines from 1 and skip blank ones; a line too long for memory is a problem, not a crash.
 
     Raises:
-        OSError: The file cannot be read, or a line does not end.
+        OSError: The file cannot be read, or a line is longer than 1 GB.
     """
     number = 0
     while raw := file.readline(LONGEST_ROW_BYTES + 1):
         number += 1
         if number == 1:
-            raw = raw.removeprefix(BYTE_ORDER_MARK)  # it says nothing about the row
+            raw = raw.removeprefix(BYTE_ORDER_MARK)
         if len(raw) > LONGEST_ROW_BYTES and not raw.endswith(b"\n"):
             length = len(raw)
             while raw and not raw.endswith(b"\n"):
                 raw = file.readline(LONGEST_ROW_BYTES)
                 length += len(raw)
-                if length > _LONGEST_LINE_BYTES:  # a file of nothing but zeros can be as large as a disk is not
+                if length > _LONGEST_LINE_BYTES:  # a sparse file of zeros can be larger than the disk
                     raise OSError(errno.EOVERFLOW, f"line {number} is longer than {_LONGEST_LINE_BYTES >> 30} GB")
             yield too_long(number)
         elif raw.strip():
@@ -92,19 +92,19 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes] | RowProblem]:
 
 
 def too_long(line: int) -> RowProblem:
-    """Say that a row is larger than memory should be asked for."""
+    """Return the problem of a row longer than ``LONGEST_ROW_BYTES``."""
     limit = f"{LONGEST_ROW_BYTES >> 20} MB"
-    return RowProblem(line, f"is longer than {limit}", f"write one row a line, each under {limit}")
+    return RowProblem(line, f"is longer than {limit}", f"write one row per line, each under {limit}")
 
 
 def parse_row(raw: bytes) -> dict[str, Any]:
     """Parse one line of JSONL.
 
     Raises:
-        RowError: It is no JSON object.
+        RowError: It is not a JSON object.
     """
     if b"\0" in raw:
-        raise RowError("holds NUL bytes, as UTF-16 does", "save the file as UTF-8")
+        raise RowError("contains NUL bytes, as UTF-16 does", "save the file as UTF-8")
     try:
         row = json.loads(raw.decode("utf-8"), object_pairs_hook=keyed_once)
     except UnicodeDecodeError as exc:
@@ -112,13 +112,13 @@ def parse_row(raw: bytes) -> dict[str, Any]:
     except RowError:
         raise
     except (ValueError, RecursionError) as exc:  # ValueError: a number of thousands of digits
-        reason = exc.msg if isinstance(exc, json.JSONDecodeError) else "nested too deep, or a number too long"
+        reason = exc.msg if isinstance(exc, json.JSONDecodeError) else "nested too deeply, or a number too long"
         raise RowError(f"is not valid JSON ({reason})", "write one complete JSON object per line") from exc
     return checked_object(row)
 
 
 def checked_object(row: Any) -> dict[str, Any]:
-    """Return the row where it is an object.
+    """Return a row that is a JSON object.
 
     Raises:
         RowError: It is something else.
@@ -130,7 +130,7 @@ def checked_object(row: Any) -> dict[str, Any]:
 
 @dataclass
 class LineNumbers:
-    """Where something was found: how often, and the first lines, however many there are."""
+    """Where something was found: how often, and the first lines."""
 
     count: int = 0
     first: list[int] = field(default_factory=list)
@@ -142,16 +142,16 @@ class LineNumbers:
             self.first.append(line)
 
     def extend(self, lines: Iterable[int]) -> None:
-        """Count each of them."""
+        """Count each line."""
         for line in lines:
             self.add(line)
 
     def __bool__(self) -> bool:
-        """Tell whether there is any."""
+        """Tell whether any was counted."""
         return self.count > 0
 
     def __str__(self) -> str:
-        """Say which rows: ``the row at line 3``, or ``each of 12 rows (lines 3, 9, 10, …)``."""
+        """Name the rows: ``the row at line 3``, or ``each of 12 rows (lines 3, 9, 10, …)``."""
         if self.count == 1:
             return f"the row at line {self.first[0]}"
         lines = ", ".join(map(str, self.first))
@@ -161,22 +161,22 @@ class LineNumbers:
 class Problems:
     """Row problems of one file by kind, in bounded memory.
 
-    After the first kinds the rest are counted together: a file of other shapes can hold a new kind in every row.
+    Beyond the first kinds all are counted together: a file in another format can have a new kind in every row.
     """
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._places: dict[tuple[str, str], LineNumbers] = defaultdict(LineNumbers)
 
     def add(self, problem: RowProblem) -> None:
         """Count one."""
         kind = (problem.message, problem.fix)
         if kind not in self._places and len(self._places) >= _KINDS_SHOWN:
-            kind = ("cannot be trained on for other reasons", "fix the rows above first, then run this again")
+            kind = ("cannot be trained on for other reasons", "fix the rows above, then run this again")
         self._places[kind].add(problem.line)
 
     def findings(self, path: Path | str) -> list[Finding]:
-        """Return one finding for each kind, at its first line."""
+        """Return one finding per kind, at its first line."""
         return [
             error("data.row", f"{places} {message}", fix, f"{path}:{places.first[0]}")
             for (message, fix), places in self._places.items()

@@ -1,4 +1,4 @@
-"""A data file, read, tokenised and judged: every row is either trained on or named with its line."""
+"""A data file, read, tokenised and checked: every row is either trained on or reported with its line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.token_rows import TokenRows
 
-_ROWS_AT_ONCE = 256  # read, rendered and tokenised together; bounds what is in memory beside the rows
+_ROWS_AT_ONCE = 256  # read, rendered and tokenised together; bounds the memory beside the rows
 _BYTES_AT_ONCE = 4 << 20
 
 Lines = list[tuple[int, bytes] | RowProblem]
@@ -36,14 +36,14 @@ class EncodedFile:
     """One data file after tokenising."""
 
     path: Path
-    rows: TokenRows  # what can be trained on, in the file's order
-    findings: tuple[Finding, ...]  # with an error where any row cannot be trained on
+    rows: TokenRows  # those that can be trained on, in file order
+    findings: tuple[Finding, ...]  # with an error if any row cannot be trained on
     sha256: str
 
 
 @dataclass
 class _Chunk:
-    """What became of some lines."""
+    """The result of some lines."""
 
     block: TokenBlock = field(default_factory=TokenBlock)
     problems: list[RowProblem] = field(default_factory=list)
@@ -56,7 +56,7 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Turns lines into tokens, in this process or in another."""
+    """Turns lines into tokens, in this process or a worker."""
 
     tokenizer: ChatTokenizer
     max_seq_length: int
@@ -80,7 +80,7 @@ class _Encoder:
 
 
 def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, processes: int | None = None) -> EncodedFile:
-    """Read, tokenise and judge one JSONL file, on all cores unless told how many processes.
+    """Read, tokenise and check one JSONL file, on all cores or in ``processes`` of them.
 
     Raises:
         OSError: The file cannot be read.
@@ -106,20 +106,20 @@ def load_file(path: Path, tokenizer: ChatTokenizer, max_seq_length: int, process
         digest, is_other = open_file_sha256(file), os.fstat(file.fileno()).st_mtime_ns != before
 
     rows, findings = packer.rows(), problems.findings(path)
-    # Of a list, the last row stands on a line without a comma.
+    # A list's last row has no comma behind it, so one row of a JSON list can parse.
     if findings and len(rows) <= 1 and _is_of_another_format(begin):
-        fix = f"make data INPUT={shlex.quote(str(path))}: it reads lists, tables and packed files and writes JSONL"
-        found = error("data.format", "begins with no JSON object, as JSON Lines do", fix, str(path))
+        fix = f"make data INPUT={shlex.quote(str(path))} (it reads lists, tables and compressed files)"
+        found = error("data.format", "is not JSON Lines: it does not begin with a JSON object", fix, str(path))
         findings = [found, *findings] if _is_text(begin) else [found]
     if is_other:
-        message = "was changed while it was read"
-        findings.append(error("data.changed", message, "wait until its writer is done, then run this again", str(path)))
+        message = "changed while it was being read"
+        findings.append(error("data.changed", message, "wait until it is complete, then run this again", str(path)))
     if lossless:
         findings.append(
             error(
                 "data.no_loss",
-                f"{lossless} would carry no loss: the answer lies beyond {max_seq_length} tokens",
-                "shorten the prompt, raise training.max_seq_length, or take the row out",
+                f"{lossless} has no trainable tokens: the answer lies beyond {max_seq_length} tokens",
+                "shorten the prompt, raise training.max_seq_length, or remove the row",
                 f"{path}:{lossless.first[0]}",
             )
         )
@@ -152,7 +152,7 @@ def _is_text(begin: bytes) -> bool:
 
 
 def in_chunks(lines: Iterable[tuple[int, bytes] | RowProblem]) -> Iterator[Lines]:
-    """Cut a file's lines into pieces of work, bounded in rows and in bytes."""
+    """Group a file's lines into chunks, bounded in rows and bytes."""
     chunk: Lines = []
     size = 0
     for item in lines:
@@ -176,8 +176,7 @@ def _remarks_on_tokens(path: Path, rows: TokenRows, max_seq_length: int) -> list
         findings.append(
             warning(
                 "data.truncated",
-                f"{truncated} will be cut at {max_seq_length} tokens, "
-                f"{lost:,} tokens in all; the longest has {longest:,}",
+                f"{truncated} exceeds {max_seq_length} tokens: {lost:,} tokens will be cut; longest row {longest:,}",
                 "raise training.max_seq_length, or shorten the rows",
                 f"{path}:{truncated.first[0]}",
             )
@@ -187,8 +186,8 @@ def _remarks_on_tokens(path: Path, rows: TokenRows, max_seq_length: int) -> list
         findings.append(
             ok(
                 "data.rows",
-                f"{len(rows):,} rows, {tokens:,} tokens, longest {int(rows.lengths.max()):,}; "
-                f"the loss is taken on {trained:,} ({trained / tokens:.0%})",
+                f"{len(rows):,} rows, {tokens:,} tokens, {trained:,} of them trainable ({trained / tokens:.0%}); "
+                f"longest row {int(rows.lengths.max()):,}",
                 where=str(path),
             )
         )

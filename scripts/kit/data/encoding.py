@@ -1,7 +1,7 @@
-"""Conversations as token ids and labels: the loss is taken on the answers and on nothing else.
+"""Conversations as token ids and labels; only the answers carry loss.
 
 ``encode_rows`` and ``encode_prompt`` are the only ways from turns to ids. Training, evaluation and chat go through
-them: the prompt a model is asked is, token for token, the beginning of the row it was trained on.
+them, so a prompt at inference is, token for token, the beginning of the row it was trained on.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ class EncodedRow:
     """One training row."""
 
     input_ids: list[int]  # at most max_seq_length of them
-    labels: list[int]  # the id where the loss is taken, IGNORE_INDEX elsewhere
+    labels: list[int]  # the id where it carries loss, IGNORE_INDEX elsewhere
     line: int
     full_length: int  # tokens before truncation
 
     @property
     def trainable_tokens(self) -> int:
-        """Labels that are predicted: the first position has no token before it to predict it from."""
+        """Tokens with loss; the first position is never predicted."""
         predicted = self.labels[1:]
         return len(predicted) - predicted.count(IGNORE_INDEX)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's ids, uncut."""
+    """A conversation's ids before truncation."""
 
     conversation: Conversation
     ids: list[int]
-    answers: list[tuple[int, int]]  # (first, behind the last) token of each answer the loss is taken on
+    answers: list[tuple[int, int]]  # (first, past the last) token of each answer with loss
     marks: Mark
 
 
 def encode_rows(items: Sequence[Conversation | RowProblem], tokenizer: ChatTokenizer) -> list[Encoded | RowProblem]:
-    """Render and tokenise conversations; what the template or the tokenizer refuses is a problem, others pass through.
+    """Render and tokenise conversations; a row that the template or tokenizer rejects becomes a problem.
 
-    Where a token would hold the last character of a prompt and the first of its answer, the two are tokenised apart.
+    Where one token would span the end of a prompt and the start of its answer, the two are tokenised separately.
     """
     with within_memory():
         rendered = [_rendered(item, tokenizer) for item in items]
@@ -65,7 +65,7 @@ def encode_rows(items: Sequence[Conversation | RowProblem], tokenizer: ChatToken
 
 
 def _pieces(texts: list[Rendered]) -> Iterator[list[Rendered]]:
-    """Cut texts into what is tokenised together: it takes 200 bytes of memory a character meanwhile."""
+    """Group texts to tokenise together, which takes 200 bytes of memory per character."""
     piece, size = [], 0
     for text in texts:
         piece.append(text)
@@ -83,8 +83,8 @@ def _rendered(item: Conversation | RowProblem, tokenizer: ChatTokenizer) -> tupl
         rendered = render_row(item.messages, tokenizer)
     except TemplateError as exc:
         return RowProblem(item.line, str(exc), exc.fix)
-    if len(rendered.text) > 2 * MOST_CHARACTERS:  # the turns have fewer
-        what = f"is {len(rendered.text):,} characters long as the base model's chat template writes it"
+    if (found := len(rendered.text)) > (most := 2 * MOST_CHARACTERS):  # the turns have fewer
+        what = f"is rendered by the chat template as {found:,} characters, too many to train on (at most {most:,})"
         return RowProblem(item.line, what, CHANGE_THE_TURNS)
     return item, rendered
 
@@ -102,10 +102,10 @@ def _encoded(
 
 
 def encode_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list[int]:
-    """Encode what the model is asked, up to where its answer begins.
+    """Encode a prompt, up to where the answer begins.
 
     Raises:
-        TemplateError: The template or the tokenizer refuses the conversation.
+        TemplateError: The template or the tokenizer rejects the conversation.
     """
     with within_memory():
         prompt = render_prompt(messages, tokenizer)
@@ -116,9 +116,9 @@ def encode_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list
 
 
 def trained_tokens(spans: Sequence[tuple[int, int]], length: int) -> int:
-    """Count the tokens the loss is taken on in a row cut at ``length``: see ``EncodedRow.trainable_tokens``."""
+    """Count the tokens with loss in a row cut at ``length``: see ``EncodedRow.trainable_tokens``."""
     trained, at = 0, 1
-    for begin, end in spans:  # in order; two answers may touch the same token
+    for begin, end in spans:  # in order; two answers may share a token
         behind = min(end, length)
         trained += max(0, behind - max(begin, at))
         at = max(at, behind)

@@ -19,13 +19,13 @@ _GENERATION_CONFIG = "generation_config.json"
 class EndTokens:
     """Where an answer ends."""
 
-    ids: tuple[int, ...]  # the eos_token's first
-    turn_end: str  # the special token that the template writes behind an answer; empty for none
-    is_declared: bool  # other programs stop there too: it is the eos_token, or the model's files name it
+    ids: tuple[int, ...]  # the eos_token first
+    turn_end: str  # the special token that the template writes after an answer; empty for none
+    is_declared: bool  # other programs stop at turn_end too: it is the eos_token or in the model's files
 
 
 def end_tokens(eos: int, turn_end: tuple[str, int | None], declared: tuple[int, ...]) -> EndTokens:
-    """Join the eos_token, the template's token and its id, and the ids that the model's files declare."""
+    """Join the eos_token, the template's end token (text and id) and the ids that the model's files declare."""
     text, token = turn_end
     if token is None:
         return EndTokens(tuple(dict.fromkeys((eos, *declared))), "", is_declared=True)
@@ -35,10 +35,10 @@ def end_tokens(eos: int, turn_end: tuple[str, int | None], declared: tuple[int, 
 def declared_ends(
     name_or_path: str, revision: str | None, is_token: Callable[[int], bool], *, download: bool
 ) -> tuple[int, ...]:
-    """Return the ``eos_token_id`` of generation_config.json; of config.json where there is none, as transformers does.
+    """Return the ``eos_token_id`` of generation_config.json, or without one of config.json, as transformers does.
 
     Raises:
-        ModelFileError: The file is broken, or names what is no token.
+        ModelFileError: The file is broken, or an id is not in the tokenizer.
     """
     for name in (_GENERATION_CONFIG, "config.json"):
         try:
@@ -50,15 +50,15 @@ def declared_ends(
         for one in ids:
             if type(one) is not int or not is_token(one):
                 raise ModelFileError(
-                    f"{path}: eos_token_id names {json.dumps(one)[:40]}, which is no token of the tokenizer; "
-                    "name the ids of the tokens that end an answer, or download the model again"
+                    f"{path}: eos_token_id {json.dumps(one)[:40]} is not in the tokenizer; "
+                    "list the ids of the tokens that end an answer, or download the model again"
                 )
         return tuple(ids)
     return ()
 
 
 def declare_ends(folder: Path, ids: tuple[int, ...]) -> None:
-    """Name every end token in a folder's generation_config.json, so that any program stops there; no more than needed.
+    """Add missing end tokens to a folder's generation_config.json, so that every program stops there.
 
     Raises:
         ModelFileError: The file is broken.

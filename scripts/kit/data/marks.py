@@ -1,9 +1,9 @@
 """Two private marks in rendered text, and the tokenizer that reads them.
 
-``HIDE`` stands inside what only looks like a special token, in a person's words: they stay text. ``CUT`` stands where
-an answer begins that would change the prompt's last tokens: the two are tokenised apart, as a model is asked. Both are
-noncharacters of Unicode, which no text may interchange. The marked tokenizer looks for special tokens, then drops the
-one and splits at the other; offsets are those of the text with its marks.
+``HIDE`` goes inside user text that looks like a special token, so that it stays text. ``CUT`` goes where an answer
+begins that would change the prompt's last tokens, so that the two are tokenised separately, as at inference. Both are
+Unicode noncharacters, which text may not contain. The marked tokenizer matches special tokens, then drops ``HIDE`` and
+splits at ``CUT``; offsets count the marks.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _FILLER = "x"
 
 
 def is_marked(text: str) -> bool:
-    """Tell whether a text has to be read by the marked tokenizer."""
+    """Tell whether a text needs the marked tokenizer."""
     return HIDE in text or CUT in text
 
 
 def special_pattern(contents: Iterable[str]) -> re.Pattern[str]:
-    """Find any of some special tokens, the longest first as the tokenizer does."""
+    """Match any of some special tokens, the longest first as the tokenizer does."""
     return re.compile("|".join(map(re.escape, sorted(filter(None, contents), key=len, reverse=True))) or "(?!)")
 
 
 def hidden(text: str, special: re.Pattern[str]) -> str:
-    """Put a mark behind the first character of each special token in a text, those that overlap included.
+    """Put ``HIDE`` after the first character of each special token in a text, overlapping ones included.
 
-    A token of one character has no inside: it cannot be hidden, and no chat model has one.
+    A one-character token cannot be hidden; no chat model has one.
     """
     at = 0
     pieces = []
@@ -49,7 +49,7 @@ def hidden(text: str, special: re.Pattern[str]) -> str:
 
 
 def marked_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    """Make the tokenizer that reads marked text: the same, with a step in front of its normaliser and its splitter."""
+    """Make the tokenizer for marked text: the same, with a step before its normaliser and its splitter."""
     content: dict[str, Any] = json.loads(tokenizer.to_str())
     normalizer, splitter = content["normalizer"], content["pre_tokenizer"]
     unmark = {"type": "Replace", "pattern": {"String": HIDE}, "content": ""}
@@ -57,13 +57,13 @@ def marked_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     content["normalizer"] = {"type": "Sequence", "normalizers": [unmark, *filter(None, [normalizer])]}
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, *filter(None, [splitter])]}
     for token in content["added_tokens"]:
-        if token["special"]:  # or it would be found behind the normaliser too, where the mark is gone
+        if token["special"]:  # otherwise matched again after the normaliser, where the mark is gone
             token["normalized"] = False
     return Tokenizer.from_str(json.dumps(content))
 
 
 def harmless(text: str, special: re.Pattern[str]) -> str | None:
-    """Return a marked text without its marks and without what they hid, for both tokenizers to read; None for none."""
+    """Return a marked text without marks and hidden text, for both tokenizers to read; None if that changes tokens."""
     plain = re.sub(f".{HIDE}", _FILLER, text, flags=re.DOTALL).replace(CUT, "")
     meant = special.findall(text)
     return plain if special.findall(plain) == meant else None

@@ -1,6 +1,6 @@
-"""Work on many chunks at once, with results in order and a bounded number of them in memory.
+"""Work on many chunks in parallel, with results in order and a bounded number of them in memory.
 
-Small inputs are worked on right here: starting processes takes longer than a few thousand rows do.
+Small inputs stay in this process: starting workers takes longer than a few thousand rows.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 _CHUNKS_HERE = 16
-_CHUNKS_AHEAD = 2  # for each process: enough to keep it busy, few enough to keep memory flat
-_MOST_PROCESSES = 16  # beyond, the one that reads and writes sets the pace
+_CHUNKS_AHEAD = 2  # per process: enough to keep it busy, few enough to keep memory flat
+_MOST_PROCESSES = 16  # beyond that, the reading process is the bottleneck
 
 _work: Callable[[Any], Any] | None = None
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker was ended from outside, which is what happens where memory runs out."""
+    """A worker process was killed, most likely because memory ran out."""
 
 
 def processes_for(asked: int | None = None) -> int:
-    """Return how many processes to work with: what was asked for, or one for each core this process may use."""
+    """Return the number asked for, or one process per usable core."""
     return asked or min(usable_cores(), _MOST_PROCESSES)
 
 
 def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Iterator[R]:
     """Apply ``work`` to every chunk and yield the results in the chunks' order; one process is this one.
 
-    Both must be picklable. Each process gets one copy of ``work``; chunks are read no further ahead than needed.
+    Both must be picklable. Each process gets one copy of ``work``; chunks are read only as far ahead as needed.
 
     Raises:
         WorkerDiedError: A worker process was killed.
@@ -57,11 +57,10 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Ite
     following = list(itertools.islice(remaining, 1))
     if not following:
         return
-    # Forked from a server that has imported what the work needs, once for all; never from this process, whose threads
-    # a fork would break.
+    # The fork server imports what the work needs once; forking this process would break its threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([type(work).__module__, __name__])
-    with _undisturbed():  # what multiprocessing starts beside the workers keeps that, and outlives a closed window
+    with _undisturbed():  # multiprocessing's helper processes inherit the mask and so outlive a closed window
         pool = ProcessPoolExecutor(processes, context, _start, (work,))
     waiting: deque[Future[R]] = deque()
     try:
@@ -73,14 +72,14 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], processes: int) -> Ite
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as exc:
-        raise WorkerDiedError("a worker process was killed, as happens where memory runs out") from exc
+        raise WorkerDiedError("a worker process was killed, most likely because memory ran out") from exc
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let signals wait: a process that is being started when this one ends would end in a traceback."""
+    """Block signals: a process that is starting while this one ends would print a traceback."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -91,7 +90,7 @@ def _undisturbed() -> Iterator[None]:
 def _start(work: Callable[[Any], Any]) -> None:
     global _work  # noqa: PLW0603 - a worker process has one job
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Remarks about rows that are trained on, shared by training and preparation."""
+"""Warnings about rows that can be trained on, shared by training and preparation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMES_SHOWN, _MOST_NAMES, _LONGEST_NAME = 12, 1000, 100
 
 
 class Mark(enum.IntFlag):
-    """What was noticed of a row; kept as a number beside its length."""
+    """What was noticed about a row; stored as a number beside its length."""
 
     ENDS = 1
     MERGED_SYSTEM = 2
@@ -47,81 +47,79 @@ REMARKS = (
     Remark(
         Mark.MERGED_SYSTEM,
         "data.system_merged",
-        " has a system message, which this model's template cannot carry: "
-        "it is put in front of the first user turn, as is usual for this model",
+        " has a system message, which this model's template does not support: "
+        "it is merged into the first user turn, as usual for this model",
         "",
     ),
     Remark(
         Mark.TURN_MARKERS,
         "data.turn_markers",
-        " has in its text what the template writes between turns, as plain text: "
-        "the model cannot tell where a turn begins or ends",
-        "rephrase or remove it; the chat template writes these marks",
+        " contains the template's turn markers as plain text: the model cannot tell where a turn begins or ends",
+        "rewrite or remove them; the chat template writes the markers itself",
     ),
     Remark(
         Mark.CUT,
         "data.cut_at_answer",
-        ": the prompt's last characters would be other tokens than where it ends, such as one that the answer's first "
-        "character shares; they are tokenised apart, as the model is asked",
-        "nothing to do; a template that writes a blank or a special token in front of answers never needs it",
+        ": the answer would change the prompt's last tokens, for instance by one token that spans both; "
+        "the two are tokenised separately, as at inference",
+        "nothing to do; a template that writes a space or a special token before answers never needs it",
     ),
     Remark(
         Mark.CHANGED,
         "data.answer_changed",
-        " has an answer that the chat template leaves out or rewrites in part: the model learns what the template made",
-        "write the answer as the template does, or use a chat_template.jinja that writes it whole",
+        " has an answer that the chat template partly drops or rewrites: the model trains on the template's version",
+        "write the answer as the template does, or use a chat_template.jinja that keeps it whole",
     ),
     Remark(
         Mark.TRIMMED,
         "data.answer_trimmed",
-        " has an answer with blanks or line breaks at its ends, which the chat template strips: "
-        "the model does not learn them",
-        "nothing to do, unless they matter: then use a chat_template.jinja that keeps them",
+        " has leading or trailing whitespace in an answer, which the chat template strips: the model does not learn it",
+        "nothing to do; if the whitespace matters, use a chat_template.jinja that keeps it",
     ),
     Remark(
         Mark.THOUGHTS,
         "data.thoughts_left_out",
-        " has thoughts (reasoning_content, reasoning, thinking) in a turn that is not learnt, and the chat template "
-        "leaves them out there, as it does when the model is asked",
-        "nothing to do; --split-turns makes a row of each answer, learnt with its thoughts",
+        " has thoughts (reasoning_content, reasoning, thinking) in a turn without loss, where the chat template drops "
+        "them, as at inference",
+        "nothing to do; --split-turns makes one row per answer, trained on with its thoughts",
     ),
 )
 
 
 def add_names(names: Counter[str], more: Mapping[str, int]) -> None:
-    """Count more unused keys, in bounded memory: each row may have others."""
+    """Count more ignored keys, in bounded memory: every row may have new ones."""
     for name, count in more.items():
         short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         names[short if short in names or len(names) < _MOST_NAMES else "others"] += count
 
 
 def names_of(names: Mapping[str, int]) -> str:
-    """List unused keys, each with its rows."""
+    """List ignored keys, each with its number of rows."""
     listed = [f"{shown_key(name)} ({count:,})" for name, count in list(names.items())[:_NAMES_SHOWN]]
     more = f" and {len(names) - len(listed):,} more" if len(names) > len(listed) else ""
     return ", ".join(listed) + more
 
 
 def columns_finding(names: Mapping[str, int], where: str = "") -> Finding:
-    """Name the unused keys of rows."""
+    """Report the ignored keys."""
     return warning(
         "data.columns",
-        f"unused keys, with the rows that have each: {names_of(names)}",
-        "nothing to do, unless the model is to read or learn one: then write it into the turns",
+        f"ignored keys (rows with each): {names_of(names)}",
+        "nothing to do, unless the model needs them: then write them into the turns",
         where,
     )
 
 
 def end_findings(tokenizer: ChatTokenizer, *, some_end: bool, where: str = "") -> list[Finding]:
-    """Say where an answer's end is not what the model, or other programs, need; ``some_end``: an answer ends at all."""
+    """Warn where no answer ends with a special token (``some_end``), or with one that other programs do not stop at."""
     eos, end = tokenizer.special_tokens["eos_token"], tokenizer.ends.turn_end
     if not some_end:
         return [
             warning(
                 "data.no_end",
-                "nothing ends an answer: the chat template writes no special token behind it, neither the eos_token, "
-                f"{eos!r}, nor another, so the model will not learn to stop",
-                "use a chat template that writes the eos_token behind each answer",
+                f"no answer ends with a special token: the chat template writes neither the eos_token ({eos!r}) nor "
+                "another after it, so the model will not learn to stop",
+                "use a chat template that writes the eos_token after each answer",
                 where,
             )
         ]
@@ -130,9 +128,9 @@ def end_findings(tokenizer: ChatTokenizer, *, some_end: bool, where: str = "") -
     return [
         warning(
             "data.end_not_declared",
-            f"the chat template ends an answer with {end!r}, which is neither the eos_token, {eos!r}, nor an "
+            f"the chat template ends answers with {end!r}, which is neither the eos_token ({eos!r}) nor an "
             "eos_token_id of generation_config.json: the kit stops there, other programs will not",
-            "add its id to eos_token_id in the base's generation_config.json, as make merge does in what it writes",
+            "add its id to eos_token_id in the base's generation_config.json, as make merge does for a merged model",
             where,
         )
     ]

@@ -1,4 +1,4 @@
-"""Turns as rendered text, and where in it the answers are."""
+"""Turns as rendered text, with the positions of the answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from kit.data.chat_tokenizer import ChatTokenizer
     from kit.data.turns import Message
 
-_SPLIT_TURNS = "one row per answer: make data INPUT=… ARGS=--split-turns"
+_SPLIT_TURNS = "write one row per answer: make data INPUT=… ARGS=--split-turns"
 _OTHER_TEMPLATE = (
-    "put a chat_template.jinja beside the model's tokenizer_config.json whose generation prompt is the beginning of "
-    "its finished turn"
+    "put a chat_template.jinja beside the model's tokenizer_config.json whose finished turn begins with its generation "
+    "prompt"
 )
 
 
 class MaskingError(TemplateError):
-    """The answers cannot be found in the rendered text; the message says why, as a row's predicate."""
+    """The answers cannot be located in the rendered text; the message is the row's predicate."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Rendered:
     """A conversation as text."""
 
     text: str
-    answers: tuple[tuple[int, int], ...]  # (start, end) in characters of each answer the loss is taken on
-    begins: tuple[int, ...]  # of the assistant's turns, learnt or not, that stand there as the model was asked for them
+    answers: tuple[tuple[int, int], ...]  # (start, end) in characters of each answer with loss
+    begins: tuple[int, ...]  # of each assistant turn, with loss or not, that the text keeps as rendered for inference
     marks: Mark
 
 
 def render_row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rendered:
-    """Render a conversation and say where its answers are.
+    """Render a conversation and locate its answers.
 
-    An answer is what the template adds after the generation prompt, up to the token that ends it: the text and that
-    token, without the line break some templates write behind it.
+    An answer is what the template adds after the generation prompt, up to and including the token that ends it, without
+    the line break that some templates write after it.
 
     Raises:
-        MaskingError: The generation prompt is not the beginning of an answer's rendering, the rendering of the first
-            turns is not the beginning of the rendering of more, or an answer is not rendered at all.
-        TemplateError: The template refuses the conversation.
+        MaskingError: An answer's turn does not begin with the generation prompt, changes once more turns follow, or is
+            not rendered at all.
+        TemplateError: The template rejects the conversation.
     """
     text = tokenizer.render(messages)
     answers, begins, marks = [], [], _marks_of(messages, tokenizer)
@@ -69,7 +69,7 @@ def render_row(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rendere
 
 
 def said_by_the_model(messages: Sequence[Message], tokenizer: ChatTokenizer) -> str:
-    """Return the last answer as the model is to say it, with its thoughts and without the token that ends it.
+    """Return the last answer as the model should write it, with its thoughts, without the end token.
 
     Raises:
         TemplateError: As ``render_row`` does.
@@ -83,10 +83,10 @@ def said_by_the_model(messages: Sequence[Message], tokenizer: ChatTokenizer) -> 
 
 
 def render_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rendered:
-    """Render what a model is asked, up to where its answer begins.
+    """Render a prompt, up to where the answer begins.
 
     Raises:
-        TemplateError: The template refuses the conversation.
+        TemplateError: The template rejects the conversation.
     """
     text = tokenizer.render(messages, add_generation_prompt=True)
     begins = []
@@ -100,24 +100,25 @@ def render_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Rend
 
 
 def _turn(messages: Sequence[Message], position: int, text: str, tokenizer: ChatTokenizer) -> tuple[int, int]:
-    """Return (start, end) of one turn of the assistant in the text of them all."""
+    """Return (start, end) of one assistant turn in the whole text."""
     before = tokenizer.render(messages[:position], add_generation_prompt=True)
     after = tokenizer.render(messages[: position + 1]) if position + 1 < len(messages) else text
     if not after.startswith(before):
         raise MaskingError(
-            "has an answer that the template begins otherwise than its own generation prompt does, "
+            "has an answer whose rendering does not begin with the template's generation prompt, "
             "so it cannot be masked, and no change to the row helps",
             _OTHER_TEMPLATE,
         )
     if not after[len(before) :].strip():
-        raise MaskingError("has an answer that the template leaves out", CHANGE_THE_TURNS)
+        raise MaskingError("has an answer that the template drops", CHANGE_THE_TURNS)
     end = len(after)
     ends_with = tokenizer.parts.end
     if ends_with and (found := after.rfind(ends_with, len(before))) >= 0:
         end = found + len(ends_with)
     if not text.startswith(after[:end]):
         raise MaskingError(
-            "is rendered differently by the template once more turns follow, so it cannot be masked", _SPLIT_TURNS
+            "has an answer that the template renders differently once more turns follow, so it cannot be masked",
+            _SPLIT_TURNS,
         )
     return len(before), end
 
@@ -132,16 +133,16 @@ def _marks_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Mark:
 
 
 def _left_out(messages: Sequence[Message], position: int, text: str, tokenizer: ChatTokenizer) -> Mark:
-    """Look whether the template leaves out what one turn thinks: it makes no difference to the text then."""
+    """Find out whether the template drops a turn's thoughts: the text is then the same without them."""
     message = messages[position]
     for key, _ in message.thoughts:
         without = replace(message, thoughts=tuple(thought for thought in message.thoughts if thought[0] != key))
         if tokenizer.render([*messages[:position], without, *messages[position + 1 :]]) != text:
             continue
         if not message.is_answer:
-            return Mark.THOUGHTS  # of an earlier turn, as the model is asked
+            return Mark.THOUGHTS  # of an earlier turn, as at inference
         raise MaskingError(
-            f"has {key} in an answer, which the chat template leaves out there, so it would be lost",
+            f"has {key} in an answer, where the chat template drops it, so it would be lost",
             CHANGE_THE_TURNS if message is messages[-1] else _SPLIT_TURNS,
         )
     return Mark(0)

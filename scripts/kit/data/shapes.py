@@ -1,8 +1,8 @@
 """Read one row of any usual shape as the turns of a conversation.
 
 ``messages`` (chat), ``conversations`` (ShareGPT), ``prompt``/``completion`` (text or chat), Alpaca's
-``instruction``/``input``/``output``, ``question``/``answer``; plain ``text`` and other columns where the person names
-them. A row with more meaning than the turns can hold is refused, not shortened.
+``instruction``/``input``/``output``, ``question``/``answer``; plain ``text`` and other columns if the user names them.
+A row with meaning that the turns cannot hold is rejected, not shortened.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _NAMES_SHOWN, _NAMES_COMPARED = 6, 64
 _NOT_SUPPORTED = ("tools", "functions", "history", "rejected", "documents", "chat_template_kwargs")
 _LISTS = ("messages", "conversations", "conversation")
 _SHAPES = (*_LISTS, "prompt", "completion", "instruction", "output", "question", "answer", "text")
-# What belongs to a question or to an answer, and would be left behind beside it.
+# Columns that belong to a question or an answer and would be ignored beside it.
 _ASKED = {"question/answer": ("context", "choices", "options"), "instruction/output": ("context",)}
-_SHOWN = ("image", "images", "video", "videos", "audio", "audios")  # what the model would have to see or hear
+_SHOWN = ("image", "images", "video", "videos", "audio", "audios")  # nothing that a text model reads
 _MEANT_FOR = dict.fromkeys(("system_prompt", "system_message", "system_instruction", "sys_prompt"), "system")
 _UNWANTED = {"prompt/completion": "label"}  # TRL's key for a bad answer; LLaMA-Factory's is kto_tag
 _ALMOST = 0.85  # likeness of names: `inputs` and `input`, not `items` and `system`
@@ -40,12 +40,12 @@ KNOWN = "messages, conversations, prompt/completion, instruction/input/output or
 
 @dataclass(frozen=True)
 class Reading:
-    """What a person says about their rows, where the rows' own keys do not."""
+    """What the user says about their rows."""
 
     # Of user, assistant and system, or of messages; empty to recognise rows.
     columns: Mapping[str, str] = field(default_factory=dict)
-    text_prompt: str | None = None  # the user turn in front of plain text; None refuses plain text
-    trim: bool = False  # leave out answers in front of the first question
+    text_prompt: str | None = None  # the user turn before plain text; None rejects plain text
+    trim: bool = False  # drop answers before the first question
 
 
 PLAIN = Reading()
@@ -53,19 +53,19 @@ PLAIN = Reading()
 
 @dataclass(frozen=True)
 class NormalizedRow:
-    """A row's turns, the shape they were written in, and what was left behind."""
+    """A row's turns, the shape they were written in, and what was ignored."""
 
     messages: tuple[Message, ...]
     shape: str  # as the summary counts it
-    trimmed: int = 0  # turns left out in front
-    unused: tuple[str, ...] = ()  # keys that were left out
+    trimmed: int = 0  # answers dropped before the first question
+    unused: tuple[str, ...] = ()  # ignored keys
 
 
 def shape_row(row: dict[str, Any], reading: Reading = PLAIN) -> NormalizedRow:
     """Read one row.
 
     Raises:
-        RowError: It is no conversation that can be trained on.
+        RowError: It is not a conversation that can be trained on.
     """
     for key in _NOT_SUPPORTED:
         if row.get(key) not in NOTHING:
@@ -110,13 +110,13 @@ def _recognised(
 def _refuse_masks(masks: Sequence[tuple[str, list[bool]]]) -> None:
     for key, _ in masks:
         raise RowError(
-            f"has {key} that is a list, and no list of turns that it is for",
-            f"write the turns as messages, or take {key} out",
+            f"has {key} as a list, without a list of turns to apply it to",
+            f"write the turns as messages, or remove {key}",
         )
 
 
 def _refuse_beside(row: dict[str, Any], shape: str, used: set[str]) -> None:
-    """Refuse a column that is a part of what is asked or answered, and is not taken from where it stands."""
+    """Reject a column that is part of the question or answer but would be ignored where it is."""
     absent = tuple(
         key for key in (("system", "input") if shape == "instruction/output" else ("system",)) if key not in row
     )
@@ -125,16 +125,16 @@ def _refuse_beside(row: dict[str, Any], shape: str, used: set[str]) -> None:
             continue
         if value is False and key == _UNWANTED.get(shape, "kto_tag"):
             raise RowError(
-                f"has {key} that says its answer is a bad one, and this kit trains on answers",
-                f"take the row out, or leave {key} out on purpose: make data … --map {_ON_PURPOSE[shape]}",
+                f"has {key}: false, which marks its answer as bad, and the kit trains on every answer",
+                f"remove the row, or ignore {key} explicitly: make data … --map {_ON_PURPOSE[shape]}",
             )
         meant = _MEANT_FOR.get(key) or like_a_mask(key) or near(key, absent, _ALMOST)
         if meant or key in THOUGHTS or key in _SHOWN or key in _ASKED.get(shape, ()):
             beside = "its question" if key in _ASKED.get(shape, ()) else "its turns"
-            into = f"did you mean {meant}? If not" if meant else f"write {key} into the text"
+            into = f"did you mean {meant}? If not, " if meant else f"write {key} into the text, or "
             raise RowError(
                 f"has {shown_key(str(key))} beside {beside}, which would be lost",
-                f"{into}, or leave it out on purpose: make data … --map {_ON_PURPOSE[shape]}",
+                f"{into}ignore it explicitly: make data … --map {_ON_PURPOSE[shape]}",
             )
 
 
@@ -142,7 +142,7 @@ def _with_system(row: dict[str, Any], messages: tuple[Message, ...]) -> tuple[Me
     if row.get("system") in NOTHING:
         return messages
     if messages[0].role == "system":
-        raise RowError("has a system message of its own beside the one in its turns", "keep one of them")
+        raise RowError("has a system column beside the system message in its turns", "keep one of them")
     return (Message("system", text_of(row, "system")), *messages)
 
 
@@ -156,7 +156,7 @@ def _trim(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], int]:
 def _unknown(row: dict[str, Any]) -> RowError:
     found = ", ".join(shown(str(key)) for key in sorted(row, key=str)[:_NAMES_SHOWN]) or "nothing"
     if row.get("chosen") not in NOTHING:
-        return RowError("has a preference (chosen), and this kit trains on answers", "write chosen as the completion")
+        return RowError("has a preference (chosen), and the kit trains on answers", "write chosen as the completion")
     near_ones = (near(str(key), _SHAPES, _ALMOST) for key in list(row)[:_NAMES_SHOWN])
     meant = next((f"did you mean {name}? If not, " for name in near_ones if name), "")
     fix = f"{meant}use {KNOWN}, or name the columns with --map"
@@ -183,8 +183,8 @@ def _alpaca(row: dict[str, Any]) -> tuple[Message, ...]:
 def _plain_text(row: dict[str, Any], reading: Reading) -> tuple[Message, ...]:
     if reading.text_prompt is None:
         raise RowError(
-            "is plain text, which holds no answer to learn",
-            "say what the text answers (--text-prompt 'Write a paragraph.'), or write it as prompt and completion",
+            "is plain text, without an answer to train on",
+            "give it a prompt (--text-prompt 'Write a paragraph.'), or write it as prompt and completion",
         )
     return Message("user", reading.text_prompt), _answer(text_of(row, "text"))
 
@@ -194,7 +194,7 @@ def _mapped(
 ) -> tuple[tuple[Message, ...], set[str]]:
     used = set(columns.values())
     for column in used:
-        # A row may do without its system message, unless a column looks like the one that is meant.
+        # The system column may be absent, unless another looks like a misspelling of it.
         names = tuple(key.casefold() for key in itertools.islice(row, _NAMES_COMPARED))
         if column not in row and (column != columns.get("system") or near(column, names, _ALMOST)):
             found = ", ".join(shown(str(key)) for key in list(row)[:_NAMES_SHOWN]) or "nothing"

@@ -1,4 +1,4 @@
-"""A chat template, compiled and rendered as transformers does: a program of the model's, in jinja's sandbox."""
+"""A chat template, compiled and rendered as transformers does: a program of the model's author, in jinja's sandbox."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import FrameType
 
-_REASON_SHOWN = 200  # characters of a template's own words
-_SECONDS = 10.0  # of CPU for one row; a template takes milliseconds
-_MOST_CHARACTERS = 1 << 27  # for one row, which has at most 32 MB
+_REASON_SHOWN = 200  # characters of a template's own message
+_SECONDS = 10.0  # CPU time per row; a template takes milliseconds
+_MOST_CHARACTERS = 1 << 27  # per row, which has at most 32 MB
 _LARGEST_POWER = 1000
-_MORE_BYTES = 1 << 30  # of memory, while some rows are written
+_MORE_BYTES = 1 << 30  # of memory while rows are rendered
 _LONGEST_TEMPLATE = 1 << 20  # bytes; the longest in use have some tens of thousands
 _DATE_FUNCTION = "strftime_now"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -36,25 +36,25 @@ _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
-CHANGE_THE_TURNS = "change the row's turns, or take it out"
+CHANGE_THE_TURNS = "change the row's turns, or remove it"
 
 
 class TemplateError(ValueError):
-    """A conversation cannot be put to the model; the message says why, as a row's predicate, and ``fix`` what helps."""
+    """A conversation cannot be rendered or tokenised; the message is the row's predicate."""
 
     def __init__(self, message: str, fix: str = CHANGE_THE_TURNS) -> None:
-        """Keep both parts apart, as findings show them."""
+        """Keep message and fix apart, as findings show them."""
         super().__init__(message)
         self.fix = fix
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A template with what it is rendered with, but for the turns."""
+    """A template with everything it is rendered with except the turns."""
 
     source: str
     special_tokens: dict[str, str]  # bos_token, eos_token … as the template sees them
-    date: str | None = None  # its today, YYYY-MM-DD; None leaves strftime_now out
+    date: str | None = None  # its today, YYYY-MM-DD; None leaves strftime_now undefined
 
     @functools.cached_property
     def _ran_away(self) -> list[bool]:
@@ -62,18 +62,18 @@ class ChatTemplate:
 
     @functools.cached_property
     def compiled(self) -> jinja2.Template:
-        """The compiled template; the first look compiles it and raises jinja's own errors."""
+        """The compiled template; the first access compiles it and raises jinja's own errors."""
         return _environment(self.date).from_string(self.source)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process: a compiled template does not, its source does."""
+        """Pickle the source: a compiled template cannot be pickled."""
         return ChatTemplate, (self.source, self.special_tokens, self.date)
 
     def render(self, turns: Sequence[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
         """Render turns of ``role`` and ``content``.
 
         Raises:
-            TemplateError: The template refuses them.
+            TemplateError: The template rejects them.
         """
         if self._ran_away:
             raise TemplateError("is not rendered: the base model's chat template exceeded its limits on an earlier row")
@@ -81,13 +81,13 @@ class ChatTemplate:
         try:
             with _in_time():
                 return "".join(_at_most(self.compiled.generate(words), _MOST_CHARACTERS))
-        except Exception as exc:  # a template is a program of its own and may fail in any way
+        except Exception as exc:  # a template is a program and may fail in any way
             if isinstance(exc, jinja2.UndefinedError) and _DATE_FUNCTION in str(exc):
                 raise DateError from exc
             if isinstance(exc, _RanAwayError):
                 self._ran_away.append(True)  # the next rows would take as long
             reason = " ".join(str(exc).split())[:_REASON_SHOWN] or type(exc).__name__
-            raise TemplateError(f"is refused by the base model's chat template ({reason})") from exc
+            raise TemplateError(f"is rejected by the base model's chat template ({reason})") from exc
 
 
 class _RanAwayError(Exception):
@@ -105,9 +105,9 @@ def _at_most(pieces: Iterable[str], characters: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def within_memory() -> Iterator[None]:
-    """Give templates less memory than the machine has, where the system can: macOS bounds no address space.
+    """Limit the memory of templates; macOS cannot limit address space.
 
-    What takes much for any row was found before: see ``kit.data.trial``. This is for what certain rows set off.
+    ``kit.data.trial`` has already rejected a template that takes too much for any row; this is for certain rows.
     """
     try:
         size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
@@ -125,9 +125,9 @@ def within_memory() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_time() -> Iterator[None]:
-    """Break off what takes too long. What takes long for any row was found before: see ``kit.data.trial``.
+    """Interrupt a template that takes too long on certain rows; ``kit.data.trial`` has tried it on others.
 
-    Python's own loops alone are broken off, and in the main thread alone: nowhere else a signal is heard.
+    Works for Python's own loops in the main thread: signals arrive nowhere else.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -146,26 +146,26 @@ def _break_off(_number: int, _frame: FrameType | None) -> None:
 
 
 class DateError(TemplateError):
-    """The template asks for today's date, and none is pinned."""
+    """The template uses today's date, and none is pinned."""
 
     def __init__(self) -> None:
         """Name the option with today's date."""
         today = datetime.now(UTC).date().isoformat()
         super().__init__(
-            "cannot be rendered: the model's chat template asks for today's date, and tomorrow's ids would be others",
+            "cannot be rendered: the model's chat template uses today's date, so its ids would change from day to day",
             f"pin the date: data.template_date={today}",
         )
 
 
 class _GenerationBlock(Extension):
-    """``{% generation %}``: marks answers for whoever wants the marks; here its content is rendered as it stands."""
+    """``{% generation %}`` marks answers; here its content is rendered unchanged."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own way to declare a tag
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # A call block and not the bare body, so that what is set inside stays inside, as in transformers.
+        # A call block rather than the bare body scopes variables set inside, as in transformers.
         return jinja2.nodes.CallBlock(self.call_method("_render"), [], [], body).set_lineno(line)
 
     def _render(self, caller: Callable[[], str]) -> str:
@@ -173,7 +173,7 @@ class _GenerationBlock(Extension):
 
 
 def read_template(name_or_path: str, revision: str | None, date: str | None, *, download: bool) -> ChatTemplate:
-    """Read a model's template, whose source is empty where it has none; nothing is compiled yet.
+    """Read a model's template without compiling it; its source is empty if the model has none.
 
     Raises:
         ModelFileError: A file is missing or broken.
@@ -194,9 +194,11 @@ def _template_source(name_or_path: str, config: dict[str, Any], revision: str | 
     except ModelFileError:
         source = config.get("chat_template")
     else:
-        # A file of its own wins over the configuration, as in transformers 5.
-        if path.stat().st_size > _LONGEST_TEMPLATE:
-            raise ModelFileError(f"{path}: is {path.stat().st_size:,} bytes long, and no template; download it again")
+        # The file wins over the configuration, as in transformers 5.
+        if (size := path.stat().st_size) > _LONGEST_TEMPLATE:
+            raise ModelFileError(
+                f"{path}: is {size:,} bytes long, more than {_LONGEST_TEMPLATE:,}; download the model again"
+            )
         return read_text(path)
     if isinstance(source, list):  # several named templates: the default one, as transformers does
         named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
@@ -205,8 +207,8 @@ def _template_source(name_or_path: str, config: dict[str, Any], revision: str | 
 
 
 def _environment(date: str | None) -> ImmutableSandboxedEnvironment:
-    # The settings chat templates are written for: transformers' `_compile_jinja_template`. Its `strftime_now` is there
-    # only for a date that is pinned: the same rows would become other ids tomorrow.
+    # The settings chat templates are written for: transformers' `_compile_jinja_template`. `strftime_now` exists only
+    # with a pinned date: the same rows would get other ids tomorrow.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
     )
@@ -214,7 +216,7 @@ def _environment(date: str | None) -> ImmutableSandboxedEnvironment:
     environment.globals["raise_exception"] = _refuse
     environment.intercepted_binops = frozenset({"**"})  # one step of it may take for ever
     environment.binop_table["**"] = _power
-    # What transformers hands every template, used or not: `tools is none` must hold.
+    # As in transformers, where templates test `tools is none`.
     environment.globals |= {"tools": None, "documents": None}
     if date is not None:
         environment.globals[_DATE_FUNCTION] = functools.partial(_written_date, datetime.fromisoformat(date))

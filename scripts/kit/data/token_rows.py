@@ -1,4 +1,4 @@
-"""Tokenised rows in a few bytes a token: as Python's own lists a million rows would fill a machine's memory."""
+"""Tokenised rows in a few bytes per token: a million rows as Python lists would fill a machine's memory."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _ID = np.dtype(np.int32)
 class TokenBlock:
     """Some rows' tokens, packed: what a worker process sends back."""
 
-    ids: array[int] = field(default_factory=lambda: array("i"))  # of all rows, one row behind the other, after the cut
-    lengths: array[int] = field(default_factory=lambda: array("i"))  # after the cut
-    full_lengths: array[int] = field(default_factory=lambda: array("i"))  # before the cut
+    ids: array[int] = field(default_factory=lambda: array("i"))  # of all rows, truncated and concatenated
+    lengths: array[int] = field(default_factory=lambda: array("i"))  # after truncation
+    full_lengths: array[int] = field(default_factory=lambda: array("i"))  # before truncation
     lines: array[int] = field(default_factory=lambda: array("q"))
-    trained: array[int] = field(default_factory=lambda: array("i"))  # tokens the loss is taken on
-    span_counts: array[int] = field(default_factory=lambda: array("i"))  # answers of each row
-    spans: array[int] = field(default_factory=lambda: array("i"))  # (first, behind the last) token of each answer, flat
+    trained: array[int] = field(default_factory=lambda: array("i"))  # tokens with loss in each row
+    span_counts: array[int] = field(default_factory=lambda: array("i"))  # answers in each row
+    spans: array[int] = field(default_factory=lambda: array("i"))  # (first, past the last) token of each answer, flat
 
     def add(self, ids: list[int], spans: list[tuple[int, int]], line: int, max_seq_length: int) -> bool:
-        """Add one row of uncut ids, and tell whether it carries loss; one that does not is left out."""
+        """Add one row of untruncated ids if it has tokens with loss; tell whether it does."""
         trained = trained_tokens(spans, max_seq_length)
         if not trained:
             return False
@@ -51,10 +51,10 @@ class TokenBlock:
 
 
 class RowPacker:
-    """Takes blocks of rows in; the ids go to a temporary file once they are many."""
+    """Collects blocks of rows; beyond 64 MB the ids go to a temporary file."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._block = TokenBlock()
         self._file: BinaryIO | None = None
 
@@ -67,7 +67,7 @@ class RowPacker:
             self._spill()
 
     def rows(self) -> TokenRows:
-        """Return all of them; nothing can be added afterwards."""
+        """Return all rows; nothing can be added afterwards."""
         own, self._block = self._block, TokenBlock()
         ids: Any = np.asarray(own.ids)
         if self._file is not None:
@@ -89,13 +89,13 @@ class RowPacker:
 
     def _spill(self) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - the rows are looked at for as long as they live
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - read as long as the rows live
         self._block.ids.tofile(self._file)
         self._block.ids = array("i")
 
 
 class _OnDisk:
-    """Ids in a file, read when they are asked for; pages of a map would count as memory of this process."""
+    """Ids in a file, read on access; a memory map would count as this process's memory."""
 
     nbytes = 0
 
@@ -106,47 +106,47 @@ class _OnDisk:
         size = (piece.stop - piece.start) * _ID.itemsize
         raw = os.pread(self._file.fileno(), size, piece.start * _ID.itemsize)
         if len(raw) != size:
-            raise OSError(errno.EIO, "the temporary file of the rows' tokens has become shorter")
+            raise OSError(errno.EIO, "the temporary file of token ids was truncated")
         return np.frombuffer(raw, _ID)
 
 
 def _starts(counts: Any) -> Any:
-    """Return where each of some runs begins, and behind the last where it ends."""
+    """Return where each run begins, and at the end where the last one ends."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
 @dataclass(frozen=True, eq=False)
 class TokenRows(Sequence[EncodedRow]):
-    """Rows as a sequence of ``EncodedRow``, each made when it is asked for; their sizes as arrays, for all at once."""
+    """Rows as a sequence of ``EncodedRow``, each made on access; their sizes as arrays."""
 
-    ids: Any  # of all rows, one row behind the other, int32; an array, or a file that is sliced like one
-    starts: Any  # of each row in ids
-    lengths: Any  # tokens of each row, after the cut
-    trained: Any  # those of each that the loss is taken on
-    full_lengths: Any  # before the cut
+    ids: Any  # of all rows, concatenated, int32: an array, or a file that slices like one
+    starts: Any  # of each row in ids; shape (rows + 1,)
+    lengths: Any  # tokens of each row, after truncation
+    trained: Any  # tokens with loss in each row
+    full_lengths: Any  # before truncation
     lines: Any
-    spans: Any  # (first, behind the last) token of each answer
-    span_starts: Any  # of each row in spans
+    spans: Any  # (first, past the last) token of each answer; shape (answers, 2)
+    span_starts: Any  # of each row in spans; shape (rows + 1,)
 
     @classmethod
     def of(cls, rows: Iterable[EncodedRow]) -> TokenRows:
-        """Pack rows whose labels are their ids wherever the loss is taken.
+        """Pack rows whose labels are their ids wherever they carry loss.
 
         Raises:
-            ValueError: One carries no loss.
+            ValueError: A row has no tokens with loss.
         """
         packer, block = RowPacker(), TokenBlock()
         for row in rows:
             is_answer = np.asarray([IGNORE_INDEX, *row.labels, IGNORE_INDEX]) != IGNORE_INDEX
             edges = np.flatnonzero(np.diff(is_answer)).tolist()
             if not block.add(row.input_ids, list(zip(edges[::2], edges[1::2], strict=True)), row.line, row.full_length):
-                raise ValueError(f"the row at line {row.line} carries no loss")
+                raise ValueError(f"the row at line {row.line} has no tokens with loss")
             block.full_lengths[-1] = row.full_length
         packer.extend(block)
         return packer.rows()
 
     def __len__(self) -> int:
-        """Count the rows."""
+        """Return the number of rows."""
         return len(self.lengths)
 
     @overload
@@ -154,7 +154,7 @@ class TokenRows(Sequence[EncodedRow]):
     @overload
     def __getitem__(self, index: slice) -> list[EncodedRow]: ...
     def __getitem__(self, index: int | slice) -> EncodedRow | list[EncodedRow]:
-        """Make one row, or the rows of a slice."""
+        """Return one row, or the rows of a slice."""
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         ids, labels = self.tokens_of(index)
@@ -174,11 +174,11 @@ class TokenRows(Sequence[EncodedRow]):
         return ids, labels
 
     def cut(self, length: int) -> TokenRows:
-        """Return the same rows, each cut at ``length`` tokens; one may carry no loss then."""
+        """Return the same rows truncated to ``length`` tokens; some may then have no tokens with loss."""
         lengths = np.minimum(self.lengths, length)
         counts = np.diff(self.span_starts)
         first, behind = self.spans[:, 0], np.minimum(self.spans[:, 1], np.repeat(lengths, counts))
-        # Two answers may touch the same token, and nothing predicts a row's first.
+        # Two answers may share a token, and a row's first token is never predicted.
         before = np.zeros_like(first)
         before[1:] = self.spans[:-1, 1]
         before[self.span_starts[:-1][counts > 0]] = 1
@@ -187,18 +187,18 @@ class TokenRows(Sequence[EncodedRow]):
 
     @property
     def size_bytes(self) -> int:
-        """Memory they take; ids that went to a file take none."""
+        """Their memory; ids in a file take none."""
         arrays = [self.starts, self.lengths, self.trained, self.full_lengths, self.lines, self.spans, self.span_starts]
         return int(self.ids.nbytes + sum(each.nbytes for each in arrays))
 
     @property
     def tokens(self) -> int:
-        """Tokens in all rows, after the cut."""
+        """Tokens in all rows, after truncation."""
         return int(self.lengths.sum(dtype=np.int64))
 
     @property
     def trainable_tokens(self) -> int:
-        """Tokens the loss is taken on."""
+        """Tokens with loss."""
         return int(self.trained.sum(dtype=np.int64))
 
 

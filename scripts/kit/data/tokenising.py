@@ -1,8 +1,8 @@
-"""Turn rendered text into token ids, such that a row begins with the very ids of its prompt alone.
+"""Rendered text as token ids, such that a prompt alone has the same ids as at the beginning of its row.
 
-A tokenizer may put a prompt's last character and its answer's first into one token (``]`` and ``{`` into ``]{``); the
-model is never asked with such a token. Each answer's prompt is therefore tokenised alone as well, from its last special
-token on, which no other token reaches across; where the ids differ, and only there, the text is cut at the answer.
+A tokenizer may merge a prompt's last character and its answer's first into one token (``]`` and ``{`` into ``]{``),
+which never occurs at inference. Each answer's prompt is therefore also tokenised alone, from its last special token on,
+which no other token spans; only where the ids differ is the text cut at the answer.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Tokens(NamedTuple):
     """A text's ids."""
 
     ids: list[int]
-    answers: list[tuple[int, int]]  # (first, behind the last) token of each
-    is_cut: bool  # a prompt and its answer were tokenised apart
+    answers: list[tuple[int, int]]  # (first, past the last) token of each
+    is_cut: bool  # a prompt and its answer were tokenised separately
 
 
 class _Prompt(NamedTuple):
-    """A prompt, or its end: of which text, up to which character, and the ids (up to ``behind``) it is there."""
+    """A prompt, or its end: of which text, up to which character, and its ids (up to ``behind``) in the row."""
 
     number: int
     begin: int
@@ -42,7 +42,7 @@ class _Prompt(NamedTuple):
 
 
 def tokenise(texts: Sequence[Rendered], tokenizer: ChatTokenizer) -> list[Tokens | TemplateError]:
-    """Tokenise rendered conversations; for what the tokenizer cannot do right, return why."""
+    """Tokenise rendered conversations; for one that cannot be tokenised correctly, return why."""
     encodings = _encode(tokenizer, [one.text for one in texts])
     torn = _torn(tokenizer, texts, encodings, by_look=tokenizer.merges_alone_decide)
     made = [_tokens(tokenizer, text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
@@ -64,9 +64,9 @@ def tokenise(texts: Sequence[Rendered], tokenizer: ChatTokenizer) -> list[Tokens
 
 def _torn_for_good() -> TemplateError:
     return TemplateError(
-        "has an answer whose first character changes the prompt's last tokens, and this model's tokenizer cannot take "
-        "the two apart",
-        "begin the answer with another character, or take the row out",
+        "has an answer whose first character changes the prompt's last tokens, and this model's tokenizer cannot "
+        "separate the two",
+        "begin the answer with another character, or remove the row",
     )
 
 
@@ -86,9 +86,9 @@ def _torn(
     *,
     by_look: bool,
 ) -> list[list[int]]:
-    """Return for each text the beginnings of answers whose prompts alone become other ids.
+    """Return for each text the beginnings of answers whose prompts have other ids when tokenised alone.
 
-    ``by_look``: only a token that reaches across can make them others, so the prompts need not be tokenised.
+    ``by_look``: only a token that spans prompt and answer can change them, so prompts need not be tokenised.
     """
     torn: list[list[int]] = [[] for _ in texts]
     asked: list[_Prompt] = []
@@ -106,7 +106,7 @@ def _torn(
             start, at, is_at_once = _last_special(tokenizer, text.text, encoding, ids, behind)
             if not (is_at_once and _characters(encoding, start)[1] == begin):
                 asked.append(_Prompt(number, begin, text.text[at:begin], ids[start:behind], behind))
-    # A tokenizer may treat a text's first words in a way of its own, so what differs is looked at from the beginning.
+    # A tokenizer may treat the start of a text specially, so prompts that differ are compared from the beginning.
     whole = [
         one._replace(text=texts[one.number].text[: one.begin], ids=encoding.ids[: one.behind])
         for one in _become_others(tokenizer, asked)
@@ -118,7 +118,7 @@ def _torn(
 
 
 def _become_others(tokenizer: ChatTokenizer, prompts: list[_Prompt]) -> list[_Prompt]:
-    """Return the prompts that alone become other ids than at the beginning of a row."""
+    """Return the prompts whose ids differ when tokenised alone."""
     texts = list({one.text.removesuffix(CUT): None for one in prompts})
     alone = dict(zip(texts, _encode(tokenizer, texts), strict=True))
     return [
@@ -133,25 +133,25 @@ def _characters(encoding: Encoding, token: int) -> tuple[int, int]:
 
 
 def _first_token(encoding: Encoding, begin: int, end: int) -> int | None:
-    """Return the first token that touches the characters from ``begin`` up to ``end``; None where all are dropped."""
+    """Return the first token of the characters from ``begin`` up to ``end``; None if all are dropped."""
     return next((token for at in range(begin, end) if (token := encoding.char_to_token(at)) is not None), None)
 
 
 def _last_special(
     tokenizer: ChatTokenizer, text: str, encoding: Encoding, ids: list[int], behind: int
 ) -> tuple[int, int, bool]:
-    """Return the last special token in front of a token, its first character, and whether it stands right there."""
+    """Return the last special token before a token, its first character, and whether it is adjacent."""
     special = tokenizer.special_ids
     for token in range(behind - 1, -1, -1):
         if ids[token] in special:
             begin, end = _characters(encoding, token)
-            if text[begin:end].strip() == special[ids[token]]:  # and no letter it does not know, which is <unk> too
+            if text[begin:end].strip() == special[ids[token]]:  # an unknown letter is <unk>, a special token too
                 return token, begin, token == behind - 1
     return 0, 0, False
 
 
 def _cut(text: Rendered, begins: list[int]) -> Rendered:
-    """Put a mark where each of some answers begins."""
+    """Put ``CUT`` where each of some answers begins."""
     pieces, at = [], 0
     for begin in begins:
         pieces += [text.text[at:begin], CUT]
@@ -172,22 +172,22 @@ def _tokens(tokenizer: ChatTokenizer, text: Rendered, encoding: Encoding | Templ
     if isinstance(encoding, TemplateError):
         return encoding
     if tokenizer.vocabulary is not None and max(encoding.ids, default=0) >= tokenizer.vocabulary:
-        # torch ends in an IndexError, and a GPU in an assertion of its own that takes the process along.
+        # torch raises an IndexError on the CPU; on a GPU an assertion kills the process.
         return TemplateError(
-            f"has a token beyond the {tokenizer.vocabulary:,} of the model's embedding",
-            "use the tokenizer.json of this very model, or take that text out of the row",
+            f"has a token beyond the model's embedding of {tokenizer.vocabulary:,} tokens",
+            "use this model's own tokenizer.json, or remove that text from the row",
         )
     if is_marked(text.text) and not _is_read_right(tokenizer, text.text, encoding):
         return TemplateError(
-            "has a special token's name in its text, which this model's tokenizer cannot read as text",
-            "take the special token's name out of the row",
+            "has a special token in its text, which this model's tokenizer cannot read as text",
+            "remove the special token from the row's text",
         )
     answers = (_tokens_of(encoding, begin, end) for begin, end in text.answers)
     return Tokens(encoding.ids, [found for found in answers if found[1] > found[0]], is_cut=False)
 
 
 def _is_read_right(tokenizer: ChatTokenizer, text: str, encoding: Encoding) -> bool:
-    """Hold the marked tokenizer to the unmarked one: no hidden text became a token, and all else is read alike."""
+    """Check the marked tokenizer against the unmarked one: no hidden text became a token, the rest reads the same."""
     special = tokenizer.special_ids
     if HIDE in text:
         for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -203,16 +203,16 @@ def _is_read_right(tokenizer: ChatTokenizer, text: str, encoding: Encoding) -> b
 
 
 def _tokens_of(encoding: Encoding, begin: int, end: int) -> tuple[int, int]:
-    """Return (first, behind the last) of the tokens that touch the characters from ``begin`` up to ``end``.
+    """Return (first, past the last) of the tokens of the characters from ``begin`` up to ``end``.
 
-    The library is asked about single characters: making all offsets would cost more than tokenising.
+    Asks the library about single characters: making all offsets would cost more than tokenising.
     """
     first = _first_token(encoding, begin, end)
     positions = range(end - 1, begin - 1, -1)
     last = next((token for at in positions if (token := encoding.char_to_token(at)) is not None), None)
     if first is None or last is None:  # the tokenizer drops all of it
         return 0, 0
-    # A character may be several tokens, of a byte each, and the library names the first.
+    # A character may be several byte tokens; the library returns the first.
     while (characters := encoding.token_to_chars(last + 1)) and characters[0] < end:
         last += 1
     return first, last + 1

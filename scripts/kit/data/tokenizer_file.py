@@ -1,4 +1,4 @@
-"""A model's tokenizer in use: by whoever tokenises, and by the process that tries it out first."""
+"""A model's tokenizer in use."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kit.data.template import TemplateError
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-_REASON_SHOWN = 200  # characters of the library's own words
+_REASON_SHOWN = 200  # characters of the library's own message
 
 
 def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
     """Tokenise texts, on all cores.
 
     Raises:
-        TemplateError: The tokenizer fails on one of them, in whatever way.
+        TemplateError: The tokenizer fails on one of them.
     """
     try:
         return list(tokenizer.encode_batch(texts, add_special_tokens=False))
@@ -30,10 +30,10 @@ def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
 
 
 def merges_alone_decide(tokenizer: Tokenizer) -> bool:
-    """Tell whether tokens are plain BPE merges of a text's letters, as in Mistral's tokenizer.
+    """Tell whether tokens are plain BPE merges of a text's characters, as in Mistral's tokenizer.
 
-    Then the tokens in front of any boundary between two tokens are those of that text alone: a merge never depends on
-    one that happened further right, and none is undone. Splitters by regular expression look ahead, and do not count.
+    Then the tokens before any token boundary are those of that text alone: a merge never depends on one further right,
+    and none is undone. Splitters by regular expression look ahead, so they are excluded.
     """
     content: dict[str, Any] = json.loads(tokenizer.to_str())
     model, splitter = content["model"], content["pre_tokenizer"]

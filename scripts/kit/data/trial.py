@@ -1,7 +1,7 @@
-"""Try out a model's tokenizer and chat template in a child process with limits of time and memory.
+"""Try a model's tokenizer and chat template in a child process with limits of time and memory.
 
 Both are programs of the model's publisher: a template can loop or ask for gigabytes, a normaliser can double a text
-forty times, and some files crash the library. What the child survives the parent does again. ``try_out`` starts it as
+forty times, and some files crash the library. What passes in the child the parent repeats. ``try_out`` starts it as
 ``python -m kit.data.trial``. Imports neither torch nor transformers.
 """
 
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _MEMORY_BYTES = 3 << 30  # a tokenizer of 256,000 tokens takes about 0.5 GB to read
-_READING_SECONDS = 15  # of CPU: the same one takes 2
-_USING_SECONDS = 4  # of CPU, beyond; a template takes milliseconds
-_WALL_SECONDS = 90.0  # a machine may be busy with something else
-_MOST_CHARACTERS = 1 << 20  # of a short conversation; templates write some thousands
+_READING_SECONDS = 15  # of CPU time: the same one takes 2
+_USING_SECONDS = 4  # of CPU time after reading; a template takes milliseconds
+_WALL_SECONDS = 90.0  # generous: the machine may be busy
+_MOST_CHARACTERS = 1 << 20  # for a short conversation; templates write some thousands
 _LOOK_SECONDS = 0.02
 
 _TOKENIZER, _TEMPLATE = "its tokenizer.json", "its chat template"
 # Printable ASCII, some letters of more bytes, runs of one character: what rows are made of.
 _TEXT = f"{''.join(map(chr, range(32, 127)))}\n\t\r\n éßñ Ωж 日本語 שלום 🦙👩‍👧 e\u0301 \u00a0\u200b "
 _LONG = _TEXT * 80 + "a" * 2000 + " " * 2000 + "\n" * 500
-_THINKING = "assistant that thinks"  # a turn with thoughts, which some templates write in a way of their own
+_THINKING = "assistant that thinks"  # a turn with thoughts, which some templates render specially
 _CONVERSATIONS = (
     ("user",), ("user", "assistant"), ("user", "assistant", "user", "assistant"), ("system", "user", "assistant"),
     ("user", _THINKING),
 )  # fmt: skip
 
 
-_found: dict[tuple[str, str], str] = {}  # what is wrong, by content: a process often loads the same model again
+_found: dict[tuple[str, str], str] = {}  # problem by content: a process often loads the same model again
 
 
 def try_out(name_or_path: str, tokenizer: Path, template: ChatTemplate) -> None:
-    """See whether the files can be used at all; once for each content.
+    """Check that the files can be used at all, once per content.
 
     Raises:
-        ModelFileError: They run away, break off, or take more than any model's should.
+        ModelFileError: They do not finish, crash, or exceed the limits.
     """
     try:
         with open_regular(tokenizer) as file:
@@ -75,7 +75,7 @@ def try_out(name_or_path: str, tokenizer: Path, template: ChatTemplate) -> None:
 
 
 def _tried(order: dict[str, Any]) -> str:
-    """Run the child; return what is wrong, nothing where nothing is."""
+    """Run the child; return what is wrong, or an empty string."""
     environment = {
         **os.environ, "PYTHONPATH": python_path(), "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1",
     }  # fmt: skip
@@ -88,7 +88,7 @@ def _tried(order: dict[str, Any]) -> str:
             stdout=said,
             stderr=cried,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the parent, which may go on and must not take it for a fault
+            start_new_session=True,  # otherwise Ctrl-C would reach the child and look like a crash
         )
         try:
             ran_away = _watch(child)
@@ -102,7 +102,7 @@ def _tried(order: dict[str, Any]) -> str:
 
 
 def _watch(child: subprocess.Popen[bytes]) -> str:
-    """Wait for the child; return what it did beyond its limits, where the system's own do not hold it."""
+    """Wait for the child; return which limit it exceeded that the system itself does not enforce."""
     import psutil
 
     begun = time.monotonic()
@@ -118,7 +118,7 @@ def _watch(child: subprocess.Popen[bytes]) -> str:
 
 
 def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
-    """Say what is wrong, from how the child ended and from the last thing it began."""
+    """Return what is wrong, from how the child ended and the last stage it began."""
     said = [json.loads(line) for line in lines if line.startswith("{")]
     stage = next((line["stage"] for line in reversed(said) if "stage" in line), "")
     refused = next((line["refused"] for line in said if "refused" in line), "")
@@ -127,20 +127,20 @@ def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
     cried.seek(0)
     words = cried.read().decode(errors="replace")
     if not stage:
-        return f"it cannot be tried out ({' '.join(words.split())[-200:] or f'exit code {code}'})"
+        return f"its files could not be tested ({' '.join(words.split())[-200:] or f'exit code {code}'})"
     if ran_away == "memory" or "memory allocation" in words or "MemoryError" in words:
         return f"{stage} takes more than {_MEMORY_BYTES >> 30} GB of memory"
     if ran_away == "time" or code == -signal.SIGXCPU:
-        return f"{stage} does not end"
+        return f"{stage} does not finish"
     if code == -signal.SIGKILL:
         return f"{stage} takes more memory than this machine has"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"{stage} breaks the process that uses it ({how})"
+    return f"{stage} crashes the process that uses it ({how})"
 
 
 def main() -> int:
-    """Do once what the parent is going to do; say each step before it."""
-    # macOS bounds no address space; there the parent looks.
+    """Do once what the parent is going to do, and report each stage before it."""
+    # macOS cannot limit memory; there the parent watches.
     _bound(resource.RLIMIT_AS, _MEMORY_BYTES)
     _bound(resource.RLIMIT_CPU, _READING_SECONDS)
     _bound(resource.RLIMIT_CORE, 0)
@@ -158,7 +158,7 @@ def main() -> int:
             _say(refused=f"makes the library fail ({' '.join(str(exc).split())[:200]})")
         elif not isinstance(exc, Exception):
             raise
-        # Anything else the parent runs into as well, and says in its own words.
+        # The parent meets any other error itself, and reports it.
     return 0
 
 
@@ -176,7 +176,7 @@ def _use(order: dict[str, Any]) -> None:
         return
     template = ChatTemplate(order["source"], order["special_tokens"], order["date"])
     _say(stage=_TEMPLATE)
-    template.compiled  # noqa: B018 - the first look compiles it
+    template.compiled  # noqa: B018 - the first access compiles it
     for content in (_TEXT, probe):
         for roles in _CONVERSATIONS:
             for add_generation_prompt in (False, True):
@@ -208,15 +208,15 @@ def _encode(tokenizer: Tokenizer, text: str) -> None:
 
 
 def _texts_of(tokenizer: Tokenizer) -> Iterator[str]:
-    """Yield what the normaliser and the splitter look for: a text without it would not set them off."""
+    """Yield the strings that the normaliser and the splitter match: a text without them would not test those."""
     for part in (tokenizer.normalizer, tokenizer.pre_tokenizer):
         if part is not None:
-            with contextlib.suppress(Exception):  # one that cannot be written out; it is tried all the same
+            with contextlib.suppress(Exception):  # one that cannot be serialised is tested without its strings
                 yield from _strings(json.loads(part.__getstate__()))
 
 
 def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str) and len(value) < 1000:  # noqa: PLR2004 - a table in text form is looked for by nobody
+    if isinstance(value, str) and len(value) < 1000:  # noqa: PLR2004 - a longer string is a table, not a pattern
         yield value
     elif isinstance(value, (list, dict)):
         for inner in value.values() if isinstance(value, dict) else value:

@@ -1,7 +1,7 @@
-"""The keys of turns, by an allow-list: each is kept, decides what is learnt, is reported as unused, or is refused.
+"""The allowed keys of turns: each is used, decides what carries loss, is reported as ignored, or is rejected.
 
-Programs mark turns to learn in many ways: ``weight`` (OpenAI's format, Axolotl), ``train`` and ``training`` (Axolotl),
-``loss`` (ms-swift, XTuner), a row's ``loss_mask``. Those whose meaning is plain are followed.
+Programs mark turns with loss in many ways: ``weight`` (OpenAI's format, Axolotl), ``train`` and ``training`` (Axolotl),
+``loss`` (ms-swift, XTuner), a row's ``loss_mask``. Those whose meaning is clear are followed.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 SPOKEN = ("role", "from", "content", "value")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # before an answer: keys that some templates write
-FLAGS = ("weight", "loss_weight", "train", "training", "trainable", "loss")  # 0 or 1: whether a turn is learnt
-_MASK = "loss_mask"  # as a row's list, a flag for each turn
-# 1 is "learnt" to some programs and "not learnt" to others; or it is a mask of tokens, which are another model's.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # before an answer: keys that some templates render
+FLAGS = ("weight", "loss_weight", "train", "training", "trainable", "loss")  # 0 or 1: whether a turn carries loss
+_MASK = "loss_mask"  # as a row's list, a flag per turn
+# 1 means "with loss" to some programs and "without" to others; or it masks the tokens of another model.
 _UNCLEAR = (_MASK, "loss_scale", "mask", "masked", "assistant_mask", "assistant_masks", "completion_mask")
 _MASKS = dict.fromkeys((*FLAGS, *_UNCLEAR)).keys()
-# What only tells turns apart: no template is given it, and nothing said depends on it.
+# Bookkeeping that no template uses.
 _BOOKKEEPING = frozenset(
     {"id", "uuid", "message_id", "parent_id", "turn_id", "turn_identifier", "index", "timestamp", "created_at"}
 )
 _KNOWN = (*SPOKEN, *THOUGHTS, *FLAGS)
 _SAY_IT = (
-    "weight: 0 or 1 in an answer's turn says whether it is learnt; or write what is not learnt as prompt (a list of "
-    "turns), and what is as completion"
+    "set weight to 0 or 1 in each answer's turn; or write the turns without loss as prompt (a list of turns) and the "
+    "others as completion"
 )
 
-Flags = tuple[tuple[str, bool], ...]  # each key that says whether a turn is learnt, and what it says
+Flags = tuple[tuple[str, bool], ...]  # key and value of each flag
 
 
 class Beside(NamedTuple):
-    """What a turn says beside its role and its content."""
+    """What a turn holds beside its role and content."""
 
-    flags: Flags = ()  # whether it is learnt
+    flags: Flags = ()  # whether it carries loss
     thoughts: tuple[tuple[str, str], ...] = ()  # key and text
-    left: tuple[str, ...] = ()  # keys that are left out
+    left: tuple[str, ...] = ()  # ignored keys
 
 
 NOTHING_BESIDE = Beside()
 
 
 def beside_of(turn: dict[str, Any]) -> Beside:
-    """Sort what a turn says beside who speaks and what.
+    """Sort the keys of a turn beside its role and content.
 
     Raises:
-        RowError: With the first key that is not known, or whose value says nothing that could be done.
+        RowError: A key is unknown, or its value is unclear.
     """
     more = {key: value for key, value in turn.items() if key not in SPOKEN and value not in NOTHING}
     flags, thoughts, left = [], [], []
@@ -69,7 +69,7 @@ def beside_of(turn: dict[str, Any]) -> Beside:
 
 
 def like_a_mask(key: str) -> str:
-    """Return the key of a mask that another is but for its form, such as ``Weights``; empty for none."""
+    """Return the mask key that another resembles, as ``Weights`` does ``weight``; empty for none."""
     return _MASK_FORMS.get(_plain(key), "") if key not in _MASKS else ""
 
 
@@ -81,10 +81,10 @@ _MASK_FORMS = {_plain(key): key for key in _MASKS}
 
 
 def masks_of(row: dict[str, Any], used: Collection[str]) -> list[tuple[str, list[bool]]]:
-    """Return the lists beside a row's turns that say of each whether it is learnt, by their keys.
+    """Return the lists beside a row's turns that flag each of them, by key.
 
     Raises:
-        RowError: A key says that nothing is learnt, that it is in part, or what no two programs read alike.
+        RowError: A key switches the whole row off, holds other values than 0 and 1, or is ambiguous.
     """
     masks = []
     for key in () if _MASKS.isdisjoint(row) else _MASKS:
@@ -96,35 +96,33 @@ def masks_of(row: dict[str, Any], used: Collection[str]) -> list[tuple[str, list
         elif key in _UNCLEAR:
             raise _unclear(key, "row")
         elif not _flag(key, value, "row"):
-            raise RowError(
-                f"has {key} in its row, which says that it is not to be learnt", f"take the row or {key} out"
-            )
+            raise RowError(f"has {key} 0 or false, so there is nothing to train on", f"remove the row or {key}")
     return masks
 
 
 def is_learnt(role: str, flags: Flags, *, answers: bool) -> bool:
-    """Decide whether a turn is learnt; ``answers`` tells whether answers are where it stands, unless a flag objects.
+    """Decide whether a turn carries loss; ``answers`` says whether assistant turns do unless flagged otherwise.
 
     Raises:
-        RowError: Its flags contradict each other, or ask to learn what is no answer.
+        RowError: Its flags contradict each other, or ask for loss on a turn that is not an answer.
     """
     is_answer = answers and role == "assistant"
     if not flags:
         return is_answer
     asked = {said: key for key, said in flags}
     if len(asked) > 1:
-        raise RowError(f"has {asked[True]} and {asked[False]} that contradict each other in a turn", "keep one of them")
+        raise RowError(f"has contradicting {asked[True]} and {asked[False]} in a turn", "keep one of them")
     if True in asked and not is_answer:
         where = "a turn of its prompt" if role == "assistant" else f"a {role} turn"
         raise RowError(
-            f"has {asked[True]} that asks to learn {where}, and only answers are learnt",
-            "write what is to be learnt as completion, and all in front of it as prompt (a list of turns)",
+            f"has {asked[True]} set on {where}, but only answers are trained on",
+            "write what to train on as completion, and everything before it as prompt (a list of turns)",
         )
     return is_answer and False not in asked
 
 
 def refuse_others(mapping: dict[str, Any], kind: str, known: Iterable[str]) -> None:
-    """Refuse every key that means something and is not known.
+    """Reject unknown keys that hold something.
 
     Raises:
         RowError: With the first.
@@ -135,9 +133,9 @@ def refuse_others(mapping: dict[str, Any], kind: str, known: Iterable[str]) -> N
 
 
 def lost(key: str, kind: str, known: tuple[str, ...]) -> RowError:
-    """Say that a key's meaning would be lost."""
+    """Return the error of a key whose meaning would be lost."""
     meant = near(key, known)
-    fix = f"write it as text in the turns, or take {shown_key(key)} out"
+    fix = f"write it as text in the turns, or remove {shown_key(key)}"
     return RowError(
         f"has {shown_key(key)} in its {kind}, which would be lost",
         f"did you mean {meant}? If not, {fix}" if meant else fix,

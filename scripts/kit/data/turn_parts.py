@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 _SYSTEM, _ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN = "zq0system", "zq1asked", "zq2told", "zq3asked", "zq4told"
 _ROLES = ("user", "assistant", "user", "assistant")
 _THOUGHT = "zq5thought"
-_SHORTEST_MARKER = 3  # characters: "A:" stands in too many texts to say anything
-_MOST_MARKERS = 100  # all text is searched for each; templates write some ten
+_SHORTEST_MARKER = 3  # characters: "A:" occurs in too many texts
+_MOST_MARKERS = 100  # all text is searched for each; templates write about ten
 
 
 @dataclass(frozen=True)
 class TurnParts:
-    """What stands around turns."""
+    """What a template writes around turns."""
 
-    merges_system: bool  # it refuses or drops system messages, so they open the first user turn instead
-    lead: str  # between the prompt and an answer, such as a blank
-    end: str  # the special token that ends an assistant's turn; empty for none
-    markers: tuple[str, ...]  # text between turns, such as [INST]; no special tokens
-    thoughts: tuple[str, ...] = ()  # keys of an answer's turn whose text it writes in front of the answer
+    merges_system: bool  # it rejects or drops system messages, so they are merged into the first user turn
+    lead: str  # between the prompt and an answer, such as a space
+    end: str  # the special token after an assistant's turn; empty for none
+    markers: tuple[str, ...]  # plain text between turns, such as [INST]
+    thoughts: tuple[str, ...] = ()  # keys of an answer's turn that it renders before the answer
 
 
 def turn_parts(template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:
-    """Look at what a template writes; ``special`` finds the special tokens.
+    """Find what a template writes around turns; ``special`` matches the special tokens.
 
     Raises:
-        DateError: It asks for today's date, and none is pinned.
+        DateError: It uses today's date, and none is pinned.
     """
     turns = [
         {"role": role, "content": content}
@@ -49,7 +49,7 @@ def turn_parts(template: ChatTemplate, special: re.Pattern[str]) -> TurnParts:
     before, _, behind = _rendered(template, turns[:2]).partition(_TOLD)
     lead = before.removeprefix(prompt) if prompt and before.startswith(prompt) else ""
     end = special.match(behind.lstrip())
-    # Mistral v0.2's first template raises; some templates drop the message without a word, which is worse.
+    # Mistral v0.2's first template raises; some templates silently drop the message, which is worse.
     with_system = _rendered(template, [system, *turns])
     merges = _SYSTEM not in with_system and _SYSTEM not in _rendered(template, [system, *turns[:2]])
     whole = with_system if not merges and with_system else _rendered(template, turns)
@@ -68,7 +68,7 @@ def _rendered(template: ChatTemplate, turns: list[dict[str, str]], *, add_genera
 
 
 def _markers(text: str, special: re.Pattern[str]) -> Iterator[str]:
-    """Yield what stands between two turns, line by line; what stands before the first may be a whole preamble."""
+    """Yield the text between two turns, line by line; before the first there may be a whole preamble."""
     order = (_SYSTEM, _ASKED, _TOLD, _ASKED_AGAIN, _TOLD_AGAIN)
     for one, next_one in itertools.pairwise(name for name in order if name in text):
         between = text.partition(one)[2].partition(next_one)[0]

@@ -1,1 +1,1 @@
-"""The base model as far as it is known without torch: its files and its shape."""
+"""The base model without torch: its files and its shape."""

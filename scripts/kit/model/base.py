@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, GENERATION = "config.json", "generation_config.json"
-# Of the tokenizer: what an adapter's folder carries, so that it can be used without the base's.
+# An adapter's folder has copies of these, so that it is usable without the base's folder.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-# What else goes with a merged model, for programs that read the tokenizer in its older forms.
+# Copied into a merged model too, for programs that read older forms of the tokenizer.
 OLDER_TOKENIZER_FILES = ("added_tokens.json", "tokenizer.model")
 OPTIONAL = (GENERATION, *TOKENIZER_FILES, *OLDER_TOKENIZER_FILES)
-# In a repository's folder, or as `hf download` names a part of a file: never a path.
+# A plain file name, never a path.
 _SHARD = re.compile(r"[\w][\w.-]*\.safetensors\Z")
 
 
@@ -32,34 +32,34 @@ class Base:
 
     name: str  # its folder, or its name on the hub
     revision: str | None  # as asked for
-    commit: str | None  # what the hub resolved that to; None for a folder
-    folder: Path  # that holds config.json
+    commit: str | None  # what the hub resolved the revision to; None for a folder
+    folder: Path  # with config.json
     config: dict[str, Any]
-    small: dict[str, Path]  # every other small file that is there, by name
-    shards: dict[str, Path]  # safetensors files, by name
-    index: Path | None  # names the shards; None where there is one file
+    small: dict[str, Path]  # its other small files, by name
+    shards: dict[str, Path]  # its safetensors files, by name
+    index: Path | None  # of the shards; None for a single file
 
     @property
     def weight_bytes(self) -> int:
-        """Size of its weights."""
+        """Size of the weights."""
         return sum(path.stat().st_size for path in self.shards.values())
 
     @property
     def files(self) -> dict[str, Path]:
-        """All that is read, by name."""
+        """All files that are read, by name."""
         index = {INDEX: self.index} if self.index else {}
         return {CONFIG: self.folder / CONFIG, **self.small, **index, **self.shards}
 
 
 def find_base(name_or_path: str, revision: str | None, *, download: bool) -> Base:
-    """Find a base's files in a folder, in the cache or, where it may be asked, on the hub.
+    """Find a base's files in a folder, the cache or (``download=True``) the hub.
 
     Raises:
-        ModelFileError: One that is needed is not there or broken; the message is one sentence with its fix.
+        ModelFileError: A required file is missing or broken; one sentence with its fix.
     """
     config = find(name_or_path, CONFIG, revision, download=download)
     is_cached = config.parent.parent.name == "snapshots"
-    # All files of one commit; and what is here of a commit that is named is taken without asking the hub.
+    # All files come from one commit; cached files of a commit need no request to the hub.
     commit = config.parent.name if is_cached else revision
     index, shards = _weights(name_or_path, commit, config.parent, download=download)
     small = {}
@@ -87,18 +87,17 @@ def _weights(
         return None, {WHOLE: find(name_or_path, WHOLE, revision, download=download)}
     if (folder / WHOLE).exists():
         raise ModelFileError(
-            f"{folder}: holds {WHOLE} and {INDEX}, and the two may name different weights; remove the wrong one"
+            f"{folder}: contains {WHOLE} and {INDEX}, which may be different weights; remove the wrong one"
         )
     names = shard_names(index)
     return index, {name: find(name_or_path, name, revision, download=download) for name in names}
 
 
 def shard_names(index: Path) -> list[str]:
-    """Name the files that an index names.
+    """Return the names of an index's files.
 
     Raises:
-        ModelFileError: It is broken, or names something else than safetensors in its own folder: a pickle could run
-            code when it is loaded.
+        ModelFileError: It is broken, or names other files than safetensors in its own folder: a pickle could run code.
     """
     entries = read_json(index).get("weight_map")
     if not isinstance(entries, dict) or not entries or not all(isinstance(name, str) for name in entries.values()):
@@ -107,7 +106,7 @@ def shard_names(index: Path) -> list[str]:
     for name in names:
         if not _SHARD.match(name):
             raise ModelFileError(
-                f"{index}: names {name!r}, and only safetensors files of its own folder are read; "
-                "use a model that is saved as safetensors"
+                f"{index}: names {name!r}, but only safetensors files in its own folder are read; "
+                "use a model saved as safetensors"
             )
     return names

@@ -1,6 +1,6 @@
-"""The supported model families: what their configurations may say, and the defaults of what they leave out.
+"""The supported model families: the allowed values of their configurations, and their defaults.
 
-Source of the defaults: transformers' configuration classes, which the tests compare with these on every stack.
+The defaults come from transformers' configuration classes, which the tests compare with these on every stack.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Family:
     """One ``model_type``."""
 
     name: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # what its configuration class fills in
-    query_biases: str = ""  # the key that gives queries, keys and values a bias; "always" where they have one
-    has_head_norms: bool = False  # queries and keys are normalised head by head
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # for keys missing from config.json
+    query_biases: str = ""  # the key that gives queries, keys and values a bias; "always" if they have one
+    has_head_norms: bool = False  # queries and keys are normalised per head
 
 
 _COMMON = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10_000.0}
@@ -35,7 +35,7 @@ FAMILIES = {
         has_head_norms=True,
     ),
 }
-# Not of this form: several feed-forward parts a block, of which each token meets a few.
+# Keys of mixtures of experts: several MLPs per block, a few of them for each token.
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 
@@ -52,8 +52,8 @@ def _is_scaling(value: Any) -> bool:
     return isinstance(kind, str) and all(_is_number(part) or isinstance(part, (bool, str, type(None))) for part in rest)
 
 
-# What decides what a model of these families computes, and what it may be. Nothing else of config.json is read: neither
-# what only other programs know, nor what transformers would trip over in the middle of loading.
+# The keys that decide what a model of these families computes, with their allowed values. No other key of config.json
+# reaches transformers.
 _READ: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
         ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -74,27 +74,29 @@ _READ: dict[str, Callable[[Any], bool]] = {
 _MAY_BE_NULL = frozenset(
     {"num_key_value_heads", "head_dim", "sliding_window", "rope_scaling", "rope_parameters", "layer_types"}
 )
-# Beyond any model there is; a configuration that asks for more is damaged, and would take all memory to read.
+# Beyond any existing model; a larger value is damage, and would take all memory.
 _MOST = {"num_hidden_layers": 1_000, "max_position_embeddings": 1 << 24}
 
 
 def family_names() -> str:
-    """List the families for a sentence: ``mistral, llama, …``."""
+    """List the families: ``mistral, llama, …``."""
     return ", ".join(FAMILIES)
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is read of a ``config.json``, with what its family's class would fill in.
+    """Return the keys of a ``config.json`` that are read, completed by the family's defaults.
 
     Raises:
-        ValueError: Its family is not known, it is a mixture of experts, or it says what no model of the family says.
+        ValueError: The family is unknown, it is a mixture of experts, or a value is not allowed.
     """
     kind = config.get("model_type")
     for key in _EXPERTS:
         if config.get(key):
-            raise ValueError(f"{key} is {config[key]}: a mixture of experts, whose experts an adapter would not keep")
+            raise ValueError(
+                f"{key} is {config[key]}: mixtures of experts are not supported, as adapters keep no experts"
+            )
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise ValueError(f"model_type is {kind!r}; supported are {family_names()}")
+        raise ValueError(f"model_type is {kind!r}; supported families are {family_names()}")
     read = {key: value for key, value in config.items() if key in _READ}
     for key, value in read.items():
         may_be_null = value is None and key in _MAY_BE_NULL
@@ -102,26 +104,26 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key} is {value!r:.60}, which no model of these families has")
     layers = read.get("layer_types")
     if layers and len(layers) != read.get("num_hidden_layers"):
-        raise ValueError(f"layer_types names {len(layers):,} layers, num_hidden_layers {read.get('num_hidden_layers')}")
+        raise ValueError(f"layer_types lists {len(layers):,} layers, num_hidden_layers {read.get('num_hidden_layers')}")
     return {"model_type": kind, **FAMILIES[kind].defaults, **read}
 
 
 def beyond_older_words(config: Mapping[str, Any]) -> str:
-    """Say what of a completed configuration transformers 4.36 would pass over or refuse; empty for nothing."""
+    """Say what of a completed configuration transformers 4.36 would ignore or reject; empty for nothing."""
     scaling = rope_scaling_of(config)
     if scaling:
         kind = scaling.get("type", scaling.get("rope_type"))
         plain = set(scaling) - {"type", "rope_type"} == {"factor"} and kind in {"linear", "dynamic"}
         if config["model_type"] != "llama" or not plain:
-            return f"positions scaled by {kind!r}"
+            return f"RoPE scaling of type {kind!r}"
     own = config.get("head_dim")
     if own and own * config["num_attention_heads"] != config["hidden_size"]:
-        return f"heads of {own}, which are not hidden_size / num_attention_heads"
-    return "biases in the feed-forward part" if config.get("mlp_bias") else ""
+        return f"a head_dim of {own}, which is not hidden_size / num_attention_heads"
+    return "biases in the MLP" if config.get("mlp_bias") else ""
 
 
 def rope_scaling_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how positions are scaled, in whichever words; None where they are not."""
+    """Return the RoPE scaling, under either key; None without one."""
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
     if not isinstance(scaling, dict):
         return None
@@ -130,10 +132,9 @@ def rope_scaling_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def in_older_words(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a completed configuration so that transformers 4.36 reads the same from it as transformers 5.
+    """Rewrite a completed configuration so that transformers 4.36 reads the same from it as transformers 5.
 
-    transformers 5 puts the positions' base into ``rope_parameters``; 4.36 passes over that and takes its default,
-    without a word.
+    transformers 5 puts ``rope_theta`` into ``rope_parameters``; 4.36 silently ignores that and takes its default.
     """
     older = {key: value for key, value in config.items() if key not in {"rope_parameters", "layer_types"}}
     parameters, scaling = config.get("rope_parameters"), rope_scaling_of(config)

@@ -1,7 +1,4 @@
-"""Where a model's small files are: a local folder, the Hugging Face cache, or the hub when it may be asked.
-
-Imports neither torch nor transformers.
-"""
+"""A model's files: in a folder, in the Hugging Face cache or on the hub. Imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from kit.files import regular_files
 from kit.files.json_files import read_object
 from kit.model.hub import hub_answers
 
-# First parts of a path that a Hugging Face owner's name would hardly be: the kit's own folders.
+# The kit's own folders, which are unlikely names of a Hugging Face owner.
 _LOCAL_ROOTS = frozenset({"models", "outputs", "data", "checkpoints"})
 
 # Made by `make demo` on first use, so a fresh clone does not have it.
@@ -23,7 +20,7 @@ DEMO_BASE = "models/demo-base"
 
 
 class ModelFileError(ExplainedError):
-    """A model's file is not where it should be; the message is one sentence with its fix."""
+    """A model's file is missing or unusable; the message is one sentence with its fix."""
 
     finding_id = "run.model"
 
@@ -41,22 +38,22 @@ def is_local(name_or_path: str) -> bool:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a name longer than the disk allows, a parent that may not be looked into
+    except OSError:  # a name too long for the file system, or an unreadable parent
         return False
 
 
 def find(name_or_path: str, filename: str, revision: str | None = None, *, download: bool = False) -> Path:
-    """Return the path of one of a model's files; unless ``download``, only what is on this machine counts.
+    """Return the path of one of a model's files, in a folder, the cache or (``download=True``) the hub.
 
     Raises:
-        ModelFileError: The file is not there, or the hub did not give it.
+        ModelFileError: The file is missing, or the hub did not provide it.
     """
     try:
         folder = Path(name_or_path).expanduser()
     except RuntimeError as exc:
-        raise ModelFileError(f"{name_or_path}: there is no such user; write the folder out") from exc
+        raise ModelFileError(f"{name_or_path}: there is no such user; write the whole path") from exc
     if _is_folder(folder):
-        if os.path.isfile(folder / filename):  # noqa: PTH113 - says no, not an exception, where it may not look
+        if os.path.isfile(folder / filename):  # noqa: PTH113 - False, not an exception, in an unreadable folder
             return folder / filename
         raise ModelFileError(f"{name_or_path}: the folder has no {filename}; copy the model's complete folder there")
     if is_local(name_or_path):
@@ -64,34 +61,34 @@ def find(name_or_path: str, filename: str, revision: str | None = None, *, downl
 
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries end in one sentence below
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one sentence below reports what its retries log
 
     try:
         known = (try_to_load_from_cache(name_or_path, name, revision=revision) for name in (filename, "config.json"))
         if download and any(isinstance(path, str) for path in known):
-            # A hub that hangs would be waited for, file by file and for minutes, only to use what is here.
+            # A hub that hangs would cost minutes per file, although the files are here.
             download = hub_answers(name_or_path)
         return Path(hf_hub_download(name_or_path, filename, revision=revision, local_files_only=not download))
     except Exception as exc:
-        # huggingface_hub 0 and 2 raise different families here; what a person does about them is the same.
+        # huggingface_hub 0 and 2 raise different errors here; the fixes are the same.
         kind = type(exc).__name__
         if "Gated" in kind or "401" in str(exc) or "403" in str(exc):
             advice = f"accept the model's terms on its page, then `hf auth login` or set HF_TOKEN ({kind})"
         elif download:
             what = "the name, model.revision and the network" if revision else "the name and the network"
-            advice = f"check {what}, or copy the model into a folder and name that ({kind})"
+            advice = f"check {what}, or copy the model into a folder and use its path ({kind})"
         else:
             advice = f"download it first: `{download_command(name_or_path, revision)}`"
         raise ModelFileError(f"{name_or_path}: {filename} is not on this machine; {advice}") from exc
 
 
 def leads_out(path: Path, folder: Path) -> Path | None:
-    """Return where a file of a model's or an adapter's folder leads to, if that is outside of it.
+    """Return the target of a file in a model's or adapter's folder if it is outside that folder, else None.
 
-    The hub's cache keeps the content of all snapshots beside them, and `hf download --local-dir` once linked to it.
+    Links into the hub's cache count as inside: its snapshots, and `hf download --local-dir` once, link to its blobs.
 
     Raises:
-        OSError: It is not there, or may not be looked at.
+        OSError: It does not exist, or is not accessible.
         RuntimeError: It is a link to itself.
     """
     target = path.resolve(strict=True)
@@ -100,10 +97,10 @@ def leads_out(path: Path, folder: Path) -> Path | None:
 
 
 def download_command(name: str, revision: str | None = None) -> str:
-    """Return the command that fetches what the kit reads of a hub model, and nothing else.
+    """Return the command that downloads only the files of a hub model that the kit reads.
 
-    Mistral's repositories hold the same weights again, consolidated or pickled, which a bare ``hf download`` fetches
-    too. Patterns stand where names do: ``--include`` takes several in one way or in another, by version.
+    Mistral's repositories hold the weights a second time, consolidated or pickled, which a bare ``hf download`` fetches
+    too. The patterns are positional, because how ``--include`` takes several depends on the version.
     """
     command = f'hf download {name} "model*.safetensors" "*.json" "*.jinja" tokenizer.model'
     return f"{command} --revision {revision}" if revision else command
@@ -125,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read one of a model's JSON files.
 
     Raises:
-        ModelFileError: It cannot be read, or is no JSON object.
+        ModelFileError: It cannot be read, or is not a JSON object.
     """
     try:
         return read_object(path)

@@ -1,4 +1,4 @@
-"""The Hugging Face hub as a place that may hang, be gone or never have been there."""
+"""The Hugging Face hub, which may hang or be unreachable."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def ask_hub(name: str, revision: str | None) -> str:
         from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
     except ImportError:
         return "not_asked"
-    # In a thread of its own: a name server that never answers ignores the request's own time-out. Its retries would be
-    # logged between our lines.
+    # In a thread: a name server that never answers ignores the request's time-out. Its retries would be logged between
+    # our lines.
     answer = ["unreachable"]
     log = logging.getLogger("huggingface_hub")
     level = log.level
@@ -39,7 +39,7 @@ def ask_hub(name: str, revision: str | None) -> str:
             answer[0] = "gated"
         except (RepositoryNotFoundError, EntryNotFoundError):
             answer[0] = "not_found"
-        except Exception:  # noqa: BLE001 - no network shows itself in many ways
+        except Exception:  # noqa: BLE001 - a missing network raises many different errors
             answer[0] = "unreachable"
         finally:
             log.setLevel(level)
@@ -52,15 +52,15 @@ def ask_hub(name: str, revision: str | None) -> str:
 
 @functools.lru_cache(maxsize=8)
 def hub_answers(name: str) -> bool:
-    """Tell whether the hub answers at all; asked once in a process, because no answer takes its time."""
+    """Tell whether the hub answers; asked once per process, because a time-out takes 12 s."""
     return ask_hub(name, None) in {"ok", "gated", "not_found"}
 
 
 @contextmanager
 def hub_left_alone() -> Iterator[None]:
-    """Keep every library from asking the hub: what a run needs is on this machine once it begins.
+    """Keep every library offline: what a run needs is on this machine once it begins.
 
-    The libraries read the variables when they are imported, so what they made of them is set as well.
+    Libraries read the variables when they are imported, so their own copies are set as well.
     """
     before = {name: os.environ.get(name) for name in _OFFLINE}
     os.environ.update(dict.fromkeys(_OFFLINE, "1"))
@@ -78,6 +78,6 @@ def hub_left_alone() -> Iterator[None]:
             setattr(module, name, value)
         for variable, was in before.items():
             if was is None:
-                os.environ.pop(variable, None)  # a library that a signal cut off may have emptied them all
+                os.environ.pop(variable, None)  # a library interrupted by a signal may have removed it
             else:
                 os.environ[variable] = was

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reader:
-    """Who is to load a base."""
+    """What will load a base."""
 
     stack: str
-    transformers: str  # its version, as a sentence names it
-    families: frozenset[str]  # the model_type it knows
-    older_words: bool = False  # reads only the older words of config.json, and passes over what they cannot say
-    needs_format: bool = False  # refuses safetensors that do not say that they were written for torch
+    transformers: str  # its version, as messages name it
+    families: frozenset[str]  # each model_type it supports
+    older_words: bool = False  # reads only the older keys of config.json, and silently ignores the others
+    needs_format: bool = False  # refuses safetensors without the format "pt"
     older_tokenizers: bool = False  # reads only older forms of tokenizer.json
     instead: str = ""  # the generation that reads more, for a fix

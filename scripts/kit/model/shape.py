@@ -1,4 +1,4 @@
-"""The sizes of a Llama-like model that decide its memory and time; imports no machine-learning library."""
+"""The sizes of a Llama-like model that decide its memory and time. Imports no machine-learning library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The numbers of a ``config.json`` that matter here, in its own names."""
+    """The sizes in a ``config.json``, by its own names."""
 
     vocab_size: int
     hidden_size: int
@@ -53,17 +53,17 @@ class ModelShape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the embedding and the head together, which are one matrix where they are tied."""
+        """Parameters of embedding and head, one matrix if tied."""
         return (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
 
     @property
     def norm_parameters(self) -> int:
-        """Parameters of the norms: two a block, and the last one."""
+        """Parameters of the norms: two per block, and the final one."""
         return (2 * self.num_hidden_layers + 1) * self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """All of them, but for biases and norms of heads. 7.242 B for Mistral-7B."""
+        """All parameters except biases and per-head norms. 7.242 B for Mistral-7B."""
         return self.linear_parameters + self.embedding_parameters + self.norm_parameters
 
     def lora_parameters(self, rank: int, modules: tuple[str, ...]) -> int:
@@ -86,7 +86,7 @@ KNOWN_SHAPES = {
 
 
 def shape_of(model: ModelSettings) -> ModelShape | None:
-    """Return a model's shape: known by its name, or read from its folder or the cache; None where nothing tells it."""
+    """Return a model's shape, by its name or from its folder or the cache; None if it cannot be found."""
     if model.model_name_or_path in KNOWN_SHAPES:
         return KNOWN_SHAPES[model.model_name_or_path]
     try:
@@ -100,7 +100,7 @@ def read_shape(path: Path) -> ModelShape:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no such model's; the message says what is missing or wrong.
+        ValueError: It is not such a model's; the message says what is missing or wrong.
     """
     return shape_in(completed(read_object(path)))
 
@@ -114,10 +114,10 @@ def shape_in(data: Mapping[str, Any]) -> ModelShape:
     heads = _size(data, "num_attention_heads")
     hidden = _size(data, "hidden_size")
     if hidden % heads and not data.get("head_dim"):
-        raise ValueError(f"hidden_size {hidden:,} is no multiple of num_attention_heads {heads:,}")
+        raise ValueError(f"hidden_size {hidden:,} is not a multiple of num_attention_heads {heads:,}")
     keys = _size(data, "num_key_value_heads", heads)
     if heads % keys:
-        raise ValueError(f"num_attention_heads {heads:,} is no multiple of num_key_value_heads {keys:,}")
+        raise ValueError(f"num_attention_heads {heads:,} is not a multiple of num_key_value_heads {keys:,}")
     has_window = data.get("use_sliding_window", data["model_type"] == "mistral")
     return ModelShape(
         vocab_size=_size(data, "vocab_size"),
@@ -136,5 +136,5 @@ def shape_in(data: Mapping[str, Any]) -> ModelShape:
 def _size(data: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = default if data.get(key) is None else data[key]
     if type(value) is not int or value <= 0:
-        raise ValueError(f"{key} is {value!r}; a whole number above 0 is needed")
+        raise ValueError(f"{key} is {value!r}; it must be a whole number above 0")
     return value

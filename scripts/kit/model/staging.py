@@ -1,8 +1,8 @@
-"""Lend a base to transformers as a folder that holds what was judged, and nothing else.
+"""Give transformers a base as a folder with only the files that were checked.
 
 ``from_pretrained`` reads whatever it knows by name in a folder: an adapter, a pickle that an index names, code. This
-folder holds links to the judged safetensors files and a config.json that leaves nothing to a library's defaults; no
-``generation_config.json`` either: whoever generates says everything.
+folder has links to the checked safetensors files and a config.json that leaves nothing to a library's defaults. It has
+no ``generation_config.json``: the caller sets all of generation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def as_judged(base: Base, reader: Reader) -> Iterator[Path]:
-    """Lend the folder of a base that ``kit.model.usability`` found whole; once the weights are loaded it can go."""
+    """Yield the folder of a base that ``kit.model.usability`` accepted, to load its weights from."""
     config = completed(base.config)
     with tempfile.TemporaryDirectory(prefix="kit-base-") as name:
         folder = Path(name)

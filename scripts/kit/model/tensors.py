@@ -1,4 +1,4 @@
-"""Every tensor that a model of a known family holds, as transformers' own classes do, which the tests compare with."""
+"""The tensors of a model of a supported family; the tests compare them with transformers' own classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def tensors_of(config: Mapping[str, Any], shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Name every tensor that the weights of a completed configuration have to hold, with its shape."""
+    """Return the shape of every tensor in the weights of a completed configuration, by name."""
     family = FAMILIES[config["model_type"]]
     hidden, head = shape.hidden_size, shape.head_dim
     with_bias = {"q_proj", "k_proj", "v_proj"} if family.query_biases == "always" else set()

@@ -1,4 +1,4 @@
-"""A base's tokenizer files as the installed library is given them. Imports neither torch nor transformers."""
+"""A base's tokenizer files as the installed library reads them. Imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def library_version() -> str:
 
 
 def read_tokenizer(path: Path, *, rendered: bool = False) -> tuple[Tokenizer, OlderForm]:
-    """Read a ``tokenizer.json``, in an older form where the installed library needs one; see ``older_form``.
+    """Read a ``tokenizer.json``, in an older form if the installed library needs one; see ``older_form``.
 
     Raises:
-        ModelFileError: It is no tokenizer, or has no form that this library reads as it is meant.
+        ModelFileError: It is not a tokenizer, or has no form that this library reads correctly.
     """
     try:
         form = _form(read_text(path), rendered=rendered)
@@ -37,16 +37,16 @@ def read_tokenizer(path: Path, *, rendered: bool = False) -> tuple[Tokenizer, Ol
         raise ModelFileError(f"{path}: {exc}") from exc
     except Exception as exc:  # the library raises bare exceptions for broken files
         raise ModelFileError(f"{path}: not a tokenizer ({exc}); download the model again") from exc
-    # Whatever the file asks for: rows are padded and cut by the kit.
+    # The kit pads and truncates rows itself.
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer, form
 
 
 def make_readable(folder: Path) -> None:
-    """Write a copy of a base's tokenizer anew where this stack's libraries would not read its own form.
+    """Rewrite a copied tokenizer that this stack's libraries cannot read as it is.
 
-    What a run saves is then read by transformers on the stack that saved it, and on the newer one.
+    Both this stack's transformers and the newer one's can then read what a run saves.
 
     Raises:
         FormError: See ``older_form``.
@@ -62,7 +62,7 @@ def make_readable(folder: Path) -> None:
         return
     config = read_json(config_path)
     added = {str(token["id"]): token["normalized"] for token in json.loads(form.text)["added_tokens"]}
-    # transformers 4 takes a token's flags from here, and writes them into what it saves.
+    # transformers 4 takes a token's flags from here and saves them.
     for number, token in (config.get("added_tokens_decoder") or {}).items():
         token["normalized"] = added.get(number, token.get("normalized", False))
     config_path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""The form of a base's ``tokenizer.json``: read as it stands, in an equal older form, or refused.
+"""The form of a base's ``tokenizer.json``: read unchanged, translated into an equivalent older form, or rejected.
 
-The current stack's tokenizers library writes what the reference stack's 0.15 refuses, ignores (``ignore_merges``) or
-reads otherwise (``prepend_scheme: first`` marks the first piece that is no added token, not the text's beginning). So
-0.15 gets only an allow-list: parts and keys that it reads as the newer library does, and the few that have an equal
-older form. ``tests/kit/model/test_tokenizer_form.py`` holds both libraries to it.
+The current stack's tokenizers library writes what the reference stack's 0.15 rejects, ignores (``ignore_merges``) or
+reads differently (``prepend_scheme: first`` marks the first piece that is not an added token, not the start of the
+text). So 0.15 gets an allow-list: parts and keys that it reads as the newer library does, and the few that have an
+equivalent older form. ``tests/kit/model/test_tokenizer_form.py`` compares both libraries.
 
-The older form names the file's added tokens: remove tokens in the file's own form first, then translate.
+The older form lists the file's added tokens: remove tokens in the file's own form first, then translate.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_TAKE_CURRENT = "take the current stack (STACK=current), or a model.revision whose tokenizer.json is older"
+_TAKE_CURRENT = "use the current stack (STACK=current), or a model.revision whose tokenizer.json is older"
 
-# Part, its types, and the keys of each beside "type" that 0.15 knows.
+# Part, its types, and the keys of each besides "type" that 0.15 supports.
 _KNOWN: dict[str, dict[str, frozenset[str]]] = {
     "normalizer": {
         **dict.fromkeys(("NFC", "NFD", "NFKC", "NFKD", "StripAccents"), frozenset[str]()),
@@ -59,27 +59,27 @@ _METASPACE_KEYS = frozenset({"type", "replacement", "prepend_scheme", "add_prefi
 
 
 class FormError(ValueError):
-    """The older library would not read the file, or would read it otherwise; one sentence with its fix."""
+    """The older library would not read the file, or read it differently; one sentence with its fix."""
 
 
 @dataclass(frozen=True)
 class OlderForm:
-    """A ``tokenizer.json`` as the reference stack's library is given it."""
+    """A ``tokenizer.json`` for the reference stack's library."""
 
-    text: str  # the file's own where nothing had to be translated
-    changes: tuple[str, ...] = ()  # what is written otherwise, in words
-    begins_with_token: bool = False  # equal for texts that begin with an added token, and for no others
+    text: str  # the file's own if nothing had to be translated
+    changes: tuple[str, ...] = ()  # what was translated, in words
+    begins_with_token: bool = False  # equivalent only for texts that begin with an added token
 
 
 def older_form(text: str, *, rendered: bool = False) -> OlderForm:
     """Return a ``tokenizer.json``'s text in a form that tokenizers 0.15 reads to the same ids, offsets and text.
 
-    What is no tokenizer at all comes back as it is: the library says so in its own words. ``rendered``: it reads only
-    conversations, which begin with an added token, so a mark at the beginning of a text does not matter and the added
-    tokens stay what they are. Otherwise the form is equal for any text, and finds them behind the normaliser.
+    Text that is not a tokenizer is returned unchanged: the library reports the error. ``rendered``: it reads only
+    conversations, which begin with an added token, so a prefix at the start of a text does not matter and added tokens
+    stay as they are; otherwise the form holds for any text, and matches them after the normaliser.
 
     Raises:
-        FormError: There is no such form, or none that is known to be equal.
+        FormError: There is no such form, or none known to be equivalent.
     """
     try:
         content = json.loads(text)
@@ -107,7 +107,7 @@ def older_form(text: str, *, rendered: bool = False) -> OlderForm:
 
 
 def _refuse(what: str) -> FormError:
-    return FormError(f"{what}, which the reference stack's tokenizers library would read otherwise; {_TAKE_CURRENT}")
+    return FormError(f"{what}, which the reference stack's tokenizers library would read differently; {_TAKE_CURRENT}")
 
 
 def _only(content: dict[str, Any], known: frozenset[str], place: str) -> None:
@@ -116,9 +116,9 @@ def _only(content: dict[str, Any], known: frozenset[str], place: str) -> None:
 
 
 def _check(component: Any, part: str) -> list[str]:
-    """Hold one component, and those inside it, to the allow-list; say what was written otherwise."""
+    """Check one component, and those inside it, against the allow-list; return what was translated."""
     if not isinstance(component, dict):
-        return []  # null, or nothing that any library takes
+        return []  # null, or invalid for every library
     kind, inside = component.get("type"), _SEQUENCES[part]
     if kind == "Sequence":
         _only(component, frozenset({"type", inside}), f"the {part} {kind}")
@@ -134,7 +134,7 @@ def _check(component: Any, part: str) -> list[str]:
 
 def _older_model(model: dict[str, Any]) -> list[str]:
     if model.get("type") != "BPE":
-        raise _refuse(f"the model is {model.get('type')!r} and not BPE")
+        raise _refuse(f"the model is {model.get('type')!r}, not BPE")
     _only(model, _MODEL_KEYS, "the model BPE")
     for key in ("ignore_merges", "dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
@@ -148,18 +148,18 @@ def _older_model(model: dict[str, Any]) -> list[str]:
 
 def _as_text(pair: Any) -> str:
     if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(half, str) for half in pair)):  # noqa: PLR2004 - a pair
-        raise _refuse(f"its merges hold {str(pair)[:40]!r}")
-    # Written as text a pair is two words; and a line that begins so is taken for the version of a merges.txt.
+        raise _refuse(f"its merges contain {str(pair)[:40]!r}")
+    # As text a pair is two words, and a line beginning with #version is the header of a merges.txt.
     if any(" " in half for half in pair) or pair[0].startswith("#version"):
-        raise _refuse(f"its merges hold the pair {pair!r}")
+        raise _refuse(f"its merges contain the pair {pair!r}")
     return f"{pair[0]} {pair[1]}"
 
 
 def _older_metaspace(component: dict[str, Any], part: str) -> list[str]:
-    """Give a Metaspace that splits, or decodes, the key that 0.15 asks for instead of those it passes over."""
+    """Give a Metaspace that splits or decodes the key that 0.15 needs instead of those it ignores."""
     scheme = _scheme(component)
     if part == "pre_tokenizer" and (scheme == "first" or component.get("split") is False):
-        raise _refuse(f"the {part} is a Metaspace with prepend_scheme {scheme!r} that splits, or among others")
+        raise _refuse(f"the {part} is a Metaspace with prepend_scheme {scheme!r} that splits, or is in a Sequence")
     before = dict(component)
     component.pop("split", None)
     component |= {"add_prefix_space": scheme != "never", "prepend_scheme": scheme}
@@ -176,11 +176,11 @@ def _scheme(metaspace: dict[str, Any]) -> str:
 
 
 def _metaspace_normalizer(pre: dict[str, Any], normalizer: Any, tokens: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write a Metaspace that does not split as a normalizer: blanks marked, and a mark in front where it puts one.
+    """Write a Metaspace that does not split as a normalizer: spaces become its mark, and one is prepended.
 
-    ``first`` puts it at the beginning of the text alone, where no added token and no blank is. 0.15 normalises what is
-    between added tokens piece by piece, without knowing where a piece was; so the tokens are looked for after the
-    normaliser (``normalized``), which then meets the whole text at once, and leaves them as they are.
+    ``first`` prepends it only at the start of the text, unless an added token or a space is there. 0.15 normalises the
+    text between added tokens piece by piece, without a piece's position; so the tokens are matched after the normaliser
+    (``normalized``), which then sees the whole text at once, and leaves them unchanged.
     """
     scheme, mark = _scheme(pre), pre.get("replacement")
     if normalizer is not None:
@@ -188,7 +188,7 @@ def _metaspace_normalizer(pre: dict[str, Any], normalizer: Any, tokens: list[dic
     if not (isinstance(mark, str) and len(mark) == 1):
         raise _refuse(f"the Metaspace has the replacement {mark!r}")
     blanks = {"type": "Replace", "pattern": {"String": " "}, "content": mark}
-    # Without a normalizer it is all the same where they are looked for, as long as they are in one place.
+    # Without a normalizer it does not matter when added tokens are matched, as long as all are matched together.
     if len({bool(token.get("normalized")) for token in tokens}) > 1:
         raise _refuse("some added tokens are normalized, beside a Metaspace that does not split")
     for token in tokens:
@@ -212,9 +212,9 @@ def _must_be_plain(token: dict[str, Any], mark: str) -> None:
     content = token.get("content")
     is_plain = isinstance(content, str) and content and not {" ", mark} & set(content)
     if not is_plain or any(token.get(key) for key in ("single_word", "lstrip", "rstrip")):
-        raise _refuse(f"the added token {content!r} takes blanks in, beside a Metaspace that does not split")
+        raise _refuse(f"the added token {content!r} contains or strips spaces, beside a Metaspace that does not split")
 
 
 def _escaped(text: str) -> str:
-    """Escape what Oniguruma's regular expressions, the library's, take for more than itself."""
+    """Escape the special characters of Oniguruma, the library's regular expressions."""
     return re.sub(r"[\\^$.|?*+()\[\]{}\-&]", r"\\\g<0>", text)

@@ -1,6 +1,6 @@
-"""Judge a base before it is loaded: its family, every tensor of its weights, the files beside them.
+"""Check a base before it is loaded: its family, every tensor of its weights, the other files in its folder.
 
-A base that passes loads without a missing, an unexpected or a newly initialised weight.
+A base that passes loads without a missing, unexpected or newly initialised weight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kit.model.shape import ModelShape
 
 _SHOWN = 3
-# Older checkpoints carry the positions' frequencies, which every transformers computes for itself.
+# Older checkpoints contain the rotary frequencies, which transformers computes itself.
 _COMPUTED = ".rotary_emb.inv_freq"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -37,10 +37,10 @@ _COMPARED_AT_ONCE = 16 << 20  # bytes
 
 
 def require_whole(name_or_path: str, revision: str | None, reader: Reader, *, download: bool) -> Base:
-    """Find a base and make sure that it is one that can be loaded.
+    """Find a base and check that it can be loaded.
 
     Raises:
-        ModelFileError: It is not; the first reason, as one sentence with its fix.
+        ModelFileError: It cannot; the first reason, as one sentence with its fix.
     """
     base = find_base(name_or_path, revision, download=download)
     wrong = next((finding for finding in base_findings(base, reader) if finding.severity == "error"), None)
@@ -51,7 +51,7 @@ def require_whole(name_or_path: str, revision: str | None, reader: Reader, *, do
 
 
 def base_findings(base: Base, reader: Reader) -> list[Finding]:
-    """Judge a base whole."""
+    """Check a base: its family, weights and the other files in its folder."""
     findings = [
         *run_check(lambda: _beside(base), "model.beside"),
         *run_check(lambda: _links(base), "model.link"),
@@ -61,17 +61,15 @@ def base_findings(base: Base, reader: Reader) -> list[Finding]:
         config = completed(base.config)
         shape = shape_in(config)
     except ValueError as exc:
-        fix = (
-            "use an unquantised model of one of those families, or correct config.json from the model's own repository"
-        )
+        fix = "use an unquantised model of a supported family, or restore config.json from the model's repository"
         return [*findings, error("model.family", str(exc), fix, str(base.folder / CONFIG))]
     family = FAMILIES[config["model_type"]]
     where = str(base.folder / CONFIG)
     if config["model_type"] not in reader.families:
-        message = f"is a {family.name}, which the {reader.stack} stack does not know"
+        message = f"is a {family.name} model, which the {reader.stack} stack does not support"
         findings.append(error("model.stack", message, f"STACK={reader.instead}" if reader.instead else "", where))
     elif reader.older_words and (beyond := beyond_older_words(config)):
-        message = f"has {beyond}, which the {reader.stack} stack would pass over: another model, without a word"
+        message = f"has {beyond}, which the {reader.stack} stack would silently ignore: it would be another model"
         findings.append(error("model.stack", message, f"STACK={reader.instead}", where))
     if has_errors(findings):
         return findings
@@ -81,24 +79,24 @@ def base_findings(base: Base, reader: Reader) -> list[Finding]:
 def _beside(base: Base) -> list[Finding]:
     adapter = next((name for name in _ADAPTER if (base.folder / name).exists()), None)
     if adapter:
-        message = f"lies in the base's folder: it would be loaded with the base ({adapter})"
-        fix = "merge the adapter first (make merge) and name the merged model, or move it out of the folder"
+        message = f"is in the base's folder and would be loaded with it ({adapter})"
+        fix = "merge the adapter first (make merge) and use the merged model, or move it out of the folder"
         return [error("model.adapter_inside", message, fix, str(base.folder / adapter))]
     pickles = sorted(path.name for path in base.folder.iterdir() if path.name.endswith(_PICKLES))
     if not pickles:
         return []
-    message = f"{_listed(pickles)} can run code when they are loaded; they are not read"
+    message = f"not read, because loading a pickle can run code: {_listed(pickles)}"
     return [ok("model.not_read", message, str(base.folder))]
 
 
 def _links(base: Base) -> list[Finding]:
-    """Refuse small files that lead out of the model's folder: they are copied beside an adapter, which is published."""
+    """Reject links out of the model's folder: small files are copied beside an adapter, which may be published."""
     found = []
     for name, path in {CONFIG: base.folder / CONFIG, **base.small}.items():
         target = leads_out(path, base.folder)
         if target:
             message = f"is a link to {target}, outside the model's folder, and would be published with the adapter"
-            found.append(error("model.link", message, f"put the file {name} itself there", str(path)))
+            found.append(error("model.link", message, f"replace the link by the file {name} itself", str(path)))
     return found
 
 
@@ -110,14 +108,14 @@ def _own_words(base: Base) -> list[Finding]:
         named["tokenizer_config.json"] = read_json(base.small["tokenizer_config.json"])
     for name, content in named.items():
         if content.get("auto_map"):
-            message = "has an auto_map: the model asks for code of its own, which the kit never runs"
-            fix = f"use a model of a family that transformers knows ({', '.join(FAMILIES)})"
+            message = "has an auto_map: the model needs its own code, which is never run"
+            fix = f"use a model of a supported family ({', '.join(FAMILIES)})"
             found.append(error("model.remote_code", message, fix, str(base.folder / name)))
     if config.get("quantization_config"):
         kind = config["quantization_config"]
         method = kind.get("quant_method", "unknown") if isinstance(kind, dict) else "unknown"
-        message = f"is quantised already ({method}): quantization.* would be ignored, and no adapter merges into it"
-        fix = "name the unquantised model it was made from; the kit quantises it as the configuration says"
+        message = f"is already quantised ({method}): quantization.* would be ignored, and no adapter could be merged"
+        fix = "use the unquantised model it was made from; the kit quantises it as configured"
         found.append(error("model.quantised", message, fix, where))
     return found
 
@@ -132,7 +130,7 @@ def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape, reader: R
     for header in headers.values():
         twice = sorted(there.keys() & header.tensors.keys())
         if twice:
-            return [_wrong(f"holds {_counted(twice)} in two of its files", where)]
+            return [_wrong(f"contains {_counted(twice)} in two of its files", where)]
         there |= header.tensors
     problems = _names_and_shapes(base, there, tensors_of(config, shape), where)
     if base.index and not problems:
@@ -141,21 +139,18 @@ def _weights(base: Base, config: Mapping[str, Any], shape: ModelShape, reader: R
         return problems
     silent = sorted(name for name, header in headers.items() if header.format != "pt")
     if reader.needs_format and silent:
-        message = (
-            "does not say that it was written for torch, without which transformers "
-            f"{reader.transformers} does not read it"
-        )
+        message = f'does not declare the format "pt", without which transformers {reader.transformers} does not read it'
         fix = f"STACK={reader.instead}; or load and save it once with a newer transformers"
         return [error("model.stack", message, fix, str(base.shards[silent[0]]))]
     found = []
     kinds = Counter(tensor.dtype for tensor in there.values())
     if len(kinds) > 1:
         listed = ", ".join(f"{count:,} in {dtype}" for dtype, count in kinds.most_common())
-        message = f"its tensors are of several types ({listed}); all are loaded in model.torch_dtype"
+        message = f"its tensors have several dtypes ({listed}); all are loaded as model.torch_dtype"
         found.append(warning("model.dtype", message, "", where))
     size = "1 file" if len(headers) == 1 else f"{len(headers)} files"
     family = FAMILIES[config["model_type"]].name
-    message = f"whole: {family}, {_size(shape.parameters)} parameters, {len(there):,} tensors in {size}, as expected"
+    message = f"complete: {family}, {_size(shape.parameters)} parameters, {len(there):,} tensors in {size}, as expected"
     return [*found, ok("model.weights", message, where)]
 
 
@@ -170,21 +165,21 @@ def _names_and_shapes(
     if more == ["lm_head.weight"]:
         more = [] if _same_bytes(base, there, "model.embed_tokens.weight", "lm_head.weight") else more
     if more:
-        found.append(_wrong(f"holds {_counted(more)}, which its config.json does not describe", where))
+        found.append(_wrong(f"contains {_counted(more)}, which its config.json does not describe", where))
     for name in sorted(expected.keys() & there.keys()):
         if there[name].shape != expected[name]:
-            message = f"{name} is {there[name].shape}, and its config.json says {expected[name]}"
+            message = f"{name} has the shape {there[name].shape}, but config.json says {expected[name]}"
             found.append(_wrong(message, where))
             break
     strange = sorted(name for name in expected.keys() & there.keys() if there[name].dtype not in FLOATS)
     if strange:
-        message = f"{_counted(strange)} of the type {there[strange[0]].dtype}: it is quantised or damaged"
+        message = f"{_counted(strange)} of dtype {there[strange[0]].dtype}: the model is quantised or damaged"
         found.append(_wrong(message, where))
     return found
 
 
 def is_computed(name: str) -> bool:
-    """Tell a tensor that older checkpoints carry and nothing reads."""
+    """Tell whether a tensor is one that older checkpoints contain and nothing reads."""
     return name.endswith(_COMPUTED)
 
 
@@ -194,12 +189,12 @@ def _index_agrees(index: Path, headers: Mapping[str, Header]) -> list[Finding]:
     wrong = sorted(name for name in said.keys() | holds.keys() if said.get(name) != holds.get(name))
     if not wrong:
         return []
-    message = f"{INDEX} says {wrong[0]} is in {said.get(wrong[0])}, and it is in {holds.get(wrong[0])}"
+    message = f"{INDEX} says {wrong[0]} is in {said.get(wrong[0])}, but it is in {holds.get(wrong[0])}"
     return [_wrong(message, str(index))]
 
 
 def _same_bytes(base: Base, there: Mapping[str, TensorHeader], one: str, other: str) -> bool:
-    """Tell whether two tensors of a base are equal bit for bit: a head that is tied and was written all the same."""
+    """Tell whether two tensors are identical: a tied head that was saved all the same."""
     if (there[one].dtype, there[one].shape) != (there[other].dtype, there[other].shape):
         return False
     pieces = (_pieces(base, name, there[name]) for name in (one, other))

@@ -1,4 +1,4 @@
-"""The base model's files as they are on this machine, named by their hashes. Imports no machine-learning library."""
+"""The hashes of a base model's files. Imports no machine-learning library."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def describe_base(base: Base) -> dict[str, Any]:
-    """Name every file of a base that is read with its hash, and the commit the hub resolved its revision to.
+    """Return the SHA-256 of every file of a base that is read, and the commit its revision was resolved to.
 
-    The hub's cache names each large file by its SHA-256, which is taken from there; everything else is read and hashed.
+    The hub's cache names each large file by its SHA-256, which is taken as is; all other files are hashed.
 
     Raises:
         OSError: A file cannot be read.

@@ -116,8 +116,8 @@ def test_the_weights_are_copied_byte_for_byte(adapter_run: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not whole safetensors"),
-        (b"\x80\x02pickled", "is not whole safetensors"),
+        (b"", "is not a complete safetensors file"),
+        (b"\x80\x02pickled", "is not a complete safetensors file"),
         (None, "cannot be read"),
     ],
 )
@@ -318,9 +318,9 @@ def _header(**entry: Any) -> bytes:
     ("content", "message"),
     [
         (_header(dtype="I64", shape=[1]), "a is of type I64"),
-        (_header(dtype="PICKLE"), "is not whole safetensors"),
-        (_header() + b"more", "is not whole safetensors"),
-        ((17).to_bytes(8, "little") + b'{"a": 1, "a": 2 }', "is not whole safetensors"),
+        (_header(dtype="PICKLE"), "is not a complete safetensors file"),
+        (_header() + b"more", "is not a complete safetensors file"),
+        ((17).to_bytes(8, "little") + b'{"a": 1, "a": 2 }', "is not a complete safetensors file"),
     ],
 )
 def test_a_header_that_is_not_whole_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

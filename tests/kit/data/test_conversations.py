@@ -140,8 +140,8 @@ def test_what_would_be_lost_is_refused(row: dict[str, Any]) -> None:
 
 FILES = {
     "latin1.jsonl": (2, "is not UTF-8"),
-    "lone_surrogate.jsonl": (2, "has half of a character (a lone surrogate) in content"),
-    "archive.jsonl": (1, "holds NUL bytes"),
+    "lone_surrogate.jsonl": (2, "has half a character (a lone surrogate) in content"),
+    "archive.jsonl": (1, "contains NUL bytes"),
     "mark_in_the_middle.jsonl": (2, "is not valid JSON"),
     "mixed_formats.jsonl": (2, "is not valid JSON"),
     "numbers_for_strings.jsonl": (2, "has prompt that is a number, not text"),
@@ -150,14 +150,14 @@ FILES = {
     "tool_turn.jsonl": (2, "has 'observation' turns in conversations: tools are not supported"),
     "wrong_roles.jsonl": (2, "has the role 'human' in messages"),
     "nested_too_deep.jsonl": (2, "is not valid JSON (nested too deep"),
-    "nul_bytes.jsonl": (2, "holds NUL bytes"),
-    "number_too_long.jsonl": (2, "is not valid JSON (nested too deep, or a number too long)"),
+    "nul_bytes.jsonl": (2, "contains NUL bytes"),
+    "number_too_long.jsonl": (2, "is not valid JSON (nested too deeply, or a number too long)"),
     "old_mac_line_ends.jsonl": (1, "is not valid JSON (Extra data)"),
     "one_array.jsonl": (1, "is a list, not a JSON object"),
     "pretty_printed.jsonl": (1, "is not valid JSON"),
     "truncated.jsonl": (2, "is not valid JSON"),
-    "utf16.jsonl": (1, "holds NUL bytes, as UTF-16 does"),
-    "utf16_without_mark.jsonl": (1, "holds NUL bytes, as UTF-16 does"),
+    "utf16.jsonl": (1, "contains NUL bytes, as UTF-16 does"),
+    "utf16_without_mark.jsonl": (1, "contains NUL bytes, as UTF-16 does"),
 }
 
 
@@ -237,22 +237,22 @@ def test_any_bytes_become_conversations_or_problems_and_no_row_is_lost(lines: li
 
 
 def _findings(problems: list[RowProblem]) -> list[Finding]:
-    book = Problems()
+    counted = Problems()
     for problem in problems:
-        book.add(problem)
-    return book.findings("rows.jsonl")
+        counted.add(problem)
+    return counted.findings("rows.jsonl")
 
 
 def test_problems_of_one_kind_are_one_finding() -> None:
-    problems = [RowProblem(line, "is odd", "mend it") for line in range(1, 13)] + [RowProblem(5, "is new", "drop it")]
+    problems = [RowProblem(line, "is odd", "fix it") for line in range(1, 13)] + [RowProblem(5, "is new", "drop it")]
     many, one = _findings(problems)
     assert many.message == "each of 12 rows (lines 1, 2, 3, 4, 5, 6, 7, 8, …) is odd"
-    assert (many.where, many.fix, many.severity) == ("rows.jsonl:1", "mend it", "error")
+    assert (many.where, many.fix, many.severity) == ("rows.jsonl:1", "fix it", "error")
     assert one.message == "the row at line 5 is new"
 
 
 def test_a_new_problem_in_every_row_does_not_become_a_finding_each() -> None:
-    findings = _findings([RowProblem(line, f"is odd: {line}", "mend it") for line in range(1, 1001)])
+    findings = _findings([RowProblem(line, f"is odd: {line}", "fix it") for line in range(1, 1001)])
     assert len(findings) == 13
     assert findings[-1].message.startswith("each of 988 rows (lines 13, 14,")
 

@@ -67,7 +67,7 @@ def test_tokens_are_counted(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
     file = _load(tmp_path, [_row(), _row(answer="told you")], byte_chat)
     assert file.rows.tokens == sum(len(row.input_ids) for row in file.rows)
     assert file.rows.trainable_tokens == len(" tell") + 1 + len(" told you") + 1
-    assert _finding(file, "data.rows").message.startswith(f"2 rows, {file.rows.tokens} tokens, longest ")
+    assert _finding(file, "data.rows").message.startswith(f"2 rows, {file.rows.tokens} tokens, 16 of them trainable")
 
 
 def test_every_row_is_kept_or_named(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
@@ -83,7 +83,7 @@ def test_an_answer_beyond_the_length_is_an_error_with_its_line(tmp_path: Path, b
     finding = _finding(file, "data.no_loss")
     assert finding.severity == "error"
     assert finding.where == f"{file.path}:2"
-    assert finding.message.startswith("the row at line 2 would carry no loss: the answer lies beyond 50 tokens")
+    assert finding.message.startswith("the row at line 2 has no trainable tokens: the answer lies beyond 50 tokens")
 
 
 def test_a_row_cut_in_its_answer_is_kept_and_named(tmp_path: Path, byte_chat: ChatTokenizer) -> None:
@@ -91,7 +91,7 @@ def test_a_row_cut_in_its_answer_is_kept_and_named(tmp_path: Path, byte_chat: Ch
     finding = _finding(file, "data.truncated")
     assert finding.severity == "warning"
     assert finding.where == f"{file.path}:2"
-    assert "the row at line 2 will be cut at 50 tokens" in finding.message
+    assert "the row at line 2 exceeds 50 tokens" in finding.message
     cut = file.rows[1]
     assert len(cut.input_ids) == 50 < cut.full_length
     assert cut.labels[-1] == cut.input_ids[-1] != byte_chat.eos_token_id
@@ -128,9 +128,15 @@ def test_rows_that_are_cut_or_changed_are_counted_with_their_lines(tmp_path: Pat
     rows = [_row(), _row(answer="{"), _row(answer=" blank"), _row(answer="told#not"), _row(answer="{}")]
     file = _load(tmp_path, rows, ChatTokenizer.load(str(chat_folder(template, "joined"))))
     said = {finding.id: finding for finding in file.findings}
-    assert said["data.cut_at_answer"].message.startswith("each of 2 rows (lines 2, 5): the prompt's last characters")
-    assert said["data.answer_trimmed"].message.startswith("the row at line 3 has an answer with blanks or line breaks")
-    assert said["data.answer_changed"].message.startswith("the row at line 4 has an answer that the chat template leav")
+    assert said["data.cut_at_answer"].message.startswith(
+        "each of 2 rows (lines 2, 5): the answer would change the prompt's last tokens"
+    )
+    assert said["data.answer_trimmed"].message.startswith(
+        "the row at line 3 has leading or trailing whitespace in an answer"
+    )
+    assert said["data.answer_changed"].message.startswith(
+        "the row at line 4 has an answer that the chat template partly drops"
+    )
     assert {said[f"data.{name}"].severity for name in ("cut_at_answer", "answer_trimmed", "answer_changed")} == {
         "warning"
     }
@@ -146,7 +152,7 @@ def test_a_row_the_template_refuses_is_named(tmp_path: Path, chat_folder: ChatFo
     picky = "{% if messages[0]['content'] == 'no' %}{{ raise_exception('not that') }}{% endif %}" + MISTRAL
     file = _load(tmp_path, [_row(), _row(user="no")], ChatTokenizer.load(str(chat_folder(picky))))
     finding = _finding(file, "data.row")
-    assert finding.message == "the row at line 2 is refused by the base model's chat template (not that)"
+    assert finding.message == "the row at line 2 is rejected by the base model's chat template (not that)"
     assert len(file.rows) == 1
 
 
@@ -213,7 +219,7 @@ def test_what_is_left_behind_is_named_in_bounded_memory(tmp_path: Path, byte_cha
     rows = [{**_row(), "source": "here", "a\u001b[2J": 1}, {**_row(), "source": "there"}]
     finding = _finding(_load(tmp_path, rows, byte_chat), "data.columns")
     assert finding.severity == "warning"
-    assert finding.message == "unused keys, with the rows that have each: source (2), 'a\\x1b[2J' (1)"
+    assert finding.message == "ignored keys (rows with each): source (2), 'a\\x1b[2J' (1)"
     names: Counter[str] = Counter()
     add_names(names, {f"{number} {'x' * 9999}": 1 for number in range(2000)})
     assert (len(names), names["others"]) == (1001, 1000)

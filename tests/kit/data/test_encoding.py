@@ -167,7 +167,7 @@ def test_such_a_template_still_serves_where_nothing_is_rewritten(chat_folder: Ch
 
 def test_an_answer_that_the_template_drops_is_refused(chat_folder: ChatFolder) -> None:
     chat = ChatTokenizer.load(str(chat_folder("{{ bos_token }}{{ messages[0]['content'] }}")))
-    with pytest.raises(RefusedError, match="leaves out"):
+    with pytest.raises(RefusedError, match="that the template drops"):
         encoded_row(_conversation("a", "b"), chat, LONG)
 
 

@@ -58,7 +58,7 @@ def test_the_tokens_that_end_an_answer(
 @pytest.mark.parametrize("name", ["generation_config", "config"])
 def test_an_end_that_is_no_token_is_a_sentence(chat_folder: ChatFolder, name: str, named: Any) -> None:
     folder = folder_of(chat_folder, **{name: {"eos_token_id": named}})
-    with pytest.raises(ModelFileError, match=rf"/{name}\.json: eos_token_id names .*, which is no token of the tokeni"):
+    with pytest.raises(ModelFileError, match=rf"/{name}\.json: eos_token_id .* is not in the tokeni"):
         ChatTokenizer.load(str(folder))
 
 
@@ -97,7 +97,7 @@ def test_what_is_said_of_an_answers_end(
     assert list(said) == ([found] if found else [])
     if found == "data.end_not_declared":
         assert (
-            "ends an answer with '<|im_end|>', which is neither the eos_token, '</s>', nor an eos_token_id"
+            "ends answers with '<|im_end|>', which is neither the eos_token ('</s>') nor an eos_token_id"
             in (said[found])
         )
 

@@ -55,7 +55,7 @@ def chat_of(chat_folder: ChatFolder, template: str) -> ChatTokenizer:
 
 def test_a_template_that_rewrites_turns_names_the_way_that_works(chat_folder: ChatFolder) -> None:
     chat = chat_of(chat_folder, DROPS_THOUGHTS)
-    with pytest.raises(MaskingError, match="rendered differently by the template once more turns follow") as refused:
+    with pytest.raises(MaskingError, match="that the template renders differently once more turns follow") as refused:
         render_row(talk("a", "b", "c", "d"), chat)
     assert "ARGS=--split-turns" in refused.value.fix
     for apart in (talk("a", "b"), (Message("user", "a"), Message("assistant", "b"), *talk("c", "d"))):
@@ -106,7 +106,7 @@ def test_an_answer_that_the_template_changes_is_marked(
 
 def test_an_answer_that_is_left_out_is_refused(chat_folder: ChatFolder) -> None:
     chat = ChatTokenizer.load(str(chat_folder("{{ bos_token }}{{ messages[0]['content'] }}")))
-    with pytest.raises(RefusedError, match="leaves out"):
+    with pytest.raises(RefusedError, match="that the template drops"):
         encoded_row(Conversation(talk("a", "b"), 1), chat)
 
 
@@ -129,7 +129,7 @@ def test_thoughts_that_the_template_drops_from_an_answer_are_refused_and_learnt_
     chat = chat_of(chat_folder, WRITES_THOUGHTS)
     for more in ((), ("thanks",)):
         turns = thinking("a", "b", "c", "d", *more)
-        with pytest.raises(MaskingError, match="has reasoning_content in an answer, which the chat template leaves out"
+        with pytest.raises(MaskingError, match="has reasoning_content in an answer, where the chat template drops it"
                            ) as refused:  # fmt: skip
             render_row(turns, chat)
         assert "ARGS=--split-turns" in refused.value.fix
@@ -141,8 +141,8 @@ def test_thoughts_that_the_template_drops_from_an_answer_are_refused_and_learnt_
 
 
 def test_thoughts_under_a_key_that_the_template_does_not_know_are_refused(chat_folder: ChatFolder) -> None:
-    with pytest.raises(TemplateError, match=r"has reasoning_content in its turn, which .* does not write"):
+    with pytest.raises(TemplateError, match=r"has reasoning_content in a turn, which .* does not render"):
         render_row(thinking("a", "b"), chat_of(chat_folder, CHATML))
-    with pytest.raises(TemplateError, match="has thinking in its turn") as refused:
+    with pytest.raises(TemplateError, match="has thinking in a turn") as refused:
         render_prompt(thinking("a", "b", "c", key="thinking"), chat_of(chat_folder, WRITES_THOUGHTS))
-    assert refused.value.fix.startswith("reasoning_content is the key that this template knows")
+    assert refused.value.fix.startswith("rename it to reasoning_content, or")

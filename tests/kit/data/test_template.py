@@ -32,7 +32,7 @@ ASKED = [Message("user", "a")]
 
 @pytest.mark.parametrize("template", [DATED, SOMETIMES])
 def test_a_template_that_asks_for_the_date_is_the_models_matter(chat_folder: ChatFolder, template: str) -> None:
-    with pytest.raises(ModelFileError, match=r"asks for today's date.*; pin the date: data\.template_date=20\d\d-"):
+    with pytest.raises(ModelFileError, match=r"uses today's date.*; pin the date: data\.template_date=20\d\d-"):
         ChatTokenizer.load(str(chat_folder(template)))
 
 
@@ -88,7 +88,7 @@ def test_a_template_that_asks_for_gigabytes_on_certain_words_is_given_none(chat_
     rows = [(Message("user", asked), Message("assistant", "b", is_answer=True)) for asked in ("magic", "other")]
     bad, good = encode_rows([Conversation(row, 1) for row in rows], chat)
     assert isinstance(bad, RowProblem)
-    assert bad.message == "is refused by the base model's chat template (MemoryError)"
+    assert bad.message == "is rejected by the base model's chat template (MemoryError)"
     assert not isinstance(good, RowProblem)
     with pytest.raises(TemplateError, match="MemoryError"):
         encode_prompt(rows[0][:1], chat)
@@ -114,7 +114,7 @@ def test_a_template_that_runs_away_on_certain_words_ends_at_once_and_for_good(
     monkeypatch.setattr(templates, "_MOST_CHARACTERS", 1000)
     chat = ChatTemplate("{% if messages[0].content == 'magic' %}" + run_away + "{% endif %}fine", {})
     assert chat.render([{"role": "user", "content": "other"}]) == "fine"
-    with pytest.raises(TemplateError, match=f"refused by the base model's chat template .{reason}"):
+    with pytest.raises(TemplateError, match=f"rejected by the base model's chat template .{reason}"):
         chat.render([{"role": "user", "content": "magic"}])
     with pytest.raises(TemplateError, match="exceeded its limits on an earlier row"):
         chat.render([{"role": "user", "content": "other"}])

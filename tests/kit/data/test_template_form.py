@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from chat_folders import ChatFolder
     from kit.cli.findings import Finding
 
-BLANK = "the chat template puts a blank in front of answers and "
-MERGED = "refuses a system message, which goes in front of the first question"
+BLANK = "the chat template puts a space before answers and "
+MERGED = "does not support system messages, which are merged into the first user turn"
 
 
 def _template(chat_folder: ChatFolder, template: str) -> list[Finding]:
@@ -34,8 +34,8 @@ def _template(chat_folder: ChatFolder, template: str) -> list[Finding]:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (V02_SEPTEMBER, f"{BLANK}carries a system message"),
-        (V03, f"{BLANK}carries a system message"),
+        (V02_SEPTEMBER, f"{BLANK}supports system messages"),
+        (V03, f"{BLANK}supports system messages"),
         (MISTRAL, f"{BLANK}{MERGED}"),
     ],
     ids=["september", "v0.3", "mixed"],
@@ -47,7 +47,7 @@ def test_a_template_with_the_blank_is_as_the_hubs_is(chat_folder: ChatFolder, te
 
 @pytest.mark.parametrize(
     ("template", "system"),
-    [(V02_MARCH, f"it {MERGED}"), (V02_SEPTEMBER.replace("' ' + message", "message"), "it carries a system message")],
+    [(V02_MARCH, f"it {MERGED}"), (V02_SEPTEMBER.replace("' ' + message", "message"), "it supports system messages")],
     ids=["march", "without the blank"],
 )
 def test_a_template_without_the_blank_is_told_with_the_revision_that_is_meant(
@@ -55,7 +55,7 @@ def test_a_template_without_the_blank_is_told_with_the_revision_that_is_meant(
 ) -> None:
     (found,) = _template(chat_folder, template)
     assert found.severity == "warning"
-    assert "no blank in front of answers, as the hub's did up to March 2024" in found.message
+    assert "no space before answers, as on the hub until March 2024" in found.message
     assert found.message.endswith(system)
     assert f"model.revision={V02_REVISION}" in found.fix
 
@@ -65,7 +65,7 @@ def test_a_conversation_that_does_not_begin_once_is_told(chat_folder: ChatFolder
     told, _ = _template(chat_folder, MISTRAL.replace("{{ bos_token }}", beginning))
     assert (told.severity, told.message) == (
         "warning",
-        f"the chat template begins a conversation with <s> {times} times; Mistral's own does once",
+        f"the chat template writes <s> {times} times per conversation; Mistral's own writes it once",
     )
 
 
@@ -103,17 +103,17 @@ def test_a_form_that_both_stacks_read_is_said_to_be(chat_folder: ChatFolder) -> 
     folder = chat_folder(style="legacy")
     _write_merges_as_text(folder)
     for stack in ("reference", "current"):
-        assert _form(folder, stack).message == f"the {stack} stack reads tokenizer.json as it stands"
+        assert _form(folder, stack).message == f"the {stack} stack reads tokenizer.json unchanged"
 
 
 def test_a_form_that_is_translated_is_said_to_be(chat_folder: ChatFolder) -> None:
     folder = chat_folder(V02_SEPTEMBER, "metaspace")
     _write_merges_as_text(folder)
-    assert _form(folder, "current").message == "the current stack reads tokenizer.json as it stands"
+    assert _form(folder, "current").message == "the current stack reads tokenizer.json unchanged"
     found = _form(folder, "reference")
     assert (found.severity, found.message) == (
         "ok",
-        "the reference stack reads tokenizer.json in an equal older form (Metaspace as a normalizer)",
+        "the reference stack reads tokenizer.json in an equivalent older form (Metaspace as a normalizer)",
     )
 
 
@@ -124,7 +124,7 @@ def test_a_form_that_is_not_read_is_an_error_with_its_fix(chat_folder: ChatFolde
     found = _form(folder, "reference")
     assert (found.severity, found.where) == ("error", str(folder))
     assert found.message.startswith("the model BPE has ignore_merges True, which")
-    assert found.fix.startswith("take the current stack (STACK=current)")
+    assert found.fix.startswith("use the current stack (STACK=current)")
 
 
 WITHOUT_BOS = MISTRAL.replace("{{ bos_token }}", "")
@@ -136,7 +136,7 @@ def test_a_template_that_begins_with_text_needs_the_current_stack(
     """0.15 cannot tell the beginning of a text, where today's form puts a mark."""
     folder = chat_folder(WITHOUT_BOS, "metaspace")
     found = _form(folder, "reference")
-    assert (found.severity, found.fix) == ("error", "take the current stack (STACK=current)")
+    assert (found.severity, found.fix) == ("error", "use the current stack (STACK=current)")
     assert "the chat template begins with text ('[INST] a question to')" in found.message
     monkeypatch.setattr(tokenizer_files, "library_version", lambda: "0.15.2")
     with pytest.raises(ModelFileError, match="begins with text"):

@@ -104,7 +104,7 @@ def test_a_tokenizer_that_puts_a_blank_in_front_of_each_part_is_refused(chat_fol
         content["pre_tokenizer"]["prepend_scheme"] = "always"
 
     chat = ChatTokenizer.load(str(_edited(chat_folder(TIGHT, "pieces"), prefix)))
-    with pytest.raises(RefusedError, match=r"cannot take the two apart; fix: begin the answer with another character"):
+    with pytest.raises(RefusedError, match=r"cannot separate the two; fix: begin the answer with another character"):
         encoded_row(Conversation(talk("ask", "{"), 1), chat)
     assert encoded_row(Conversation(talk("ask", "tell"), 1), chat).trainable_tokens
 
@@ -174,14 +174,14 @@ def test_tokens_that_overlap_are_all_hidden(chat_folder: ChatFolder) -> None:
 
 @pytest.mark.parametrize("mark", ["\ufdd0", "\ufdd1"])
 def test_a_text_that_holds_a_mark_of_the_kits_is_refused_by_name(byte_chat: ChatTokenizer, mark: str) -> None:
-    with pytest.raises(RefusedError, match=f"holds U\\+{ord(mark):X}, a noncharacter of Unicode"):
+    with pytest.raises(RefusedError, match=f"contains U\\+{ord(mark):X}, a Unicode noncharacter"):
         encoded_row(Conversation(talk(f"a{mark}", "b"), 1), byte_chat)
 
 
 def test_a_template_that_looks_for_a_special_token_in_a_text_is_refused_there(chat_folder: ChatFolder) -> None:
     template = "{% if '</s>' in messages[0]['content'] %}odd{% endif %}" + MISTRAL
     chat = ChatTokenizer.load(str(chat_folder(template)))
-    with pytest.raises(RefusedError, match="which the base model's chat template treats as its own"):
+    with pytest.raises(RefusedError, match="which the base model's chat template handles as its own"):
         encoded_row(Conversation(talk("a </s>", "b"), 1), chat)
 
 
@@ -207,15 +207,15 @@ def test_a_token_beyond_the_embedding_is_refused_by_line_and_in_a_question(chat_
     turns = talk("Write the word amber.", "amber")
     (row,) = encode_rows([Conversation(turns, 7)], chat)
     assert isinstance(row, RowProblem)
-    assert (row.line, row.message) == (7, "has a token beyond the 262 of the model's embedding")
-    with pytest.raises(TemplateError, match="has a token beyond the 262"):
+    assert (row.line, row.message) == (7, "has a token beyond the model's embedding of 262 tokens")
+    with pytest.raises(TemplateError, match="has a token beyond the model's embedding"):
         encode_prompt(turns[:1], chat)
 
 
 def test_an_end_beyond_the_embedding_is_refused_at_once(chat_folder: ChatFolder) -> None:
     folder = chat_folder()
     (folder / "config.json").write_text(json.dumps({"model_type": "mistral", "vocab_size": 2}), encoding="utf-8")
-    with pytest.raises(ModelFileError, match=r"its eos_token is token 2, and the model's embedding has 2; use the"):
+    with pytest.raises(ModelFileError, match=r"eos_token has id 2, beyond the model's embedding of 2 tokens; use"):
         ChatTokenizer.load(str(folder))
 
 
@@ -239,4 +239,4 @@ def test_a_row_that_a_template_makes_too_long_is_a_problem(
     good, bad = encode_rows([Conversation(talk("a" * size, "b"), 1) for size in (5, 100)], byte_chat)
     assert isinstance(good, Encoded)
     assert isinstance(bad, RowProblem)
-    assert "characters long as the base model's chat template writes it" in bad.message
+    assert "characters, too many to train on (at most " in bad.message

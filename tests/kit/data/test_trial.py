@@ -33,7 +33,7 @@ SECONDS = 60  # a test's patience on a busy machine; alone none takes 8
         ("{{ 'a' * 4000000000 }}", "its chat template takes more than 3 GB of memory"),
         ("{{ [0] * 900000000 }}", "its chat template takes more than 3 GB of memory"),
         ("{{ 'a' * 100000000 }}", "its chat template writes 100,000,000 characters for turns of "),
-        (f"{LOOPS}{MISTRAL}", "its chat template does not end"),
+        (f"{LOOPS}{MISTRAL}", "its chat template does not finish"),
         (
             "{% if messages | length > 3 %}{{ 'a' * 4000000000 }}{% endif %}" + MISTRAL,
             "its chat template takes more than 3 GB of memory",
@@ -68,7 +68,7 @@ def doubling(letter: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("normalizer", doubling("\u2603"), "its tokenizer.json (does not end|takes more than 3 GB of memory)"),
+        ("normalizer", doubling("\u2603"), "its tokenizer.json (does not finish|takes more than 3 GB of memory)"),
         ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAAAAAAAA"}, "makes the library fail"),
         ("normalizer", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "x"}, "makes the library fail"),
     ],
@@ -149,17 +149,17 @@ def test_nothing_is_left_running_where_a_trial_is_broken_off(
     ("code", "ran_away", "words", "reason"),
     [
         (0, "", b"", ""),
-        (-signal.SIGSEGV, "", b"", "its chat template breaks the process that uses it (SIGSEGV)"),
+        (-signal.SIGSEGV, "", b"", "its chat template crashes the process that uses it (SIGSEGV)"),
         (
             -signal.SIGABRT,
             "",
             b"memory allocation of 99 bytes failed",
             "its chat template takes more than 3 GB of memory",
         ),
-        (-signal.SIGABRT, "", b"", "its chat template breaks the process that uses it (SIGABRT)"),
-        (-signal.SIGXCPU, "", b"", "its chat template does not end"),
+        (-signal.SIGABRT, "", b"", "its chat template crashes the process that uses it (SIGABRT)"),
+        (-signal.SIGXCPU, "", b"", "its chat template does not finish"),
         (-signal.SIGKILL, "", b"", "its chat template takes more memory than this machine has"),
-        (-signal.SIGKILL, "time", b"", "its chat template does not end"),
+        (-signal.SIGKILL, "time", b"", "its chat template does not finish"),
         (-signal.SIGKILL, "memory", b"", "its chat template takes more than 3 GB of memory"),
     ],
 )

@@ -1,4 +1,4 @@
-"""No key of a row, of a turn or of a part of one goes without a word, and masks decide what is learnt."""
+"""Every key of a row, a turn or a part of one is used, reported or refused, and masks decide what carries loss."""
 
 from __future__ import annotations
 
@@ -68,20 +68,20 @@ def test_a_mask_in_a_prompt_and_its_completion() -> None:
         (_talk({}, {"loss": [0]}, {}, {}), "has loss in its turn that is neither 0 nor 1"),
         (_talk({}, {"loss_mask": 0}, {}, {}), "has loss_mask in its turn, which programs read in different ways"),
         (_talk({}, {"masked": True}, {}, {}), "has masked in its turn, which programs read in different ways"),
-        (_talk({"train": True}, {}, {}, {}), "has train that asks to learn a user turn"),
-        (_talk({}, {"weight": 0, "train": True}, {}, {}), "has train and weight that contradict each other"),
-        (_talk({}, {"weight": 0}, {}, {"weight": 0}), "has no answer that is to be learnt, by its weight"),
-        (_talk({}, {}, {}, {}, loss_mask=[0, 1, 0]), "has loss_mask of 3 for 4 turns"),
-        (_talk({}, {}, {}, {}, loss_mask=[1, 1, 0, 1]), "has loss_mask that asks to learn a user turn"),
+        (_talk({"train": True}, {}, {}, {}), "has train set on a user turn"),
+        (_talk({}, {"weight": 0, "train": True}, {}, {}), "has contradicting train and weight in a turn"),
+        (_talk({}, {"weight": 0}, {}, {"weight": 0}), "has no answer to train on: weight excludes"),
+        (_talk({}, {}, {}, {}, loss_mask=[0, 1, 0]), "has 3 values in loss_mask for 4 turns"),
+        (_talk({}, {}, {}, {}, loss_mask=[1, 1, 0, 1]), "has loss_mask set on a user turn"),
         (_talk({}, {}, {}, {}, loss_mask=[0, 0.5, 0, 1]), "has loss_mask in its row that is neither 0 nor 1"),
-        (_talk({}, {"train": True}, {}, {}, loss_mask=[0, 0, 0, 1]), "has train and loss_mask that contradict"),
+        (_talk({}, {"train": True}, {}, {}, loss_mask=[0, 0, 0, 1]), "has contradicting train and loss_mask in a turn"),
         (_talk({}, {}, {}, {}, weight=0.5), "has weight in its row that is neither 0 nor 1"),
-        (_talk({}, {}, {}, {}, train=False), "has train in its row, which says that it is not to be learnt"),
+        (_talk({}, {}, {}, {}, train=False), "has train 0 or false"),
         (_talk({}, {}, {}, {}, masked=True), "has masked in its row, which programs read in different ways"),
         (_talk({}, {}, {}, {}, assistant_masks=[0, 1]), "has assistant_masks in its row, which programs read in"),
         ({"prompt": "ask", "completion": "tell", "completion_mask": [0, 1]}, "has completion_mask in its row, which"),
-        ({"prompt": "ask", "completion": "tell", "loss_mask": [0, 1]}, "has loss_mask that is a list"),
-        ({"prompt": [USER, {**ANSWER, "train": 1}, USER], "completion": "b"}, "has train that asks to learn a turn of"),
+        ({"prompt": "ask", "completion": "tell", "loss_mask": [0, 1]}, "has loss_mask as a list"),
+        ({"prompt": [USER, {**ANSWER, "train": 1}, USER], "completion": "b"}, "has train set on a turn of"),
     ],
 )
 def test_a_mask_that_cannot_be_done_is_refused(row: dict[str, Any], message: str) -> None:
@@ -104,27 +104,27 @@ def test_thoughts_are_carried_under_their_key() -> None:
     ("row", "message", "fix"),
     [
         (_talk({}, {"contents": "x"}, {}, {}), "has contents in its turn, which would be lost", "you mean content?"),
-        (_talk({}, {"name": "Ann"}, {}, {}), "has name in its turn, which would be lost", "take name out"),
-        (_talk({"thinking": "hm"}, {}, {}, {}), "has thinking in its user turn, which would be lost", "take thinking"),
-        (_talk({}, {"value": "b"}, {}, {}), "has value beside content that says something else", "keep one"),
-        (_talk({}, {"from": "human"}, {}, {}), "has from beside role that says something else", "keep one"),
+        (_talk({}, {"name": "Ann"}, {}, {}), "has name in its turn, which would be lost", "remove name"),
+        (_talk({"thinking": "hm"}, {}, {}, {}), "has thinking in its user turn, which would be", "remove thinking"),
+        (_talk({}, {"value": "b"}, {}, {}), "has value that differs from content", "keep one"),
+        (_talk({}, {"from": "human"}, {}, {}), "has from that differs from role", "keep one"),
         (
             {"prompt": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "x"}}]}],
              "completion": "b"},
-            "has cache_control in its part of a turn, which would be lost", "take cache_control out",
+            "has cache_control in its part of a turn, which would be lost", "remove cache_control",
         ),
         ({"instruction": "a", "inputs": "c", "output": "b"}, "has inputs beside its turns", "did you mean input?"),
         ({"instruction": "a", "context": "c", "output": "b"}, "has context beside its question", "write context into"),
         (_talk({}, {}, {}, {}, Weights=[0, 1]), "has Weights beside its turns", "you mean weight?"),
         (_talk({}, {}, {}, {}, lossMasks=[0]), "has lossMasks beside its turns", "mean loss_mask?"),
-        (_talk({}, {}, {}, {}, images=["a.png"]), "has images beside its turns", "leave it out on"),
-        (_talk({}, {}, {}, {}, kto_tag=False), "has kto_tag that says its answer is a bad one", "take the row out"),
-        ({"prompt": "a", "completion": "b", "label": False}, "has label that says its answer is a bad", "take the row"),
+        (_talk({}, {}, {}, {}, images=["a.png"]), "has images beside its turns", "ignore it explicitly"),
+        (_talk({}, {}, {}, {}, kto_tag=False), "has kto_tag: false, which marks its answer as bad", "remove the row"),
+        ({"prompt": "a", "completion": "b", "label": False}, "has label: false, which marks", "remove the row"),
         ({"messages": [USER, ANSWER], "system_prompt": "be"}, "has system_prompt beside its turns", "mean system?"),
         ({"question": "a", "answer": "b", "reasoning": "c"}, "has reasoning beside its turns", "--map user=question"),
         ({"message": [USER, ANSWER]}, "has none of the known shapes", "did you mean messages?"),
-        ({"prompt": "a", "completions": "b"}, "has no completion", "rename completions if it is meant"),
-        ({"messages": [USER, ANSWER], "chat_template_kwargs": {"x": 1}}, "has chat_template_kwargs in its row", "take"),
+        ({"prompt": "a", "completions": "b"}, "has no completion", "rename completions to completion"),
+        ({"messages": [USER, ANSWER], "chat_template_kwargs": {"x": 1}}, "has chat_template_kwargs in its", "remove"),
     ],
 )  # fmt: skip
 def test_what_would_be_lost_is_refused_with_what_may_be_meant(row: dict[str, Any], message: str, fix: str) -> None:

@@ -45,7 +45,7 @@ def test_a_file_in_a_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("{tmp}/none", "there is no such folder; give a model's folder or its name on the hub"),
         ("{tmp}/file", "there is no such folder"),
         ("{tmp}/" + "x" * 5000, "there is no such folder"),
-        ("~nobody-of-this-name/model", "there is no such user; write the folder out"),
+        ("~nobody-of-this-name/model", "there is no such user; write the whole path"),
         ("models/none", "there is no such folder"),
     ],
 )

@@ -53,7 +53,7 @@ def test_a_hub_that_does_not_answer_is_asked_once_for_a_base_that_is_here(
     really = huggingface_hub.hf_hub_download
 
     def download(*args: Any, **kwargs: Any) -> str:
-        assert kwargs["local_files_only"], "the hub was waited for"
+        assert kwargs["local_files_only"], "the hub was asked"
         return really(*args, cache_dir=cached.parents[2], **kwargs)
 
     monkeypatch.setattr(hub, "ask_hub", ask)

@@ -45,29 +45,29 @@ def test_a_file_cut_anywhere_is_not_whole(path: Path) -> None:
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        with pytest.raises(ModelFileError, match="is not whole safetensors"):
+        with pytest.raises(ModelFileError, match="is not a complete safetensors file"):
             read_header(path)
 
 
 def test_bytes_behind_the_last_tensor_are_not_part_of_it(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(ModelFileError, match="bytes, and its header describes"):
+    with pytest.raises(ModelFileError, match="bytes, but its header describes"):
         read_header(path)
 
 
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ([], "no JSON object"),
-        ({"a": 3}, "of the type None"),
-        ({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, "of the type 'F4'"),
-        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}, "as many bytes as its shape"),
-        ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, "no shape or no place"),
-        ({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, "no shape or no place"),
+        ([], "not a JSON object"),
+        ({"a": 3}, "has the dtype None"),
+        ({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, "has the dtype 'F4'"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}, "offsets that do not match"),
+        ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, "no shape or no offsets"),
+        ({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, "no shape or no offsets"),
         ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, "does not begin where"),
         ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
           "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, "does not begin where"),
-        ({"a": {"dtype": "F32", "shape": [10**18, 10**18], "data_offsets": [0, 4]}}, "as many bytes as its shape"),
+        ({"a": {"dtype": "F32", "shape": [10**18, 10**18], "data_offsets": [0, 4]}}, "offsets that do not match"),
     ],
 )  # fmt: skip
 def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path, header: object, words: str) -> None:
@@ -82,7 +82,7 @@ def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     entry = json.dumps({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]})
     text = f'{{"a": {entry}, "a": {entry}}}'.encode()
     (tmp_path / "x").write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 4)
-    with pytest.raises(ModelFileError, match="is not whole safetensors"):
+    with pytest.raises(ModelFileError, match="is not a complete safetensors file"):
         read_header(tmp_path / "x")
 
 
@@ -90,7 +90,7 @@ def test_what_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     for content in (b"", b"PK\x03\x04pickled", b"\xff" * 64, (3).to_bytes(8, "little") + b"[[[", b"\0" * 100):
         path.write_bytes(content)
-        with pytest.raises(ModelFileError, match="is not whole safetensors"):
+        with pytest.raises(ModelFileError, match="is not a complete safetensors file"):
             read_header(path)
     with pytest.raises(ModelFileError, match="cannot be read"):
         read_header(tmp_path / "none")

@@ -206,8 +206,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "token key": (_file(tokens__later=1), "an added token has the key 'later'"),
     "merge with a blank": (_file(model__merges=[["a", "b"], ["a b", "c"]]), r"the pair \['a b', 'c'\]"),
     "merge read as a version": (_file(model__merges=[["#version:", "b"]]), "the pair"),
-    "merge of three": (_file(model__merges=[["a", "b", "c"]]), "its merges hold"),
-    "mixed merges": (_file(model__merges=[["a", "b"], "b c"]), "its merges hold"),
+    "merge of three": (_file(model__merges=[["a", "b", "c"]]), "its merges contain"),
+    "mixed merges": (_file(model__merges=[["a", "b"], "b c"]), "its merges contain"),
     "normalizer": (_file(pre_tokenizer=None, normalizer={"type": "ByteLevel"}), "the normalizer is 'ByteLevel'"),
     "normalizer key": (_file(pre_tokenizer=None, normalizer={"type": "NFC", "later": 1}), "NFC has the key 'later'"),
     "inner": (_file(decoder={"type": "Sequence", "decoders": [{"type": "Later"}]}), "the decoder is 'Later'"),
@@ -221,17 +221,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "among others": (
         _file(pre_tokenizer={"type": "Sequence", "pretokenizers": [{**_METASPACE, "prepend_scheme": "never"}]}),
-        "or among others",
+        "or is in a Sequence",
     ),
     "contradicts itself": (_file(pre_tokenizer={**_METASPACE, "add_prefix_space": False}), "add_prefix_space False"),
     "another scheme": (_file(pre_tokenizer={**_METASPACE, "prepend_scheme": "later"}), "prepend_scheme 'later'"),
     "metaspace key": (_file(pre_tokenizer={**_METASPACE, "later": 1}), "the Metaspace has the key 'later'"),
     "no mark": (_file(pre_tokenizer={**_METASPACE, "replacement": ""}), "the replacement ''"),
     "behind a normalizer": (_file(normalizer={"type": "NFC"}), "comes after a normalizer"),
-    "token with a blank": (_file(added_tokens=[_token(1, "<s >")]), "the added token '<s >' takes blanks in"),
-    "token with a mark": (_file(added_tokens=[_token(1, "▁<s>")]), "takes blanks in"),
-    "token that strips": (_file(tokens__rstrip=True), "the added token '<unk>' takes blanks in"),
-    "empty token": (_file(added_tokens=[_token(1, "")]), "takes blanks in"),
+    "token with a blank": (_file(added_tokens=[_token(1, "<s >")]), "the added token '<s >' contains or strips spaces"),
+    "token with a mark": (_file(added_tokens=[_token(1, "▁<s>")]), "contains or strips spaces"),
+    "token that strips": (_file(tokens__rstrip=True), "the added token '<unk>' contains or strips spaces"),
+    "empty token": (_file(added_tokens=[_token(1, "")]), "contains or strips spaces"),
     "tokens in two places": (
         _file(added_tokens=[_token(1, "<s>"), _token(2, "</s>", normalized=True)]),
         "some added tokens are normalized",
@@ -245,7 +245,7 @@ def test_what_would_be_read_otherwise_is_refused(name: str) -> None:
     with pytest.raises(FormError, match=message) as caught:
         older_form(json.dumps(content))
     assert str(caught.value).endswith(
-        "which the reference stack's tokenizers library would read otherwise; take the current stack (STACK=current), "
+        "which the reference stack's tokenizers library would read differently; use the current stack (STACK=current), "
         "or a model.revision whose tokenizer.json is older"
     )
 

@@ -94,14 +94,14 @@ def _cut_short(base: Path) -> None:
         (_without_head, "lacks lm_head.weight, which would be initialised at random"),
         (_without_a_matrix, "lacks model.layers.0.self_attn.q_proj.weight"),
         (_without_a_layer, "lacks 9 tensors"),
-        (_with_a_stranger, "holds model.layers.2.mlp.up_proj.weight, which its config.json does not describe"),
-        (_transposed, "is (32, 48), and its config.json says (48, 32)"),
+        (_with_a_stranger, "contains model.layers.2.mlp.up_proj.weight, which its config.json does not describe"),
+        (_transposed, "has the shape (32, 48), but config.json says (48, 32)"),
         (_renamed, "lacks 20 tensors"),
-        (_eight_bits, "of the type I8"),
-        (_wrong_sizes, "is (300, 32), and its config.json says (301, 32)"),
+        (_eight_bits, "of dtype I8"),
+        (_wrong_sizes, "has the shape (300, 32), but config.json says (301, 32)"),
         (_more_layers, "lacks 9 tensors"),
-        (_tied_and_another_head, "holds lm_head.weight, which its config.json does not"),
-        (_cut_short, "is not whole safetensors"),
+        (_tied_and_another_head, "contains lm_head.weight, which its config.json"),
+        (_cut_short, "is not a complete safetensors file"),
     ],
 )
 def test_weights_that_are_not_whole_are_refused(tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
@@ -150,7 +150,7 @@ def _index(base: Path, **changes: str) -> None:
 def test_an_index_that_names_anything_but_safetensors_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     base = write_base(tmp_path, shards=2)
     _index(base, lm_head__weight=name)
-    with pytest.raises(ModelFileError, match=r"only safetensors files of its own folder are read; use a model"):
+    with pytest.raises(ModelFileError, match=r"only safetensors files in its own folder are read; use a model"):
         find_base(str(base), None, download=False)
 
 
@@ -189,7 +189,7 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
 def test_an_index_beside_a_whole_file_is_refused(tmp_path: Path) -> None:
     """transformers would load one of the two, and nobody says which."""
     base = write_base(write_base(tmp_path, shards=2))
-    with pytest.raises(ModelFileError, match=r"holds model\.safetensors and model\.safetensors\.index\.json"):
+    with pytest.raises(ModelFileError, match=r"contains model\.safetensors and model\.safetensors\.index\.json"):
         find_base(str(base), None, download=False)
 
 
@@ -249,7 +249,7 @@ def test_what_a_base_says_of_itself_is_held_against_what_can_be_trained(
 def test_a_base_is_judged_for_the_stack_that_is_to_load_it(tmp_path: Path) -> None:
     assert errors(write_base(tmp_path / "a", "qwen2"), "reference")[0].fix == "STACK=current"
     scaled = write_base(tmp_path / "b", rope_scaling={"rope_type": "yarn", "factor": 4.0})
-    assert "another model, without a word" in errors(scaled, "reference")[0].message
+    assert "would silently ignore: it would be another model" in errors(scaled, "reference")[0].message
     assert errors(scaled, "current") == []
     silent = write_base(tmp_path / "c")
     write_safetensors(silent / "model.safetensors", read_weights(silent / "model.safetensors"), metadata={})

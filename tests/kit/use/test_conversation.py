@@ -66,7 +66,7 @@ def test_a_question_longer_than_the_model_is_refused_with_both_lengths(byte_chat
 def test_a_template_that_refuses_is_a_sentence(byte_chat: ChatTokenizer) -> None:
     talk = Conversation(byte_chat, 100)
     talk.turns = [*talk.turns, Message("tool", "x")]
-    with pytest.raises(TalkError, match="the conversation is refused by the base model's chat template"):
+    with pytest.raises(TalkError, match="the conversation is rejected by the base model's chat template"):
         talk.prepare("a", 10)
 
 
@@ -191,5 +191,5 @@ def test_each_token_that_ends_an_answer_ends_it(chat_folder: ChatFolder) -> None
 
 
 def test_a_mark_of_the_kits_in_a_question_is_a_sentence(byte_chat: ChatTokenizer) -> None:
-    with pytest.raises(TalkError, match="the conversation holds U\\+FDD0"):
+    with pytest.raises(TalkError, match="the conversation contains U\\+FDD0"):
         Conversation(byte_chat, 100).prepare("a\ufdd0", 10)

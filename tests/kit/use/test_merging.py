@@ -131,7 +131,7 @@ def test_weights_that_are_cut_off_are_an_error_with_their_path(tiny_base: Path, 
     shutil.copytree(tiny_base, folder)
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RunError, match=r"model\.safetensors: is not whole safetensors"):
+    with pytest.raises(RunError, match=r"model\.safetensors: is not a complete safetensors file"):
         find_base(str(folder), None, download=False)
 
 
