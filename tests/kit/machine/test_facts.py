@@ -78,7 +78,7 @@ def _without(name: str) -> dict[str, Any]:
         ({"schema_version": 2, "machine": {}}, "not a machine recorded"),
         ({"schema_version": 1, "machine": []}, r"machine is \[\]; a JSON object is needed"),
         (_without("cpu_count"), r"machine\.cpu_count is missing"),
-        (_broken(cpus=2), r"machine\.cpus is no fact"),
+        (_broken(cpus=2), r"machine\.cpus is not a known fact"),
         (_broken(cpu_count="2"), r'machine\.cpu_count is "2"; a whole number'),
         (_broken(cpu_count=True), r"machine\.cpu_count is true"),
         (_broken(cpu_count=-1), r"machine\.cpu_count is -1"),

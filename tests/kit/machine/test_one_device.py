@@ -174,7 +174,7 @@ def test_no_whole_uuid_gets_into_the_facts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("visible", "taken"), [("1", "CUDA_VISIBLE_DEVICES=1 is taken to be Tesla T4"), (None, "the first is taken to be")]
+    ("visible", "taken"), [("1", "CUDA_VISIBLE_DEVICES=1 is probably Tesla T4"), (None, "the first is probably")]
 )
 def test_a_number_among_unlike_gpus_is_said_to_be_a_guess_with_the_sure_way(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, taken: str

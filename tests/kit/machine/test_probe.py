@@ -162,7 +162,7 @@ def test_nonsense_from_nvidia_smi_is_a_problem(tools: Tools, rows: str) -> None:
     tools.nvidia_smi(rows=rows)
     nvidia = machine_nvidia.probe_nvidia()
     assert nvidia.gpus == ()
-    assert "cannot be understood" in nvidia.problem
+    assert "an unexpected line" in nvidia.problem
 
 
 def test_one_line_of_nonsense_leaves_the_other_gpu(tools: Tools) -> None:
