@@ -48,9 +48,9 @@ def test_each_precision_has_its_own_tolerance() -> None:
 @pytest.mark.parametrize(
     ("off", "stage"),
     [
-        ({"first": 1.1}, "the first loss is off already"),
-        ({"gradient": 1.1}, "the first loss agrees and its gradient does not"),
-        ({"later": 1.1}, "the first gradient agrees and later numbers do not"),
+        ({"first": 1.1}, "the first loss already differs"),
+        ({"gradient": 1.1}, "the first loss agrees but its gradient differs"),
+        ({"later": 1.1}, "the first gradient agrees but later numbers differ"),
     ],
 )
 def test_the_stage_that_is_off_is_named(off: dict[str, float], stage: str) -> None:
