@@ -1,4 +1,4 @@
-"""From a pile of rows to data to train on: counted to the last row, the same bytes each time, all or nothing."""
+"""From raw rows to training data: every row counted, the same bytes each time, all or nothing."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_repeated_rows_are_dropped_when_asked_and_named(model: str, capsys: pyte
     assert (steps["read"], sum(steps["dropped"].values()), steps["train"] + steps["val"]) == (9, 3, 6)
     reasons = [entry["reason"] for entry in _read("unique/rejects.jsonl")]
     assert reasons[0] == "repeats an earlier row exactly: a.jsonl:1"
-    # What differs in case and blanks only is two rows, on the same side.
+    # Rows that differ only in case and whitespace are both kept, on one side.
     for name in ("train", "val"):
         rows_there = [row["messages"][0]["content"].lower() for row in _read(f"unique/{name}.jsonl")]
         assert rows_there.count("ask 0") in (0, 2)

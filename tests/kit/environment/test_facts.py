@@ -1,4 +1,4 @@
-"""Facts survive being recorded, and what is no record of ours is refused with a sentence."""
+"""Facts survive a recording; anything else is refused in one sentence."""
 
 from __future__ import annotations
 

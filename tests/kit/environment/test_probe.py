@@ -1,4 +1,4 @@
-"""Whatever becomes of the child, the parent reports it: a finding, never a crash, and never a secret."""
+"""However the child ends, the parent reports a finding: never a crash, never a secret."""
 
 from __future__ import annotations
 

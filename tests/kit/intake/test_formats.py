@@ -1,4 +1,4 @@
-"""A source as a stream of rows: every format and packing gives the same rows, and any bytes give rows or problems."""
+"""A source as a stream of rows: every format and compression gives the same rows, any bytes rows or problems."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_single_object_is_a_row(tmp_path: Path) -> None:
 
 
 def _packed(data: bytes) -> bytes:
-    return gzip.compress(data, mtime=0)  # of no time, so that the test's name is the same each time
+    return gzip.compress(data, mtime=0)  # without a time, so that the test's name is reproducible
 
 
 _FRAMES = zstandard.ZstdCompressor(write_checksum=True).compress(b"{}\n" * 99)
@@ -198,7 +198,7 @@ def test_a_line_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(conversations, "LONGEST_ROW_BYTES", 100)
     monkeypatch.setattr(conversations, "_LONGEST_LINE_BYTES", 1 << 10)
     with (tmp_path / "a.jsonl").open("wb") as file:
-        file.truncate(1 << 40)  # a terabyte of zeros, none of which is on the disk
+        file.truncate(1 << 40)  # a sparse terabyte
     with pytest.raises(OSError, match="line 1 is longer than"):
         list(_stream(tmp_path / "a.jsonl"))
 

@@ -1,4 +1,4 @@
-"""Files appear together or not at all, and nothing of anybody's is lost."""
+"""Files appear together or not at all, and no foreign file is lost."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_one_command_at_a_time_writes_a_folder(tmp_path: Path) -> None:
             _write(tmp_path / "b", "other")
         (draft.path / "train.jsonl").write_text("mine", encoding="utf-8")
         draft.publish()
-    with pytest.raises(OccupiedError, match="already contains data"):  # it was looked at before the other one ended
+    with pytest.raises(OccupiedError, match="already contains data"):  # checked before the other one ended
         _write(tmp_path / "b", "other", overwrite=False)
     assert _content(tmp_path / "b") == {"train.jsonl": "mine"}
 
@@ -161,7 +161,7 @@ def test_killed_before_any_file_operation_a_draft_leaves_the_old_files_or_the_ne
         was_killed = killed_at(operations, functools.partial(_write, folder, "new", meanwhile="notes.txt"))
         if folder.exists():  # it is away between two renames
             assert _texts(folder) in ({"old"}, {"new"}), operations
-        with contextlib.suppress(OccupiedError, KeyboardInterrupt):  # of the notes beside them, or as it is told to
+        with contextlib.suppress(OccupiedError, KeyboardInterrupt):  # for the notes, or the test interrupts
             _write(folder, "never", done=False)
         assert _texts(folder) == {"old"} or _content(folder)["notes.txt"] == "mine", operations
         assert [path.name for path in folder.parent.iterdir()] == ["b"]

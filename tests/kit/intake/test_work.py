@@ -1,4 +1,4 @@
-"""What is done with each row on its own."""
+"""What is done with each row by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine's facts survive a recording; what is no recording is refused with the place and the reason."""
+"""A machine's facts survive a recording; anything else is refused with place and reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process is left the one GPU that was judged, whatever the variables name and however GPUs are counted."""
+"""A process sees only the chosen GPU, whatever the variables name and however CUDA numbers GPUs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, gpus: Sequence[Found], **variables: str
     """Let the driver list these GPUs, under these variables."""
     monkeypatch.setattr(machine_nvidia, "ask_nvml", lambda: Report(Nvidia(source="nvml"), tuple(gpus)))
     for name in (ORDER, VISIBLE, *ALLOCATOR):
-        monkeypatch.setenv(name, variables.get(name, ""))  # whatever it becomes is undone
+        monkeypatch.setenv(name, variables.get(name, ""))  # so that monkeypatch restores it
         if name not in variables:
             monkeypatch.delenv(name)
 

@@ -15,7 +15,7 @@ WHERE = {"device": "Some CPU", "platform": "cpu", "stack": "current"}
 
 
 def scaled(numbers: Numbers, *, first: float = 1, later: float = 1, gradient: float = 1) -> Numbers:
-    """Numbers that are off by a factor: the first loss, the later ones, the first update's gradient."""
+    """Return numbers with factors on the first loss, the later ones, and the first update's gradient."""
     losses = (numbers.losses[0] * first, *(loss * later for loss in numbers.losses[1:]))
     modules = {name: norm * gradient for name, norm in numbers.module_norms.items()}
     return Numbers(losses, numbers.gradient_norms, modules)
