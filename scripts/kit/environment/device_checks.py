@@ -80,7 +80,7 @@ def _bitsandbytes_cuda(environment: Environment) -> list[Finding]:
     # bitsandbytes 0.41.0 loads its CPU library if and only if torch.cuda.is_available() is False (evaluate_cuda_setup);
     # later ones if the library for torch's CUDA is missing or does not load.
     setup = versions.setup_command(environment)
-    fix = f"make torch see the GPU; if it does: {setup}, then `python -m bitsandbytes`"
+    fix = f"make torch see the GPU; if it does: {setup}, then check `python -m bitsandbytes`"
     return [error("environment.bitsandbytes_library", message, fix)]
 
 

@@ -169,9 +169,8 @@ def _memory(gpu: Gpu, where: str) -> Finding:
         needed = f"the smallest 7B run needs about {gigabytes(smallest)}"
         return error(id, f"{what} has {size}; {needed}", fix, where)
     if gpu.memory_total_bytes < H100_BYTES:
-        message = (
-            f"{what} has {size}; the H100 configuration is for {gigabytes(H100_BYTES)} and takes {gigabytes(largest)}"
-        )
+        made_for = f"{gigabytes(H100_BYTES)} (plan: {gigabytes(largest)})"
+        message = f"{what} has {size}; the H100 configuration is made for {made_for}"
         fix = "make validate CONFIG=configs/training_config.yaml, which compares what a run needs with this machine"
         if gpu.is_mig_slice:
             fix = f"use a larger slice or the whole GPU; or {fix}"

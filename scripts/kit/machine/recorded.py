@@ -68,7 +68,7 @@ def _value(kind: str, value: Any, where: str, names: dict[str, Any]) -> Any:
         return rebuild(names[kind], value, where)
     if kind.startswith("tuple["):
         if not isinstance(value, list) or (kind == "tuple[int, int]" and len(value) != 2):  # noqa: PLR2004 - a pair
-            raise ValueError(f"{where} is {_shown(value)}; a list is needed, of two numbers for a version")
+            raise ValueError(f"{where} is {_shown(value)}; a list is needed (two numbers for a version)")
         inner = kind[len("tuple[") :].partition(",")[0]
         return tuple(_value(inner, item, f"{where}[{position}]", names) for position, item in enumerate(value))
     if kind.startswith("dict["):
@@ -77,10 +77,10 @@ def _value(kind: str, value: Any, where: str, names: dict[str, Any]) -> Any:
         inner = kind[:-1].rpartition(" ")[2]
         return {name: _value(inner, item, f"{where}.{name}", names) for name, item in value.items()}
     fits, words = {
-        "int": (type(value) is int and 0 <= value < _NO_SIZE, "a whole number, not negative,"),
+        "int": (type(value) is int and 0 <= value < _NO_SIZE, "a non-negative integer"),
         "float": (type(value) in (int, float) and abs(value) < _NO_SIZE, "a number"),
         # Control characters would reach the terminal.
-        "str": (isinstance(value, str) and value == one_line(value), "a printable text"),
+        "str": (isinstance(value, str) and value == one_line(value), "printable text"),
         "bool": (isinstance(value, bool), "true or false"),
     }[kind]
     if not fits:

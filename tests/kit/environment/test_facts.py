@@ -43,7 +43,7 @@ def test_what_is_no_record_is_refused(data: object) -> None:
     [
         ({"moon_phase": "full"}, r"environment\.moon_phase is not a known fact"),
         ({"machine": {}}, r"environment\.machine\.system is missing"),
-        ({"installed": {"torch": None}}, r"environment\.installed\.torch is null; a printable text is needed"),
+        ({"installed": {"torch": None}}, r"environment\.installed\.torch is null; printable text is needed"),
         ({"probe": {"stages": [{"name": "import torch"}]}}, r"environment\.probe\.stages\[0\]\.outcome is missing"),
     ],
 )

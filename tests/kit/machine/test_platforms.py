@@ -226,7 +226,9 @@ def test_driver_without_a_gpu_is_only_a_warning() -> None:
 
 
 def test_gpu_without_a_driver_is_only_a_warning() -> None:
-    machine = replace(fixture("linux_cpu"), nvidia=Nvidia(problem="an NVIDIA GPU is on the PCI bus, but no driver"))
+    machine = replace(
+        fixture("linux_cpu"), nvidia=Nvidia(problem="an NVIDIA GPU is on the PCI bus, but its driver is not available")
+    )
     assert severity(machine, "nvidia.no_driver") == "warning"
 
 
