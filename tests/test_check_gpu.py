@@ -1,4 +1,4 @@
-"""The detect command as a person and a script meet it: streams, exit codes, recordings, on a bare Python."""
+"""The detect command: streams, exit codes, recordings, on a bare Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make parity`: the command, on this machine and on files of others."""
+"""`make parity` on this machine and on other machines' files."""
 
 from __future__ import annotations
 

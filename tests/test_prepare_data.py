@@ -1,4 +1,4 @@
-"""From a pile of rows to data to train on: counted to the last row, the same bytes each time, all or nothing."""
+"""From raw rows to training data: every row counted, the same bytes each time, all or nothing."""
 
 from __future__ import annotations
 
@@ -164,13 +164,13 @@ def test_repeated_rows_are_dropped_when_asked_and_named(model: str, capsys: pyte
     rows = [*_rows(5), *_rows(3), {"prompt": "ASK 0", "completion": "tell  0"}]
     _jsonl("a.jsonl", rows)
     assert _run(model, "a.jsonl", "--out", "all") == 0
-    assert "3 rows repeat an earlier one, letter for letter (a.jsonl:6 = a.jsonl:1, " in capsys.readouterr().out
+    assert "3 rows repeat an earlier row exactly (a.jsonl:6 = a.jsonl:1, " in capsys.readouterr().out
     assert _run(model, "a.jsonl", "--dedupe", "exact", "--out", "unique") == 0
     steps = _card("unique")["steps"]
     assert (steps["read"], sum(steps["dropped"].values()), steps["train"] + steps["val"]) == (9, 3, 6)
     reasons = [entry["reason"] for entry in _read("unique/rejects.jsonl")]
-    assert reasons[0] == "repeats an earlier row, letter for letter: a.jsonl:1"
-    # What differs in case and blanks only is two rows, on the same side.
+    assert reasons[0] == "repeats an earlier row exactly: a.jsonl:1"
+    # Rows that differ only in case and whitespace are both kept, on one side.
     for name in ("train", "val"):
         rows_there = [row["messages"][0]["content"].lower() for row in _read(f"unique/{name}.jsonl")]
         assert rows_there.count("ask 0") in (0, 2)
@@ -200,7 +200,7 @@ def test_of_many_labels_some_are_shown(model: str, capsys: pytest.CaptureFixture
     _run(model, _jsonl("a.jsonl", [{**row, "id": number} for number, row in enumerate(_rows(50))]), "--stratify", "id")
     out = capsys.readouterr().out
     assert out.count("to train on, ") == 20
-    assert "and 30 more labels, which data_card.json counts" in out
+    assert "and 30 more labels, see data_card.json" in out
 
 
 def test_turns_that_are_not_learnt_stay_so(model: str) -> None:
@@ -231,7 +231,7 @@ def test_rows_of_a_persons_own_are_never_replaced(model: str, capsys: pytest.Cap
     own = Path(_jsonl("data/processed/train.jsonl", _rows(5)))
     before = own.read_bytes()
     assert _run(model, _jsonl("a.jsonl", _rows(9)), "--overwrite") == 2
-    assert "it was not this command that wrote it" in capsys.readouterr().err
+    assert "this command did not write it" in capsys.readouterr().err
     assert own.read_bytes() == before
 
 
@@ -239,7 +239,7 @@ def test_what_is_to_be_replaced_is_not_read(model: str, capsys: pytest.CaptureFi
     _run(model, _jsonl("a.jsonl", _rows(40)))
     before = _files()
     assert _run(model, "data/processed/train.jsonl", "--overwrite") == 1
-    assert "lies in the output folder" in capsys.readouterr().out
+    assert "is in the output folder" in capsys.readouterr().out
     assert _run(model, "data/processed/*.jsonl", "--overwrite") == 1
     assert _files() == before
 
@@ -256,8 +256,8 @@ EXPECTED = {
     "column_twice.csv": (1, "has 'prompt' twice in its header"),
     "cut_off.json": (3, "is not valid JSON"),
     "cut_off.jsonl.gz": (20, "the file ends in the middle of its gzip data"),
-    "empty.jsonl": (None, "holds no rows"),
-    "garbage.parquet": (1, "is no Parquet file"),
+    "empty.jsonl": (None, "contains no rows"),
+    "garbage.parquet": (1, "is not a Parquet file"),
     "latin1.csv": (3, "is not UTF-8"),
     "latin1.jsonl": (2, "is not UTF-8"),
     "lone_surrogate.jsonl": (2, "lone surrogate"),
@@ -270,14 +270,14 @@ EXPECTED = {
     "numbers_for_strings.jsonl": (2, "has prompt that is a number, not text"),
     "old_mac_line_ends.jsonl": (1, "is not valid JSON"),
     "one_array.jsonl": (1, "is a list, not a JSON object"),
-    "only_blank_lines.jsonl": (None, "holds no rows"),
+    "only_blank_lines.jsonl": (None, "contains no rows"),
     "only_marks_of_direction.jsonl": (2, "has an empty assistant turn"),
     "plain_text.jsonl": (1, "is plain text, without an answer to train on"),
     "pretty_printed.jsonl": (1, "is not valid JSON"),
-    "ragged.csv": (3, "has 3 cells, and the header has 2"),
+    "ragged.csv": (3, "has 3 cells, but the header has 2"),
     "tool_turn.jsonl": (2, "tools are not supported"),
     "truncated.jsonl": (2, "is not valid JSON"),
-    "unclosed_quote.csv": (3, "has a quote that is never closed"),
+    "unclosed_quote.csv": (3, "has an unclosed quote"),
     "utf16.jsonl": (1, "is UTF-16"),
     "utf16_without_mark.jsonl": (1, "contains NUL bytes"),
     "wrong_roles.jsonl": (2, "has the role 'human'"),
@@ -322,7 +322,7 @@ def test_a_folder_loop_is_a_finding(model: str, capsys: pytest.CaptureFixture[st
     _jsonl("in/a.jsonl", [GOOD])
     Path("in/loop").symlink_to(".", target_is_directory=True)
     assert _run(model, "in", "--json") == 1
-    _expect(capsys, "in/loop", None, "leads back into a folder above it")
+    _expect(capsys, "in/loop", None, "leads back to a folder above it")
 
 
 def test_a_file_that_cannot_be_read_is_wrong_use(
@@ -348,7 +348,7 @@ def test_a_file_that_cannot_be_read_is_wrong_use(
         (("a.jsonl", "--map", "user=a"), "--map needs user and assistant"),
         (("a.jsonl", "--map", "user=a", "assistant=b", "messages=c"), "not both"),
         (("a.jsonl", "--map", "user=a", "assistant=b", "user=c"), "--map names user twice: a and c"),
-        (("a.jsonl", "--val-share", "1"), "at least 0, below 1"),
+        (("a.jsonl", "--val-share", "1"), "must be at least 0 and below 1"),
         (("a.jsonl", "--near-threshold", "0"), "--near-threshold 0.0"),
         (("a.jsonl", "--processes", "0"), "at least 1"),
     ],
@@ -388,7 +388,7 @@ def test_secrets_are_located_and_never_shown(model: str, capsys: pytest.CaptureF
 def test_rows_that_are_cut_are_said_or_left_out(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     _jsonl("a.jsonl", [{"prompt": "a", "completion": "b" * 200}, *_rows(3)])
     assert _run(model, "a.jsonl", "--out", "all") == 0
-    assert "a.jsonl:1: the row will be cut at 100 tokens" in capsys.readouterr().out
+    assert "a.jsonl:1: the row exceeds 100 tokens" in capsys.readouterr().out
     assert _run(model, "a.jsonl", "--long-rows", "drop", "--on-bad-row", "drop", "--out", "short") == 0
     assert _card("short")["steps"]["dropped"] == {"is longer than 100 tokens": 1}
 
@@ -505,7 +505,7 @@ def test_a_row_for_each_answer_is_counted_and_never_torn_apart(model: str, capsy
     rows = [talk(number) for number in range(30)]
     source = _jsonl("talks.jsonl", [*rows, {"prompt": "a", "completion": "b"}])
     assert _run(model, source, "--split-turns", "--val-share", "0.3", "--dedupe", "exact") == 0
-    assert "       +60  rows, one for each further answer (--split-turns)" in capsys.readouterr().out
+    assert "       +60  rows, one per further answer (--split-turns)" in capsys.readouterr().out
     steps = _card()["steps"]
     assert (steps["read"], steps["added_by_split_turns"]) == (31, 60)
     assert steps["train"] + steps["val"] == 31 + 60 - sum(steps["dropped"].values()) == 10 + 60 + 1
@@ -519,10 +519,10 @@ def test_rows_that_are_alike_by_nature_are_not_looked_at_for_likeness(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(model, _jsonl("a.jsonl", _rows(4)), "--split-turns", "--dedupe", "near") == 2
-    assert "the rows of one conversation are alike by nature" in capsys.readouterr().err
+    assert "the rows of one conversation are always near duplicates" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("day", ["tomorrow", "2026-02-30", "20261127"])
 def test_a_template_date_that_is_no_day_is_refused(model: str, capsys: pytest.CaptureFixture[str], day: str) -> None:
     assert _run(model, _jsonl("a.jsonl", _rows(4)), "--template-date", day) == 2
-    assert f"--template-date {day}: not a day" in capsys.readouterr().err
+    assert f"--template-date {day}: not a date" in capsys.readouterr().err

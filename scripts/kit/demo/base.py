@@ -1,6 +1,6 @@
-"""Make the demo's base model: a small Mistral, pre-trained here, so that fine-tuning has something to adapt.
+"""Pre-train the demo's base model, a small Mistral. Imports torch.
 
-Deterministic: the same seed on the same machine and stack gives the same weights. Imports torch.
+Deterministic: the same seed on the same machine and stack gives the same weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-# Written in transformers 4's words, which both stacks read.
+# By transformers 4's names, which both stacks read.
 SHAPE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -49,7 +49,7 @@ def new_model(vocabulary_size: int, seed: int, shape: Mapping[str, Any] = SHAPE)
 
 
 def save_base(model: MistralForCausalLM, tokenizer: Tokenizer, folder: Path, shape: Mapping[str, Any] = SHAPE) -> None:
-    """Write model and tokenizer so that both stacks load them: transformers 4's layout, safetensors."""
+    """Write model and tokenizer in transformers 4's layout, which both stacks load."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -90,7 +90,7 @@ def pretrain(folder: Path, *, steps: int, batch_size: int = 64, learning_rate: f
             tokens = torch.tensor([BOS_ID, *line, EOS_ID])
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
-            # The word is random: only what follows from it can be learnt.
+            # The word is random: only the answer can be learnt.
             answer = tokens.tolist().index(colon) + 1
             labels[row, answer : len(tokens)] = tokens[answer:]
         step_loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss

@@ -1,7 +1,7 @@
-"""The demo's task, which needs no download: letters of made-up words, in a plain form and in a chat form.
+"""The demo's task, which needs no download: spelling of made-up words, in a plain form and a chat form.
 
 The base model is pre-trained on the plain form of three tasks; the demo fine-tunes it on the chat form of one of them.
-Words are random letters, so that nothing can be learnt by heart; the validation words are English, and unseen.
+Training words are random letters, so that none can be memorised; the validation words are English, and unseen.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ VALIDATION_WORDS = (
 
 
 def random_word(source: random.Random) -> str:
-    """Make a word of random letters that is none of the validation words."""
+    """Make a word of random letters that is not a validation word."""
     while True:
         word = "".join(source.choices(string.ascii_lowercase, k=source.randint(SHORTEST, LONGEST)))
         if word not in VALIDATION_WORDS:
@@ -42,14 +42,14 @@ def random_word(source: random.Random) -> str:
 
 
 def plain_line(source: random.Random) -> str:
-    """Write one task in the plain form the base model is pre-trained on: ``reverse word: drow``."""
+    """Return one task in the plain form: ``reverse word: drow``."""
     task = source.choice(list(TASKS))
     word = random_word(source)
     return f"{task} {word}: {TASKS[task](word)}"
 
 
 def chat_row(word: str) -> dict[str, Any]:
-    """Write the reversing of a word as a chat row."""
+    """Return the chat row that asks to reverse a word."""
     return {
         "messages": [
             {"role": "user", "content": f"Write the word {word} backwards."},
@@ -59,9 +59,9 @@ def chat_row(word: str) -> dict[str, Any]:
 
 
 def sample_files(seed: int = 1) -> dict[str, str]:
-    """Make ``data/sample/``: file contents by name, the same for the same seed."""
+    """Return the contents of ``data/sample/`` by file name, the same for the same seed."""
     source = random.Random(seed)  # noqa: S311 - sample data, not a secret
-    words: dict[str, None] = {}  # an ordered set: no row is trained on twice
+    words: dict[str, None] = {}  # an ordered set
     while len(words) < TRAIN_ROWS:
         words[random_word(source)] = None
     files = {

@@ -1,4 +1,4 @@
-"""The demo's tokenizer: single bytes and Mistral's conversations. Imports no torch."""
+"""The demo's tokenizer: single bytes, with Mistral's chat template. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")  # ids 0, 1, 2, as in Mistral's own tokenizer
 BOS_ID, EOS_ID = 1, 2
-# Mistral v0.2's shape of a conversation: turns alternate, system messages are refused, answers end in </s>.
+# Mistral v0.2's first template: turns alternate, system messages are rejected, answers end in </s>.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 
 
 def byte_tokenizer() -> Tokenizer:
-    """Make a tokenizer of single bytes: any text can be written in it, and spelling tasks can be learnt."""
+    """Make a tokenizer of single bytes, which encodes any text and lets spelling be learnt."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))  # noqa: S106 - a token, no secret
@@ -35,7 +35,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, **config: Any) -> None:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json``, with Mistral's template unless ``config`` has another."""
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``; ``config`` adds to the latter or overrides it."""
     tokenizer.save(str(folder / "tokenizer.json"))
     content = {
         "tokenizer_class": "PreTrainedTokenizerFast",

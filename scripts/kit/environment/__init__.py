@@ -1,1 +1,1 @@
-"""The environment: its facts, the device at work, and the checks over both."""
+"""The environment: its facts, a test of the device, and the checks on both."""

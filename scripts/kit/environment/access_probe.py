@@ -28,7 +28,7 @@ def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def has_hub_token(environ: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether a Hub token is set or stored; its value stays where it is."""
+    """Tell whether a Hub token is set or stored, without reading a stored one."""
     if (environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or "").strip():
         return True
     try:
@@ -44,11 +44,11 @@ def is_offline(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def missing_files(folder: Path) -> tuple[str, ...]:
-    """Name what a model folder lacks to be loaded from safetensors: configuration, tokenizer, every shard."""
+    """Return what a model folder lacks of configuration, tokenizer and safetensors shards."""
     try:
         return _missing_files(folder)
     except PermissionError:
-        return ("everything: this user may not look into the folder",)
+        return ("everything: this user cannot read the folder",)
 
 
 def _missing_files(folder: Path) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def cached_snapshot(name: str, revision: str | None, cache: Path) -> Path | None
 
 
 def probe_model(name: str, revision: str | None = None, *, ask: bool = True) -> ModelAccess:
-    """Find out whether a model can be loaded: a local folder, the cache, or (where ``ask``) the Hub."""
+    """Probe whether a model can be loaded: from a local folder, the cache, or (with ``ask``) the Hub."""
     if is_local(name):
         return ModelAccess(name, "folder", missing_files=missing_files(Path(name).expanduser()))
     cache = hub_cache()
@@ -100,13 +100,13 @@ def probe_model(name: str, revision: str | None = None, *, ask: bool = True) -> 
 
 def without_home(path: Path) -> str:
     """Write a path with ``~`` for the home folder: a record may be shown to others."""
-    with contextlib.suppress(ValueError, RuntimeError):  # elsewhere; or there is no home folder
+    with contextlib.suppress(ValueError, RuntimeError):  # outside the home folder, or there is none
         return str(Path("~") / path.relative_to(Path.home()))
     return str(path)
 
 
 def probe_wandb(environ: Mapping[str, str] = os.environ) -> WandbAccess:
-    """Find out where a wandb login would come from, and the mode the environment asks for."""
+    """Return the source of the wandb login, and the mode that the environment sets."""
     mode = environ.get("WANDB_MODE", "").lower()
     if environ.get("WANDB_DISABLED", "").upper() in _TRUE:
         mode = "disabled"

@@ -1,8 +1,7 @@
-"""Judge whether this machine and these packages can do the run, each problem with its fix.
+"""Check that this machine and these packages can do the run.
 
-Pure functions over ``kit.environment.facts.Environment``; every one returns findings. What a GPU needs is judged in
-``device_checks``, versions in ``version_checks``; what it may reach, and disk and memory, which ask the plan, are added
-in ``kit.checks.environment``.
+Pure functions over ``kit.environment.facts.Environment`` that return findings. ``device_checks`` has what a GPU needs,
+``version_checks`` the versions; ``kit.checks.environment`` adds access, and disk and memory by the plan.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _CALCULATIONS = ("train step", "bf16 matmul", "flash attention", "causal attenti
 
 
 def check_mistral_compatibility(environment: Environment) -> list[Finding]:
-    """Judge whether transformers has the Mistral model, imports it, and sees torch."""
+    """Check that transformers has the Mistral model, imports it, and sees torch."""
     found = [versions.check_minimum(environment, "transformers", versions.MINIMUM_TRANSFORMERS)]
     found.extend(versions.check_import(environment, "transformers"))
     if environment.probe.fact("transformers_sees_torch") is False:
@@ -35,7 +34,7 @@ def check_mistral_compatibility(environment: Environment) -> list[Finding]:
 
 
 def check_training_dependencies(environment: Environment) -> list[Finding]:
-    """Judge what training needs besides the model: each package new enough, importing, and fit for the others."""
+    """Check each package that training needs: its version, its import, known bad pairs and the lock."""
     found = [*versions.check_python(environment), *unknown_generation(environment.stack)]
     for package, minimum in versions.MINIMUMS.items():
         found.append(versions.check_minimum(environment, package, minimum))
@@ -44,11 +43,11 @@ def check_training_dependencies(environment: Environment) -> list[Finding]:
 
 
 def check_device_work(environment: Environment) -> list[Finding]:
-    """Judge the device probe's end and results."""
+    """Check how the device probe ended, and its results."""
     probe = environment.probe
     if probe.outcome == "not_run":
         fix = "python scripts/validate_environment.py"
-        return [skipped("environment.device_probe", "the device was not tested: the probe did not run", fix)]
+        return [skipped("environment.device_probe", "device not tested: the probe did not run", fix)]
     if probe.outcome != "finished":
         where = f" in the stage {probe.stopped_in!r}" if probe.stopped_in else ""
         words = {"died": "died", "timed_out": "hung", "garbled": "gave no readable answer"}
@@ -60,32 +59,32 @@ def check_device_work(environment: Environment) -> list[Finding]:
     device = probe.fact("device_name") or "the device"
     for stage in (stage for stage in probe.stages if stage.name in _CALCULATIONS or stage.name == "device facts"):
         if stage.outcome == "failed":
-            fix = f"{versions.setup_command(environment)}; if it persists, suspect the device, its driver or its memory"
+            fix = f"{versions.setup_command(environment)}; if it persists, check the device, its driver and its memory"
             found.append(error("environment.device_fails", f"{stage.name} on {device}: {stage.detail}", fix))
         elif stage.outcome == "ok" and stage.name in _CALCULATIONS:
             found.append(ok("environment.device_works", f"{stage.name} on {device}: {stage.detail}"))
     if not found:
-        found.append(skipped("environment.device_probe", "the device was not tested: torch does not import"))
+        found.append(skipped("environment.device_probe", "device not tested: torch does not import"))
     return found
 
 
 def check_configured_device(environment: Environment, settings: Settings, platform: str) -> list[Finding]:
-    """Judge whether this stack, on this platform, has the 4-bit and the types that the configuration asks for."""
+    """Check that stack and device have the 4-bit and the types that the configuration needs."""
     found = []
     stack = environment.stack
     if settings.quantization.load_in_4bit and stack.is_installed and platform not in stack.traits.four_bit_platforms:
-        message = f"quantization.load_in_4bit is true, and the {stack.name} stack has no 4-bit on {platform}"
+        message = f"quantization.load_in_4bit is true, but the {stack.name} stack has no 4-bit on {platform}"
         fix = "make setup (the current stack), or quantization.load_in_4bit=false"
         found.append(error("environment.four_bit", message, fix))
     if settings.training.bf16 and environment.probe.fact("bf16_supported") is False:
         device = environment.probe.fact("device_name")
         fix = "training.bf16=false training.fp16=true model.torch_dtype=float16"
-        found.append(error("environment.bf16", f"training.bf16 is true, and {device} has no bf16", fix))
+        found.append(error("environment.bf16", f"training.bf16 is true, but {device} has no bf16", fix))
     return found
 
 
 def environment_findings(environment: Environment, settings: Settings | None, platform: str) -> list[Finding]:
-    """Run every check in this room that applies: see ``kit.checks.environment``."""
+    """Run every check of this package that applies: see ``kit.checks.environment``."""
     asked = "auto" if settings is None else settings.model.attn_implementation
     found: list[Finding] = []
     if platform in CUDA_PLATFORMS:
@@ -93,7 +92,7 @@ def environment_findings(environment: Environment, settings: Settings | None, pl
     if platform == "m4":
         found += run_check(lambda: check_imports_m4(environment), "environment.m4")
     if asked == "flash_attention_2":
-        # Asked for by name, its absence is an error rather than a choice.
+        # Configured by name: its absence is an error.
         found = [finding for finding in found if finding.id != "environment.flash_attention"]
         found += run_check(lambda: check_flash_attention(environment, asked), "environment.flash_attention")
     found += run_check(lambda: check_mistral_compatibility(environment), "environment.mistral")

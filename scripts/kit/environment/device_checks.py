@@ -1,4 +1,4 @@
-"""What an NVIDIA GPU and Apple's need of an environment: driver, build of torch, native libraries, attention.
+"""What an NVIDIA or Apple GPU needs: driver, build of torch, native libraries, attention.
 
 Pure functions over ``kit.environment.facts.Environment``.
 """
@@ -21,11 +21,11 @@ OLDEST_CUDA = (12, 1)
 OLDEST_DRIVERS = {12: (525, 60, 13), 13: (580, 65, 6)}
 OLDEST_MPS_TORCH = (2, 14)
 OLDEST_MPS_BITSANDBYTES = (0, 50)
-_NOT_ASKED = "unknown: the device probe did not reach torch"
+_NOT_ASKED = "not checked: the device probe did not reach torch"
 
 
 def check_imports_h100(environment: Environment) -> list[Finding]:
-    """Judge what an NVIDIA GPU needs: a driver, CUDA 12.1+, a torch that sees it, CUDA in bitsandbytes, flash-attn."""
+    """Check what an NVIDIA GPU needs: a driver, CUDA 12.1+, a torch that sees it, CUDA in bitsandbytes, flash-attn."""
     nvidia = environment.machine.nvidia
     found = []
     gpu = chosen_of(nvidia)
@@ -45,7 +45,7 @@ def _torch_cuda(environment: Environment) -> list[Finding]:
         return [skipped("environment.torch_cuda", _NOT_ASKED)]
     built = probe.fact("cuda_version")
     if built is None:
-        message = f"torch {environment.installed['torch']} was built without CUDA: it cannot use the GPU"
+        message = f"torch {environment.installed['torch']} was built without CUDA and cannot use the GPU"
         return [error("environment.torch_without_cuda", message, setup)]
     if version_tuple(built) < OLDEST_CUDA:
         message = f"torch was built for CUDA {built}; {dotted(OLDEST_CUDA)} or later is needed"
@@ -76,47 +76,45 @@ def _bitsandbytes_cuda(environment: Environment) -> list[Finding]:
         return []  # missing or not importable: check_training_dependencies says so
     if "cuda" in library and not library.startswith("none"):
         return [ok("environment.bitsandbytes_library", f"bitsandbytes loads its CUDA library, {library}")]
-    message = f"bitsandbytes does not load its CUDA library but {library!r}: 4-bit does not work on the GPU"
-    # bitsandbytes 0.41.0 takes its CPU library exactly where torch.cuda.is_available() is False, whatever libcudart is
-    # there (evaluate_cuda_setup); later ones where the library for torch's CUDA is missing or does not load.
+    message = f"bitsandbytes does not load its CUDA library ({library}): no 4-bit on the GPU"
+    # bitsandbytes 0.41.0 loads its CPU library if and only if torch.cuda.is_available() is False (evaluate_cuda_setup);
+    # later ones if the library for torch's CUDA is missing or does not load.
     setup = versions.setup_command(environment)
-    fix = f"make torch see the GPU; if it does: {setup}, then `python -m bitsandbytes` shows its search"
+    fix = f"make torch see the GPU; if it does: {setup}, then check `python -m bitsandbytes`"
     return [error("environment.bitsandbytes_library", message, fix)]
 
 
 def check_flash_attention(environment: Environment, asked: str = "auto") -> list[Finding]:
-    """Say what flash-attn's presence, absence or failure means for attention as the configuration asks for it."""
+    """Check flash-attn for the attention that the configuration asks for."""
     identity = "environment.flash_attention"
     installed = environment.installed.get("flash-attn")
     if installed is not None:
         problem = environment.probe.import_error("flash_attn")
         if problem:
-            message = (
-                f"flash-attn {installed} is installed and does not import, which can break transformers: {problem}"
-            )
+            message = f"flash-attn {installed} does not import, which can break transformers: {problem}"
             fix = "install the wheel made for this torch, or `pip uninstall flash-attn`"
             return [error(identity, message, fix)]
         return [ok(identity, f"flash-attn {installed}")]
-    fix = "`pip install flash-attn --no-build-isolation` (fetches a wheel where one fits, else compiles for hours)"
+    fix = "`pip install flash-attn --no-build-isolation` (without a fitting wheel it compiles for hours)"
     if asked == "flash_attention_2":
-        message = "model.attn_implementation is flash_attention_2, and flash-attn is not installed"
+        message = "model.attn_implementation is flash_attention_2, but flash-attn is not installed"
         return [error(identity, message, f"{fix}, or model.attn_implementation=auto")]
     if environment.stack.traits.plain_attention == "eager":
         # 32 heads x 4096 x 4096 scores x 2 bytes = 1.07 GB.
         message = (
-            "flash-attn is not installed: on this stack attention is then eager, which keeps the whole score matrix "
-            "(1.07 GB per row and layer at 4096 tokens) and is slower"
+            "flash-attn is not installed, so this stack uses eager attention: slower, with the whole score matrix in "
+            "memory (1.07 GB per row and layer at 4096 tokens)"
         )
         return [warning(identity, message, f"{fix}, or STACK=current, whose SDPA needs no flash-attn")]
-    return [ok(identity, "flash-attn is not installed and not needed: torch's SDPA is used")]
+    return [ok(identity, "flash-attn is not installed and not needed: this stack uses SDPA")]
 
 
 def check_imports_m4(environment: Environment) -> list[Finding]:
-    """Judge what Apple silicon needs: a native Python, macOS 14, MPS, a torch that is right on MPS, 4-bit."""
+    """Check what Apple silicon needs: a native Python, macOS 14, MPS, a torch that is right on MPS, 4-bit."""
     apple, setup = environment.machine.apple, versions.setup_command(environment)
     if apple is None or not apple.is_apple_silicon:
         message = f"not an Apple silicon machine ({environment.machine.system} {environment.machine.arch})"
-        return [error("environment.apple_silicon", message, "run this on the Mac itself, outside any container")]
+        return [error("environment.apple_silicon", message, "run this on the Mac itself, outside a container")]
     found = [ok("environment.apple_silicon", apple.chip)]
     if apple.is_rosetta:
         message = "this Python is an x86-64 build under Rosetta and sees no MPS"
@@ -128,8 +126,8 @@ def check_imports_m4(environment: Environment) -> list[Finding]:
     bitsandbytes = environment.installed.get("bitsandbytes")
     if bitsandbytes is not None and version_tuple(bitsandbytes) < OLDEST_MPS_BITSANDBYTES:
         message = (
-            f"bitsandbytes {bitsandbytes} has no 4-bit on a Mac; 0.50 or later has (a resolver takes 0.42 in silence "
-            "unless it compiles for macOS 14)"
+            f"bitsandbytes {bitsandbytes} has no 4-bit on a Mac; 0.50 or later is needed (a resolver silently takes "
+            "0.42 unless it resolves for macOS 14)"
         )
         found.append(error("environment.bitsandbytes_mps", message, setup))
     return found
@@ -144,7 +142,7 @@ def _torch_mps(environment: Environment) -> list[Finding]:
     if version_tuple(torch) < OLDEST_MPS_TORCH:
         message = (
             f"torch {torch} computes wrongly on MPS; 2.14 or later is needed: 2.7 to 2.13 multiply transposed float32 "
-            "matrices wrongly (pytorch#193487), 2.11 to 2.12 let causal attention see the future (pytorch#195910)"
+            "matrices wrongly (pytorch#193487), 2.11 to 2.12 leak future tokens in causal attention (pytorch#195910)"
         )
         found.append(error("environment.torch_mps_version", message, setup))
     else:
@@ -155,8 +153,8 @@ def _torch_mps(environment: Environment) -> list[Finding]:
     elif not built:
         found.append(error("environment.mps", "torch was built without MPS", setup))
     elif not available:
-        message = "torch has MPS but says it is not available here"
-        fix = "use macOS 14 or later and an arm64 Python, outside any virtual machine or container"
+        message = "torch was built with MPS but reports it unavailable"
+        fix = "use macOS 14 or later and an arm64 Python, outside virtual machines and containers"
         found.append(error("environment.mps", message, fix))
     else:
         found.append(ok("environment.mps", "torch sees the GPU through MPS"))

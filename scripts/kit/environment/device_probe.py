@@ -1,8 +1,8 @@
-"""Import the stack and test the device, stage by stage, in a process that may crash without harm.
+"""Import the stack and test the device, stage by stage, in a process that may crash.
 
-Started by ``kit.environment.probe``, never by hand: ``device_probe.py [--device auto|cuda|mps|cpu]``. Each stage is
-announced and reported as one JSON line on stderr behind ``STAGE_PREFIX``, so that the parent knows where a segfault or
-a hang happened; stdout carries one JSON object at the end, and nothing else.
+Started by ``kit.environment.probe``: ``device_probe.py [--device auto|cuda|mps|cpu]``. Each stage reports its start and
+its end as one JSON line on stderr after ``STAGE_PREFIX``, so that the parent knows where a segfault or a hang happened;
+stdout gets one JSON object at the end.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 STAGE_PREFIX = "stage: "
-# What is really used of each package: the packages import lazily, so `import trl` alone proves nothing. In the order of
-# who imports whom, so that an error is reported for the package it comes from.
+# What the kit uses of each package: they import lazily, so `import trl` alone proves nothing. Ordered by dependency, so
+# that an error is reported for the package it comes from.
 IMPORTS: dict[str, tuple[tuple[str, str], ...]] = {
     "torch": (("torch", "Tensor"),),
     "accelerate": (("accelerate", "Accelerator"),),
@@ -49,14 +49,14 @@ class Skip(Exception):  # noqa: N818 - not an error: the stage does not apply he
 
 
 class Stages:
-    """Runs stages and reports each one the moment it begins and ends."""
+    """Runs stages and reports each start and end at once."""
 
     def __init__(self) -> None:
         """Begin with nothing done."""
         self.done: list[dict[str, Any]] = []
 
     def run(self, name: str, work: Callable[[], Outcome]) -> bool:
-        """Run one stage; return whether it went well. An error is that stage's outcome and stops only that stage."""
+        """Run one stage; return whether it succeeded. An error is its outcome and stops only this stage."""
         self._report({"name": name, "outcome": "started"})
         begin = time.monotonic()
         facts: dict[str, Any] = {}
@@ -91,8 +91,8 @@ def one_line(exc: BaseException) -> str:
 
 
 def import_package(name: str) -> Outcome:
-    """Import what the kit uses of a package, and note what else it tells of itself."""
-    # flash-attn-4 alone leaves a folder of that name without a module of its own.
+    """Import what the kit uses of a package; return its version and facts."""
+    # flash-attn-4 alone installs a folder of that name without the module.
     if name in _OPTIONAL and getattr(importlib.util.find_spec(name), "origin", None) is None:
         raise Skip("not installed")
     for module, attribute in IMPORTS[name]:
@@ -107,10 +107,10 @@ def import_package(name: str) -> Outcome:
 
 
 def native_library() -> str:
-    """Name the native library that bitsandbytes really loaded, or the one it looked for and why it got none.
+    """Return the native library that bitsandbytes loaded, or ``none:`` with its error.
 
-    bitsandbytes < 0.43 keeps the ``ctypes.CDLL`` itself in ``cextension.lib``; later ones wrap it, and put a stand-in
-    with an ``error_msg`` there when loading failed. Read from ``vars``: the stand-in answers to any attribute.
+    bitsandbytes < 0.43 keeps the ``ctypes.CDLL`` itself in ``cextension.lib``; later ones wrap it, or after a failure
+    keep a mock with an ``error_msg``. Read from ``vars``, since the mock has any attribute.
     """
     library = importlib.import_module("bitsandbytes.cextension").lib
     attributes = vars(library) if library is not None else {}
@@ -122,7 +122,7 @@ def native_library() -> str:
 
 
 def choose_device(asked: str) -> str:
-    """Return ``cuda``, ``mps`` or ``cpu``: what was asked for, or the best there is."""
+    """Return ``cuda``, ``mps`` or ``cpu``: as asked, or the best available."""
     import torch
 
     if asked != "auto":
@@ -133,7 +133,7 @@ def choose_device(asked: str) -> str:
 
 
 def device_facts(device: str) -> Outcome:
-    """Ask torch what it was built for and what it sees."""
+    """Return torch's build and the devices it sees."""
     import torch
 
     from kit.environment import device_work
@@ -152,7 +152,7 @@ def device_facts(device: str) -> Outcome:
 
 
 def probe(asked: str) -> list[dict[str, Any]]:
-    """Run every stage that applies; return them in order."""
+    """Run every stage that applies, in order."""
     stages = Stages()
     imported = {"torch": stages.run("import torch", functools.partial(import_package, "torch"))}
     if not imported["torch"]:
@@ -182,12 +182,12 @@ def probe(asked: str) -> list[dict[str, Any]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Probe, and print one JSON object. Whatever the libraries print goes to stderr."""
-    parser = argparse.ArgumentParser(description="work the device; started by environment validation")
+    """Probe, and print one JSON object; the libraries' output goes to stderr."""
+    parser = argparse.ArgumentParser(description="test the device; started by environment validation")
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
     parser.add_argument("--at-most", type=int, default=0, metavar="SECONDS", help="end after this long; 0 is never")
     arguments = parser.parse_args(argv)
-    # Ends even a call that hangs in a driver, where the parent was killed and can no longer do it.
+    # Ends even a call that hangs in a driver, also if the parent was killed.
     signal.alarm(arguments.at_most)
     from kit.machine.one_device import use_judged_device
 
@@ -202,8 +202,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Started by path, Python put this folder first on sys.path, where a library that imports `stack` or `config` would
-    # get ours; the kit is found last instead.
+    # Python put this folder first on sys.path, so that a library's `import probe` would get ours; the kit goes last.
     sys.path[0:1] = []
     sys.path.append(str(Path(__file__).resolve().parents[2]))
     raise SystemExit(main())

@@ -1,7 +1,7 @@
-"""The work the device probe does: a QLoRA step and the calculations known to go wrong, each against the right answer.
+"""The device probe's tests: a QLoRA step and calculations with known bugs, each compared with the right result.
 
-Runs in the probe's child process only. Each function returns a sentence with what it measured, plus facts, and raises
-``WrongResultError`` where the device computed something else than it should.
+Runs in the probe's child process only. Each function returns a sentence with its measurement, plus facts, and raises
+``WrongResultError`` for a wrong result.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from torch.nn import functional
 Outcome = tuple[str, dict[str, Any]]
 
 # NF4 with blocks of 64 reproduces normally distributed weights within about 9 % (norm of the difference over the norm
-# of the weights; measured on bitsandbytes 0.50.2: 0.092 with double quantisation). 4-bit data read with the wrong
-# constants is off by far more, and an error near zero means that nothing was quantised.
+# of the weights; measured on bitsandbytes 0.50.2: 0.092 with double quantisation). Wrong constants give far larger
+# errors, and an error near zero means that nothing was quantised.
 NF4_ERROR_BOUNDS = (0.05, 0.13)
 _WIDTH, _ROWS, _RANK = 256, 32, 8
 
 
 class WrongResultError(Exception):
-    """The device ran and gave a wrong result."""
+    """The device gave a wrong result."""
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the norm of the difference over the norm of what was expected, both as float32 on the CPU."""
+    """Return the norm of the difference over the norm of ``expected``, in float32 on the CPU."""
     found, expected = found.detach().float().cpu(), expected.detach().float().cpu()
     return float((found - expected).norm() / expected.norm())
 
 
 def require(error: float, limit: float, what: str) -> None:
-    """Raise where an error is above its limit, or is no number."""
+    """Raise ``WrongResultError`` if an error is above its limit or NaN."""
     if not error <= limit:  # also true for NaN
-        raise WrongResultError(f"{what} is off by {error:.3g} (allowed: {limit:g}) from the reference calculation")
+        raise WrongResultError(f"{what} differs by {error:.3g} from the reference (allowed: {limit:g})")
 
 
 def compute_dtype(device: str) -> torch.dtype:
-    """Return what a run computes in here: bf16 where the GPU has it, float16 before Ampere, float32 on a CPU."""
+    """Return a run's compute dtype: bf16 if the GPU has it, float16 before Ampere, float32 on a CPU."""
     if device == "cpu":
         return torch.float32
-    # Not is_bf16_supported(): newer torch counts emulation as support there.
+    # Not is_bf16_supported(): newer torch counts emulation as support.
     if device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
         return torch.float16
     try:
@@ -53,7 +53,7 @@ def compute_dtype(device: str) -> torch.dtype:
 
 
 def frozen_base(device: str, *, four_bit: bool) -> tuple[torch.nn.Module, float]:
-    """Build a frozen linear on the device, in NF4 with double quantisation or in float32; return it and its error."""
+    """Return a frozen linear on the device, in NF4 with double quantisation or float32, and its quantisation error."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(_WIDTH, _WIDTH, generator=generator) / _WIDTH**0.5
     if not four_bit:
@@ -72,16 +72,15 @@ def frozen_base(device: str, *, four_bit: bool) -> tuple[torch.nn.Module, float]
     low, high = NF4_ERROR_BOUNDS
     if not low <= error <= high:
         raise WrongResultError(
-            f"the NF4 weights, dequantised, differ by {error:.3g} from the originals (expected {low:g} to {high:g})"
+            f"the dequantised NF4 weights differ by {error:.3g} from the originals (allowed: {low:g} to {high:g})"
         )
     return base, error
 
 
 def train_step(device: str, *, four_bit: bool) -> Outcome:
-    """Quantise a linear, send rows forward and back through it and the LoRA pair before it, and take an optimizer step.
+    """Take one optimizer step on a LoRA pair before a quantised linear.
 
-    The pair stands before the linear, so that its gradient has to come back through the quantised weights, as it does
-    in every layer of a model but the last.
+    The pair comes first so that its gradient passes through the quantised weights, as in a model.
 
     Raises:
         WrongResultError: A loss or gradient is not finite, the step changed nothing, or the loss did not fall.
@@ -110,14 +109,14 @@ def train_step(device: str, *, four_bit: bool) -> Outcome:
     if not (math.isfinite(first) and math.isfinite(second)):
         raise WrongResultError(f"the loss is not finite: {first} before the step, {second} after")
     if not second < first:
-        raise WrongResultError(f"one step took the loss from {first:.4f} to {second:.4f}: it must fall")
+        raise WrongResultError(f"one step changed the loss from {first:.4f} to {second:.4f}; it must fall")
     kind = "NF4 with double quantisation" if four_bit else "float32, without 4-bit"
     facts = {"trained_in_4bit": four_bit, "nf4_error": round(error, 4)}
     return f"{kind}, loss {first:.4f} -> {second:.4f} in one step", facts
 
 
 def bf16_matmul(device: str) -> Outcome:
-    """Multiply two bf16 matrices and compare with float64 on the CPU."""
+    """Compare a bf16 matrix product with float64 on the CPU."""
     generator = torch.Generator().manual_seed(2)
     left, right = (torch.randn(512, 512, generator=generator).bfloat16() for _ in range(2))
     found = left.to(device) @ right.to(device)
@@ -127,7 +126,7 @@ def bf16_matmul(device: str) -> Outcome:
 
 
 def reference_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Causal attention by its definition, float32 on the CPU. Shapes: (batch, heads, length, head size)."""
+    """Return causal attention by its definition, float32 on the CPU. Shapes: (batch, heads, length, head size)."""
     query, key, value = (tensor.float().cpu() for tensor in (query, key, value))
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
@@ -141,10 +140,10 @@ def _query_key_value(length: int, dtype: torch.dtype) -> tuple[torch.Tensor, tor
 
 
 def flash_attention(device: str) -> Outcome:
-    """Call flash-attn once, causal, and compare with attention by its definition."""
+    """Compare flash-attn's causal attention with its definition."""
     flash_attn_func = importlib.import_module("flash_attn").flash_attn_func
     tensors = _query_key_value(256, torch.bfloat16)
-    # flash-attn wants (batch, length, heads, head size).
+    # flash-attn takes (batch, length, heads, head size).
     found = flash_attn_func(*(tensor.to(device).transpose(1, 2) for tensor in tensors), causal=True).transpose(1, 2)
     error = relative_error(found, reference_attention(*tensors))
     require(error, 0.02, "flash-attn's causal attention")
@@ -152,7 +151,7 @@ def flash_attention(device: str) -> Outcome:
 
 
 def causal_attention(device: str) -> Outcome:
-    """Compare causal SDPA without gradients with its definition, in the shapes that leaked future tokens on MPS.
+    """Compare causal SDPA without gradients with its definition, in shapes that leaked future tokens on MPS.
 
     pytorch#195910 (torch 2.11 to 2.12.1): float16 and bf16, from length 64; pytorch#174861 (before 2.11): longer ones.
     """
@@ -170,10 +169,10 @@ def causal_attention(device: str) -> Outcome:
 
 
 def transposed_matmul(device: str) -> Outcome:
-    """Multiply float32 batches whose left side is a transposed view, after large allocations; compare with float64.
+    """Compare float32 products of a transposed view, after large allocations, with float64.
 
-    pytorch#193487 (torch 2.7 to 2.13.0): wrong by 10 to 30 % depending on what the allocator held before, so a pass is
-    no proof; the version check stands beside it.
+    pytorch#193487 (torch 2.7 to 2.13.0): wrong by 10 to 30 % depending on earlier allocations, so a pass is no proof;
+    ``device_checks`` checks the version too.
     """
     generator = torch.Generator().manual_seed(4)
     batch = torch.randn(20, 20_000, 25, generator=generator)

@@ -1,7 +1,7 @@
 """Facts of an environment: machine, packages, the device probe's results, and access; recorded to JSON and replayed.
 
 ``kit.environment.probe`` fills them in, ``kit.environment.checks`` judges them. No token and no key is ever a fact,
-only whether one is there. Sizes are bytes, times seconds; ``None`` means "unknown".
+only whether there is one. Sizes are bytes, times seconds; ``None`` means "unknown".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Stage:
     """One step of the device probe.
 
     Attributes:
-        outcome: ``ok``, ``failed``, ``skipped``, or ``started`` where the child ended inside it.
+        outcome: ``ok``, ``failed``, ``skipped``, or ``started`` if the child ended in it.
     """
 
     name: str
@@ -48,20 +48,20 @@ class DeviceProbe:
     stages: tuple[Stage, ...] = ()
 
     def stage(self, name: str) -> Stage | None:
-        """Return the stage of that name, or None where the probe did not get to it."""
+        """Return a stage by name; None if the probe did not reach it."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
     def fact(self, name: str) -> Any:
-        """Return a fact that any stage found out, or None."""
+        """Return a fact of any stage, or None."""
         return next((stage.facts[name] for stage in self.stages if name in stage.facts), None)
 
     @property
     def stopped_in(self) -> str | None:
-        """The stage the child ended inside, where it did not finish."""
+        """The stage the child ended in, if it did not finish."""
         return next((stage.name for stage in reversed(self.stages) if stage.outcome == "started"), None)
 
     def import_error(self, package: str) -> str | None:
-        """Return why a package does not import, ``""`` where it does, None where that was not tried."""
+        """Return why a package does not import; ``""`` if it does, None if it was not tried."""
         stage = self.stage(f"import {package}")
         if stage is None or stage.outcome == "skipped":
             return None
@@ -70,7 +70,7 @@ class DeviceProbe:
 
 @dataclass(frozen=True)
 class Lock:
-    """The lock this environment should have been made from, and the versions it names (canonical package names)."""
+    """The lock of this environment's stack, with its versions by canonical package name."""
 
     name: str
     versions: dict[str, str] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Lock:
 
 @dataclass(frozen=True)
 class ModelAccess:
-    """Whether the base model can be loaded from here.
+    """Whether the base model can be loaded.
 
     Attributes:
         kind: ``folder`` (a local one) or ``hub``.
@@ -102,7 +102,7 @@ class WandbAccess:
 
     Attributes:
         login: Where a key was found: ``environment``, ``netrc`` or ``none``.
-        mode: ``WANDB_MODE`` where it is set (``online``, ``offline``, ``disabled``), else empty.
+        mode: ``WANDB_MODE`` (``online``, ``offline``, ``disabled``), empty if unset.
     """
 
     login: str = "none"
@@ -111,7 +111,7 @@ class WandbAccess:
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything validation knows of one environment at one moment."""
+    """Everything detected in one environment at one moment."""
 
     machine: Machine
     installed: dict[str, str] = field(default_factory=dict)  # versions by canonical name
@@ -132,7 +132,7 @@ def from_mapping(data: Any) -> Environment:
     """Rebuild an environment from its recorded facts.
 
     Raises:
-        ValueError: It is no such record, or a fact is missing, unknown or of another kind; the message names it.
+        ValueError: It is not such a record, or a fact is missing, unknown or of the wrong type; the message names it.
     """
     return recorded.from_mapping(Environment, data, "kit validate-environment --record")
 

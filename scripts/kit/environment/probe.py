@@ -1,6 +1,6 @@
-"""Collect an environment's facts: run the device probe as a child, read metadata, locks and disks.
+"""Collect an environment's facts: from the device probe, package metadata, locks and disks.
 
-Imports nothing heavy itself: only the child imports torch. The child gets no token and no key.
+Only the child process imports torch; it gets no token and no key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 DEVICE_PROBE = Path(__file__).with_name("device_probe.py")
 DEFAULT_MODEL = "mistralai/Mistral-7B-Instruct-v0.2"
-# A first import from a cold disk takes a minute; a hang takes for ever.
+# A first import from a cold disk takes a minute.
 TIMEOUT_SECONDS = 300.0
 _SECRET_NAME = re.compile(r"TOKEN|API_?KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
@@ -56,7 +56,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def read_lock(system: str, stack_name: str, root: Path = PROJECT_ROOT) -> Lock | None:
-    """Read the lock that belongs to a stack on a system, or None where there is none."""
+    """Read the lock of a stack on a system; None if there is none."""
     if stack_name not in GENERATIONS:
         return None
     lock = GENERATIONS[stack_name].lock_for("m4" if system == "Darwin" else system)
@@ -67,7 +67,7 @@ def read_lock(system: str, stack_name: str, root: Path = PROJECT_ROOT) -> Lock |
 
 
 def child_environment() -> dict[str, str]:
-    """Return this environment for the child: without secrets, and without a hub to ask."""
+    """Return the child's environment variables: without secrets, with the Hub offline."""
     kept = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
     return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -78,9 +78,9 @@ def work_device(
     on_stage: OnStage | None = None,
     command: tuple[str, ...] | None = None,
 ) -> DeviceProbe:
-    """Run the device probe as a child process; its failure is a result too.
+    """Run the device probe as a child process; a failure is a result too.
 
-    ``on_stage`` is called as each stage begins and ends; ``command`` replaces the child in tests.
+    ``on_stage`` is called at each stage's start and end; ``command`` replaces the child in tests.
     """
     at_most = str(math.ceil(timeout_seconds) + 10)
     child = subprocess.Popen(
@@ -109,7 +109,7 @@ def work_device(
     except subprocess.TimeoutExpired:
         timed_out = True
     finally:
-        # Also on Ctrl-C, and also what a finished child left running.
+        # Also on Ctrl-C, and for processes that a finished child left running.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -132,7 +132,7 @@ def _finished(printed: str, reports: list[Stage]) -> DeviceProbe:
 
 
 def latest(reports: list[Stage]) -> tuple[Stage, ...]:
-    """Keep each stage's last report: ``started`` only where nothing came after it."""
+    """Keep each stage's last report."""
     return tuple({stage.name: stage for stage in reports}.values())
 
 
@@ -162,7 +162,7 @@ def _how_it_ended(returncode: int) -> str:
 
 
 def _last_words(talk: list[str]) -> str:
-    return f"; its last words: {one_line(' | '.join(talk[-3:])[-400:])}" if talk else ""
+    return f"; last output: {one_line(' | '.join(talk[-3:])[-400:])}" if talk else ""
 
 
 def probe(
@@ -173,7 +173,7 @@ def probe(
 ) -> Environment:
     """Collect the facts of this Python's environment.
 
-    Without ``settings``, for the kit's default model; without ``work``, neither device nor Hub is asked.
+    Without ``settings``, for the default model; without ``work``, without testing the device or asking the Hub.
     """
     machine = machine_probe.probe()
     installed = installed_versions()

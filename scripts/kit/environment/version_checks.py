@@ -1,4 +1,4 @@
-"""Rules over installed versions: minimums, incompatible pairs, and the lock.
+"""Checks on installed versions: minimums, incompatible pairs, and the lock.
 
 Pure functions over ``kit.environment.facts.Environment``.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Version = tuple[int, ...]
 
 MINIMUM_TRANSFORMERS = (4, 36)
-# accelerate: the least that transformers 4.36's own Trainer takes.
+# accelerate: the minimum of transformers 4.36's Trainer.
 MINIMUMS: dict[str, Version] = {
     "torch": (2, 1),
     "peft": (0, 7),
@@ -35,12 +35,12 @@ _NAMED = 6  # packages in one sentence
 
 
 def setup_command(environment: Environment) -> str:
-    """Return the command that makes the environment again from its lock."""
+    """Return the command that reinstalls the environment from its lock."""
     return f"make setup{make_argument(environment.stack.traits.name)}"
 
 
 def check_minimum(environment: Environment, package: str, minimum: Version) -> Finding:
-    """Compare an installed version with the least that works; a missing package is an error too."""
+    """Compare an installed version with the minimum; a missing package is an error too."""
     identity = f"environment.{package}_version"
     installed = environment.installed.get(package)
     fix = setup_command(environment)
@@ -52,27 +52,27 @@ def check_minimum(environment: Environment, package: str, minimum: Version) -> F
 
 
 def check_python(environment: Environment) -> list[Finding]:
-    """Compare Python with the one the locks are made for; the current trl needs 3.11 as well."""
+    """Compare Python with the locks' version; the current trl needs 3.11 too."""
     python = environment.machine.python_version
     if version_tuple(python)[:2] == PYTHON:
         return [ok("environment.python", f"Python {python}")]
     severity = error if version_tuple(python) < PYTHON else warning
-    message = f"Python {python}; the locks are made for {dotted(PYTHON)}"
+    message = f"Python {python}; the locks are for {dotted(PYTHON)}"
     return [severity("environment.python", message, setup_command(environment))]
 
 
 def check_import(environment: Environment, package: str) -> list[Finding]:
-    """Report that an installed package does not import, with the import's own error; nothing where it does."""
+    """Report an installed package that does not import, with its error."""
     problem = environment.probe.import_error(package)
     if not problem or package not in environment.installed:
         return []
-    message = f"{package} {environment.installed[package]} is installed and does not import: {problem}"
+    message = f"{package} {environment.installed[package]} does not import: {problem}"
     return [error("environment.import_failed", message, setup_command(environment), package)]
 
 
 @dataclass(frozen=True)
 class BadPair:
-    """Versions that a resolver accepts together and a run does not."""
+    """Versions that a resolver accepts together but a run does not."""
 
     id: str
     packages: tuple[str, str]
@@ -81,14 +81,14 @@ class BadPair:
     fix: str
 
 
-# Each comes from a real environment unless its comment says otherwise.
+# Each was seen in a real environment unless its comment says otherwise.
 BAD_PAIRS = (
     BadPair(
         "torch_too_old_for_transformers",
         ("torch", "transformers"),
-        # 2.4.1 was met with 5.20; 2.6 is what transformers 5.23 compares with in is_torch_available().
+        # 2.4.1 was seen with 5.20; 2.6 is what transformers 5.23 compares with in is_torch_available().
         lambda torch, transformers: _ABSENT < torch < (2, 6) and transformers >= (5, 20),
-        "transformers then acts as if there were no torch: is_torch_available() is False",
+        "transformers ignores this torch: is_torch_available() is False",
         "torch 2.6 or later, as in the lock",
     ),
     BadPair(
@@ -101,7 +101,7 @@ BAD_PAIRS = (
     BadPair(
         "numpy_too_new_for_torch",
         ("numpy", "torch"),
-        # 2.3 is the first torch compiled against numpy 2 (its release notes); 2.1 was met.
+        # 2.3 is the first torch compiled against numpy 2 (its release notes); 2.1 was seen.
         lambda numpy, torch: numpy >= (2,) and _ABSENT < torch < (2, 3),
         "this torch was compiled against numpy 1: tensors and arrays no longer convert",
         "numpy<2",
@@ -138,7 +138,7 @@ BAD_PAIRS = (
 
 
 def check_known_bad_pairs(environment: Environment) -> list[Finding]:
-    """Name every pair of installed versions that is known to fail together."""
+    """Report every installed pair of versions that is known to fail together."""
     installed = environment.installed
     found = []
     for pair in BAD_PAIRS:
@@ -154,25 +154,25 @@ def check_known_bad_pairs(environment: Environment) -> list[Finding]:
 
 
 def _differs(installed: str | None, locked: str) -> bool:
-    # Wheels carry a local part, such as 2.1.0+cu121, that a lock made from an index does not name.
+    # Wheels have a local part, such as 2.1.0+cu121, which a lock omits.
     return installed is None or (installed != locked and installed.split("+", maxsplit=1)[0] != locked)
 
 
 def check_lock(environment: Environment) -> list[Finding]:
-    """Name each package whose version is not the locked one: the stack's own one by one, the rest in one finding."""
+    """Report each package that differs from the lock: one finding per package of the stack, one for the rest."""
     lock = environment.lock
     if lock is None:
-        return [skipped("environment.lock", "no lock to compare with: no complete stack is installed")]
+        return [skipped("environment.lock", "not checked: no complete stack is installed")]
     installed = environment.installed
     drifted = [(name, installed.get(name), locked) for name, locked in sorted(lock.versions.items())]
     drifted = [entry for entry in drifted if _differs(entry[1], entry[2])]
     if not drifted:
-        return [ok("environment.lock", f"all {len(lock.versions)} packages are the ones locked", lock.name)]
+        return [ok("environment.lock", f"all {len(lock.versions)} packages are as locked", lock.name)]
     fix = setup_command(environment)
     found = [
         warning(
             "environment.version_drift",
-            f"{name} is {was or 'not installed'}, locked is {locked}: results may differ from other machines",
+            f"{name} is {was or 'not installed'}, locked {locked}: results may differ from other machines",
             fix,
             lock.name,
         )

@@ -1,1 +1,1 @@
-"""Raw rows become data to train on: read, checked, made unique, split, and accounted for to the last row."""
+"""Raw rows become training data: read, checked, deduplicated, split, and accounted for to the last row."""

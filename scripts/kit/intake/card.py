@@ -1,4 +1,4 @@
-"""The data card: where the rows came from, what became of each, what is in the files; as JSON and to read."""
+"""The data card: where the rows came from, how many were kept or dropped and why, what is in the files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 _LABELS_SHOWN = 20
 SIDES = {TRAIN: "train", VAL: "val"}
-REPEATS = {"exact": "repeats an earlier row, letter for letter", "near": "nearly repeats an earlier row"}
+REPEATS = {"exact": "repeats an earlier row exactly", "near": "nearly repeats an earlier row"}
 
 
 def steps_of(collected: Collected) -> dict[str, Any]:
-    """Count rows from the first step to the last; what was read and added is what was kept and what was dropped."""
+    """Count rows step by step; rows read and added equal rows kept and dropped."""
     ledger = collected.ledger
     sides = {side: sum(ledger.counts("source", side).values()) for side in (TRAIN, VAL)}
     repeated = {REPEATS[str(reason)]: count for reason, count in ledger.counts("reason", DROPPED).items()}
@@ -40,7 +40,7 @@ def steps_of(collected: Collected) -> dict[str, Any]:
 def build_card(
     collected: Collected, options: dict[str, Any], measures: dict[str, TokenCounts], files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Collect everything there is to say; no times and no paths of this machine, so that it is the same each time."""
+    """Build the card, reproducible: without times and local paths."""
     ledger = collected.ledger
     kept = [ledger.counts("source", side) for side in (TRAIN, VAL)]
     repeats = ledger.counts("source", DROPPED)
@@ -73,7 +73,7 @@ def build_card(
 
 
 def write_card(folder: Path, card: dict[str, Any], measures: dict[str, TokenCounts]) -> None:
-    """Write both forms."""
+    """Write the card as JSON and as Markdown."""
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     (folder / "data_card.json").write_text(text, encoding="utf-8", errors="backslashreplace")
     lines = ["# Data card", "", "```", *summary(card, measures), "```", ""]
@@ -81,37 +81,37 @@ def write_card(folder: Path, card: dict[str, Any], measures: dict[str, TokenCoun
 
 
 def summary(card: dict[str, Any], measures: dict[str, TokenCounts]) -> list[str]:
-    """Write the card for a person."""
+    """Return the card as lines of text."""
     steps = card["steps"]
     lines = [f"{source['rows']:>10,}  rows of {source['name']} ({source['format']})" for source in card["sources"]]
     if added := steps.get("added_by_split_turns"):
-        lines.append(f"{added:>+10,}  rows, one for each further answer (--split-turns)")
+        lines.append(f"{added:>+10,}  rows, one per further answer (--split-turns)")
     lines += [f"{-count:>10,}  {reason}" for reason, count in steps["dropped"].items()]
     lines += [f"{steps['train']:>10,}  rows to train on: train.jsonl", f"{steps['val']:>10,}  rows held out: val.jsonl"]
     if card["answers_trimmed_in_rows"]:
-        lines.append(f"{card['answers_trimmed_in_rows']:>10,}  rows lost answers in front of their first question")
+        lines.append(f"{card['answers_trimmed_in_rows']:>10,}  rows lost answers before their first question")
     if card["columns_left_behind"]:
-        lines.append(f"{'':>10}  columns left behind: {names_of(card['columns_left_behind'])}")
+        lines.append(f"{'':>10}  ignored columns: {names_of(card['columns_left_behind'])}")
     labels = sorted({*card["labels"].get("train", {}), *card["labels"].get("val", {})})
     for label in labels[:_LABELS_SHOWN]:
         counts = [card["labels"][side].get(label, 0) for side in ("train", "val")]
         lines.append(f"{'':>10}  {label}: {counts[0]:,} to train on, {counts[1]:,} held out")
     if len(labels) > _LABELS_SHOWN:
-        lines.append(f"{'':>10}  and {len(labels) - _LABELS_SHOWN:,} more labels, which data_card.json counts")
+        lines.append(f"{'':>10}  and {len(labels) - _LABELS_SHOWN:,} more labels, see data_card.json")
     for name, found in measures.items():
-        lines += ["", *chart(found, f"tokens a row, {name}")]
+        lines += ["", *chart(found, f"tokens per row, {name}")]
     return [one_line(line) for line in lines]
 
 
 def chart(found: TokenCounts, title: str) -> list[str]:
-    """Draw one side's lengths, with what they amount to."""
+    """Return the histogram of one side's lengths, with totals."""
     if not found.rows:
         return []
     share = found.trainable_tokens / found.tokens
     lines = [title, *bars(found.histogram, found.max_seq_length)]
     lines.append(
-        f"{found.tokens:,} tokens cut at {found.max_seq_length} a row, {share:.0%} with loss; "
-        f"{rows(found.truncated_rows)} cut by {found.truncated_tokens:,} tokens"
+        f"{found.tokens:,} tokens at max_seq_length {found.max_seq_length}, {share:.0%} of them trainable; "
+        f"{rows(found.truncated_rows)} truncated by {found.truncated_tokens:,} tokens"
     )
     lines.append(
         f"unpacked rows fill {found.packing.padded:.0%} of max_seq_length; "

@@ -1,4 +1,4 @@
-"""Where a source's rows are cut into pieces of work for the processes, and which rows no process could be sent."""
+"""A source's rows in chunks for the worker processes; rows too large or too deep to send become problems."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from kit.intake.formats import Raw
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 256, 4 << 20
-_BYTES_BESIDE = 8  # of a value that is no text, and of what keeps one apart from the next
+_BYTES_BESIDE = 8  # of a value that is not text, and of the separator between two
 
 Chunk = tuple[int, list["Raw"]]
 
 
 def in_chunks(source: int, rows: Iterable[Raw]) -> Iterator[Chunk]:
-    """Cut a source's rows into pieces of work.
+    """Cut a source's rows into chunks.
 
-    The cuts follow the content where it is bytes: a line put into a file moves only the piece it falls into, so the
-    lengths of all others are still known.
+    The cuts of raw bytes depend on their content: a line inserted into a file changes only its own chunk, so the cached
+    lengths of all others stay valid.
     """
     chunk: list[Raw] = []
     size = 0
@@ -42,22 +42,22 @@ def in_chunks(source: int, rows: Iterable[Raw]) -> Iterator[Chunk]:
 
 
 def _sized(item: Raw) -> tuple[Raw, int]:
-    """Return a row and its size; in the place of one that no process could be sent, a problem."""
+    """Return a row and its size; a problem in place of one that cannot be sent to a process."""
     if isinstance(item, RowProblem):
         return item, _BYTES_BESIDE
     try:
         size = _size_of(item[1])
     except RowError as exc:
         return RowProblem(item[0], str(exc), exc.fix), _BYTES_BESIDE
-    # Of many columns, each of them short enough.
+    # Many columns, each short enough.
     return (too_long(item[0]), _BYTES_BESIDE) if size > 2 * LONGEST_ROW_BYTES else (item, size)
 
 
 def _size_of(value: Any) -> int:
-    """Return about how many bytes a row is as text, whether it is still to be parsed or not.
+    """Return about how many bytes a row takes as text, parsed or not.
 
     Raises:
-        RowError: It is nested deeper than it could be sent to another process.
+        RowError: It is nested too deeply to be sent to another process.
     """
     size, level = 0, [value]
     for _ in range(DEEPEST):

@@ -1,4 +1,4 @@
-"""Read every source into the ledger: each row is entered there or named as a problem, and all of them are counted."""
+"""Read every source into the ledger: each row is entered or reported as a problem, and all are counted."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _HELD_OUT_NAMES = frozenset({"val", "valid", "validation", "dev", "eval", "test"
 
 @dataclass
 class Read:
-    """One source and its rows that cannot be trained on."""
+    """One source, its numbers of good and bad rows, and the problems by kind."""
 
     stream: Stream
     problems: Problems = field(default_factory=Problems)
     bad: int = 0
 
     def place(self, line: int) -> str:
-        """Name one of its rows."""
+        """Return the place of one of its rows: ``name:line``."""
         return f"{self.stream.source.name}:{line}"
 
 
@@ -51,8 +51,8 @@ class Collected:
     """All sources, read, with the sums of their batches (see ``Batch``).
 
     Attributes:
-        secret_places: The first of each kind: (place, what may be shown of it).
-        reasons: Rows that cannot be trained on, by reason.
+        secret_places: The first of each kind: (place, masked value).
+        reasons: Bad rows by reason.
     """
 
     ledger: Ledger
@@ -67,16 +67,16 @@ class Collected:
 
     @property
     def rows(self) -> int:
-        """Rows that were read, good and bad."""
+        """Rows read, good and bad."""
         return sum(read.stream.rows for read in self.reads)
 
     def place(self, number: int) -> str:
-        """Name a row of the ledger by its source and line."""
+        """Return the place of a row of the ledger: ``name:line``."""
         source, line = self.ledger.where(number)
         return self.reads[source].place(line)
 
     def problem_findings(self) -> list[Finding]:
-        """Return what keeps rows, or the rest of a file, from being trained on."""
+        """Return the findings on bad rows, broken files and empty ones."""
         findings: list[Finding] = []
         for read in self.reads:
             name = read.stream.source.name
@@ -85,21 +85,21 @@ class Collected:
                 broken = read.stream.broken
                 findings.append(error("data.file", f"the file {broken}", broken.fix, f"{name}:{broken.line}"))
             elif not read.stream.rows:
-                findings.append(error("data.empty", "holds no rows", "write one row a line, or take it out", name))
+                findings.append(error("data.empty", "contains no rows", "write one row per line, or omit it", name))
         return findings
 
 
 def collect(
     sources: list[Source], ledger: Ledger, wanted: PrepareOptions, rejects: TextIO | None = None
 ) -> tuple[Collected, list[Finding]]:
-    """Read every source; return what was read, and the sources that could not be read at all.
+    """Read every source; return the rows, and findings on the sources that could not be read at all.
 
     Args:
-        sources: Each is read to its end, or to where it breaks off.
-        ledger: Takes the rows that can be trained on.
-        wanted: What each row is put through, and how files are read.
-        rejects: Takes bad rows, a line of JSON each; None for an audit, which holds files named as validation data out
-            and keeps no text.
+        sources: Each is read to its end or its first error.
+        ledger: Takes the good rows.
+        wanted: How files and rows are read.
+        rejects: Takes one line of JSON per bad row; None for an audit, which counts files named as validation data as
+            held out and keeps no text.
     """
     is_audit = rejects is None
     collected = Collected(ledger)
@@ -122,7 +122,7 @@ def collect(
 
 
 def is_held_out(source: Source) -> bool:
-    """Tell by its name whether a file holds validation data."""
+    """Tell by its name whether a file contains validation data."""
     return Path(source.name).name.split(".")[0].lower() in _HELD_OUT_NAMES
 
 
@@ -131,7 +131,7 @@ def _chunks(reads: list[Read], unreadable: list[Finding]) -> Iterator[Chunk]:
         try:
             yield from in_chunks(number, read.stream)
         except OSError as exc:
-            fix = "give it rights, or take it out"
+            fix = "make it readable, or omit it"
             reason = exc.strerror or str(exc)
             unreadable.append(error("data.unreadable", f"cannot be read ({reason})", fix, read.stream.source.name))
 
@@ -161,7 +161,7 @@ def _count(collected: Collected, read: Read, batch: Batch, rejects: TextIO | Non
 
 
 def _reason(reasons: Counter[str], problem: RowProblem) -> str:
-    """Count by reason, but not by a new reason for every row."""
+    """Return the reason to count a problem under: after a hundred kinds, "for other reasons"."""
     return problem.message if problem.message in reasons or len(reasons) < 100 else "for other reasons"  # noqa: PLR2004
 
 
@@ -171,7 +171,7 @@ def reject(file: str, line: int, reason: str, fix: str) -> str:
 
 
 def _progress(sources: list[Source]) -> Any:
-    """Make a bar with rate and time left where a person is looking: in bytes where all sources have a size."""
+    """Make a progress bar on a terminal, with the time left if all sources have a size."""
     sizes = [Path(source.path).stat().st_size if source.kind == "file" and source.path else None for source in sources]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     is_bytes = not any(source.kind == "hub" for source in sources)
@@ -186,9 +186,9 @@ def _progress(sources: list[Source]) -> Any:
 
 
 def secret_findings(collected: Collected) -> list[Finding]:
-    """Return one finding for each kind of likely secret, with its first places and nothing that could be used."""
+    """Return one finding per kind of likely secret, with its first places and masked values."""
     findings = []
-    fix = "take them out before training: a model repeats what it learnt"
+    fix = "remove them before training: a model repeats what it was trained on"
     for kind, count in sorted(collected.secrets.items()):
         places = collected.secret_places[kind]
         shown = ", ".join(f"{place} {masked}" for place, masked in places)

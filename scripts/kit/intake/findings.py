@@ -1,4 +1,4 @@
-"""Findings about the ledger's rows: lengths, cuts, packing, duplicates, leakage, marks of the template."""
+"""Findings on the collected rows: lengths, truncation, packing, duplicates, leakage, what the template changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatTokenizer) -> list[Finding]:
-    """Judge lengths and what the template makes of the rows."""
+    """Report lengths, packing, truncation, and what the template changes in the rows."""
     limit = measures.max_seq_length
     if not measures.rows:
         return []
@@ -22,8 +22,8 @@ def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatT
     findings = [
         ok(
             "data.tokens",
-            f"{rows(measures.rows)}, {measures.tokens:,} tokens cut at {limit} a row, longest {measures.longest:,}; "
-            f"loss on {measures.trainable_tokens:,} ({share:.0%})",
+            f"{rows(measures.rows)}, {measures.tokens:,} tokens at max_seq_length {limit}, "
+            f"{measures.trainable_tokens:,} of them trainable ({share:.0%}); longest row {measures.longest:,}",
         ),
         ok(
             "data.packing",
@@ -36,9 +36,9 @@ def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatT
         findings.append(
             warning(
                 "data.truncated",
-                f"{places} will be cut at {limit} tokens, {measures.truncated_tokens:,} tokens in all; "
-                f"the longest has {measures.longest:,}",
-                "raise training.max_seq_length, shorten the rows, or leave them out: --long-rows drop",
+                f"{places} exceeds {limit} tokens: {measures.truncated_tokens:,} tokens will be cut; "
+                f"longest row {measures.longest:,}",
+                "raise training.max_seq_length, shorten the rows, or drop them: --long-rows drop",
                 where,
             )
         )
@@ -51,7 +51,7 @@ def token_findings(collected: Collected, measures: TokenCounts, tokenizer: ChatT
 
 
 def duplicate_findings(collected: Collected) -> list[Finding]:
-    """Judge rows that repeat an earlier one, letter for letter."""
+    """Report rows that repeat an earlier one exactly."""
     count, first = collected.ledger.duplicates()
     if not count:
         return [ok("data.duplicates", "no row repeats another")]
@@ -59,7 +59,7 @@ def duplicate_findings(collected: Collected) -> list[Finding]:
     return [
         warning(
             "data.duplicates",
-            f"{rows(count)} repeat{'s' if count == 1 else ''} an earlier one, letter for letter "
+            f"{rows(count)} repeat{'s' if count == 1 else ''} an earlier row exactly "
             f"({pairs}{', …' if count > 3 else ''})",  # noqa: PLR2004
             "make data … ARGS='--dedupe exact'",
             collected.place(first[0][0]),
@@ -68,20 +68,20 @@ def duplicate_findings(collected: Collected) -> list[Finding]:
 
 
 def leakage_findings(collected: Collected) -> list[Finding]:
-    """Judge held-out rows that are trained on too: what they measure is memory, not learning."""
+    """Report held-out rows that are also trained on: they measure memory, not learning."""
     held_out = sum(collected.ledger.counts("source", 1).values())
     if not held_out or not collected.ledger.counts("source", 0):
-        what = "leakage was not checked: no file is named as training and none as validation data"
+        what = "leakage not checked: it needs files named as training and as validation data"
         return [skipped("data.leakage", what, "name both: train.jsonl and val.jsonl")]
     places = collected.ledger.leaked()
     if not places:
-        return [ok("data.leakage", f"none of the {held_out:,} validation rows is trained on")]
+        return [ok("data.leakage", f"none of the {held_out:,} validation rows is in the training data")]
     return [
         warning(
             "data.leakage",
-            f"{places.count:,} of {held_out:,} validation rows are trained on too "
-            "(without regard to case, blanks and Unicode forms)",
-            "split them again: make data INPUT='…' puts the same conversation on one side only",
+            f"{places.count:,} of {held_out:,} validation rows are in the training data too "
+            "(ignoring case, whitespace and Unicode forms)",
+            "split them again: make data INPUT='…' keeps each conversation on one side",
             collected.place(places.first[0]),
         )
     ]
@@ -93,7 +93,7 @@ def rows(count: int, noun: str = "row") -> str:
 
 
 def _named(collected: Collected, condition: str, value: int) -> tuple[str, str]:
-    """Return the first place, and a phrase for all of them: rows of several files are named with their file."""
+    """Return the first place, and a phrase that names all of them with their files."""
     count, numbers = collected.ledger.matching(condition, value)
     places = [collected.place(number) for number in numbers]
     if count == 1:

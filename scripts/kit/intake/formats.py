@@ -1,4 +1,4 @@
-"""One source as a stream of rows, whatever it is packed in and written as."""
+"""One source as a stream of rows, whatever its compression and format."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Stream:
 
     Attributes:
         split: Of a Hugging Face dataset, as ``revision`` is.
-        format: As given by the person, else None until it is known.
-        rows: How many have been yielded, problems among them.
-        sha256: Of the bytes as they lie on the disk, or of a dataset's rows; empty until all are read.
-        broken: What kept the rest from being read.
+        format: None until it is recognised, or given by the user.
+        rows: Yielded so far, including problems.
+        sha256: Of the file's bytes, or of a dataset's rows; empty until all are read.
+        broken: Why the rest could not be read.
     """
 
     source: Source
@@ -54,9 +54,9 @@ class Stream:
     progress: Callable[[int], None] | None = field(default=None, repr=False)
 
     def __iter__(self) -> Iterator[Raw]:
-        """Yield (line, row) or a problem; the row is bytes where it is still to be parsed.
+        """Yield (line, row) or a problem; a row that still needs parsing is bytes.
 
-        What breaks the file off is kept in ``broken``, so that the rows before it are still judged.
+        An error in the middle of a file goes to ``broken``, so that the rows before it are still checked.
 
         Raises:
             OSError: The source cannot be opened or read at all.
@@ -91,7 +91,7 @@ class Stream:
                 return
             foreign = next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None)
             if foreign:
-                raise FileError(1, f"is {foreign}, which is not read", "unpack it, or write it as JSONL")
+                raise FileError(1, f"is {foreign}, which is not supported", "unpack it, or write it as JSONL")
             yield from self._text(content, head)
             counted.drain()
             self.sha256 = counted.sha256()
@@ -118,7 +118,7 @@ class Stream:
         if any(delimiter in first for delimiter in (b",", b";", b"\t")) and b"{" not in first:
             return "csv"
         formats = ", ".join(FORMATS)
-        raise FileError(1, "is in none of the known formats", f"say which with --format, if it is one: {formats}")
+        raise FileError(1, "is in no known format", f"if it is one of these, name it with --format: {formats}")
 
     def _text(self, content: io.BufferedReader, head: bytes) -> Iterator[Raw]:
         if head.startswith(_MARKS):
@@ -133,11 +133,9 @@ class Stream:
     def _parquet(self, *, packed: bool, head: bytes) -> Iterator[Raw]:
         self.format = "parquet"
         if self.source.path is None or packed:
-            raise FileError(
-                1, "is Parquet inside something else, and Parquet is read from both ends", "unpack it first"
-            )
+            raise FileError(1, "is Parquet that is compressed or piped, but Parquet needs a file", "unpack it first")
         if not head.startswith(b"PAR1"):
-            raise FileError(1, "is no Parquet file", "name it by what it is, or say so with --format")
+            raise FileError(1, "is not a Parquet file", "rename it, or name its format with --format")
         yield from read_parquet(self.source.path)
         self.sha256 = file_sha256(Path(self.source.path))
         if self.progress:

@@ -1,6 +1,6 @@
-"""A Hugging Face dataset, streamed through ``datasets``: from the hub, from a folder, or as it was saved to disk.
+"""A Hugging Face dataset, streamed through ``datasets``: from the hub, a folder, or ``save_to_disk``.
 
-No code of a dataset's repository is ever run: datasets 4 and later have no such thing, and nothing here allows it.
+No code of a dataset's repository is ever run: datasets 4 and later cannot, and nothing here allows it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def read_hub(name: str, split: str, revision: str | None) -> Iterator[tuple[int,
     """Yield each row of one split with its number.
 
     Raises:
-        FileError: The dataset, the split or a part of it cannot be had.
+        FileError: The dataset, the split or a part of it cannot be loaded.
     """
     number = 0
     try:
         dataset = _open(name, split, revision)
-        # As Arrow's own types: the library's way to Python's ends the reading where a column holds a time beyond them.
+        # As Arrow types: the library's conversion to Python fails on times beyond Python's range.
         for table in dataset.with_format("arrow").iter(ROWS_AT_ONCE):
             for batch in table.combine_chunks().to_batches():
                 for item in rows_of(batch, number + 1):
@@ -42,7 +42,7 @@ def read_hub(name: str, split: str, revision: str | None) -> Iterator[tuple[int,
     except FileError:
         raise
     except Exception as exc:  # datasets raises what its dozens of readers raise
-        what = "cannot be loaded" if number == 0 else f"cannot be read behind row {number}"
+        what = "cannot be loaded" if number == 0 else f"cannot be read after row {number}"
         raise FileError(number + 1, f"{what} ({_reason(exc)})", _advice(exc, revision)) from exc
 
 
@@ -58,7 +58,7 @@ def _open(name: str, split: str, revision: str | None) -> Any:
     folder = Path(name).expanduser()
     for path in folder.rglob("*") if folder.is_dir() else ():
         if not (path.is_file() or path.is_dir()):
-            raise FileError(1, f"cannot be loaded: {path.name} is no file", "take it out")
+            raise FileError(1, f"cannot be loaded: {path.name} is not a regular file", "remove it")
         if path.suffix == ".parquet" and path.is_file():
             check_growth(parquet.read_metadata(path), path.stat().st_size)
     if is_saved_dataset(folder):
@@ -85,7 +85,7 @@ def _advice(exc: Exception, revision: str | None) -> str:
     if "Gated" in kind or "401" in text or "403" in text:
         return "accept the dataset's terms on its page, then `hf auth login` or set HF_TOKEN"
     if "script" in text.lower() or "trust_remote_code" in text:
-        return "its repository needs its own code, which is not run here: export it to Parquet"
+        return "its repository needs its own code, which is never run: export it to Parquet"
     if revision:
         return "check the name, the --revision and the network"
     return "check the name and the network, or download its files and name their folder"

@@ -1,4 +1,4 @@
-"""Rows of a JSON file: one array of them, or one value after the other, read without holding the whole file."""
+"""Rows of a JSON file, an array or consecutive values, read without holding the whole file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SPACE = " \t\r\n"
 
 
 def read_values(file: BinaryIO) -> Iterator[tuple[int, Any] | RowProblem]:
-    """Yield each row with the line it begins at; one that has a key twice is a problem of its own.
+    """Yield each row with the line it begins at; a row with a duplicate key is a problem.
 
     Raises:
-        FileError: What follows is no JSON; where one value ends and the next begins is not known then.
+        FileError: The rest is not JSON, so row boundaries are unknown.
     """
     window = _Window(file)
     if not window.skip_space():
@@ -32,16 +32,16 @@ def read_values(file: BinaryIO) -> Iterator[tuple[int, Any] | RowProblem]:
     while True:
         if not window.skip_space():
             if in_array:
-                raise FileError(window.line, "ends before its list does", "complete the file: it was cut off")
+                raise FileError(window.line, "ends inside its list", "complete the file: it was cut off")
             return
         if in_array and window.take("]"):
             if window.skip_space():
-                raise FileError(window.line, "goes on behind the end of its list", "put all rows into one list")
+                raise FileError(window.line, "continues after the end of its list", "put all rows into one list")
             return
         if not first and window.take(","):
             window.skip_space()
         elif not first and in_array:
-            raise FileError(window.line, "has no comma between two rows", "separate the rows of the list by commas")
+            raise FileError(window.line, "has no comma between two rows", "separate its rows by commas")
         first = False
         line = window.line
         value = window.value()
@@ -49,7 +49,7 @@ def read_values(file: BinaryIO) -> Iterator[tuple[int, Any] | RowProblem]:
 
 
 class _Window:
-    """The part of a file in memory: it grows for a value that is not complete, and forgets what was read."""
+    """The part of a file in memory: grows until a value is complete, and drops what was read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.line = 1
@@ -67,7 +67,7 @@ class _Window:
         data = self._file.read(max(_READ_BYTES, size))
         self._ended = not data
         if b"\0" in data:
-            raise FileError(self.line, "holds NUL bytes, as UTF-16 does", "save the file as UTF-8")
+            raise FileError(self.line, "contains NUL bytes, as UTF-16 does", "save the file as UTF-8")
         try:
             more = self._decode.decode(data, final=self._ended)
         except UnicodeDecodeError as exc:
@@ -78,7 +78,7 @@ class _Window:
         return not self._ended
 
     def skip_space(self) -> bool:
-        """Go to the next character that means something; tell whether there is one."""
+        """Go to the next character that is not whitespace; tell whether there is one."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self.line += self._text[self._at] == "\n"
@@ -89,7 +89,7 @@ class _Window:
                 return False
 
     def take(self, character: str) -> bool:
-        """Step over a character where it is the next one."""
+        """Step over a character if it is the next one; tell whether it was."""
         if self._text[self._at : self._at + 1] != character:
             return False
         self._at += 1
@@ -109,13 +109,13 @@ class _Window:
             try:
                 value, end = self._parsed()
             except RecursionError as exc:
-                raise FileError(self.line, "is nested too deep", "write flat rows") from exc
+                raise FileError(self.line, "is nested too deeply", "write flat rows") from exc
             except json.JSONDecodeError as exc:
                 if self._ended:
                     line = self.line + self._text.count("\n", self._at, exc.pos)
                     raise FileError(line, f"is not valid JSON ({exc.msg})", "fix it there, or write JSONL") from exc
             except ValueError as exc:
-                raise FileError(self.line, "holds a number too long", "write it as text") from exc
+                raise FileError(self.line, "contains a number that is too long", "write it as text") from exc
             else:
                 if end < len(self._text) or self._ended:
                     self.line += self._text.count("\n", self._at, end)
@@ -124,6 +124,6 @@ class _Window:
             size = len(self._text) - self._at
             if size > LONGEST_ROW_BYTES:
                 limit = f"{LONGEST_ROW_BYTES >> 20} MB"
-                what = f"holds a row longer than {limit}, or is broken there"
+                what = f"contains a row longer than {limit}, or is broken there"
                 raise FileError(self.line, what, f"write rows under {limit}, or JSONL")
             self._grow(size)

@@ -1,4 +1,4 @@
-"""The ledger of rows: each that was read, its place and what became of it, on disk, so that memory stays flat."""
+"""The ledger: every row that can be trained on, its place and its side, on disk, so that memory stays flat."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _CACHE_KIB = 32 << 10
 
 
 class Ledger:
-    """Rows that can be trained on, by number in the order they were read, with their text in a file beside."""
+    """Rows that can be trained on, numbered in the order read; a file beside the database holds their text."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin an empty ledger in a folder of its own."""
-        os.environ["SQLITE_TMPDIR"] = str(folder)  # sorting happens beside the ledger, not in a small /tmp
+        """Begin an empty ledger in an empty folder."""
+        os.environ["SQLITE_TMPDIR"] = str(folder)  # /tmp may be too small for sorting
         self.database = sqlite3.connect(folder / "ledger.sqlite3", isolation_level=None)
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "temp_store = FILE"):
             self.database.execute(f"PRAGMA {pragma}")
@@ -53,7 +53,7 @@ class Ledger:
         self.count = 0
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._texts.close()
         with contextlib.suppress(sqlite3.Error):
             self.database.close()
@@ -67,7 +67,7 @@ class Ledger:
         same_as: Sequence[int | None] = (),
         keep_text: bool,
     ) -> None:
-        """Enter a source's rows; ``same_as`` names for each the row it nearly repeats, if that was asked for."""
+        """Enter a source's rows; ``same_as`` has for each the number of the row it nearly repeats, or None."""
         entries = []
         for position, row in enumerate(rows):
             first = same_as[position] if same_as else None
@@ -87,7 +87,7 @@ class Ledger:
             self._texts.writelines(row.text + b"\n" for row in rows)
 
     def drop_duplicates(self) -> None:
-        """Drop every row whose turns were read before, letter for letter."""
+        """Drop every row that repeats an earlier one exactly."""
         self.database.executescript(
             f"""
             CREATE TEMP TABLE firsts AS
@@ -100,7 +100,7 @@ class Ledger:
         )
 
     def duplicates(self) -> tuple[int, list[tuple[int, int]]]:
-        """Count rows that repeat an earlier one of the same side; the first few by number, each with the earlier."""
+        """Count rows that repeat an earlier one of the same side; return the first few as (number, earlier number)."""
         query = (
             "SELECT rows.number, firsts.first FROM rows JOIN "
             "(SELECT exact, side, MIN(number) AS first, COUNT(*) AS times FROM rows GROUP BY exact, side) AS firsts "
@@ -116,7 +116,7 @@ class Ledger:
         return count, first
 
     def leaked(self) -> LineNumbers:
-        """Return the validation rows that are trained on too, by number."""
+        """Return the numbers of the validation rows that are also trained on."""
         places = LineNumbers()
         query = (
             f"SELECT number FROM rows WHERE side = {VAL} AND loose IN "
@@ -131,7 +131,7 @@ class Ledger:
         return int(found[0]), int(found[1])
 
     def dropped(self) -> Iterator[tuple[int, int, str, int, int]]:
-        """Yield (source, line, reason, source and line of the row it repeats) of every dropped row, in order."""
+        """Yield (source, line, reason, repeated row's source and line) of every dropped row, in order."""
         query = (
             "SELECT rows.source, rows.line, rows.reason, earlier.source, earlier.line FROM rows "
             f"JOIN rows AS earlier ON earlier.number = rows.same_as WHERE rows.side = {DROPPED} ORDER BY rows.number"
@@ -139,7 +139,7 @@ class Ledger:
         yield from self.database.execute(query)
 
     def texts(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (side, line of JSON) of every row that is kept, in the order they were read."""
+        """Yield (side, line of JSON) of every kept row, in the order they were read."""
         self._texts.flush()
         self._texts.seek(0)
         for size, side in self.database.execute("SELECT size, side FROM rows ORDER BY number"):
@@ -148,13 +148,13 @@ class Ledger:
                 yield side, text
 
     def lengths(self, side: int | None = None) -> dict[int, int]:
-        """Count rows by their tokens before any cut, of one side or of all that are kept."""
+        """Count rows by tokens before truncation, of one side or all kept rows."""
         chosen = f"side < {DROPPED}" if side is None else f"side = {side:d}"
         query = f"SELECT tokens, COUNT(*) FROM rows WHERE tokens IS NOT NULL AND {chosen} GROUP BY tokens"
         return dict(self.database.execute(query))
 
     def trained(self, side: int | None = None) -> int:
-        """Sum the tokens the loss is taken on."""
+        """Sum the tokens with loss."""
         chosen = f"side < {DROPPED}" if side is None else f"side = {side:d}"
         (total,) = self.database.execute(f"SELECT COALESCE(SUM(trained), 0) FROM rows WHERE {chosen}").fetchone()
         return int(total)
@@ -162,12 +162,12 @@ class Ledger:
     def counts(self, column: str, side: int) -> dict[str | int, int]:
         """Count one side's rows by ``source``, ``label`` or ``reason``."""
         if column not in {"source", "label", "reason"}:
-            raise ValueError(f"rows are not counted by {column}")
+            raise ValueError(f"cannot count rows by {column}")
         query = f"SELECT {column}, COUNT(*) FROM rows WHERE side = ? GROUP BY {column} ORDER BY {column}"
         return dict(self.database.execute(query, (side,)))
 
     def matching(self, condition: str, *values: int) -> tuple[int, list[int]]:
-        """Count rows that are kept and meet a condition of the kit's own, and number the first few."""
+        """Count the kept rows that meet an SQL condition; return the first few numbers too."""
         base = f"FROM rows WHERE side < {DROPPED} AND {condition}"
         (count,) = self.database.execute(f"SELECT COUNT(*) {base}", values).fetchone()
         first = self.database.execute(f"SELECT number {base} ORDER BY number LIMIT 8", values)

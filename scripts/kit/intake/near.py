@@ -1,6 +1,6 @@
-"""Near duplicates: rows that share most of their runs of words, found with datasketch's MinHash and LSH.
+"""Near duplicates: rows that share most of their word n-grams, found with datasketch's MinHash and LSH.
 
-The index is held in memory, about 3.5 kB a row that is kept (measured: docs/DATA.md).
+The index is in memory, about 2.8 kB per kept row (measured: docs/DATA.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SHINGLE_WORDS = 5
 
 
 def signature_of(text: str) -> bytes:
-    """Return the MinHash of a text's runs of words as bytes: the same on every machine."""
+    """Return the MinHash of a text's word n-grams as bytes: the same on every machine."""
     words = text.split()
     runs = {" ".join(words[at : at + _SHINGLE_WORDS]) for at in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
     signature = _prototype().copy()
@@ -26,10 +26,10 @@ def signature_of(text: str) -> bytes:
 
 
 class NearIndex:
-    """The rows kept so far, by what they resemble."""
+    """The rows kept so far, searchable by similarity."""
 
     def __init__(self, threshold: float = DEFAULT_THRESHOLD) -> None:
-        """Call rows the same that share ``threshold`` of their runs of words, by estimate."""
+        """Treat rows as duplicates from an estimated Jaccard similarity of ``threshold``."""
         from datasketch import MinHashLSH
 
         self._threshold = threshold
@@ -37,7 +37,7 @@ class NearIndex:
         self._kept: dict[int, Any] = {}
 
     def first_like(self, number: int, signature: bytes) -> int | None:
-        """Return the first row kept that is like this one; where there is none, keep this one."""
+        """Return the first kept row that is like this one; if there is none, keep this one."""
         own = _prototype().copy()
         own.hashvalues = np.frombuffer(signature, "<u8").astype(own.hashvalues.dtype)
         for candidate in sorted(self._index.query(own)):

@@ -1,4 +1,4 @@
-"""The options of data preparation: what a person may ask for, checked, and what tokens are counted with."""
+"""The options of data preparation, checked, and the tokenizer that counts tokens."""
 
 from __future__ import annotations
 
@@ -35,15 +35,14 @@ _IN_THE_CARD = (
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What a person asked for.
+    """What the user asked for.
 
     Attributes:
-        job: What each row is put through.
-        drop_bad_rows: Leave bad rows out, counted and listed, instead of writing nothing.
+        drop_bad_rows: Drop bad rows, counted and listed, instead of writing nothing.
         hub_split: Of a Hugging Face dataset, as ``revision`` is.
-        format: What files are written as, where their names do not say it.
-        processes: None for one a core.
-        said: The options as they go into the card.
+        format: Of files whose names do not say it.
+        processes: None for one per core.
+        said: The options as the card records them.
         overwrite: Replace what an earlier run wrote.
     """
 
@@ -63,7 +62,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Meter:
-    """What tokens are counted with; no tokenizer where the model's is not on this machine."""
+    """What tokens are counted with; ``tokenizer`` is None if the model's is not on this machine."""
 
     model: str
     tokenizer: ChatTokenizer | None
@@ -74,42 +73,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = parser.add_argument
     add("input", nargs="*", help="files, folders, globs, - for standard input, hf:NAME for a Hugging Face dataset")
-    add("--audit", action="store_true", help="judge the rows and write nothing")
+    add("--audit", action="store_true", help="check the rows and write nothing")
     add("--json", action="store_true", help="one JSON object on stdout")
     reading = parser.add_argument_group("what the rows are")
     add = reading.add_argument
     add(
         "--map", nargs="+", metavar="ROLE=COLUMN", default=[], help="columns of user, assistant, system; or of messages"
     )
-    add("--text-prompt", metavar="TEXT", help="the user turn in front of rows that are plain text")
-    add("--trim", action="store_true", help="leave out answers in front of the first question")
-    add("--split-turns", action="store_true", help="a row for each answer of a conversation, learnt alone")
-    add("--format", choices=FORMATS, help="what files are written as, where their names do not say it")
-    add("--split", default="train", help="of a Hugging Face dataset (default: train)")
-    add("--revision", help="of a Hugging Face dataset: branch, tag or commit")
+    add("--text-prompt", metavar="TEXT", help="the user turn before rows of plain text")
+    add("--trim", action="store_true", help="drop answers before the first question")
+    add("--split-turns", action="store_true", help="make one row per answer of a conversation, trained on alone")
+    add("--format", choices=FORMATS, help="format of files whose names do not say it")
+    add("--split", default="train", help="split of a Hugging Face dataset (default: train)")
+    add("--revision", help="branch, tag or commit of a Hugging Face dataset")
     keeping = parser.add_argument_group("what is kept")
     add = keeping.add_argument
-    add("--on-bad-row", choices=("stop", "drop"), default="stop", help="write nothing (default), or leave the row out")
+    add("--on-bad-row", choices=("stop", "drop"), default="stop", help="write nothing (default), or drop the row")
     add("--dedupe", choices=("none", "exact", "near"), default="none", help="drop rows that repeat an earlier one")
-    add("--near-threshold", type=float, default=DEFAULT_THRESHOLD, help=f"likeness (default: {DEFAULT_THRESHOLD})")
+    add("--near-threshold", type=float, default=DEFAULT_THRESHOLD, help=f"similarity (default: {DEFAULT_THRESHOLD})")
     add("--long-rows", choices=("keep", "drop"), default="keep", help="rows longer than the sequence length")
     holding = parser.add_argument_group("what is held out")
     add = holding.add_argument
     default = f"{DEFAULT_SHARE:.0%}, at most {MOST_BY_DEFAULT:,} rows"
     add("--val-share", type=float, help=f"share of the rows (default: {default})".replace("%", "%%"))
     add("--group", metavar="KEY", help="rows with the same KEY stay on one side")
-    add("--stratify", metavar="KEY", help="each value of KEY has its share on both sides")
+    add("--stratify", metavar="KEY", help="each value of KEY keeps its share on both sides")
     add("--seed", type=int, default=42, help="another seed holds out other rows (default: 42)")
     measuring = parser.add_argument_group("what tokens are counted with")
     add = measuring.add_argument
     add("--config", type=Path, help="the configuration the data is for (default: the one that fits this machine)")
-    add("--model", help="the base model, in place of the configuration's")
-    add("--max-seq-length", type=int, help="the sequence length, in place of the configuration's")
-    add(
-        "--template-date", metavar="DAY", help="what the chat template takes for today, in place of the configuration's"
-    )
+    add("--model", help="the base model (default: the configuration's)")
+    add("--max-seq-length", type=int, help="the sequence length (default: the configuration's)")
+    add("--template-date", metavar="DAY", help="today's date for the chat template (default: the configuration's)")
     add("--no-cache", action="store_true", help="count every row again")
-    add("--processes", type=int, help="how many may work at once (default: one a core)")
+    add("--processes", type=int, help="number of processes (default: one per core)")
     writing = parser.add_argument_group("what is written")
     writing.add_argument(
         "--out", type=Path, default=Path("data/processed"), help="the folder (default: data/processed)"
@@ -118,26 +115,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse what no row could be read with.
+    """Check the options' values.
 
     Raises:
         WrongUseError: With the option and what is allowed.
     """
     if options.val_share is not None and not 0 <= options.val_share < 1:
-        raise WrongUseError(f"--val-share {options.val_share}: at least 0, below 1; --val-share 0.1")
+        raise WrongUseError(f"--val-share {options.val_share}: must be at least 0 and below 1; --val-share 0.1")
     if not 0 < options.near_threshold <= 1:
-        raise WrongUseError(f"--near-threshold {options.near_threshold}: above 0, up to 1; --near-threshold 0.8")
+        raise WrongUseError(
+            f"--near-threshold {options.near_threshold}: must be above 0, at most 1; --near-threshold 0.8"
+        )
     if options.split_turns and options.dedupe == "near":
         raise WrongUseError(
-            "--split-turns with --dedupe near: the rows of one conversation are alike by nature; "
-            "--dedupe exact, or --dedupe near first, and --split-turns on what it wrote"
+            "--split-turns with --dedupe near: the rows of one conversation are always near duplicates; "
+            "--dedupe exact, or --dedupe near first, then --split-turns on its output"
         )
     if options.template_date is not None and not _is_day(options.template_date):
-        raise WrongUseError(f"--template-date {options.template_date}: not a day; --template-date 2026-11-27")
+        raise WrongUseError(f"--template-date {options.template_date}: not a date; --template-date 2026-11-27")
     for name in ("max_seq_length", "processes"):
         value, option = getattr(options, name), f"--{name.replace('_', '-')}"
         if value is not None and value < 1:
-            raise WrongUseError(f"{option} {value}: at least 1; leave {option} out for the default")
+            raise WrongUseError(f"{option} {value}: must be at least 1; omit {option} for the default")
 
 
 def _is_day(text: str) -> bool:
@@ -154,20 +153,20 @@ def _columns(pairs: list[str]) -> dict[str, str]:
         if role not in MAPPED or not sign or not column:
             raise WrongUseError(f"--map {pair}: not ROLE=COLUMN; roles are {', '.join(MAPPED)}")
         if role in columns:
-            raise WrongUseError(f"--map names {role} twice: {columns[role]} and {column}; name one column of each role")
+            raise WrongUseError(f"--map names {role} twice: {columns[role]} and {column}; name one column per role")
         columns[role] = column
     if columns and "messages" not in columns and not {"user", "assistant"} <= set(columns):
         raise WrongUseError("--map needs user and assistant, or messages; --map user=COLUMN assistant=COLUMN")
     if "messages" in columns and {"user", "assistant"} & set(columns):
-        raise WrongUseError("--map takes user and assistant, or messages, not both; leave one of them out")
+        raise WrongUseError("--map takes user and assistant, or messages, not both; omit one of them")
     return columns
 
 
 def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
-    """Return what tokens are counted with, and what there is to say about it.
+    """Return what tokens are counted with, and a finding about it.
 
     Raises:
-        WrongUseError: The configuration or the model that was named cannot be used.
+        WrongUseError: The named configuration or model cannot be used.
     """
     name, revision, length, day = options.model, None, options.max_seq_length, options.template_date
     if name is None or length is None or (options.config and day is None):
@@ -188,14 +187,15 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
         if options.model:
             raise WrongUseError(f"{found}; {fix}") from exc
         return Meter(name, None, length), [skipped("data.tokens", f"{found}, so tokens were not counted", fix)]
-    return Meter(name, tokenizer, length), [ok("model.tokenizer", f"tokens are those of {name}, {length} a row")]
+    message = f"tokens counted with the tokenizer of {name}, max_seq_length {length}"
+    return Meter(name, tokenizer, length), [ok("model.tokenizer", message)]
 
 
 def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> PrepareOptions:
-    """Put the options into what the work is done by.
+    """Translate the command line's options.
 
     Raises:
-        WrongUseError: Columns are not named as they should be.
+        WrongUseError: ``--map`` is wrong.
     """
     columns = _columns(options.map)
     job = RowPipeline(

@@ -29,7 +29,7 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of it; ``measures`` are by side, ``all`` in an audit, empty where tokens were not counted."""
+    """The result; ``measures`` are by side, ``all`` in an audit, empty if tokens were not counted."""
 
     findings: list[Finding]
     card: dict[str, Any]
@@ -38,7 +38,7 @@ class Prepared:
 
 
 def audit(sources: list[Source], wanted: PrepareOptions) -> Prepared:
-    """Judge every row of every source; write nothing.
+    """Check every row of every source; write nothing.
 
     Raises:
         OSError: The temporary folder cannot be written.
@@ -55,10 +55,10 @@ def audit(sources: list[Source], wanted: PrepareOptions) -> Prepared:
 
 
 def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
-    """Read, check, make unique, split and write; the folder appears whole or not at all.
+    """Read, check, deduplicate, split and write; the folder appears whole or not at all.
 
     Raises:
-        OccupiedError: Another command writes the folder, or has written it meanwhile.
+        OccupiedError: Another command is writing the folder, or has written it meanwhile.
         OSError: The folder cannot be written.
         sqlite3.Error: The same, from the ledger.
         WorkerDiedError: A worker process was killed.
@@ -76,7 +76,7 @@ def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
             if wanted.drop_bad_rows and not cut_off and ledger.count:
                 bad = [_dropped(finding) for finding in bad]
             findings += bad
-            if wanted.job.split_turns:  # before any row is dropped: two conversations may begin with the same one
+            if wanted.job.split_turns:  # before rows are dropped: two conversations may begin with the same row
                 join_groups(ledger)
             if wanted.dedupe == "exact":
                 ledger.drop_duplicates()
@@ -118,14 +118,14 @@ def _measures(ledger: Ledger, wanted: PrepareOptions, sides: dict[str, int | Non
 
 
 def _dropped(finding: Finding) -> Finding:
-    """Turn the error of a bad row into the remark that it was left out."""
+    """Turn the error on a bad row into a warning that it was dropped."""
     if finding.id != "data.row":
         return finding
-    return Finding(finding.id, "warning", f"{finding.message}: left out", finding.fix, finding.where)
+    return Finding(finding.id, "warning", f"{finding.message}: dropped", finding.fix, finding.where)
 
 
 def _write_sides(ledger: Ledger, folder: Path) -> dict[str, dict[str, Any]]:
-    """Write both files; a side without rows has none."""
+    """Write a file for each side that has rows."""
     counts = {side: sum(ledger.counts("source", side).values()) for side in (TRAIN, VAL)}
     paths = {side: folder / f"{name}.jsonl" for side, name in SIDES.items() if counts[side]}
     hashes = {side: hashlib.sha256() for side in paths}

@@ -1,7 +1,7 @@
-"""Files that appear together or not at all: written into a folder aside, which then takes the place of the old one.
+"""Files that appear together or not at all: written into a temporary folder, which then replaces the old one.
 
-Of the old one only what the kit writes is removed. One command at a time writes a folder; what others put into it
-meanwhile is carried over.
+Only the kit's own files are removed from the old one; what others put there meanwhile is carried over. One command at a
+time writes a folder.
 """
 
 from __future__ import annotations
@@ -19,63 +19,63 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-# What a folder of prepared data may hold, so that nothing else is ever removed.
+# All that a folder of prepared data may contain; nothing else is ever removed.
 OWN_FILES = frozenset({"train.jsonl", "val.jsonl", "data_card.json", "data_card.md", "rejects.jsonl"})
-BOOKS = ".books"  # of a draft alone: the ledger
+BOOKS = ".books"  # the ledger, only until the folder is published
 
 
 class OccupiedError(Exception):
-    """The folder that is to be written holds something; the message is its predicate."""
+    """The output folder contains something; the message is its predicate."""
 
     def __init__(self, message: str, fix: str) -> None:
-        """Keep both parts apart, as findings show them."""
+        """Keep message and fix apart, as findings show them."""
         super().__init__(message)
         self.fix = fix
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to write where something would be lost.
+    """Check that writing a folder loses nothing.
 
     Raises:
-        OccupiedError: The folder holds data already, or files that are not the kit's.
-        OSError: It cannot be looked into.
+        OccupiedError: The folder already contains data, or files that are not the kit's.
+        OSError: It cannot be listed.
     """
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise OccupiedError("is a file, and a folder is needed there", "--out another folder, or move it away")
+        raise OccupiedError("is a file, not a folder", "--out another folder, or move it away")
     foreign = sorted(entry.name for entry in folder.iterdir() if not is_own(entry, OWN_FILES))
     if foreign:
         raise OccupiedError(
-            f"holds something else ({', '.join(foreign[:4])}), and prepared data has a folder to itself",
-            "--out a folder of its own",
+            f"contains other files ({', '.join(foreign[:4])}); prepared data needs its own folder",
+            "--out another folder",
         )
     _check_own(folder, overwrite=overwrite)
 
 
 def check_written(folder: Path) -> None:
-    """Refuse files under the kit's names that are not the kit's: rows that a person put there are nowhere else.
+    """Check that files under the kit's names are the kit's: a user's own rows may exist nowhere else.
 
     Raises:
-        OccupiedError: It has no card, which the kit writes beside all it writes.
+        OccupiedError: There is no data card, which the kit writes beside all other files.
     """
     own = sorted(name for name in OWN_FILES if (folder / name).is_file())
     if own and "data_card.json" not in own:
-        what = f"holds {', '.join(own)} and no data_card.json, so it was not this command that wrote it"
+        what = f"contains {', '.join(own)} but no data_card.json, so this command did not write it"
         raise OccupiedError(what, "move it away, or --out another folder")
 
 
 def _check_own(folder: Path, *, overwrite: bool) -> None:
     own = sorted(entry.name for entry in folder.iterdir() if is_own(entry, OWN_FILES))
     if own and not overwrite:
-        raise OccupiedError(f"holds data already ({', '.join(own)})", "--overwrite, or --out another folder")
+        raise OccupiedError(f"already contains data ({', '.join(own)})", "--overwrite, or --out another folder")
 
 
 class StagedFolder:
-    """A folder beside the one to be written, gone without a trace unless it is published."""
+    """A temporary folder beside the output folder, removed unless it is published."""
 
     def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
-        """Prepare to write ``folder``, with ``overwrite`` in place of what the kit wrote there; make nothing yet."""
+        """Prepare to write ``folder``, with ``overwrite`` replacing what the kit wrote there; make nothing yet."""
         self.folder = folder.resolve() if folder.is_symlink() else folder.absolute()
         self.path = self.folder.with_name(f".{self.folder.name}.new-{os.getpid()}")
         self._overwrite = overwrite
@@ -83,11 +83,11 @@ class StagedFolder:
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
-        """Make the folder aside, and the folders above it.
+        """Make the temporary folder and its parents.
 
         Raises:
-            OccupiedError: Another command writes the folder now, or has written it since it was looked at.
-            OSError: It cannot be written beside the folder.
+            OccupiedError: Another command is writing the output folder, or has written it since the check.
+            OSError: The temporary folder cannot be made.
         """
         parent = self.folder.parent
         self._made = [path for path in (parent, *parent.parents) if not path.exists()]
@@ -117,11 +117,11 @@ class StagedFolder:
                 path.rmdir()
 
     def publish(self) -> None:
-        """Put the written files in the place of the old ones.
+        """Replace the old files by the written ones.
 
         Raises:
-            OccupiedError: Somebody has put data there meanwhile.
-            OSError: It could not be done; what was there before is there still.
+            OccupiedError: The folder has received data meanwhile.
+            OSError: It failed; the old files are still there.
         """
         for path in self.path.iterdir():
             fsync_file(path)
@@ -131,11 +131,11 @@ class StagedFolder:
         )
 
     def _bring_back(self) -> None:
-        """Clear what lies beside the folder, of this command or of one that was killed.
+        """Remove temporary folders, of this command or of a killed one.
 
-        What others put into a folder that has since been replaced goes into the new one.
+        What others put into a folder that was replaced is carried over into the new one.
         """
-        with contextlib.suppress(OSError):  # what is in the way stays beside the folder
+        with contextlib.suppress(OSError):  # what cannot be put back stays beside the folder
             put_back(self.folder, lambda _: OWN_FILES)
         name = re.compile(rf"\.{re.escape(self.folder.name)}\.new-\d+")
         for aside in self.folder.parent.iterdir():
@@ -148,8 +148,8 @@ class StagedFolder:
 def _check_publishable(folder: Path, *, overwrite: bool) -> None:
     blocked = [entry.name for entry in folder.iterdir() if entry.name in OWN_FILES and not is_own(entry, OWN_FILES)]
     if blocked:
-        raise OccupiedError(f"holds a folder named {blocked[0]} now: nothing was written", "move it away")
+        raise OccupiedError(f"now contains a folder named {blocked[0]}; nothing was written", "move it away")
     try:
         _check_own(folder, overwrite=overwrite)
     except OccupiedError as exc:
-        raise OccupiedError(f"{exc}, which came meanwhile: nothing was written", exc.fix) from exc
+        raise OccupiedError(f"{exc}, added meanwhile; nothing was written", exc.fix) from exc

@@ -38,7 +38,7 @@ class Source:
     """One thing to read.
 
     Attributes:
-        name: As it was written or found; shown in findings and in the card.
+        name: As the user wrote it, or as found in their folder; shown in findings and the card.
         kind: ``file``, ``stdin`` or ``hub``.
         path: The file; for a Hugging Face dataset its name or folder; None for standard input.
     """
@@ -52,8 +52,8 @@ def find_sources(inputs: list[str], exclude: Path | None = None) -> tuple[list[S
     """Find everything the inputs name, each file once, in the order of the inputs and by name within each.
 
     Args:
-        inputs: Files, folders, globs, ``-`` and ``hf:NAME`` (or ``owner/name`` where no such path is).
-        exclude: A folder that is not read, such as the one that is written to.
+        inputs: Files, folders, globs, ``-`` and ``hf:NAME`` (or ``owner/name`` if there is no such path).
+        exclude: A folder that is not read, such as the output folder.
     """
     search = _Search(exclude.resolve() if exclude else None)
     for name in inputs:
@@ -67,7 +67,7 @@ class _Search:
         self.findings: list[Finding] = []
         self._exclude = exclude
         self._seen: dict[tuple[int, int], str] = {}
-        self._walked: set[tuple[int, int]] = set()  # of the folder that is being read
+        self._walked: set[tuple[int, int]] = set()  # below the current input folder
         self._met_again: list[str] = []
 
     def add(self, name: str) -> None:
@@ -96,14 +96,14 @@ class _Search:
                 self._error("data.missing", "no such file or folder", "check the name", name)
         except (OSError, ValueError, RuntimeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else exc
-            self._error("data.unreadable", f"cannot be read ({reason})", "check the name and its rights", name)
+            self._error("data.unreadable", f"cannot be read ({reason})", "check its name and permissions", name)
 
     def _file(self, path: Path, name: str) -> None:
         try:
             status = path.stat()
         except OSError as exc:
-            reason = "a link that leads nowhere" if path.is_symlink() else exc.strerror
-            self._error("data.unreadable", f"cannot be read ({reason})", "repair it, or take it out", name)
+            reason = "a broken link" if path.is_symlink() else exc.strerror
+            self._error("data.unreadable", f"cannot be read ({reason})", "fix it, or omit it", name)
             return
         if not stat.S_ISREG(status.st_mode):
             fix = f"save it to a file, or pipe it in: … | make data INPUT={STDIN}"
@@ -111,7 +111,7 @@ class _Search:
             return
         if self._exclude and path.resolve().parent == self._exclude:
             fix = "--out another folder, or move it away first"
-            self._error("data.own_output", "lies in the output folder and would be replaced", fix, name)
+            self._error("data.own_output", "is in the output folder and would be replaced", fix, name)
             return
         identity = (status.st_dev, status.st_ino)
         if identity in self._seen:
@@ -133,33 +133,33 @@ class _Search:
             else:
                 others.append(path.name)
         if self._met_again:
-            what = f"{len(self._met_again)} links lead to folders that were read already: {_first(self._met_again)}"
+            what = f"{len(self._met_again)} links lead to folders already read: {_first(self._met_again)}"
             self.findings.append(warning("data.same_folder", what, "name each folder once", str(folder)))
         if others:
             what = f"{len(others)} files of other kinds were not read: {_first(others)}"
             self.findings.append(skipped("data.other_files", what, where=str(folder)))
         if len(self.sources) == before and not any(finding.severity == "error" for finding in self.findings):
             known = ", ".join(sorted(FORMAT_OF_SUFFIX))
-            self._error("data.missing", f"holds no data: no {known} file", "name the files themselves", str(folder))
+            self._error("data.missing", f"contains no data: no {known} file", "name the files themselves", str(folder))
 
     def _walk(self, folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
-        """List files below a folder by name, following links, but never around in a circle."""
+        """List files below a folder by name, following links but no loops."""
         try:
             status = folder.stat()
             entries = sorted(folder.iterdir())
         except OSError as exc:
-            self._error("data.unreadable", f"cannot be read ({exc.strerror})", "give it rights", str(folder))
+            self._error("data.unreadable", f"cannot be read ({exc.strerror})", "make it readable", str(folder))
             return []
         identity = (status.st_dev, status.st_ino)
         if identity in above:
-            self._error("data.folder_loop", "leads back into a folder above it", "take the link out", str(folder))
+            self._error("data.folder_loop", "leads back to a folder above it", "remove the link", str(folder))
             return []
         if identity in self._walked:  # links can name a few folders in millions of ways
             self._met_again.append(str(folder))
             return []
         self._walked.add(identity)
         if self._exclude and folder.resolve() == self._exclude:
-            self.findings.append(skipped("data.own_output", "is written to, so it is not read", where=str(folder)))
+            self.findings.append(skipped("data.own_output", "is the output folder, not read", where=str(folder)))
             return []
         files: list[Path] = []
         for entry in entries:
@@ -181,7 +181,7 @@ def _first(names: list[str]) -> str:
 
 
 def _matches(pattern: str) -> list[str]:
-    """Return what matches, as ``glob`` does; but ``**`` looks into each folder once, however many links lead to it."""
+    """Return the matches as ``glob`` does, but ``**`` visits each folder once, however many links lead to it."""
     found = _ANY_DEPTH.search(pattern)
     if not found:
         return sorted(glob.glob(pattern))  # noqa: PTH207 - absolute patterns too
@@ -203,17 +203,17 @@ def _folders_below(start: str) -> Iterator[str]:
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Tell whether ``Dataset.save_to_disk`` wrote a folder: Arrow files, beside one that says what they are."""
+    """Tell whether ``Dataset.save_to_disk`` wrote a folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def is_data(name: str) -> bool:
-    """Tell by its name whether a file in a folder holds rows."""
+    """Tell by its name whether a file in a folder contains rows."""
     return suffix_of(name) in FORMAT_OF_SUFFIX and name not in OWN_REPORTS
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix that names the format, behind those that name a compression: ``.jsonl`` of ``a.jsonl.gz``."""
+    """Return the suffix of the format, without that of a compression: ``.jsonl`` for ``a.jsonl.gz``."""
     path = Path(name.lower())
     while path.suffix in PACKED_SUFFIXES:
         path = path.with_suffix("")

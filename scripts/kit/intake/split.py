@@ -1,8 +1,8 @@
-"""Which rows are trained on and which are held out: the same conversation, and the same group, on one side only.
+"""The split into training and validation rows: each conversation, and each group, is on one side only.
 
-A unit is what must not be torn apart: the rows of one conversation (without regard to case, blanks and Unicode forms),
-or of one group, or of groups that share a conversation. Units are put in an order by a hash of the seed and their own
-content, so the split depends on neither the order of the rows nor on how many cores worked on them.
+A unit stays together: the rows of one conversation (ignoring case, whitespace and Unicode forms), of one group, or of
+groups that share a conversation. Units are ordered by a hash of the seed and their content, so the split depends
+neither on the order of the rows nor on the number of cores.
 """
 
 from __future__ import annotations
@@ -19,17 +19,12 @@ if TYPE_CHECKING:
     from kit.intake.ledger import Ledger
 
 DEFAULT_SHARE = 0.05
-MOST_BY_DEFAULT = 1000  # rows: more make every evaluation slower and hardly surer
+MOST_BY_DEFAULT = 1000  # rows: more make every evaluation slower and hardly more accurate
 
 
 @dataclass(frozen=True)
 class Split:
-    """How rows are split.
-
-    Attributes:
-        share: Of the rows that are held out; None for the default, which is also bounded in rows.
-        by_group: Rows carry a group.
-    """
+    """How rows are split; ``share`` of the rows are held out, None for 5 %, at most 1,000 rows."""
 
     share: float | None = None
     seed: int = 42
@@ -37,7 +32,7 @@ class Split:
 
 
 def split_rows(ledger: Ledger, split: Split) -> None:
-    """Decide for every kept row of the ledger which side it is on."""
+    """Assign every kept row of the ledger to a side."""
     database = ledger.database
     if split.by_group:
         join_groups(ledger)
@@ -59,7 +54,7 @@ def split_rows(ledger: Ledger, split: Split) -> None:
         units.close()  # an open query would lock its table
         database.executemany("INSERT INTO held_out VALUES (?)", ((unit,) for unit in chosen))
     (kept,) = database.execute("SELECT COUNT(*) FROM units WHERE unit NOT IN (SELECT unit FROM held_out)").fetchone()
-    if kept:  # never everything: a single unit is trained on
+    if kept:  # a single unit is trained on, never held out
         database.execute(f"UPDATE rows SET side = {VAL} WHERE side = {TRAIN} AND unit IN (SELECT unit FROM held_out)")
     database.executescript("DROP TABLE temp.units; DROP TABLE temp.held_out;")
 
@@ -69,7 +64,7 @@ def _place(seed: int, unit: bytes) -> bytes:
 
 
 def _targets(strata: list[tuple[str, int]], share: float | None) -> list[tuple[str, int]]:
-    """Give each stratum its part of the rows to hold out; the parts add up to the whole's."""
+    """Give each stratum its part of the rows to hold out; the parts add up to the total."""
     total = sum(size for _, size in strata)
     wanted = min(round(total * DEFAULT_SHARE), MOST_BY_DEFAULT) if share is None else round(total * share)
     if total > 1 and not wanted and share != 0:
@@ -84,7 +79,7 @@ def _targets(strata: list[tuple[str, int]], share: float | None) -> list[tuple[s
 
 
 def _choose(units: Iterable[tuple[bytes, int]], target: int) -> Iterable[bytes]:
-    """Take units in their order until the target is met; one that overshoots more than it fills is passed."""
+    """Take units in order until the target is met; skip one that would overshoot by more than it fills."""
     taken = 0
     for unit, size in units:
         missing = target - taken

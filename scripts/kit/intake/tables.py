@@ -1,4 +1,4 @@
-"""Rows of tables: CSV in the dialects people have, and Parquet by row groups."""
+"""Rows of tables: CSV in its common dialects, and Parquet in batches."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData
 
 _DELIMITERS = ",;\t|"
-# Decoded, a column may be one text for all rows, packed to nothing: some growth is usual, a gigabyte takes seconds.
+# A column may repeat one text in all rows, stored once: some growth is normal, a gigabyte takes seconds.
 _MOST_GROWTH, _GROWTH_COUNTS_FROM = 200, 1 << 30
-ROWS_AT_ONCE = 16  # a value that is written once and used by every row is as many in memory
+ROWS_AT_ONCE = 16  # a value stored once for many rows is in memory once per row
 
 
 def read_csv(file: BinaryIO, *, tabs: bool = False) -> Iterator[tuple[int, dict[str, Any]] | RowProblem]:
-    """Yield each row of a CSV file with the line it begins at; its first line names the columns.
+    """Yield each row of a CSV file with the line it begins at; the first line names the columns.
 
-    The delimiter is the one of ``, ; tab |`` that the header holds most of. An empty cell is a missing value.
+    The delimiter is the most frequent of ``, ; tab |`` in the header. An empty cell is a missing value.
 
     Raises:
-        FileError: The header cannot be used, or a quote is never closed.
+        FileError: The header cannot be used, or a quote is not closed.
     """
     csv.field_size_limit(LONGEST_ROW_BYTES)
-    # What is not UTF-8 comes as lone surrogates, so that it is the row's problem and not the file's.
+    # Bytes that are not UTF-8 become lone surrogates, a problem of the row and not of the file.
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
         yield from _read_csv(text, tabs=tabs)
     finally:
-        text.detach()  # the file is somebody else's to close
+        text.detach()  # the caller closes the file
 
 
 def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict[str, Any]] | RowProblem]:
@@ -49,7 +49,7 @@ def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict
     if not head:
         return
     if "\0" in head:
-        raise FileError(1, "holds NUL bytes, as UTF-16 does", "save it as CSV UTF-8")
+        raise FileError(1, "contains NUL bytes, as UTF-16 does", "save it as CSV UTF-8")
     delimiter = "\t" if tabs else max(_DELIMITERS, key=head.count)
     lines = _Lines(head, text)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -64,16 +64,16 @@ def _read_csv(text: io.TextIOWrapper, *, tabs: bool) -> Iterator[tuple[int, dict
         except csv.Error as exc:
             if "end of data" in str(exc) or "larger than" in str(exc):
                 row = "" if "end of data" in str(exc) else f"a row longer than {LONGEST_ROW_BYTES >> 20} MB, or "
-                what = f"has {row}a quote that is never closed, so where its rows end is not known"
-                raise FileError(line, what, "close the quote; write a quote inside a cell twice") from exc
-            yield RowProblem(line, f"is not valid CSV ({exc})", "quote the cell; write a quote inside it twice")
+                what = f"has {row}an unclosed quote, so row boundaries are unknown"
+                raise FileError(line, what, "close the quote; double a quote inside a cell") from exc
+            yield RowProblem(line, f"is not valid CSV ({exc})", "quote the cell; double a quote inside it")
             continue
         if cells:
             yield _row(names, cells, line)
 
 
 class _Lines:
-    """Lines for a csv reader, which would take in any number of any length for one row."""
+    """Lines for a csv reader, which by itself would read any number of lines for one row."""
 
     def __init__(self, head: str, rest: io.TextIOWrapper) -> None:
         self.left = LONGEST_ROW_BYTES  # characters the row may still have
@@ -88,7 +88,7 @@ class _Lines:
             raise StopIteration
         self.left -= len(line)
         if self.left <= 0:
-            raise csv.Error("row larger than any may be")
+            raise csv.Error("row larger than allowed")
         return line
 
 
@@ -99,10 +99,10 @@ def _header(reader: Any) -> list[str]:
         raise FileError(1, f"has a header that is not valid CSV ({exc})", "write the column names there") from exc
     twice = _twice(names)
     if "" in names and len(names) > 1 and names[-1] == "" and names.count("") == 1:
-        return names  # a delimiter at the end of the header line
+        return names  # the header ends with a delimiter
     if twice or "" in names:
         found = f"{twice[0]!r} twice" if twice and twice[0] else "a column without a name"
-        raise FileError(1, f"has {found} in its header", "give each column a name of its own")
+        raise FileError(1, f"has {found} in its header", "give each column its own name")
     return names
 
 
@@ -112,12 +112,12 @@ def _twice(names: list[str]) -> list[str]:
 
 def _row(names: list[str], cells: list[str], line: int) -> tuple[int, dict[str, Any]] | RowProblem:
     if len(cells) != len(names):
-        what = f"has {len(cells)} cells, and the header has {len(names)}"
-        return RowProblem(line, what, "quote cells that hold the delimiter, and fill up short rows")
+        what = f"has {len(cells)} cells, but the header has {len(names)}"
+        return RowProblem(line, what, "quote cells that contain the delimiter, and fill up short rows")
     row = {name: cell or None for name, cell in zip(names, cells, strict=True) if name}
     for cell in cells:
         if "\0" in cell:
-            return RowProblem(line, "holds NUL bytes, as UTF-16 does", "save it as CSV UTF-8")
+            return RowProblem(line, "contains NUL bytes, as UTF-16 does", "save it as CSV UTF-8")
         if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
             return RowProblem(line, "is not UTF-8", "save it as CSV UTF-8 (Excel: 'CSV UTF-8' in Save As)")
     return line, row
@@ -127,8 +127,7 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
     """Yield each row of a Parquet file with its number, a batch in memory at a time.
 
     Raises:
-        FileError: The file is no Parquet file, names two columns alike, repeats itself without measure, or is broken
-            from some row on.
+        FileError: The file is not Parquet, names two columns alike, unpacks to far more than its size, or is broken.
         OSError: It cannot be read.
     """
     import pyarrow as pa
@@ -140,7 +139,7 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
         with parquet.ParquetFile(path, pre_buffer=False) as table:
             names = table.schema_arrow.names
             if twice := _twice(names):
-                raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column a name of its own")
+                raise FileError(1, f"has two columns named {shown(twice[0])}", "give each column its own name")
             check_growth(table.metadata, size)
             for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
                 unpacked += sum(batch.slice(offset, 1).nbytes for offset in range(batch.num_rows))
@@ -149,18 +148,18 @@ def read_parquet(path: str) -> Iterator[tuple[int, Any] | RowProblem]:
                 yield from rows_of(batch, number)
                 number += batch.num_rows
     except pa.ArrowException as exc:
-        raise FileError(number, f"is no Parquet file, or broken ({_reason(exc)})", "write the file again") from exc
+        raise FileError(number, f"is not a Parquet file, or broken ({_reason(exc)})", "write the file again") from exc
     except OSError as exc:
-        if exc.errno is not None:  # the disk's own; pyarrow raises the same type for broken data, without a number
+        if exc.errno is not None:  # for broken data pyarrow raises OSError without a number
             raise
         raise FileError(number, f"is broken from row {number} on ({_reason(exc)})", "write the file again") from exc
 
 
 def check_growth(metadata: FileMetaData, size: int) -> None:
-    """Hold a Parquet file's size in bytes against what it says its columns unpack to, before they are decoded.
+    """Compare a Parquet file's size in bytes with its columns' declared unpacked sizes, before they are decoded.
 
     Raises:
-        FileError: One has more bytes, or more values, than such a file could.
+        FileError: A column has more bytes, or more values, than such a file could contain.
     """
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     for at in range(metadata.num_columns):
@@ -172,21 +171,21 @@ def check_growth(metadata: FileMetaData, size: int) -> None:
 
 def _grows(number: int, times: int) -> FileError:
     message = f"unpacks to more than {times} times its size"
-    return FileError(number, message, "if it is meant to, leave out the column that repeats itself")
+    return FileError(number, message, "if this is intended, omit the column that repeats itself")
 
 
 class OutOfRange:
-    """A value that Python has no form for, such as a time 292 billion years ahead: refused only where it is used."""
+    """A value that Python cannot hold, such as a time 292 billion years ahead: rejected only if it is used."""
 
     kind = "a value that cannot be read"
 
     def __repr__(self) -> str:
-        """Say the same of each."""
+        """Return its kind."""
         return self.kind
 
 
 def rows_of(batch: RecordBatch, number: int) -> Iterator[tuple[int, Any] | RowProblem]:
-    """Yield each row of a batch, the first of which has this number, whatever Arrow's types its columns have."""
+    """Yield each row of a batch with its number, counted from ``number``."""
     for offset in range(batch.num_rows):
         row = batch.slice(offset, 1)
         if row.nbytes > LONGEST_ROW_BYTES:
@@ -195,7 +194,7 @@ def rows_of(batch: RecordBatch, number: int) -> Iterator[tuple[int, Any] | RowPr
         try:
             yield number + offset, {name: _value(row.column(at)) for at, name in enumerate(batch.schema.names)}
         except UnicodeDecodeError:
-            yield RowProblem(number + offset, "holds text that is not UTF-8", "write the column again as strings")
+            yield RowProblem(number + offset, "contains text that is not UTF-8", "write the column again as strings")
 
 
 def _value(column: Array) -> Any:
@@ -203,7 +202,7 @@ def _value(column: Array) -> Any:
         return column.to_pylist()[0]
     except UnicodeDecodeError:
         raise
-    except Exception:  # noqa: BLE001 - pyarrow, pandas and zoneinfo each have their own for a time beyond Python's
+    except Exception:  # noqa: BLE001 - pyarrow, pandas and zoneinfo differ for a time beyond Python's range
         return OutOfRange()
 
 

@@ -1,4 +1,4 @@
-"""A row's turns as they are parted, written and compared."""
+"""A row's turns: split, written and compared."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from kit.data.turns import MOST_CHARACTERS
 if TYPE_CHECKING:
     from kit.data.turns import Message
 
-# Of what one row becomes: each of its rows is rendered up to each answer before its own.
+# Of the rows made from one row: each is rendered once per answer in it.
 _MOST_ANSWERS, _MOST_CHARACTERS = 200, 4 * MOST_CHARACTERS
 
 
 def one_answer_each(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
-    """Return one conversation for each answer, which alone is learnt, with all that was said before it.
+    """Return one conversation per answer with loss: that answer, with all turns before it as prompt.
 
     Raises:
-        RowError: Together they would be too long for memory.
+        RowError: Together they would be too large for memory.
     """
     answers = [position for position, message in enumerate(messages) if message.is_answer]
     if answers == [len(messages) - 1]:
@@ -30,16 +30,17 @@ def one_answer_each(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
     ends = itertools.accumulate(sum(map(len, message.texts)) for message in messages)
     characters = sum(end for end, message in zip(ends, messages, strict=True) if message.is_answer)
     if len(answers) > _MOST_ANSWERS or characters > _MOST_CHARACTERS:
-        what = f"would become {len(answers):,} rows of {characters:,} characters in all"
-        raise RowError(what, "part it into several rows, or do without --split-turns")
+        found = f"would become {len(answers):,} rows of {characters:,} characters in all"
+        allowed = f"{_MOST_ANSWERS} rows and {_MOST_CHARACTERS:,} characters are allowed"
+        raise RowError(f"{found}; {allowed}", "split it into several rows, or omit --split-turns")
     asked = tuple(replace(message, is_answer=False) for message in messages)
     return [(*asked[:position], messages[position]) for position in answers]
 
 
 def written(messages: tuple[Message, ...], whole: tuple[Message, ...]) -> bytes:
-    """Write a row in the ``messages`` shape; in ``prompt``/``completion`` where not all of the row it was is learnt.
+    """Write a row as ``messages``; as ``prompt``/``completion`` if its first answers carry no loss, or it is a part.
 
-    An answer behind the first that is learnt says with ``weight`` that it is not.
+    A later answer without loss gets ``"weight": 0``.
     """
     first = next(position for position, message in enumerate(messages) if message.is_answer)
     turns: list[dict[str, Any]] = [message.as_turn() for message in messages]
@@ -54,11 +55,11 @@ def written(messages: tuple[Message, ...], whole: tuple[Message, ...]) -> bytes:
 
 
 def loosely(messages: tuple[Message, ...]) -> str:
-    """Return turns as they compare: see ``normalised``."""
+    """Return turns for comparison: see ``normalised``."""
     return "\x1e".join("\x1f".join((message.role, *map(normalised, message.texts))) for message in messages)
 
 
 def normalised(text: str) -> str:
-    """Return a text as it compares: without regard to case, blanks and Unicode's several forms of one letter."""
+    """Return a text for comparison, ignoring case, whitespace and Unicode forms (NFKC)."""
     plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
     return " ".join(plain.casefold().split())

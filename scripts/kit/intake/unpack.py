@@ -1,4 +1,4 @@
-"""A file's bytes: counted, hashed and unpacked as they are read, in bounded memory."""
+"""A file's bytes: counted, hashed and decompressed while they are read, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BUFFER_BYTES = 1 << 20
-_DEEPEST = 3  # layers of compression: one is usual, two happen, more are a trick
+_DEEPEST = 3  # layers of compression: one is usual, two happen, more are an attack
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-# What is recognised and not read, by its first bytes.
+# Recognised by the first bytes, but not supported.
 FOREIGN = {
     b"PK\x03\x04": "a zip archive",
-    b"BZh": "packed with bzip2",
-    b"\xfd7zXZ\x00": "packed with xz",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\x00": "compressed with xz",
     b"7z\xbc\xaf": "a 7-Zip archive",
     b"\xd0\xcf\x11\xe0": "an old Excel file",
     b"ARROW1": "an Arrow file",
     b"Obj\x01": "an Avro file",
 }
-# data/sample packs to a fifteenth. What packs to a sixtieth repeats itself, or was made to keep a machine busy: each of
-# its rows costs as much as any other.
+# data/sample compresses to a fifteenth. What compresses to a sixtieth repeats itself or is an attack: each row costs as
+# much time as any other.
 MOST_GROWTH = 60
-GROWTH_COUNTS_FROM = 1 << 24  # bytes; below it, unpacking anything is harmless
-_AGAIN = "pack the file again, or get it again"
-_ZSTD_PIECE_BYTES = 1 << 10  # four bytes say 128 kB at most, so that these are 32 MB and never the whole of a bomb
-_ZSTD_WINDOW_BYTES = 1 << 27  # 128 MB: what `zstd --long` asks for, and the most memory a file may ask for
+GROWTH_COUNTS_FROM = 1 << 24  # bytes; below it any growth is harmless
+_AGAIN = "compress or download the file again"
+_ZSTD_PIECE_BYTES = 1 << 10  # four bytes unpack to 128 kB at most, so this to 32 MB, never a whole bomb
+_ZSTD_WINDOW_BYTES = 1 << 27  # 128 MB, as `zstd --long` needs: the most memory a file may demand
 
 
 class FileError(ValueError):
@@ -45,10 +45,10 @@ class FileError(ValueError):
 
 
 class CountedFile(io.RawIOBase):
-    """A binary file that counts and hashes what is read through it."""
+    """A binary file that counts (``read_bytes``) and hashes what is read through it."""
 
     def __init__(self, file: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
-        """Read through ``file``, telling ``progress`` about each piece."""
+        """Wrap ``file``; ``progress`` is called with each read's size in bytes."""
         super().__init__()
         self.read_bytes = 0
         self._file = file
@@ -56,7 +56,7 @@ class CountedFile(io.RawIOBase):
         self._hash = hashlib.sha256()
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -71,18 +71,18 @@ class CountedFile(io.RawIOBase):
         return size
 
     def sha256(self) -> str:
-        """Hash what has been read; call it at the end."""
+        """Return the hash of what has been read."""
         return self._hash.hexdigest()
 
     def drain(self) -> None:
-        """Read what is left, so that the hash is the whole file's."""
+        """Read the rest, so that the hash is that of the whole file."""
         buffer = memoryview(bytearray(_BUFFER_BYTES))
         while self.readinto(buffer):
             pass
 
 
 class _ZstdFrames:
-    """Zstd's frames, one behind the other. The library's own reader takes one that breaks off for one that ends."""
+    """Consecutive zstd frames; the library's own reader takes a truncated frame for a complete one."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -105,7 +105,7 @@ class _ZstdFrames:
 
 
 class _Unpacked(io.RawIOBase):
-    """Unpacked bytes, with the library's own errors in the kit's words."""
+    """Decompressed bytes, with the libraries' errors as ``FileError``."""
 
     def __init__(self, file: BinaryIO, kind: str, packed_bytes: Callable[[], int]) -> None:
         super().__init__()
@@ -122,27 +122,27 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
-            data = self._file.read1(len(buffer))  # what there is: data before a break is not lost with it
+            data = self._file.read1(len(buffer))  # so that data before a break is still returned
         except EOFError as exc:
             raise FileError(0, f"ends in the middle of its {self._kind} data", _AGAIN) from exc
         except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as exc:
-            raise FileError(0, f"holds broken {self._kind} data", _AGAIN) from exc
+            raise FileError(0, f"contains broken {self._kind} data", _AGAIN) from exc
         self._unpacked_bytes += len(data)
         if self._unpacked_bytes > max(GROWTH_COUNTS_FROM, MOST_GROWTH * self._packed_bytes()):
             raise FileError(
                 0,
                 f"unpacks to more than {MOST_GROWTH} times its size",
-                "if it is meant to, unpack it yourself and name the unpacked file",
+                "if this is intended, unpack it yourself and name the unpacked file",
             )
         buffer[: len(data)] = data
         return len(data)
 
 
 def unpacked(file: CountedFile) -> io.BufferedReader[Any]:
-    """Unpack gzip and zstd, told by their first bytes and not by the file's name, one inside the other too.
+    """Decompress gzip and zstd, recognised by their first bytes, also nested.
 
     Raises:
-        FileError: There are too many layers; while it is read, also that the data is broken or grows without measure.
+        FileError: There are too many layers; while reading, the data is broken or unpacks to far more than its size.
     """
     buffered: io.BufferedReader[Any] = io.BufferedReader(cast("io.RawIOBase", file), _BUFFER_BYTES)
     for _ in range(_DEEPEST):
@@ -152,4 +152,4 @@ def unpacked(file: CountedFile) -> io.BufferedReader[Any]:
         buffered = io.BufferedReader(
             _Unpacked(cast("BinaryIO", buffered), kind, lambda: file.read_bytes), _BUFFER_BYTES
         )
-    raise FileError(0, f"is packed more than {_DEEPEST} times over", _AGAIN)
+    raise FileError(0, f"is compressed more than {_DEEPEST} times", _AGAIN)

@@ -1,4 +1,4 @@
-"""What each row is put through on its own, on all cores: parse, shape, measure, fingerprint, find secrets."""
+"""What is done with each row by itself, on all cores: parse, shape, measure, hash, find secrets."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class RowPipeline:
-    """What every row is put through.
+    """What is done with every row.
 
     Attributes:
-        tokenizer: The base model's; None leaves tokens uncounted.
-        group: Column whose values stay on one side of the split.
-        label: Column whose shares are kept on both sides.
-        near: Compute what near duplicates are found by.
+        tokenizer: The base model's; None does not count tokens.
+        group: Column whose equal values stay on one side of the split.
+        label: Column whose values keep their shares on both sides.
+        near: Compute signatures for near duplicates.
         cache: Of token lengths; None for none.
     """
 
@@ -53,13 +53,13 @@ class Row(NamedTuple):
     """A row that can be trained on.
 
     Attributes:
-        text: JSON without the line's end.
+        text: JSON without a line break.
         exact: Hash of ``text``.
-        loose: Hash of its turns without regard to case, blanks and Unicode forms.
-        group: Hash of its group, or of the conversation it is a part of; empty for none.
+        loose: Hash of its turns ignoring case, whitespace and Unicode forms.
+        group: Hash of its group, or of the conversation it was split from; empty for none.
         label: Empty for none.
-        length: Its tokens; None where they were not counted.
-        signature: MinHash; empty where near duplicates are kept.
+        length: None if tokens were not counted.
+        signature: MinHash; empty unless near duplicates are dropped.
     """
 
     line: int
@@ -74,14 +74,14 @@ class Row(NamedTuple):
 
 @dataclass
 class Batch:
-    """What became of some rows of one source.
+    """The result of one chunk.
 
     Attributes:
         rows: Those that can be trained on, in order.
-        secrets: (line, kind, masked) of each likely secret.
-        unused: Columns that were not carried over, and in how many rows.
-        trimmed: Rows that lost answers in front of their first question.
-        added: Rows beyond one for each that was read (``split_turns``).
+        secrets: (line, kind, masked value) of each likely secret.
+        unused: Rows by ignored column.
+        trimmed: Rows that lost answers before their first question.
+        added: Rows that ``split_turns`` added.
     """
 
     source: int
@@ -96,7 +96,7 @@ class Batch:
 
 @dataclass
 class _Whole:
-    """A row as it was read, and how much of it was kept so far: its first answers, where each is a row of its own."""
+    """A row as it was read, and how many of its turns were kept so far (with ``split_turns``)."""
 
     shaped: NormalizedRow
     columns: dict[str, Any]
@@ -104,19 +104,19 @@ class _Whole:
 
 
 class Worker:
-    """Does the job, chunk by chunk, in any process."""
+    """Does the job, chunk by chunk, in this process or a worker."""
 
     def __init__(self, job: RowPipeline) -> None:
-        """Prepare; the cache is opened at the first chunk, in the process that works."""
+        """Keep the job; the cache is opened with the first chunk, in the worker process."""
         self.job = job
         self._ruler: TokenCounter | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel without the open cache."""
+        """Pickle the job without the open cache."""
         return Worker, (self.job,)
 
     def __call__(self, chunk: Chunk) -> Batch:
-        """Work on some rows."""
+        """Process one chunk."""
         job = self.job
         source, items = chunk
         batch = Batch(source)
@@ -167,8 +167,8 @@ class Worker:
         if not length.trained:
             return RowProblem(
                 conversation.line,
-                f"would carry no loss: the answer lies beyond {limit} tokens",
-                "shorten the prompt, raise training.max_seq_length, or take the row out",
+                f"has no trainable tokens: the answer lies beyond {limit} tokens",
+                "shorten the prompt, raise training.max_seq_length, or remove the row",
             )
         if self.job.drop_long and length.tokens > limit:
             return RowProblem(conversation.line, f"is longer than {limit} tokens", "--long-rows keep, or shorten it")
@@ -209,7 +209,7 @@ def _key(row: dict[str, Any], column: str | None) -> str:
         return ""
     value = row.get(column)
     if value is None:
-        raise RowError(f"has no {shown(column)}, which the split asks for", f"add {column}, or take the row out")
+        raise RowError(f"has no {shown(column)}, which the split needs", f"add {column}, or remove the row")
     if isinstance(value, str | int | float | bool):
         return str(value)
-    raise RowError(f"has {shown(column)} that is {kind_of(value)}", "the split goes by text or numbers")
+    raise RowError(f"has {shown(column)} that is {kind_of(value)}", "write text or a number: the split needs it")

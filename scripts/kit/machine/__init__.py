@@ -1,1 +1,1 @@
-"""The machine: its facts, how they are found out, and what they are judged to be good for."""
+"""The machine: its facts, how they are detected, and which platform they make."""

@@ -1,4 +1,4 @@
-"""Which of several NVIDIA GPUs a run uses: how CUDA counts them, and which one that leaves.
+"""Which of several NVIDIA GPUs a run uses, and how CUDA numbers them.
 
 Pure functions over recorded facts. Standard library only, for Python 3.9 and later.
 """
@@ -16,16 +16,16 @@ VISIBLE, ORDER, DRIVERS_ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PC
 
 
 def counts_as_the_driver(gpus: Sequence[Gpu], device_order: str | None) -> bool:
-    """Tell whether CUDA numbers GPUs as the driver does: it was told to, or all are of one kind."""
+    """Tell whether CUDA numbers GPUs as the driver does: set by the variable, or all are of one kind."""
     kinds = {(gpu.name.partition(" MIG ")[0], gpu.compute_capability) for gpu in gpus}
     return device_order == DRIVERS_ORDER or len(kinds) <= 1
 
 
 def drivers_number(gpus: Sequence[Gpu], device_order: str | None, number: int) -> int | None:
-    """Return the driver's number of the GPU that CUDA counts as ``number``; None where it counts no such GPU.
+    """Return the driver's number of CUDA's GPU ``number``; None if there is no such GPU.
 
-    Unlike GPUs CUDA counts from the fastest down, by a rule that NVIDIA does not tell: taken here by compute
-    capability, then by memory; equal ones stay in the driver's order.
+    CUDA numbers GPUs of different kinds from the fastest down, by an undocumented rule: here by compute capability,
+    then memory; equal ones stay in the driver's order.
     """
     if counts_as_the_driver(gpus, device_order):
         return number
@@ -34,7 +34,7 @@ def drivers_number(gpus: Sequence[Gpu], device_order: str | None, number: int) -
 
 
 def chosen_position(nvidia: Nvidia) -> int | None:
-    """Return where in ``gpus`` the one that a run uses stands, since the kit trains on one; None where none can be."""
+    """Return the position in ``gpus`` of the GPU a run uses; None if none is usable."""
     positions = range(len(nvidia.gpus)) if nvidia.visible is None else nvidia.visible
     usable = [at for at in positions if nvidia.gpus[at].is_mig_slice or not nvidia.gpus[at].mig_enabled]
     if not usable:
@@ -45,13 +45,13 @@ def chosen_position(nvidia: Nvidia) -> int | None:
 
 
 def chosen_of(nvidia: Nvidia) -> Gpu | None:
-    """Return the GPU a run uses; None where there is none that it can."""
+    """Return the GPU a run uses; None if none is usable."""
     position = chosen_position(nvidia)
     return None if position is None else nvidia.gpus[position]
 
 
 def how_to_choose(nvidia: Nvidia, gpu: Gpu) -> str:
-    """Write what to put in front of a command so that it uses this GPU."""
+    """Return the variables to put before a command so that it uses this GPU."""
     if gpu.is_mig_slice:
         return f"{VISIBLE}=MIG-…, as nvidia-smi -L names it,"
     surely = "" if counts_as_the_driver(nvidia.gpus, None) else f"{ORDER}={DRIVERS_ORDER} "

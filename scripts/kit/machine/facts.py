@@ -1,4 +1,4 @@
-"""What is known of a machine: frozen facts, recorded to JSON and replayed from it.
+"""A machine's facts, recorded to JSON and replayed from it.
 
 ``kit.machine.probe`` fills them in, ``kit.machine.platforms`` judges them. Sizes are bytes; ``None`` means "unknown".
 """
@@ -20,9 +20,9 @@ class Gpu:
     """One NVIDIA GPU, or one MIG slice of it, as the driver reports it.
 
     Attributes:
-        index: The driver's own number; slices carry their GPU's.
-        mig_enabled: In MIG mode; without ``is_mig_slice``, no slice has been cut and CUDA sees nothing.
-        memory_reserved_bytes: The driver's own, not in ``memory_used_bytes``; None where the two are reported as one.
+        index: The driver's number; slices have their GPU's.
+        mig_enabled: In MIG mode; without ``is_mig_slice`` it has no slice, and CUDA sees nothing.
+        memory_reserved_bytes: By the driver itself, not in ``memory_used_bytes``; None if not reported separately.
     """
 
     index: int
@@ -36,7 +36,7 @@ class Gpu:
 
     @property
     def memory_free_bytes(self) -> int:
-        """What a run can take now; all of it where the use is unknown."""
+        """Free memory by the driver's report; all of it if usage is unknown."""
         return self.memory_total_bytes - (self.memory_used_bytes or 0) - (self.memory_reserved_bytes or 0)
 
 
@@ -45,12 +45,12 @@ class Nvidia:
     """The NVIDIA side of a machine.
 
     Attributes:
-        gpus: Every GPU the driver lists, a partitioned one as its MIG slices.
+        gpus: Every GPU the driver lists, or its MIG slices in its place.
         cuda_driver_version: The newest CUDA the driver supports, as (major, minor).
         source: ``nvml``, ``nvidia-smi`` or ``none``.
-        problem: Why NVIDIA's hardware or driver is here but did not answer in full.
+        problem: Why nothing, or not everything, is known although there is NVIDIA hardware or software.
         cuda_visible_devices: The environment variable without whole UUIDs, which identify a machine.
-        visible: Positions in ``gpus`` that the variable leaves, in its order; None where it restricts nothing.
+        visible: Positions in ``gpus`` that the variable allows, in its order; None if it is unset.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -80,7 +80,7 @@ class Apple:
     Attributes:
         is_apple_silicon: The hardware is arm64, whatever Python runs on it.
         is_rosetta: This Python is an x86-64 build running translated.
-        mps_high_watermark: ``PYTORCH_MPS_HIGH_WATERMARK_RATIO``; None where it is not set.
+        mps_high_watermark: ``PYTORCH_MPS_HIGH_WATERMARK_RATIO``; None if unset.
     """
 
     chip: str
@@ -94,7 +94,7 @@ class Apple:
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine at one moment; ``mps_available`` is torch's answer, None where it was not asked."""
+    """One machine at one moment; ``mps_available`` is torch's answer, None if it was not asked."""
 
     system: str  # platform.system(): Linux, Darwin, Windows
     arch: str  # platform.machine() of the running Python
@@ -114,7 +114,7 @@ def from_mapping(data: Any) -> Machine:
     """Rebuild a machine from its recorded facts.
 
     Raises:
-        ValueError: It is no such record, or a fact is missing, unknown or of another kind; the message names it.
+        ValueError: It is not such a record, or a fact is missing, unknown or of the wrong type; the message names it.
     """
     return recorded.from_mapping(Machine, data, "kit detect --record")
 

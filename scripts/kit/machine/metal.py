@@ -1,4 +1,4 @@
-"""How much of a Mac's memory a run may take: Metal's working set, times what PyTorch lets itself have of it.
+"""How much of a Mac's memory a run may take: Metal's working set times PyTorch's high watermark.
 
 Standard library only, for Python 3.9 and later. Not measured on a Mac; the shares are those that Macs report as
 ``recommendedMaxWorkingSetSize``.
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 HIGH, LOW = "PYTORCH_MPS_HIGH_WATERMARK_RATIO", "PYTORCH_MPS_LOW_WATERMARK_RATIO"
-# What a run sets where nobody has, and what the Makefile sets: PyTorch's own are 1.7 and 1.4, beyond the memory there
-# is, so that the Mac swaps for hours instead of failing.
+# Defaults of a run and of the Makefile. PyTorch's own, 1.7 and 1.4, exceed the memory, so that the Mac swaps for hours
+# instead of failing.
 _HIGH, _LOW = 1.0, 0.9
-# From 36 GB on Metal lends the GPU three quarters of the memory, below two thirds.
+# From 36 GB on Metal gives the GPU three quarters of the memory, below that two thirds.
 _LARGE_BYTES = 36 * 1024**3
 
 
 def working_set_bytes(unified_bytes: int) -> int:
-    """Return what Metal lends the GPU of the unified memory."""
+    """Return how much of the unified memory Metal gives the GPU."""
     return unified_bytes * 3 // 4 if unified_bytes >= _LARGE_BYTES else unified_bytes * 2 // 3
 
 
 def allowed_bytes(working_set: int, watermark: str | None, unified_bytes: int) -> int:
-    """Return where PyTorch refuses: at its high watermark (None: a run's own), but never beyond the memory there is."""
+    """Return the most PyTorch allocates: its high watermark (None: a run's default), but never more than the memory."""
     ratio = _number(watermark, _HIGH)
-    # 0 is PyTorch's word for no limit.
+    # 0 means no limit to PyTorch.
     return min(unified_bytes, round(working_set * ratio)) if ratio > 0 else unified_bytes
 
 
 def stay_within_working_set(environment: MutableMapping[str, str]) -> None:
-    """Set both watermarks where nobody has; a low one above the high one, which PyTorch refuses, is lowered to it."""
+    """Set both watermarks unless they are set; lower a low one above the high one, which PyTorch rejects."""
     high = _number(environment.setdefault(HIGH, str(_HIGH)), _HIGH)
     if 0 < high < _number(environment.setdefault(LOW, str(_LOW)), _LOW):
         environment[LOW] = str(high)
@@ -41,5 +41,5 @@ def stay_within_working_set(environment: MutableMapping[str, str]) -> None:
 def _number(text: str | None, otherwise: float) -> float:
     try:
         return float(text or otherwise)
-    except ValueError:  # PyTorch says so itself
+    except ValueError:  # PyTorch reports it
         return otherwise

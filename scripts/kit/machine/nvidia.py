@@ -1,4 +1,4 @@
-"""Find the NVIDIA GPUs of this machine: through NVML, else through nvidia-smi, else by what the system shows.
+"""Find this machine's NVIDIA GPUs: through NVML, else nvidia-smi, else traces in /proc and /sys.
 
 Facts only, no judgement. Standard library only, for Python 3.9 and later; nothing here raises or hangs.
 """
@@ -28,17 +28,14 @@ _WHOLE_UUID = re.compile(r"(GPU|MIG)-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-
 
 
 def probe_nvidia() -> Nvidia:
-    """Return what the driver says; ``problem`` says why it does not, where there are traces of a GPU."""
+    """Return the driver's facts; ``problem`` says why there are none although there is NVIDIA hardware."""
     return probe_with_names()[0]
 
 
 def probe_with_names() -> tuple[Nvidia, tuple[str, ...]]:
-    """Return the same with each GPU's own name, its UUID; empty where the driver does not tell it.
-
-    The names are for this process alone and in no facts: they identify a machine.
-    """
+    """Return the same with each GPU's UUID, empty if unknown; UUIDs identify a machine, so facts do not hold them."""
     report = ask_nvml()
-    # A wedged driver would hang nvidia-smi as well; any other trouble of NVML's may not be the tool's.
+    # A hung driver would hang nvidia-smi as well; any other problem of NVML's may not affect it.
     if report is None or not (report.found or report.timed_out):
         report = ask_nvidia_smi() or report or Report(Nvidia(problem=_traces()))
     chosen, order = os.environ.get(VISIBLE), os.environ.get(ORDER)
@@ -63,25 +60,25 @@ def _visible(chosen: str, order: str | None, found: Sequence[Found]) -> tuple[in
             matches = [position for position, gpu in enumerate(gpus) if gpu.index == number]
         else:
             matches = [position for position, item in enumerate(found) if entry and item.uuid.startswith(entry)]
-            # The beginning of several names is the name of none.
+            # An ambiguous prefix names no GPU.
             matches = matches if len(matches) == 1 else []
         if not matches:
             break
-        # A number names a whole GPU; of one cut into slices CUDA takes the first.
+        # A number names a whole GPU; if it has slices, CUDA takes the first.
         if matches[0] not in positions:
             positions.append(matches[0])
     return tuple(positions)
 
 
 def _traces() -> str:
-    """Say what of NVIDIA's is here although neither NVML nor nvidia-smi is; empty where nothing is."""
+    """Say what NVIDIA hardware or driver there is without NVML and nvidia-smi; empty for none."""
     if PROC_DRIVER.exists():
-        return "the NVIDIA driver is loaded, but neither its NVML library nor nvidia-smi is there"
+        return "the NVIDIA driver is loaded, but its NVML library and nvidia-smi are missing"
     try:
         for device in PCI_DEVICES.iterdir():
             is_nvidia = (device / "vendor").read_text(encoding="ascii").strip() == _NVIDIA_PCI_VENDOR
             if is_nvidia and (device / "class").read_text(encoding="ascii").startswith(_PCI_DISPLAY_CLASS):
-                return "an NVIDIA GPU is on the PCI bus, but no driver for it can be reached"
+                return "an NVIDIA GPU is on the PCI bus, but its driver is not available"
     except (OSError, ValueError):
         return ""
     return ""

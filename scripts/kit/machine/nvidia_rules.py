@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from kit.machine.facts import Gpu, Nvidia
 
 GB = 10**9
-# What the H100's configuration is made for: what an 80 GB card has left when the driver has reserved its share.
+# The H100 configuration's target: what an 80 GB card has left after the driver's share.
 H100_BYTES = 70 * GB
-# An idle GPU shows up to some hundred MB in use: a display, a monitor.
+# A display or a monitoring tool uses up to some hundred MB of an idle GPU.
 _IDLE_BYTES = GB
 OLDEST_BF16 = (8, 0)
 # Minor-version compatibility and CUDA 12.1's own driver on Linux:
@@ -33,7 +33,7 @@ FLOAT16_OVERRIDES = (
 
 
 def nvidia_findings(nvidia: Nvidia, gpu: Gpu | None, platform: str) -> list[Finding]:
-    """Return everything there is to say about the driver and about ``gpu``, the one a run uses."""
+    """Return the findings on the driver and on ``gpu``, the one a run uses."""
     findings = _problem(nvidia)
     if not nvidia.gpus:
         return findings
@@ -52,7 +52,7 @@ def nvidia_findings(nvidia: Nvidia, gpu: Gpu | None, platform: str) -> list[Find
 
 
 def place(gpu: Gpu) -> str:
-    """Name a GPU as a person would look for it: ``GPU 0``, or ``GPU 0, MIG 1g.10gb``."""
+    """Return ``GPU 0``, or ``GPU 0, MIG 1g.10gb``."""
     _, cut, profile = gpu.name.partition(" MIG ")
     return f"GPU {gpu.index}{', MIG ' + profile if cut else ''}"
 
@@ -62,7 +62,7 @@ def _problem(nvidia: Nvidia) -> list[Finding]:
     if not problem:
         return []
     if nvidia.gpus:
-        return [warning("nvidia.problem", problem, "nvidia-smi -q, and dmesg | grep -i xid for a GPU that fell away")]
+        return [warning("nvidia.problem", problem, "nvidia-smi -q, and dmesg | grep -i xid for a GPU that was lost")]
     if nvidia.source == "none":
         return [
             warning(
@@ -73,7 +73,7 @@ def _problem(nvidia: Nvidia) -> list[Finding]:
             )
         ]
     if "No devices were found" in problem:
-        # Cloud images carry the driver on machines that were rented without a GPU.
+        # Cloud images have the driver on machines without a GPU too.
         return [warning("nvidia.no_device", "NVIDIA's driver finds no GPU", "choose a machine with a GPU")]
     if "did not answer" in problem:
         fix = "the driver hangs: look for Xid errors with dmesg | grep -i xid, then restart the machine"
@@ -82,13 +82,13 @@ def _problem(nvidia: Nvidia) -> list[Finding]:
     elif "libnvidia-ml" in problem:
         fix = "start the container with --gpus all and NVIDIA_DRIVER_CAPABILITIES=compute,utility"
     else:
-        fix = "run nvidia-smi by hand; where it fails too, reinstall NVIDIA's driver (530.30.02 or later) and restart"
+        fix = "run nvidia-smi yourself; if it fails too, reinstall NVIDIA's driver (530.30.02 or later) and restart"
     return [error("nvidia.no_answer", problem, fix)]
 
 
 def _driver(version: str | None) -> Finding:
     if not version:
-        return skipped("nvidia.driver", "the driver's version is unknown, so its age was not checked")
+        return skipped("nvidia.driver", "driver version unknown, not checked")
     if version_tuple(version) < OLDEST_DRIVER:
         return error(
             "nvidia.driver",
@@ -112,7 +112,7 @@ def _unusable(nvidia: Nvidia) -> list[Finding]:
     return [
         error(
             "gpu.mig",
-            "MIG mode is on, but no slice has been cut, so CUDA sees no GPU",
+            "MIG mode is on without a slice, so CUDA sees no GPU",
             "sudo nvidia-smi -mig 0 for the whole GPU, or sudo nvidia-smi mig -cgi 0 -C for one slice of all of it",
             place(nvidia.visible_gpus[0]),
         )
@@ -132,22 +132,22 @@ def _several(nvidia: Nvidia, gpu: Gpu, where: str) -> list[Finding]:
     if _is_a_guess(nvidia):
         message = (
             f"the GPUs differ, and CUDA numbers them by speed, unlike nvidia-smi: "
-            f"{_asked(nvidia)} is taken to be {gpu.name}, and a run uses that one"
+            f"{_asked(nvidia)} is probably {gpu.name}, which a run uses"
         )
-        fix = f"to use nvidia-smi's numbers, put {how_to_choose(nvidia, gpu)} in front of the command"
+        fix = f"to use nvidia-smi's numbers, put {how_to_choose(nvidia, gpu)} before the command"
         findings.append(warning("gpu.mixed", message, fix, where))
     if len(visible) < 2:  # noqa: PLR2004 - one needs no choice
         return findings
     others = ", ".join(place(other) for other in visible if other is not gpu)
     unit = "GPUs or slices" if any(other.is_mig_slice for other in visible) else "GPUs"
     another = next(other for other in visible if other is not gpu)
-    message = f"{len(visible)} {unit} here; the kit trains on one and uses this one, not {others}"
-    fix = f"to use another, put {how_to_choose(nvidia, another)} in front of the command"
+    message = f"{len(visible)} {unit} found; the kit trains on one, this one, not {others}"
+    fix = f"to use another, put {how_to_choose(nvidia, another)} before the command"
     return [*findings, warning("gpu.several", message, fix, where)]
 
 
 def _is_a_guess(nvidia: Nvidia) -> bool:
-    """Tell whether only CUDA itself knows which GPU a number, or no number, stands for."""
+    """Tell whether only CUDA itself knows which GPU a run uses."""
     if counts_as_the_driver(nvidia.gpus, nvidia.cuda_device_order):
         return False
     first = (nvidia.cuda_visible_devices or "0").split(",")[0].strip()
@@ -169,9 +169,9 @@ def _memory(gpu: Gpu, where: str) -> Finding:
         needed = f"the smallest 7B run needs about {gigabytes(smallest)}"
         return error(id, f"{what} has {size}; {needed}", fix, where)
     if gpu.memory_total_bytes < H100_BYTES:
-        takes = f"is made for {gigabytes(H100_BYTES)} and takes {gigabytes(largest)} as it stands"
-        message = f"{what} has {size}; the H100 configuration {takes}"
-        fix = "make validate CONFIG=configs/training_config.yaml, which compares what a run needs with what is here"
+        made_for = f"{gigabytes(H100_BYTES)} (plan: {gigabytes(largest)})"
+        message = f"{what} has {size}; the H100 configuration is made for {made_for}"
+        fix = "make validate CONFIG=configs/training_config.yaml, which compares what a run needs with this machine"
         if gpu.is_mig_slice:
             fix = f"use a larger slice or the whole GPU; or {fix}"
         return warning(id, message, fix, where)
@@ -181,15 +181,15 @@ def _memory(gpu: Gpu, where: str) -> Finding:
 def _busy(nvidia: Nvidia, gpu: Gpu, platform: str, where: str) -> Finding:
     used = gpu.memory_used_bytes
     if used is None:
-        return skipped("gpu.busy", "how much of its memory is in use is unknown", where=where)
+        return skipped("gpu.busy", "memory in use unknown, not checked", where=where)
     if used < _IDLE_BYTES:
-        return ok("gpu.busy", f"{gigabytes(gpu.memory_free_bytes)} of its memory are free", where)
+        return ok("gpu.busy", f"{gigabytes(gpu.memory_free_bytes)} of its memory free", where)
     free = gigabytes(gpu.memory_free_bytes)
-    message = f"other programs hold {gigabytes(used)} of its memory, which leaves {free}"
-    fix = "see who with nvidia-smi, and end it or wait"
+    message = f"other programs use {gigabytes(used)} of its memory, {free} are free"
+    fix = "find them with nvidia-smi, and end them or wait"
     idle = [other for other in nvidia.gpus if (other.memory_used_bytes or 0) < _IDLE_BYTES and not other.mig_enabled]
     if idle:
-        fix = f"put {how_to_choose(nvidia, idle[0])} in front of the command, that GPU is idle; or {fix}"
+        fix = f"put {how_to_choose(nvidia, idle[0])} before the command to use an idle GPU; or {fix}"
     needed = planned(platform).device_bytes
     if gpu.memory_free_bytes < needed <= gpu.memory_total_bytes:
         return error("gpu.busy", f"{message}; {gigabytes(needed)} are needed", fix, where)
@@ -199,7 +199,7 @@ def _busy(nvidia: Nvidia, gpu: Gpu, platform: str, where: str) -> Finding:
 def _bf16(gpu: Gpu, where: str) -> Finding:
     known = gpu.compute_capability
     if known is None:
-        return skipped("gpu.bf16", "its compute capability is unknown, so bfloat16 was not checked", where=where)
+        return skipped("gpu.bf16", "compute capability unknown, bfloat16 not checked", where=where)
     capability = f"compute capability {known[0]}.{known[1]}"
     if known < OLDEST_BF16:
         message = f"{capability} has no bfloat16, which the configurations use; 8.0 or later has it"

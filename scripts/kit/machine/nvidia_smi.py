@@ -15,13 +15,13 @@ from kit.machine.tools import ToolOutput, ask
 
 MIB = 1024**2
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "driver_version")
-# Drivers before 510 do not know compute_cap, and refuse the whole query for it.
+# Drivers before 510 reject a whole query with compute_cap.
 _NEWER_FIELDS = ("compute_cap", "mig.mode.current")
 _FREE = "memory.free"
 
 
 def ask_nvidia_smi() -> Report | None:
-    """Ask nvidia-smi; None where it is not there."""
+    """Ask nvidia-smi; None if it is not installed."""
     known: tuple[str, ...] = (*_FIELDS, *_NEWER_FIELDS, _FREE)
     answer = _query(known)
     if not answer.found:
@@ -34,14 +34,14 @@ def ask_nvidia_smi() -> Report | None:
     found: list[Found] = []
     driver, problem = None, ""
     for line in answer.output.splitlines():
-        # A short row, which zip cuts off in silence, is judged below.
+        # A short row, which zip silently cuts, is caught below.
         row = dict(zip(known, (one_line(part.strip()) for part in line.split(","))))
         item = _gpu_of(row)
         if item is not None:
             found.append(item)
             driver = row["driver_version"]
         elif line.strip():
-            problem = problem or f"nvidia-smi printed what cannot be understood: {line.strip()[:80]!r}"
+            problem = problem or f"nvidia-smi printed an unexpected line: {line.strip()[:80]!r}"
     if any(item.gpu.mig_enabled for item in found):
         found = _with_slices(found)
     cuda = _cuda_of(ask(["nvidia-smi"], TIMEOUT_S).output) if found else None
@@ -55,7 +55,7 @@ def _query(known: tuple[str, ...]) -> ToolOutput:
 
 
 def _gpu_of(row: dict[str, str]) -> Found | None:
-    """Read one line of nvidia-smi's table; None where it is not one."""
+    """Read one line of nvidia-smi's table; None if it is something else."""
     index, total, used = (row.get(name, "") for name in ("index", "memory.total", "memory.used"))
     if not (index.isdecimal() and total.isdecimal() and row.get("driver_version")):
         return None
@@ -77,9 +77,9 @@ def _gpu_of(row: dict[str, str]) -> Found | None:
 
 
 def _with_slices(found: list[Found]) -> list[Found]:
-    """Put the slices ``nvidia-smi -L`` lists in the place of the GPUs they are cut from.
+    """Replace GPUs by the MIG slices that ``nvidia-smi -L`` lists for them.
 
-    The list names a slice's profile, not its memory: ``MIG 1g.10gb`` is taken at its word, as 10 GB.
+    The list names a slice's profile, not its memory: ``MIG 1g.10gb`` counts as 10 GB.
     """
     slices: dict[int, list[Found]] = {}
     index = -1

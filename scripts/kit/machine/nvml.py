@@ -1,4 +1,4 @@
-"""Ask NVIDIA's driver for its GPUs through NVML, where nvidia-ml-py is installed.
+"""Ask NVIDIA's driver for its GPUs through NVML, if nvidia-ml-py is installed.
 
 Facts only, no judgement. Standard library only, for Python 3.9 and later; nothing here raises or hangs.
 """
@@ -21,7 +21,7 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Found:
-    """A GPU with the name CUDA_VISIBLE_DEVICES may call it by, which is not kept: it identifies a machine."""
+    """A GPU with its UUID, which is not recorded: it identifies a machine."""
 
     gpu: Gpu
     uuid: str
@@ -29,7 +29,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Report:
-    """What one source said: facts without GPUs, the GPUs, and whether it was given up on."""
+    """What one source reported: facts without GPUs, the GPUs, and whether it timed out."""
 
     nvidia: Nvidia
     found: tuple[Found, ...] = ()
@@ -37,7 +37,7 @@ class Report:
 
 
 def ask_nvml() -> Report | None:
-    """Ask NVML; None where nvidia-ml-py or the driver's library is not there."""
+    """Ask NVML; None without nvidia-ml-py or the driver's library."""
     try:
         import pynvml
     except ImportError:
@@ -46,7 +46,7 @@ def ask_nvml() -> Report | None:
     def read() -> Report | None:
         try:
             return _read_nvml(pynvml)
-        except Exception as exc:  # noqa: BLE001 - a driver in trouble raises anything
+        except Exception as exc:  # noqa: BLE001 - a failing driver raises anything
             return Report(Nvidia(source="nvml", problem=f"NVML failed: {_text(exc)}"))
 
     answers = within(TIMEOUT_S, read)
@@ -71,14 +71,14 @@ def _read_nvml(nvml: Any) -> Report | None:
         for index in range(int(nvml.nvmlDeviceGetCount())):
             try:
                 found.extend(_read_gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(index), index))
-            except nvml.NVMLError as exc:  # noqa: PERF203 - a GPU that cannot be read hides no other; there are few
+            except nvml.NVMLError as exc:  # noqa: PERF203 - an unreadable GPU must not hide the others; there are few
                 problems.append(f"NVML cannot read GPU {index}: {exc}")
     finally:
         _try(nvml.nvmlShutdown)
     return Report(
         Nvidia(
             driver_version=driver,
-            # NVML counts 12020 for CUDA 12.2.
+            # 12020 is CUDA 12.2.
             cuda_driver_version=None if cuda is None else (cuda // 1000, cuda % 1000 // 10),
             source="nvml",
             problem="; ".join(problems),
@@ -88,7 +88,7 @@ def _read_nvml(nvml: Any) -> Report | None:
 
 
 def _read_gpu(nvml: Any, handle: Any, index: int) -> list[Found]:
-    """Return one GPU, or the MIG slices it is cut into."""
+    """Return one GPU, or its MIG slices."""
     capability = _try(lambda: tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)))
     mig = _try(lambda: nvml.nvmlDeviceGetMigMode(handle)[0]) == 1
     slices = []
@@ -114,10 +114,7 @@ def _read_gpu(nvml: Any, handle: Any, index: int) -> list[Found]:
 
 
 def _memory(nvml: Any, handle: Any) -> tuple[int, int | None, int | None]:
-    """Bytes in all, held by programs, and kept by the driver, which only the second form of the call tells apart.
-
-    What is left of the whole is then the ``free`` that NVML itself gives.
-    """
+    """Return total, used and driver-reserved bytes; only version 2 of the call reports the last separately."""
     total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
     second = _try(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
     used = _try(lambda: int(second.used))
@@ -128,7 +125,7 @@ def _memory(nvml: Any, handle: Any) -> tuple[int, int | None, int | None]:
 
 
 def _try(call: Callable[[], Any]) -> Any:
-    """Return a fact, or None where this driver or this GPU does not know it."""
+    """Return a fact, or None if this driver or GPU does not report it."""
     try:
         return call()
     except Exception:  # noqa: BLE001 - NVML raises its own errors, old bindings AttributeError and TypeError

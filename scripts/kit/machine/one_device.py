@@ -1,8 +1,8 @@
-"""Leave a process the one device that was judged, and no more of it than was planned with.
+"""Restrict a process to the device that detection chose, and its memory to what was planned.
 
 Every program that computes calls this before it opens the device: the driver and the allocators read these variables
-once. What it starts inherits them, and so does the process that ``--auto-fit`` begins again as. Standard library only,
-for Python 3.9 and later.
+once. Child processes inherit them, and so does the process that ``--auto-fit`` restarts as. Standard library only, for
+Python 3.9 and later.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from kit.machine.nvidia import probe_with_names
 from kit.stacks.generation import version_tuple
 from kit.stacks.registry import generation_of
 
-# torch's variable, and the newer name for it.
+# torch's variable, and its newer name.
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
-# With rows of many lengths torch's allocator held 84 of an H100's 85 GB for 57 GB in use, in pieces that fitted
-# nothing, and steps became slow. Not measured with it yet.
+# With rows of many lengths torch's allocator reserved 84 of an H100's 85 GB for 57 GB in use, fragmented, and steps
+# became slow. Not yet measured with this setting.
 _GROWING = "expandable_segments:True"
 
 
 def use_judged_device() -> None:
-    """Hide every NVIDIA GPU but the one that detection judges; on a Mac, keep PyTorch within Metal's working set.
+    """Hide every NVIDIA GPU but the one that detection chose; on a Mac, keep PyTorch within Metal's working set.
 
-    Where that is known to help on a GPU, torch's allocator grows its segments, unless its variable is set.
+    On a GPU, where that is known to help, torch's allocator gets expandable segments, unless its variable is set.
     """
     if sys.platform == "darwin":
         metal.stay_within_working_set(os.environ)
@@ -40,7 +40,7 @@ def use_judged_device() -> None:
 
 
 def _grows_allocator() -> bool:
-    # Of transformers alone: all that kit.stacks.stack looks at is not for the Python a machine came with.
+    # From transformers alone: kit.stacks.stack does not run on Python 3.9.
     try:
         installed = metadata.version("transformers")
     except metadata.PackageNotFoundError:
@@ -49,19 +49,19 @@ def _grows_allocator() -> bool:
 
 
 def judged_gpu_name() -> str:
-    """Name the judged GPU as container engines take it: its UUID, or the driver's number; empty where there is none."""
+    """Return the chosen GPU as container engines name it: its UUID or the driver's number; empty for none."""
     return _variables()[0].get(VISIBLE, "")
 
 
 def _variables() -> tuple[dict[str, str], bool]:
-    """Return what leaves CUDA the judged GPU, and whether there is one."""
+    """Return the variables that leave CUDA the chosen GPU, and whether there is one."""
     nvidia, names = probe_with_names()
     position = chosen_position(nvidia)
     if position is None:
-        # Where nobody could be asked CUDA may see GPUs all the same: one of them at most.
+        # Without NVML and nvidia-smi CUDA may still see GPUs: leave it one at most.
         return {VISIBLE: "" if nvidia.gpus else os.environ.get(VISIBLE, "0").split(",")[0]}, False
     if len(nvidia.gpus) == 1 and not nvidia.gpus[0].is_mig_slice:
-        return {VISIBLE: "0"}, True  # nothing to tell apart
+        return {VISIBLE: "0"}, True
     if names[position]:
         return {VISIBLE: names[position]}, True
     return {ORDER: DRIVERS_ORDER, VISIBLE: str(nvidia.gpus[position].index)}, True

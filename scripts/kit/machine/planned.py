@@ -1,4 +1,4 @@
-"""What the shipped configurations take on each platform, from the plan: ``make docs`` writes ``planned.json``.
+"""What the shipped configurations need on each platform, from the plan: ``make docs`` writes ``planned.json``.
 
 Standard library only, for Python 3.9 and later.
 """
@@ -16,13 +16,13 @@ FILE = Path(__file__).with_name("planned.json")
 
 @dataclass(frozen=True)
 class Planned:
-    """What a platform's own configuration takes; on a CPU the demo's, since Mistral-7B is not for one.
+    """What a platform's own configuration needs; on a CPU the demo's.
 
     Attributes:
         loading_bytes: The host's memory while the base loads.
-        output_bytes: All checkpoints that are kept, the next one and the adapter.
-        slow_tokens_per_second: Of Mistral-7B, padding counted, with the configuration as it stands, at worst.
-        fast_tokens_per_second: At best, and without recomputing a layer.
+        output_bytes: All kept checkpoints, the next one and the adapter.
+        slow_tokens_per_second: Of Mistral-7B, padding included, at worst.
+        fast_tokens_per_second: At best, without gradient checkpointing.
     """
 
     device_bytes: int
@@ -35,5 +35,5 @@ class Planned:
 
 @functools.cache
 def planned(platform: str) -> Planned:
-    """Return what a platform's own configuration takes."""
+    """Return what a platform's own configuration needs."""
     return Planned(**read_object(FILE)[platform])

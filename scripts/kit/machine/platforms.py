@@ -33,7 +33,7 @@ CONFIGS = {
 }
 
 M4_GPU_CORES = 10
-# The job that the project's expected times are stated for.
+# The job of the expected times.
 EXAMPLES, EPOCHS = 15_000, 3
 # Errors without a fix: the machine cannot hold Mistral-7B, but it can run the demo.
 _TOO_SMALL = {"gpu.memory", "apple.memory"}
@@ -42,11 +42,11 @@ _SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a machine is good for.
+    """A machine's platform, configuration and findings.
 
     Attributes:
         recommended_config: Relative to the project's root.
-        next_command: ``make detect`` where an error comes first, ``make demo`` where Mistral-7B does not fit.
+        next_command: ``make detect`` after an error, ``make demo`` if Mistral-7B does not fit.
         gpu: The NVIDIA GPU, or slice, that a run uses; None on m4 and cpu.
     """
 
@@ -71,12 +71,12 @@ class Judgement:
 
 
 def hours(tokens: int, platform: str, gpu_cores: int | None = None) -> tuple[float, float]:
-    """Return the (low, high) hours that training on this many tokens takes, epochs counted in.
+    """Return the (low, high) hours that training on this many tokens takes.
 
     Args:
-        tokens: Rows x tokens a row x epochs, padding included.
+        tokens: Rows x tokens per row x epochs, padding included.
         platform: One of ``PLATFORMS``.
-        gpu_cores: A Mac's, where known; ignored elsewhere.
+        gpu_cores: A Mac's, if known.
 
     Raises:
         ValueError: There is no such platform, or the tokens are negative.
@@ -92,7 +92,7 @@ def hours(tokens: int, platform: str, gpu_cores: int | None = None) -> tuple[flo
 
 
 def judge(machine: Machine) -> Judgement:
-    """Decide what this machine is, and say everything that stands in the way."""
+    """Return a machine's platform, with all findings."""
     gpu = chosen_of(machine.nvidia)  # kit.machine.one_device leaves a process this one alone
     platform, reason = _platform(machine, gpu)
     findings = (
@@ -115,7 +115,7 @@ def judge(machine: Machine) -> Judgement:
 
 
 def _after(findings: tuple[Finding, ...]) -> str:
-    """Return what to type once an error was found; empty where none was."""
+    """Return the next command after an error; empty without one."""
     errors = {finding.id for finding in findings if finding.severity == "error"}
     if not errors:
         return ""
@@ -132,7 +132,7 @@ def _platform(machine: Machine, gpu: Gpu | None) -> tuple[str, str]:
     if machine.apple:
         return _apple_platform(machine.apple, machine)
     if machine.nvidia.gpus:
-        return "cpu", f"{len(machine.nvidia.gpus)} NVIDIA GPUs, none of which a run can use"
+        return "cpu", f"{len(machine.nvidia.gpus)} NVIDIA GPUs, none usable"
     if machine.nvidia.problem:
         return "cpu", f"traces of an NVIDIA GPU, but none answered: {machine.nvidia.problem}"
     return "cpu", f"no NVIDIA GPU and no Apple silicon: {machine.cpu_model}, {machine.cpu_count} CPUs"
@@ -151,9 +151,9 @@ def _cuda_platform(gpu: Gpu) -> tuple[str, str]:
 
 def _apple_platform(apple: Apple, machine: Machine) -> tuple[str, str]:
     if not apple.is_apple_silicon:
-        return "cpu", f"Intel Mac, on which MPS cannot train this stack: {apple.chip}"
+        return "cpu", f"Intel Mac, without MPS for this stack: {apple.chip}"
     if apple.is_rosetta:
-        return "cpu", f"{apple.chip}, but this Python is translated by Rosetta, and its torch has no MPS"
+        return "cpu", f"{apple.chip}, but this Python runs under Rosetta, and its torch has no MPS"
     version = dotted(apple.macos_version) if apple.macos_version else "of unknown version"
     if apple.macos_version and apple.macos_version < OLDEST_MPS_MACOS:
         return "cpu", f"{apple.chip}, but macOS {version} has no MPS"
@@ -176,26 +176,26 @@ def _next_command(platform: str, config: Path, gpu: Gpu | None) -> str:
 
 
 def _expected_time(platform: str, apple: Apple | None) -> str:
-    """Say how long the project's stated job takes, with what the statement rests on."""
+    """Say how long the stated job takes, and on what basis."""
     job = f"{EXAMPLES:,} examples x {EPOCHS} epochs"
     rows = EXAMPLES * EPOCHS
     if platform == "cpu":
         return (
-            "the demo takes a few minutes (about three on 2 CPU cores); Mistral-7B itself is not for a CPU: "
-            f"{job} at 2,048 tokens an example would take {_span(hours(rows * 2048, platform))}"
+            "the demo takes about 3 minutes on 2 CPU cores; Mistral-7B is not for a CPU: "
+            f"{job} at 2,048 tokens per example would take {_span(hours(rows * 2048, platform))}"
         )
     if platform == "m4":
         cores = apple.gpu_cores if apple else None
         high = 12
         length = high / hours(rows, platform, cores)[1]
         return (
-            f"{job} fit into 8-12 h only up to about {length:,.0f} tokens an example; at 2,048 they take "
-            f"{_span(hours(rows * 2048, platform, cores))} at the very best (arithmetic from "
-            f"{cores or M4_GPU_CORES} GPU cores at their peak)"
+            f"{job} take 8-12 h only up to about {length:,.0f} tokens per example; at 2,048 they take "
+            f"{_span(hours(rows * 2048, platform, cores))} at best (arithmetic from the peak of "
+            f"{cores or M4_GPU_CORES} GPU cores)"
         )
     short, long = _span(hours(rows * 2048, platform)), _span(hours(rows * 4096, platform))
     basis = "as an H100 was measured" if platform == "h100" else "arithmetic"
-    return f"{job} take {short} at 2,048 tokens an example, {long} at 4,096 ({basis}; `make validate` counts yours)"
+    return f"{job} take {short} at 2,048 tokens per example, {long} at 4,096 ({basis}; `make validate` counts yours)"
 
 
 def _span(span: tuple[float, float]) -> str:

@@ -1,7 +1,7 @@
-"""Find out what this machine is: facts only, no judgement (``kit.machine.platforms`` judges).
+"""Detect this machine's facts; ``kit.machine.platforms`` judges them.
 
-Standard library only, for Python 3.9 and later; nvidia-ml-py and psutil are used where they are installed, torch
-never. Whatever cannot be found out is None, or NVIDIA's ``problem``: nothing here raises or hangs.
+Standard library only, for Python 3.9 and later; uses nvidia-ml-py and psutil if installed, never torch. What is unknown
+is None, or NVIDIA's ``problem``: nothing here raises or hangs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TIMEOUT_S = 5.0
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 _CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
-# Arm's registered number for Apple as a processor's implementer: an arm64 Linux on a Mac shows it.
+# Apple's implementer number at Arm: an arm64 Linux on a Mac shows it.
 _APPLE_IMPLEMENTER = "0x61"
 
 
@@ -45,7 +45,7 @@ def probe() -> Machine:
         memory_available_bytes=available,
         disk_free_bytes=disk_free_bytes(PROJECT_ROOT),
         in_container=_in_container(system),
-        # No driver of NVIDIA's runs on macOS, so nobody is asked there.
+        # There is no NVIDIA driver for macOS.
         nvidia=Nvidia() if system == "Darwin" else probe_nvidia(),
         apple=apple,
     )
@@ -67,7 +67,7 @@ def _cpu_model() -> str:
 
 
 def usable_cores() -> int:
-    """Count the CPUs this process may use: affinity and the container's quota counted in."""
+    """Count the CPUs this process may use, by affinity and the container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [count]
     for folder in _cgroup_folders("cpu"):
@@ -80,7 +80,7 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> tuple[int | None, int | None]:
-    """Return total and available bytes; a container's limit counts where it is lower than the machine's."""
+    """Return total and available bytes, by the container's limit if it is lower than the machine's."""
     machine, available = _machine_memory(platform.system())
     total = machine
     for folder in _cgroup_folders("memory"):
@@ -91,7 +91,7 @@ def usable_memory() -> tuple[int | None, int | None]:
         total = min(total, int(text))
         used = (_read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")).strip()
         if used.isdecimal():
-            # Pages of files count as used, and are given back as soon as a program asks.
+            # File pages count as used, but are freed on demand.
             cached = re.search(r"^(?:total_)?inactive_file (\d+)$", _read(folder / "memory.stat"), re.MULTILINE)
             room = max(0, int(text) - int(used) + (int(cached[1]) if cached else 0))
             available = room if available is None else min(available, room)
@@ -102,7 +102,7 @@ def _machine_memory(system: str) -> tuple[int | None, int | None]:
     try:
         memory = importlib.import_module("psutil").virtual_memory()
         return int(memory.total), int(memory.available)
-    except Exception:  # noqa: BLE001 - not installed, or built for another system: the system itself is asked
+    except Exception:  # noqa: BLE001 - not installed, or built for another system
         return _memory_without_psutil(system)
 
 
@@ -130,7 +130,7 @@ def _available_on_macos() -> int | None:
 
 
 def _cgroup_folders(controller: str) -> list[Path]:
-    """List the folders that can limit this process, innermost first: of version 2, then of version 1."""
+    """List the cgroup folders that can limit this process, innermost first: version 2, then version 1."""
     folders: list[Path] = []
     for line in _read(PROC / "self" / "cgroup").splitlines():
         number, names, path = [*line.split(":", 2), "", ""][:3]
@@ -139,7 +139,7 @@ def _cgroup_folders(controller: str) -> list[Path]:
             continue
         root = CGROUP if unified else CGROUP / controller
         inner = root / path.strip("/")
-        # In a container the path may be the host's, and only the root is mounted: both are tried.
+        # In a container the path may be the host's while only the root is mounted: try both.
         folders += [inner, *(parent for parent in inner.parents if parent == root or root in parent.parents)]
     return folders
 
@@ -175,7 +175,7 @@ def _apple() -> Apple:
 
 
 def _macos_version() -> tuple[int, int] | None:
-    """Ask sw_vers: the system tells an old build of Python an older version."""
+    """Ask sw_vers: the system reports an older version to an old build of Python."""
     text = ask(["sw_vers", "-productVersion"], TIMEOUT_S).output.strip() or platform.mac_ver()[0]
     match = re.match(r"(\d+)(?:\.(\d+))?", text)
     return (int(match[1]), int(match[2] or 0)) if match else None

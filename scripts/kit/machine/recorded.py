@@ -1,4 +1,4 @@
-"""Recorded facts: frozen dataclasses written as JSON, and rebuilt with each fact held against its field's annotation.
+"""Recorded facts: frozen dataclasses written as JSON, and rebuilt with each fact checked by its field's annotation.
 
 Standard library only, for Python 3.9 and later.
 """
@@ -18,7 +18,7 @@ _Facts = TypeVar("_Facts")
 
 
 def to_json(facts: Any) -> str:
-    """Serialise a machine's or an environment's facts under its class's name; ``from_mapping`` reads them back."""
+    """Serialise a machine's or an environment's facts under its class's name, for ``from_mapping``."""
     return json.dumps({"schema_version": SCHEMA_VERSION, type(facts).__name__.lower(): asdict(facts)}, indent=2) + "\n"
 
 
@@ -26,7 +26,7 @@ def from_mapping(cls: type[_Facts], data: Any, command: str) -> _Facts:
     """Rebuild what ``command`` recorded.
 
     Raises:
-        ValueError: It is no such record, or a fact is missing, unknown or of another kind; the message names it.
+        ValueError: It is not such a record, or a fact is missing, unknown or of the wrong type; the message names it.
     """
     name = cls.__name__.lower()
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or name not in data:
@@ -39,14 +39,14 @@ def rebuild(cls: type[_Facts], data: Any, where: str) -> _Facts:
     """Rebuild a part of a record.
 
     Raises:
-        ValueError: A fact is missing, unknown or of another kind; the message names it.
+        ValueError: A fact is missing, unknown or of the wrong type; the message names it.
     """
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {_shown(data)}; a JSON object is needed")  # noqa: TRY004 - the record is at fault
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
     for name in data:
         if name not in known:
-            raise ValueError(f"{where}.{name} is no fact here; known are {', '.join(known)}")
+            raise ValueError(f"{where}.{name} is not a known fact; known are {', '.join(known)}")
     values: dict[str, Any] = {}
     for name, item in known.items():
         if name in data:
@@ -68,7 +68,7 @@ def _value(kind: str, value: Any, where: str, names: dict[str, Any]) -> Any:
         return rebuild(names[kind], value, where)
     if kind.startswith("tuple["):
         if not isinstance(value, list) or (kind == "tuple[int, int]" and len(value) != 2):  # noqa: PLR2004 - a pair
-            raise ValueError(f"{where} is {_shown(value)}; a list is needed, of two numbers for a version")
+            raise ValueError(f"{where} is {_shown(value)}; a list is needed (two numbers for a version)")
         inner = kind[len("tuple[") :].partition(",")[0]
         return tuple(_value(inner, item, f"{where}[{position}]", names) for position, item in enumerate(value))
     if kind.startswith("dict["):
@@ -77,10 +77,10 @@ def _value(kind: str, value: Any, where: str, names: dict[str, Any]) -> Any:
         inner = kind[:-1].rpartition(" ")[2]
         return {name: _value(inner, item, f"{where}.{name}", names) for name, item in value.items()}
     fits, words = {
-        "int": (type(value) is int and 0 <= value < _NO_SIZE, "a whole number, not negative,"),
+        "int": (type(value) is int and 0 <= value < _NO_SIZE, "a non-negative integer"),
         "float": (type(value) in (int, float) and abs(value) < _NO_SIZE, "a number"),
-        # What cannot be printed would reach the terminal as it is.
-        "str": (isinstance(value, str) and value == one_line(value), "a printable text"),
+        # Control characters would reach the terminal.
+        "str": (isinstance(value, str) and value == one_line(value), "printable text"),
         "bool": (isinstance(value, bool), "true or false"),
     }[kind]
     if not fits:

@@ -1,4 +1,4 @@
-"""What the validating commands share: which configuration on which machine, and the verdict with the next command."""
+"""What the validating commands share: configuration, machine, verdict and next command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Target:
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the configuration and its overrides. Parse with ``parse_intermixed_args``."""
-    parser.add_argument("config", type=Path, nargs="?", help="the YAML file; without it, the one that fits the machine")
+    parser.add_argument("config", type=Path, nargs="?", help="the YAML file (default: the one that fits the machine)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="what to change")
 
 
@@ -49,10 +49,10 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def target_of(options: argparse.Namespace) -> Target:
-    """Work out what is to be judged.
+    """Return the configuration and the machine to check.
 
     Raises:
-        WrongUseError: The recorded machine cannot be read; the message names the file, the reason and the fix.
+        WrongUseError: The recorded machine cannot be read.
     """
     config, overrides, record = options.config, list(options.overrides), getattr(options, "record", None)
     if config is not None and "=" in str(config) and not config.exists():
@@ -69,15 +69,15 @@ def target_of(options: argparse.Namespace) -> Target:
 
 
 def recommended(judgement: Judgement) -> Path:
-    """Return the configuration that fits a machine, from wherever the command was started."""
+    """Return the path of the configuration that fits a machine, valid in any working directory."""
     here = judgement.recommended_config
     return here if here.exists() else PROJECT_ROOT / here
 
 
 def next_command(target: Target, *, failed: bool) -> str:
-    """Name what to type next: the run where nothing stands in its way, the check again where something does."""
+    """Return the next command: the run, or after errors the check again."""
     changes = " ".join(shlex.quote(text) for text in target.overrides)
-    # Double quotes are what a person types; they hold as long as nothing inside means something to a shell.
+    # People type double quotes; they suffice unless something inside is special to a shell.
     quoted = shlex.quote(changes) if set(changes) & set('"$`\\!') else f'"{changes}"'
     settings = (f" STACK={target.stack}" if target.stack else "") + (f" SET={quoted}" if changes else "")
     if failed:

@@ -1,4 +1,4 @@
-"""Ask the machine's own tools (nvidia-smi, sysctl, …) and never wait for ever.
+"""Run the machine's own tools (nvidia-smi, sysctl, …) with a time-out.
 
 Standard library only, for Python 3.9 and later.
 """
@@ -19,7 +19,7 @@ from kit.cli.screen import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# How long a killed tool may take to disappear. One stuck inside the driver never does, and is left behind.
+# How long a killed tool may take to end. One stuck inside the driver never does.
 _GRACE_S = 0.5
 _Answer = TypeVar("_Answer")
 
@@ -35,7 +35,7 @@ class ToolOutput:
 
 
 def ask(command: Sequence[str], timeout_s: float) -> ToolOutput:
-    """Run a tool and return what it printed, within ``timeout_s`` seconds and a short grace."""
+    """Run a tool for at most ``timeout_s`` seconds and a short grace, and return what it printed."""
     name = command[0]
     path = shutil.which(name)
     if path is None:
@@ -67,9 +67,9 @@ def ask(command: Sequence[str], timeout_s: float) -> ToolOutput:
 
 
 def within(timeout_s: float, call: Callable[[], _Answer]) -> list[_Answer]:
-    """Make a call that a wedged driver may hold for ever, and raises nothing; return its answer, or none in time."""
+    """Make a call that raises nothing but that a hung driver may block; return its answer, or none after the time."""
     answers: list[_Answer] = []
-    # The thread is left behind, and the process can still end.
+    # A daemon thread lets the process end all the same.
     thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
     thread.start()
     thread.join(timeout_s)
@@ -77,8 +77,8 @@ def within(timeout_s: float, call: Callable[[], _Answer]) -> list[_Answer]:
 
 
 def _give_up(process: subprocess.Popen[bytes]) -> None:
-    """Kill the tool and its children, without waiting for what cannot be killed."""
-    # subprocess.run would wait for ever here where the tool hangs in the driver or a child holds its pipes.
+    """Kill the tool and its children, without waiting for one that cannot be killed."""
+    # subprocess.run would wait for ever if the tool hangs in the driver or a child holds its pipes.
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):

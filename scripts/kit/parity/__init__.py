@@ -1,1 +1,1 @@
-"""The parity contract: a small canonical training whose every number is known, for any machine to agree with."""
+"""The parity contract: a small canonical training whose every number is known, to compare any machine with."""

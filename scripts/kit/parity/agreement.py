@@ -1,4 +1,4 @@
-"""Whether a machine agrees, with the formulas or with another machine: pure functions over results, without torch."""
+"""Compare a machine's result with the formulas or with another machine's: pure functions, without torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from kit.parity.results import CaseResult, Numbers, Result
 
 _WHERE_TO_LOOK = {
-    "forward": "the first loss is off already: look at loading, attention, the batch's masks and the loss",
-    "backward": "the first loss agrees and its gradient does not: look at the backward pass and at LoRA's scaling",
-    "update": "the first gradient agrees and later numbers do not: look at clipping, the optimizer and the schedule",
+    "forward": "the first loss already differs: check loading, attention, the batch's masks and the loss",
+    "backward": "the first loss agrees but its gradient differs: check the backward pass and LoRA's scaling",
+    "update": "the first gradient agrees but later numbers differ: check clipping, the optimizer and the schedule",
 }
 
 
 def check_agreement(result: Result, contract: Mapping[str, str], exact: Mapping[str, Numbers]) -> list[Finding]:
-    """Hold a machine's result to the committed contract and to the formulas' numbers by mathematics (see ``Case``)."""
+    """Compare a result with the committed contract and with the formulas' numbers by mathematics (see ``Case``)."""
     findings = _contract(result.contract, contract, "the committed ones")
     for case in CASES:
         found = result.case(case.name)
@@ -32,7 +32,7 @@ def check_agreement(result: Result, contract: Mapping[str, str], exact: Mapping[
 
 
 def judge_pair(mine: Result, theirs: Result) -> list[Finding]:
-    """Hold two machines' results to each other: each may be off by a tolerance, so two by twice of it."""
+    """Compare two machines' results; each may differ by the tolerance, so the two by twice of it."""
     findings = _contract(mine.contract, theirs.contract, "the other file's")
     here, there = mine.numbers(), theirs.numbers()
     for case in CASES:
@@ -51,7 +51,7 @@ def _contract(mine: Mapping[str, str], theirs: Mapping[str, str], whose: str) ->
             "parity.contract",
             f"the {what} are not {whose}: SHA-256 {mine.get(key, 'none')[:12]}… instead of "
             f"{theirs.get(key, 'none')[:12]}…, so the numbers cannot agree",
-            "use the same revision of the kit on both sides; where the change is meant: make parity ARGS=--record",
+            "use the same revision of the kit on both sides; if the change is intended: make parity ARGS=--record",
         )
         for key, what in names.items()
         if mine.get(key) != theirs.get(key)
@@ -60,7 +60,7 @@ def _contract(mine: Mapping[str, str], theirs: Mapping[str, str], whose: str) ->
 
 def _unusable(case: Case, found: CaseResult | None) -> Finding | None:
     if found is not None and found.failed:
-        return error(f"parity.{case.name}", f"{case.name}: broke: {found.reason}", "make validate")
+        return error(f"parity.{case.name}", f"{case.name}: failed: {found.reason}", "make validate")
     if found is None or found.numbers is None:
         return skipped(f"parity.{case.name}", f"{case.name}: {found.reason if found else 'not measured'}")
     return None
@@ -79,12 +79,12 @@ def _compared(case: Case, found: CaseResult | None, expected: Numbers, other: st
         return ok(name, message)
     first = difference(found.numbers.first_update(), expected.first_update())
     stage = "forward" if first.loss > loss else "backward" if first.gradient > gradient else "update"
-    place = f"furthest off are the loss of {apart.loss_at} and the gradient of {apart.gradient_at}"
+    place = f"largest differences: loss of {apart.loss_at}, gradient of {apart.gradient_at}"
     return error(name, f"{message}; {place}", _WHERE_TO_LOOK[stage])
 
 
 def agreement(result: Result, expected: Mapping[str, Numbers]) -> dict[str, float]:
-    """Return each case's largest relative difference, loss and gradients together, from numbers by case."""
+    """Return each case's largest relative difference of loss and gradients from the expected numbers."""
     measured = result.numbers()
     both = [case.name for case in CASES if case.name in measured and case.name in expected]
     apart = {name: difference(measured[name], expected[name]) for name in both}
@@ -92,7 +92,7 @@ def agreement(result: Result, expected: Mapping[str, Numbers]) -> dict[str, floa
 
 
 def verdict_of(result: Result, findings: Sequence[Finding], exact: Mapping[str, Numbers]) -> str:
-    """Write what holding a result to the formulas came to, in one sentence."""
+    """Write the verdict of the comparison with the formulas in one sentence."""
     expected = {case.name: exact[case.mathematics] for case in CASES if case.mathematics in exact}
     return verdict(result, "the formulas", findings, agreement(result, expected))
 

@@ -1,4 +1,4 @@
-"""What is trained, in which precisions, and how closely a machine has to agree. Imports no torch."""
+"""What is trained, in which precisions, and the tolerances. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 CONVERSATIONS = Path(__file__).with_name("conversations.jsonl")
 LORA_R = 8
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# Dropout is drawn from the device's own generator, so no two kinds of device have the same.
+# No dropout: each kind of device draws it from its own generator.
 _LORA = {"r": LORA_R, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": TARGETS, "adapter_dtype": "float32"}
 _TRAINING = {
     "seed": 1, "max_seq_length": 96, "num_train_epochs": 3, "max_steps": 6,
-    # Four rows an update in micro-batches of two: padding, accumulation, and at the end of an epoch a filler.
+    # Four rows per update in micro-batches of two: padding, accumulation, and a filler at the end of an epoch.
     "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
     "gradient_checkpointing": False, "padding_free": False, "sort_within_update": False, "torch_compile": False,
     "use_liger_kernel": False, "fp16": False, "report_to": "none",
-    # Some updates are clipped and some are not, and the decay is large: so that a wrong one shows.
+    # Only some updates are clipped, and the weight decay is large, so that an error in either shows.
     "learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_ratio": 0.2, "optim": "adamw_torch",
     "weight_decay": 0.1, "max_grad_norm": 1.4,
     "logging_steps": 1, "eval_steps": 1000, "save_steps": 1000,
@@ -41,9 +41,9 @@ class Case:
     """One precision.
 
     Attributes:
-        four_bit: The base is quantised to NF4, its scales once more, as in QLoRA.
-        bfloat16: Matrix products in bfloat16, as the 7B runs have them; float32 elsewhere.
-        loss_tolerance: The largest relative difference from the exact loss, over all updates.
+        four_bit: The base is quantised to NF4 with double quantisation, as in QLoRA.
+        bfloat16: Matrix products in bfloat16, as in the 7B runs; float32 elsewhere.
+        loss_tolerance: Largest allowed relative difference from the exact loss, over all updates.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def mathematics(self) -> str:
-        """Which of the two exact trainings it is held to: ``nf4`` has the quantised base."""
+        """Which exact training it is compared with: ``nf4`` (quantised base) or ``plain``."""
         return "nf4" if self.four_bit else "plain"
 
 
@@ -68,7 +68,7 @@ CASES = (
 
 
 def why_not(case: Case, stack: Stack, platform: str) -> str:
-    """Return why a stack cannot run a case on a platform; empty where it can."""
+    """Return why a stack cannot run a case on a platform; empty if it can."""
     if case.four_bit and platform not in stack.traits.four_bit_platforms:
         where = {"m4": "Apple silicon", "cpu": "a CPU"}.get(platform, platform)
         return f"the {stack.name} stack has no 4-bit training on {where}"
@@ -76,7 +76,7 @@ def why_not(case: Case, stack: Stack, platform: str) -> str:
 
 
 def settings_for(case: Case, base: Path, output: Path, attention: str = "auto") -> Settings:
-    """Return a case's whole configuration; whatever moves a number stands here and is no default."""
+    """Return a case's configuration; every key that affects a number is set here, not by a default."""
     values = schema.defaults()
     dtype = "bfloat16" if case.bfloat16 else "float32"
     values["model"] |= {
@@ -93,21 +93,21 @@ def settings_for(case: Case, base: Path, output: Path, attention: str = "auto") 
 
 
 def plan_for(settings: Settings) -> BatchOrder:
-    """Encode the conversations as the kit encodes any file, and lay out their updates."""
+    """Encode the conversations like any data file, and plan the updates."""
     tokenizer = ChatTokenizer.load_for(settings)
     encoded = load_file(CONVERSATIONS, tokenizer, settings.training.max_seq_length, processes=1)
     return order_batches(settings, encoded.rows)
 
 
 def batch_sha256(plan: BatchOrder) -> str:
-    """Hash ids, labels and order: what is trained on, and when."""
+    """Hash ids, labels and order."""
     rows = [[list(row.input_ids), list(row.labels)] for row in plan.rows]
     content: dict[str, Any] = {"rows": rows, "order": list(plan.order), "updates": plan.steps}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def settings_sha256(settings: Settings) -> str:
-    """Hash what all cases share of the configuration: no folder, no precision, no key that is younger."""
+    """Hash the settings that all cases share; folders, precisions and later keys are not part of it."""
     content = {
         "training": {key: getattr(settings.training, key) for key in _TRAINING},
         "lora": {key: getattr(settings.lora, key) for key in _LORA},

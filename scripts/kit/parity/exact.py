@@ -1,7 +1,7 @@
 """The canonical training in float64, from the formulas: Mistral, LoRA, the loss on the answers, clipping, AdamW.
 
-Nothing of transformers, peft, trl, accelerate or bitsandbytes is used, and nothing of the kit's own training: this is
-what they are held to. Imports torch, for its derivatives.
+Uses nothing of transformers, peft, trl, accelerate, bitsandbytes or the kit's own training: they are compared with
+this. Imports torch, for its derivatives.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from kit.data.encoding import EncodedRow
     from kit.parity.weights import Weights
 
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # AdamW's usual ones, and transformers'
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # transformers' defaults
 _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds it to the norm
 
 
 def exact_training(
     weights: Weights, shape: Mapping[str, Any], settings: Settings, plan: BatchOrder, *, four_bit: bool
 ) -> Numbers:
-    """Train, and return every number there is to agree with; ``shape`` is the model's ``config.json``."""
+    """Train, and return the exact numbers; ``shape`` is the model's ``config.json``."""
     model = _Mistral(weights, shape, settings.lora.lora_alpha / settings.lora.r, four_bit=four_bit)
     optimizer = _AdamW(model.adapter, settings.training.weight_decay)
     losses, norms, modules = [], [], {}
@@ -54,7 +54,7 @@ def exact_training(
 
 
 def module_norms(gradients: Mapping[str, Any]) -> dict[str, float]:
-    """Return the gradient's norm by kind of module over all layers, as ``q_proj.lora_A``."""
+    """Return the gradient's norm over all layers by kind of module, such as ``q_proj.lora_A``."""
     squares: dict[str, float] = {}
     for name, gradient in gradients.items():
         module, matrix = name.split(".")[-3:-1]
@@ -64,7 +64,7 @@ def module_norms(gradients: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _schedule(update: int, updates: int, warmup_ratio: float) -> float:
-    """Rise in a straight line, then fall as half a cosine."""
+    """Linear warm-up, then half a cosine."""
     warmup = math.ceil(warmup_ratio * updates)
     if update < warmup:
         return update / warmup
@@ -80,7 +80,7 @@ class _AdamW:
         self.squares = {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
     def step(self, gradients: Mapping[str, Any], rate: float) -> None:
-        """Move the weights in place."""
+        """Update the weights in place."""
         self.count += 1
         with torch.no_grad():
             for name, gradient in gradients.items():
@@ -93,7 +93,7 @@ class _AdamW:
 
 
 class _Mistral:
-    """One row at a time, without padding, without a cache: nothing that can go wrong in a batch is here."""
+    """One row at a time, without padding or cache, so nothing can go wrong in batching."""
 
     def __init__(self, weights: Weights, shape: Mapping[str, Any], scaling: float, *, four_bit: bool) -> None:
         self.shape, self.scaling = shape, scaling
@@ -107,7 +107,7 @@ class _Mistral:
                 self.base[name] = torch.tensor(nf4_and_back(weight) if is_quantised else weight, dtype=torch.float64)
 
     def loss(self, row: EncodedRow) -> Any:
-        """Return the sum over a row's answers of the surprise at each token, in nats."""
+        """Return the cross entropy summed over a row's answer tokens, in nats."""
         scores = self._logits(torch.tensor(list(row.input_ids)))[:-1].log_softmax(-1)
         labels = list(row.labels)[1:]
         return -sum(scores[place, token] for place, token in enumerate(labels) if token != IGNORE_INDEX)
@@ -138,7 +138,7 @@ class _Mistral:
         queries, keys, values = (
             self._linear(f"{name}.{which}_proj", inputs).view(length, -1, size).transpose(0, 1) for which in "qkv"
         )
-        # Grouped-query attention: so many heads of queries share one of keys and values.
+        # Grouped-query attention: several query heads share one of keys and values.
         keys, values = (part.repeat_interleave(heads // shared, dim=0) for part in (self._turned(keys), values))
         scores = self._turned(queries) @ keys.transpose(1, 2) / math.sqrt(size)
         future = torch.ones(length, length, dtype=torch.bool).triu(1)
@@ -146,7 +146,7 @@ class _Mistral:
         return self._linear(f"{name}.o_proj", mixed.transpose(0, 1).reshape(length, -1))
 
     def _turned(self, vectors: Any) -> Any:
-        """Turn each pair (i, i + half) by its position's angle: rotary embedding, as Llama and Mistral pair them."""
+        """Apply rotary embedding to the pairs (i, i + half), as Llama and Mistral do."""
         half = vectors.shape[-1] // 2
         rates = self.shape["rope_theta"] ** -(torch.arange(half, dtype=torch.float64) / half)
         angles = torch.arange(vectors.shape[1], dtype=torch.float64)[:, None] * rates

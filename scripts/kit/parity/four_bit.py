@@ -1,8 +1,8 @@
-"""What QLoRA's 4-bit base is worth, in numbers: NF4 with double quantisation, written out. Imports no torch.
+"""NF4 with double quantisation, from the formulas. Imports no torch.
 
-From the paper (Dettmers et al., 2023, arXiv:2305.14314) and, for the scales' 8 bits, from 8-bit Approximations for
-Parallelism in Deep Learning (Dettmers, 2015, arXiv:1511.04561). Nothing of bitsandbytes is used: this is what it is
-held to.
+From the QLoRA paper (Dettmers et al., 2023, arXiv:2305.14314) and, for the scales' 8 bits, from 8-bit Approximations
+for Parallelism in Deep Learning (Dettmers, 2015, arXiv:1511.04561). Uses nothing of bitsandbytes, which is compared
+with this.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NF4 = np.array(
 
 
 def dynamic_codes() -> Any:
-    """Return the 256 values of the dynamic 8-bit type: ever finer towards zero, a factor of ten a level."""
+    """Return the 256 values of the dynamic 8-bit type: finer towards zero, by a factor of ten per level."""
     codes = [0.0, 1.0]
     for level in range(7):
         edges = np.linspace(0.1, 1, 2**level + 1)
@@ -33,7 +33,7 @@ def dynamic_codes() -> Any:
 
 
 def nf4_and_back(weights: Any) -> Any:
-    """Quantise to NF4, quantise the scales too, and return what is left of the weights, in float64."""
+    """Quantise to NF4 with quantised scales, and return the dequantised weights in float64."""
     blocks = weights.astype(np.float64).reshape(-1, _BLOCK)
     scales = np.abs(blocks).max(axis=1)
     codes = _nearest(blocks / scales[:, None], _NF4)
@@ -41,7 +41,7 @@ def nf4_and_back(weights: Any) -> Any:
 
 
 def _scales_and_back(scales: Any) -> Any:
-    """Quantise scales, less their mean, to 8 bits in blocks of 256, and return what is left of them."""
+    """Quantise scales, minus their mean, to 8 bits in blocks of 256, and return them dequantised."""
     mean = scales.mean()
     kept = []
     for begin in range(0, len(scales), _SCALES_BLOCK):

@@ -1,4 +1,4 @@
-"""The canonical training through the kit's own path: loading, adapter, trainer, as a run has them. Imports torch."""
+"""The canonical training through the kit's own loading, adapter and trainer. Imports torch."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from kit.parity.contract import Case
     from kit.parity.weights import Weights
 
-# Where transformers 4.36 leaves the mixed precision of one training to all that come after it.
+# transformers 4.36 leaves one training's mixed precision in this variable, for all later ones.
 _LEFT_BEHIND = "ACCELERATE_MIXED_PRECISION"
 
 
 class CanonicalModel:
-    """The canonical model on disk, its weights, and what is trained on."""
+    """The canonical model on disk, its weights, and the training plan."""
 
     def __init__(self, folder: Path) -> None:
         """Make all of it in an empty folder."""
@@ -62,7 +62,7 @@ class CanonicalModel:
 
     @property
     def contract(self) -> dict[str, str]:
-        """What is trained, as hashes."""
+        """Hashes of weights, rows and settings."""
         return {
             "weights_sha256": weights_sha256(self.weights),
             "batch_sha256": batch_sha256(self.plan),
@@ -70,7 +70,7 @@ class CanonicalModel:
         }
 
     def exact(self) -> dict[str, Numbers]:
-        """Compute what the training comes to in float64, by mathematics: see ``kit.parity.exact``."""
+        """Return the exact numbers by mathematics: see ``kit.parity.exact``."""
         settings = self.settings(CASES[0])
         return {
             name: exact_training(self.weights, SHAPE, settings, self.plan, four_bit=name == "nf4")
@@ -88,7 +88,7 @@ def _adapter_sizes(base: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...
 
 
 def attention_for(case: Case, asked_for: str, platform: str) -> str:
-    """Return the attention a case runs with: FlashAttention has no float32, so there the next best is taken."""
+    """Return the attention a case runs with; FlashAttention has no float32, so float32 takes the next best."""
     stack = installed_stack()
     if asked_for != "auto" or case.bfloat16:
         return stack.resolve_attention(asked_for, platform)
@@ -96,7 +96,7 @@ def attention_for(case: Case, asked_for: str, platform: str) -> str:
 
 
 def run_case(canon: CanonicalModel, case: Case, platform: str, attention: str = "auto") -> CaseResult:
-    """Run one case where the stack can; a case that breaks is a result too."""
+    """Run one case if the stack can; a failure is a result too."""
     reason = why_not(case, installed_stack(), platform)
     if reason:
         return CaseResult(case.name, reason=reason)
@@ -104,14 +104,14 @@ def run_case(canon: CanonicalModel, case: Case, platform: str, attention: str = 
     started = time.monotonic()
     try:
         numbers = train(canon.settings(case, used), canon.plan, canon.weights, platform)
-    except Exception as exc:  # noqa: BLE001 - whatever a device runs into is what there is to report
+    except Exception as exc:  # noqa: BLE001 - any error of a device is a result to report
         detail = f"{type(exc).__name__}: {exc}".splitlines()[0]
         return CaseResult(case.name, reason=detail, failed=True, attention=used)
     return CaseResult(case.name, numbers, attention=used, seconds=round(time.monotonic() - started, 3))
 
 
 def train(settings: Settings, plan: BatchOrder, weights: Weights, platform: str) -> Numbers:
-    """Train as a run does and return every number there is to agree with."""
+    """Train as a run does and return the measured numbers."""
     os.environ.pop(_LEFT_BEHIND, None)
     model = attach_adapter(load_base_model(settings, platform), settings)
     for name, weight in model.named_parameters():
@@ -137,7 +137,7 @@ def train(settings: Settings, plan: BatchOrder, weights: Weights, platform: str)
 
 
 def _plain(name: str) -> str:
-    """Drop what peft puts around a weight's name."""
+    """Remove peft's prefix and infix from a weight's name."""
     return name.removeprefix("base_model.model.").replace(".default.", ".")
 
 

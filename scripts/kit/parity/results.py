@@ -1,4 +1,4 @@
-"""What came of the canonical training, and where: kept as JSON, read back, compared. Imports no torch."""
+"""Results of the canonical training: written as JSON, read back, compared. Imports no torch."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ REFERENCE = Path(__file__).with_name("reference.json")
 
 
 class ParityError(WrongUseError):
-    """A file of results cannot be used; the message names it and says why, the fix after a semicolon."""
+    """A result file cannot be used; one sentence with the fix after a semicolon."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a training came to, number by number.
+    """A training's numbers.
 
     Attributes:
         losses: Of each update, in nats per answer token.
         gradient_norms: Of each update, before clipping.
-        module_norms: The first update's, by ``q_proj.lora_A`` and the like over all layers.
+        module_norms: Of the first update, over all layers, by kind of module such as ``q_proj.lora_A``.
     """
 
     losses: tuple[float, ...]
@@ -46,7 +46,7 @@ class Numbers:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Numbers:
-        """Read them back; what is no number is NaN, which agrees with nothing."""
+        """Read them back; what is not a number becomes NaN, which agrees with nothing."""
         losses, norms = (tuple(map(_number, listed(content.get(key)))) for key in ("losses", "gradient_norms"))
         modules = {str(name): _number(value) for name, value in mapping(content.get("module_norms")).items()}
         return cls(losses, norms, modules)
@@ -61,18 +61,18 @@ class Numbers:
         return Numbers(tuple(map(short, self.losses)), tuple(map(short, self.gradient_norms)), modules)
 
     def first_update(self) -> Numbers:
-        """Return what belongs to the first update: nothing has been learnt yet, so its cause lies before."""
+        """Return the first update's numbers, which no earlier update affects."""
         return Numbers(self.losses[:1], self.gradient_norms[:1], self.module_norms)
 
     def gradients(self) -> dict[str, float]:
-        """Every gradient's norm by what it is called."""
+        """Return every gradient norm by name."""
         updates = {f"update {number}": norm for number, norm in enumerate(self.gradient_norms, 1)}
         return updates | {f"{name} in update 1": norm for name, norm in self.module_norms.items()}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two trainings are apart: the largest relative differences, and where they are."""
+    """The largest relative differences between two trainings, and where they are."""
 
     loss: float
     loss_at: str
@@ -85,8 +85,8 @@ class CaseResult:
     """One precision on one machine.
 
     Attributes:
-        numbers: None where it did not run; ``reason`` says why.
-        failed: It was meant to run, and broke.
+        numbers: None if it did not run; ``reason`` says why.
+        failed: It should have run, but failed.
         seconds: Loading included.
     """
 
@@ -100,7 +100,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Result:
-    """One machine's result: the hashes of what was trained, where, and each case in the contract's order."""
+    """One machine's result: the contract's hashes, where it was measured, and the cases in the contract's order."""
 
     contract: dict[str, str]
     where: dict[str, Any]
@@ -108,12 +108,12 @@ class Result:
 
     @property
     def place(self) -> str:
-        """The machine and the stack in a few words."""
+        """Device, platform and stack."""
         where = {key: self.where.get(key, "unknown") for key in ("device", "platform", "stack")}
         return f"{where['device']} ({where['platform']}), {where['stack']} stack"
 
     def case(self, name: str) -> CaseResult | None:
-        """Return a case's result; None where it is not there."""
+        """Return a case's result; None if there is none."""
         return next((found for found in self.cases if found.name == name), None)
 
     def numbers(self) -> dict[str, Numbers]:
@@ -121,7 +121,7 @@ class Result:
         return {found.name: found.numbers for found in self.cases if found.numbers is not None}
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain JSON, which knows no NaN and no infinity: null."""
+        """Return it as JSON, with null for NaN and infinity."""
         return {"schema_version": SCHEMA_VERSION, **_plain(asdict(self))}
 
 
@@ -134,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def difference(measured: Numbers, expected: Numbers) -> Difference:
-    """Compare two trainings; a number that only one of them has is infinitely far off."""
+    """Compare two trainings; a number that only one of them has differs infinitely."""
     losses = [
         {f"update {number}": loss for number, loss in enumerate(numbers.losses, 1)} for numbers in (measured, expected)
     ]
@@ -168,13 +168,13 @@ def read_result(path: Path) -> Result:
     content = _read(path)
     cases = [_case(mapping(entry)) for entry in listed(content.get("cases"))]
     if not cases or content.get("schema_version") != SCHEMA_VERSION:
-        raise ParityError(f"{path}: holds no result of make parity; name the file that it wrote")
+        raise ParityError(f"{path}: is not a result of make parity; name the file that it wrote")
     contract = {str(key): str(value) for key, value in mapping(content.get("contract")).items()}
     return Result(contract, mapping(content.get("where")), tuple(cases))
 
 
 def read_reference(path: Path = REFERENCE) -> tuple[dict[str, str], dict[str, Numbers]]:
-    """Read what the formulas come to: the contract's hashes, and the numbers by mathematics (see ``Case``).
+    """Read the committed reference: the contract's hashes, and the exact numbers by mathematics (see ``Case``).
 
     Raises:
         ParityError: It cannot be read.
@@ -190,7 +190,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as exc:
         raise ParityError(f"{path}: cannot be read ({exc.strerror}); name the file that make parity wrote") from exc
     except ValueError as exc:
-        raise ParityError(f"{path}: {exc}; copy it again, byte for byte") from exc
+        raise ParityError(f"{path}: {exc}; copy it again") from exc
 
 
 def _case(entry: Mapping[str, Any]) -> CaseResult:
@@ -211,7 +211,7 @@ def _number(value: Any) -> float:
 
 
 def describe_place(machine: Machine, platform: str, stack: Stack) -> dict[str, Any]:
-    """Name the device, the stack, its versions, the code and the date."""
+    """Return device, stack, versions, code and date as the result file records them."""
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "platform": platform,
@@ -225,13 +225,13 @@ def describe_place(machine: Machine, platform: str, stack: Stack) -> dict[str, A
 
 
 def device_name(machine: Machine, platform: str) -> str:
-    """Return the name of what trains: the GPU, the chip or the processor."""
+    """Return the name of the GPU, the chip or the processor that trains."""
     gpu = chosen_of(machine.nvidia)
     if platform in CUDA_PLATFORMS and gpu:
         return gpu.name
-    return machine.cpu_model or "an unnamed processor"
+    return machine.cpu_model or "unknown processor"
 
 
 def result_file(outputs: Path, stack: str, platform: str, attention: str = "auto") -> Path:
-    """Return where the result of a stack on a platform is kept; one with an attention of its own stands beside it."""
+    """Return the result file of a stack on a platform; each attention other than ``auto`` has its own."""
     return outputs / f"parity-{stack}-{platform}{'' if attention == 'auto' else f'-{attention}'}.json"

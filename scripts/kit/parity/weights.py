@@ -1,10 +1,10 @@
-"""The canonical weights, made by a formula of whole numbers: bit for bit the same on every machine and version.
+"""The canonical weights, made by a formula of whole numbers: identical on every machine and version.
 
-No random generator of torch or numpy is asked, as those may differ by device and release. Each weight is a whole number
-up to 127 times a power of two, so it is exact in bfloat16 too: the cases differ in their arithmetic, not in their
-weights. Every 64 weights, which share a scale in NF4, have one of eight ranges and reach its end; the ranges are such
-that no weight and no scale lies where the last bit decides which 4-bit or 8-bit code is nearest, which implementations
-of bitsandbytes decide differently.
+torch's and numpy's random generators may differ by device and release. Each weight is a whole number up to 127 times a
+power of two, so it is exact in bfloat16 too: the cases differ in their arithmetic, not in their weights. Every 64
+weights, which share a scale in NF4, have one of eight ranges and reach its end; the ranges are chosen so that no weight
+and no scale lies where the last bit decides which 4-bit or 8-bit code is nearest, which implementations of bitsandbytes
+decide differently.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 Weights = dict[str, "np.ndarray[Any, np.dtype[np.float32]]"]
 
-# What one step of the whole numbers is worth, as a power of two, by the end of a weight's name; linear layers else.
+# The power of two that scales the whole numbers, by the end of a weight's name.
 _EXPONENTS = {"embed_tokens.weight": -7, "lora_B.weight": -11}
 _LINEAR_EXPONENT = -10
-_BLOCK = 64  # NF4's block: so many weights share a scale
-_RANGES = np.array([64, 114, 92, 122, 77, 127, 69, 99])  # of one block after the other; pairs around their mean, 95.5
+_BLOCK = 64  # NF4's block: weights that share a scale
+_RANGES = np.array([64, 114, 92, 122, 77, 127, 69, 99])  # of consecutive blocks; pairs around their mean, 95.5
 _NORM_RANGE = 31
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def canonical_weights(sizes: Mapping[str, Sequence[int]]) -> Weights:
-    """Make every weight of a model from its name and its position in it; ``sizes`` are tensors' shapes by name."""
+    """Make every weight from its tensor's name and its position in it; ``sizes`` are the tensors' shapes by name."""
     return {name: _tensor(name, tuple(size)) for name, size in sizes.items()}
 
 
@@ -48,12 +48,12 @@ def _tensor(name: str, size: tuple[int, ...]) -> Any:
 
 
 def _whole(drawn: Any, ranges: Any) -> Any:
-    """Turn 64 bits each into a whole number from -range to range."""
+    """Map 64 bits each to a whole number from -range to range."""
     return (drawn % (2 * ranges + 1).astype(np.uint64)).astype(np.int64) - ranges
 
 
 def _scattered(name: str, count: int) -> Any:
-    """Scatter a name and the numbers from 0 on over 64 bits: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Return 64 pseudo-random bits for each position, seeded by a name: SplitMix64 (Steele et al., OOPSLA 2014)."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     state = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -100,7 +100,7 @@ def test_what_its_surroundings_call_a_secret_is_hidden(text: str, hidden: str) -
         "1,234 tokens in 5 steps, 12 tokens a row: max_new_tokens=1234567890123",
         "eos_token: </s>0123456789abc, pad_token=<pad>0123456789",
         "HF_TOKEN is not set: `hf auth login` or set HF_TOKEN",
-        "the token that is set has no access",
+        "the token has no access",
         "http://localhost:8080/a@b",
         "ssh://git@host/x.git and me@example.org",
         "ssh://deploy-service-account@host/x.git, https://user2024@host, s3://bucket/a1b2c3d4e5f6a7b8c9d0@x",

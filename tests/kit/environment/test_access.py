@@ -105,7 +105,7 @@ def test_what_the_hub_says_is_one_word(monkeypatch: pytest.MonkeyPatch, problem:
     def metadata(*_: object, **__: object) -> None:
         if problem is not None:
             kind = getattr(errors, problem)
-            raise kind.__new__(kind)  # their constructors want a response, and differ between releases
+            raise kind.__new__(kind)  # their constructors need a response, and differ between releases
 
     monkeypatch.setattr(hub, "get_hf_file_metadata", metadata)
     assert access_probe.ask_hub("owner/small", None) == answer

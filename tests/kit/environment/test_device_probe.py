@@ -1,4 +1,4 @@
-"""The child reports every stage, survives whatever a stage raises, and really works the device."""
+"""The child reports every stage, survives every exception in one, and really uses the device."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Dll:
 
 
 class StandIn:
-    """Stands in for bitsandbytes' own, which answers to every attribute with a function that raises."""
+    """Stands in for bitsandbytes' mock, which has every attribute, as a function that raises."""
 
     def __init__(self, error_msg: str) -> None:
         self.error_msg = error_msg
@@ -138,7 +138,7 @@ def test_the_products_are_right_on_a_cpu_and_nan_is_no_success() -> None:
     device_work = pytest.importorskip("kit.environment.device_work", reason="torch is not installed")
     device_work.bf16_matmul("cpu")
     device_work.transposed_matmul("cpu")
-    with pytest.raises(device_work.WrongResultError, match="off by nan"):
+    with pytest.raises(device_work.WrongResultError, match="differs by nan"):
         device_work.require(float("nan"), 1.0, "nothing")
 
 

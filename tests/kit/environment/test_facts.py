@@ -1,4 +1,4 @@
-"""Facts survive being recorded, and what is no record of ours is refused with a sentence."""
+"""Facts survive a recording; anything else is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_what_is_no_record_is_refused(data: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"moon_phase": "full"}, r"environment\.moon_phase is no fact"),
+        ({"moon_phase": "full"}, r"environment\.moon_phase is not a known fact"),
         ({"machine": {}}, r"environment\.machine\.system is missing"),
-        ({"installed": {"torch": None}}, r"environment\.installed\.torch is null; a printable text is needed"),
+        ({"installed": {"torch": None}}, r"environment\.installed\.torch is null; printable text is needed"),
         ({"probe": {"stages": [{"name": "import torch"}]}}, r"environment\.probe\.stages\[0\]\.outcome is missing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whatever becomes of the child, the parent reports it: a finding, never a crash, and never a secret."""
+"""However the child ends, the parent reports a finding: never a crash, never a secret."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_a_hanging_child_started_is_ended_with_it() -> None:
 
 def test_an_exit_code_is_reported_with_the_last_words() -> None:
     probe = run("import sys; print('no such library', file=sys.stderr); sys.exit(3)")
-    assert probe.detail == "exit code 3; its last words: no such library"
+    assert probe.detail == "exit code 3; last output: no such library"
 
 
 @pytest.mark.parametrize("printed", ["hello", "", "[]", '{"stages": [{"nonsense": 1}]}', '{"stages": 3}'])
@@ -77,7 +77,7 @@ def test_the_child_gets_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, MARKER)
     probe = run("import os, sys; print(dict(os.environ), file=sys.stderr); sys.exit(1)")
-    assert "last words" in probe.detail
+    assert "last output" in probe.detail
     assert MARKER not in probe.detail
     assert MARKER not in str(environment_probe.child_environment())
 

@@ -1,4 +1,4 @@
-"""Where pieces of work are cut, and rows that no process could be sent."""
+"""Where chunks are cut, and rows that cannot be sent to a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source as a stream of rows: every format and packing gives the same rows, and any bytes give rows or problems."""
+"""A source as a stream of rows: every format and compression gives the same rows, any bytes rows or problems."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_single_object_is_a_row(tmp_path: Path) -> None:
 
 
 def _packed(data: bytes) -> bytes:
-    return gzip.compress(data, mtime=0)  # of no time, so that the test's name is the same each time
+    return gzip.compress(data, mtime=0)  # without a time, so that the test's name is reproducible
 
 
 _FRAMES = zstandard.ZstdCompressor(write_checksum=True).compress(b"{}\n" * 99)
@@ -130,30 +130,30 @@ _FRAMES = zstandard.ZstdCompressor(write_checksum=True).compress(b"{}\n" * 99)
 @pytest.mark.parametrize(
     ("name", "content", "line", "message"),
     [
-        ("a.json", b'[{"a": 1}, {"a": 2}', 1, "ends before its list does"),
+        ("a.json", b'[{"a": 1}, {"a": 2}', 1, "ends inside its list"),
         ("a.json", b'[{"a": 1},\n {"a": ', 2, "is not valid JSON (Expecting value)"),
         ("a.json", b'[{"a": 1}\n {"a": 2}]', 2, "has no comma between two rows"),
-        ("a.json", b'[{"a": 1}]\n[{"a": 2}]', 2, "goes on behind the end of its list"),
+        ("a.json", b'[{"a": 1}]\n[{"a": 2}]', 2, "continues after the end of its list"),
         ("a.json", b'[{"a": 1},\n{"a": "\xff"}]', 2, "is not UTF-8"),
-        ("a.json", '[{"a": 1}]'.encode("utf-16-le"), 1, "holds NUL bytes"),
-        ("a.json", b"[" * 100_000, 1, "is nested too deep"),
-        ("a.json", b"[" + b"9" * 5000 + b"]", 1, "holds a number too long"),
-        ("a.csv", b'a,b\n1,"2\n3,4\n', 2, "has a quote that is never closed"),
+        ("a.json", '[{"a": 1}]'.encode("utf-16-le"), 1, "contains NUL bytes"),
+        ("a.json", b"[" * 100_000, 1, "is nested too deeply"),
+        ("a.json", b"[" + b"9" * 5000 + b"]", 1, "contains a number that is too long"),
+        ("a.csv", b'a,b\n1,"2\n3,4\n', 2, "has an unclosed quote"),
         ("a.csv", b"a,a\n1,2\n", 1, "has 'a' twice in its header"),
         ("a.csv", b"a,,b\n1,2,3\n", 1, "has a column without a name in its header"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), 1, "is UTF-16"),
-        ("a.parquet", b"PAR1 and no more", 1, "is no Parquet file, or broken"),
-        ("a.parquet", b"no table", 1, "is no Parquet file"),
-        ("a.parquet", _packed(b"PAR1"), 1, "is Parquet inside something else"),
+        ("a.parquet", b"PAR1 and no more", 1, "is not a Parquet file, or broken"),
+        ("a.parquet", b"no table", 1, "is not a Parquet file"),
+        ("a.parquet", _packed(b"PAR1"), 1, "is Parquet that is compressed or piped"),
         ("a.jsonl", _packed(b"{}\n" * 9999)[:-9], 9999, "ends in the middle of its gzip data"),
         ("a.jsonl", zstandard.compress(b"{}\n" * 99) + _FRAMES[:-1], 198, "ends in the middle of its zstd data"),
         ("a.jsonl", _FRAMES + _FRAMES[:9], 99, "ends in the middle of its zstd data"),
-        ("a.jsonl", _FRAMES + b"more", 99, "holds broken zstd data"),
-        ("a.jsonl", b"\x1f\x8b garbage", 1, "holds broken gzip data"),
-        ("a.jsonl", zstandard.compress(b"{}\n" * 999)[:9] + b"\xff" * 30, 1, "holds broken zstd data"),
+        ("a.jsonl", _FRAMES + b"more", 99, "contains broken zstd data"),
+        ("a.jsonl", b"\x1f\x8b garbage", 1, "contains broken gzip data"),
+        ("a.jsonl", zstandard.compress(b"{}\n" * 999)[:9] + b"\xff" * 30, 1, "contains broken zstd data"),
         ("a.jsonl", b"PK\x03\x04" + b"\0" * 30, 1, "is a zip archive"),
-        ("a.jsonl", _packed(_packed(_packed(b"{}"))), 1, "is packed more than 3 times over"),
-        ("a", b"just words\n", 1, "is in none of the known formats"),
+        ("a.jsonl", _packed(_packed(_packed(b"{}"))), 1, "is compressed more than 3 times"),
+        ("a", b"just words\n", 1, "is in no known format"),
     ],
 )
 def test_a_file_that_breaks_off_says_where(tmp_path: Path, name: str, content: bytes, line: int, message: str) -> None:
@@ -176,11 +176,11 @@ def test_csv_rows_that_are_wrong_are_problems_of_their_own(tmp_path: Path) -> No
     items = list(_stream(tmp_path / "a.csv"))
     assert [item.line if isinstance(item, RowProblem) else item[0] for item in items] == [2, 3, 4, 5, 6, 7, 8]
     assert [item.message.split(" (")[0] for item in items if isinstance(item, RowProblem)] == [
-        "has 1 cells, and the header has 2",
-        "has 3 cells, and the header has 2",
+        "has 1 cells, but the header has 2",
+        "has 3 cells, but the header has 2",
         "is not UTF-8",
         "is not valid CSV",
-        "holds NUL bytes, as UTF-16 does",
+        "contains NUL bytes, as UTF-16 does",
     ]
 
 
@@ -198,7 +198,7 @@ def test_a_line_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(conversations, "LONGEST_ROW_BYTES", 100)
     monkeypatch.setattr(conversations, "_LONGEST_LINE_BYTES", 1 << 10)
     with (tmp_path / "a.jsonl").open("wb") as file:
-        file.truncate(1 << 40)  # a terabyte of zeros, none of which is on the disk
+        file.truncate(1 << 40)  # a sparse terabyte
     with pytest.raises(OSError, match="line 1 is longer than"):
         list(_stream(tmp_path / "a.jsonl"))
 
@@ -211,7 +211,7 @@ def test_a_list_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "b.json").write_bytes(json.dumps([{"a": "x" * 999}]).encode())
     stream = _stream(tmp_path / "b.json")
     assert list(stream) == []
-    assert "holds a row longer than" in str(stream.broken)
+    assert "contains a row longer than" in str(stream.broken)
 
 
 def test_parquet_text_that_is_not_utf8_is_the_rows_problem(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_parquet_text_that_is_not_utf8_is_the_rows_problem(tmp_path: Path) -> No
     first, second = _stream(tmp_path / "a.parquet")
     assert first == (1, {"prompt": "ok"})
     assert isinstance(second, RowProblem)
-    assert (second.line, second.message) == (2, "holds text that is not UTF-8")
+    assert (second.line, second.message) == (2, "contains text that is not UTF-8")
 
 
 def test_a_file_that_cannot_be_opened_raises(tmp_path: Path) -> None:

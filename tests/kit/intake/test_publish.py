@@ -1,4 +1,4 @@
-"""Files appear together or not at all, and nothing of anybody's is lost."""
+"""Files appear together or not at all, and no foreign file is lost."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "overwrite", "message"),
     [
-        (["train.jsonl"], False, "holds data already (train.jsonl)"),
-        (["train.jsonl", "notes.txt"], True, "holds something else (notes.txt)"),
-        (["deeper/x"], True, "holds something else (deeper)"),
+        (["train.jsonl"], False, "already contains data (train.jsonl)"),
+        (["train.jsonl", "notes.txt"], True, "contains other files (notes.txt)"),
+        (["deeper/x"], True, "contains other files (deeper)"),
     ],
 )
 def test_a_folder_in_use_is_not_replaced(tmp_path: Path, names: list[str], overwrite: bool, message: str) -> None:
@@ -130,7 +130,7 @@ def test_what_others_put_there_meanwhile_is_kept(tmp_path: Path, there: bool) ->
 
 
 def test_data_put_there_meanwhile_is_never_replaced_unasked(tmp_path: Path) -> None:
-    with pytest.raises(OccupiedError, match="which came meanwhile"):
+    with pytest.raises(OccupiedError, match="added meanwhile"):
         _write(tmp_path / "b", "new", meanwhile="train.jsonl", overwrite=False)
     assert _content(tmp_path / "b") == {"train.jsonl": "mine"}
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
@@ -138,7 +138,7 @@ def test_data_put_there_meanwhile_is_never_replaced_unasked(tmp_path: Path) -> N
 
 def test_a_folder_under_the_name_of_a_file_is_somebodys(tmp_path: Path) -> None:
     (tmp_path / "b" / "train.jsonl").mkdir(parents=True)
-    with pytest.raises(OccupiedError, match=r"holds something else \(train.jsonl\)"):
+    with pytest.raises(OccupiedError, match=r"contains other files \(train.jsonl\)"):
         check_free(tmp_path / "b", overwrite=True)
 
 
@@ -148,7 +148,7 @@ def test_one_command_at_a_time_writes_a_folder(tmp_path: Path) -> None:
             _write(tmp_path / "b", "other")
         (draft.path / "train.jsonl").write_text("mine", encoding="utf-8")
         draft.publish()
-    with pytest.raises(OccupiedError, match="holds data already"):  # it was looked at before the other one ended
+    with pytest.raises(OccupiedError, match="already contains data"):  # checked before the other one ended
         _write(tmp_path / "b", "other", overwrite=False)
     assert _content(tmp_path / "b") == {"train.jsonl": "mine"}
 
@@ -161,7 +161,7 @@ def test_killed_before_any_file_operation_a_draft_leaves_the_old_files_or_the_ne
         was_killed = killed_at(operations, functools.partial(_write, folder, "new", meanwhile="notes.txt"))
         if folder.exists():  # it is away between two renames
             assert _texts(folder) in ({"old"}, {"new"}), operations
-        with contextlib.suppress(OccupiedError, KeyboardInterrupt):  # of the notes beside them, or as it is told to
+        with contextlib.suppress(OccupiedError, KeyboardInterrupt):  # for the notes, or the test interrupts
             _write(folder, "never", done=False)
         assert _texts(folder) == {"old"} or _content(folder)["notes.txt"] == "mine", operations
         assert [path.name for path in folder.parent.iterdir()] == ["b"]

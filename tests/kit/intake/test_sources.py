@@ -1,4 +1,4 @@
-"""What an input names: files once each and in order, and what it does not name is said."""
+"""What an input names: each file once and in order, with findings on the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every type of a table's column is taken, or refused where it is used; none ends in a traceback."""
+"""Every column type of a table is read, or refused if it is used; none ends in a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with each row on its own."""
+"""What is done with each row by itself."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def test_a_row_that_would_become_too_many_is_a_problem(name: str, most: int, mon
     rows = [(line, {"messages": talk * times}) for line, times in ((1, 2), (2, 5))]
     batch = Worker(RowPipeline(split_turns=True))((0, rows))
     assert len(batch.rows) == 2
-    assert [problem.message for problem in batch.problems] == ["would become 5 rows of 300 characters in all"]
+    (problem,) = batch.problems
+    allowed = f"{turns._MOST_ANSWERS} rows and {turns._MOST_CHARACTERS:,} characters are allowed"
+    assert problem.message == f"would become 5 rows of 300 characters in all; {allowed}"
 
 
 def test_a_group_of_the_persons_own_is_kept_and_a_secret_counted_once_when_turns_are_split() -> None:
@@ -119,7 +121,9 @@ def test_the_answers_of_one_row_are_judged_each_for_itself(byte_chat: ChatTokeni
     job = RowPipeline(tokenizer=byte_chat, max_seq_length=40, split_turns=True)
     batch = Worker(job)((0, [(1, _talk("a", "b", "c" * 60, "d"))]))
     assert [json.loads(row.text)["completion"][0]["content"] for row in batch.rows] == ["b"]
-    assert [problem.message for problem in batch.problems] == ["would carry no loss: the answer lies beyond 40 tokens"]
+    assert [problem.message for problem in batch.problems] == [
+        "has no trainable tokens: the answer lies beyond 40 tokens"
+    ]
 
 
 @pytest.mark.parametrize("value", [None, [], {"a": 1}])

@@ -1,4 +1,4 @@
-"""Energy is the driver's own counter, of the GPU the run uses; where that is not sure, it is unknown."""
+"""Energy is the driver's counter of the GPU the run uses, or unknown."""
 
 from __future__ import annotations
 

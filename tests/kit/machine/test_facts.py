@@ -1,4 +1,4 @@
-"""A machine's facts survive a recording; what is no recording is refused with the place and the reason."""
+"""A machine's facts survive a recording; anything else is refused with place and reason."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def _without(name: str) -> dict[str, Any]:
         ({"schema_version": 2, "machine": {}}, "not a machine recorded"),
         ({"schema_version": 1, "machine": []}, r"machine is \[\]; a JSON object is needed"),
         (_without("cpu_count"), r"machine\.cpu_count is missing"),
-        (_broken(cpus=2), r"machine\.cpus is no fact"),
-        (_broken(cpu_count="2"), r'machine\.cpu_count is "2"; a whole number'),
+        (_broken(cpus=2), r"machine\.cpus is not a known fact"),
+        (_broken(cpu_count="2"), r'machine\.cpu_count is "2"; a non-negative integer'),
         (_broken(cpu_count=True), r"machine\.cpu_count is true"),
         (_broken(cpu_count=-1), r"machine\.cpu_count is -1"),
         (_broken(memory_total_bytes=1.5), r"machine\.memory_total_bytes is 1\.5"),
         (_broken(cpu_count=10**400), r"machine\.cpu_count is 1000"),
-        (_broken(system=None), r"machine\.system is null; a printable text is needed"),
-        (_broken(system="\x1b[31m"), r"machine\.system is .*; a printable text is needed"),
+        (_broken(system=None), r"machine\.system is null; printable text is needed"),
+        (_broken(system="\x1b[31m"), r"machine\.system is .*; printable text is needed"),
         (_broken(in_container="yes"), r'machine\.in_container is "yes"; true or false is needed'),
         (_broken(nvidia=None), r"machine\.nvidia is null"),
         (_broken(nvidia={"gpus": {}}), r"machine\.nvidia\.gpus is \{\}; a list is needed"),

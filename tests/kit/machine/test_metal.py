@@ -65,7 +65,7 @@ def test_a_run_keeps_pytorch_within_what_was_planned_with() -> None:
     environment: dict[str, str] = {}
     stay_within_working_set(environment)
     assert environment == {HIGH: "1.0", LOW: "0.9"}
-    # PyTorch refuses a low mark above the high one; make train-m4 sets it to 0.9 where only the high one is a person's.
+    # PyTorch rejects a low mark above the high one; make train-m4 sets it to 0.9 if the user sets only the high one.
     for own in ({HIGH: "0.8"}, {HIGH: "0.8", LOW: "0.9"}):
         stay_within_working_set(own)
         assert own == {HIGH: "0.8", LOW: "0.8"}

@@ -1,4 +1,4 @@
-"""A process is left the one GPU that was judged, whatever the variables name and however GPUs are counted."""
+"""A process sees only the chosen GPU, whatever the variables name and however CUDA numbers GPUs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, gpus: Sequence[Found], **variables: str
     """Let the driver list these GPUs, under these variables."""
     monkeypatch.setattr(machine_nvidia, "ask_nvml", lambda: Report(Nvidia(source="nvml"), tuple(gpus)))
     for name in (ORDER, VISIBLE, *ALLOCATOR):
-        monkeypatch.setenv(name, variables.get(name, ""))  # whatever it becomes is undone
+        monkeypatch.setenv(name, variables.get(name, ""))  # so that monkeypatch restores it
         if name not in variables:
             monkeypatch.delenv(name)
 
@@ -174,7 +174,7 @@ def test_no_whole_uuid_gets_into_the_facts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("visible", "taken"), [("1", "CUDA_VISIBLE_DEVICES=1 is taken to be Tesla T4"), (None, "the first is taken to be")]
+    ("visible", "taken"), [("1", "CUDA_VISIBLE_DEVICES=1 is probably Tesla T4"), (None, "the first is probably")]
 )
 def test_a_number_among_unlike_gpus_is_said_to_be_a_guess_with_the_sure_way(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, taken: str

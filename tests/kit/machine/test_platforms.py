@@ -226,7 +226,9 @@ def test_driver_without_a_gpu_is_only_a_warning() -> None:
 
 
 def test_gpu_without_a_driver_is_only_a_warning() -> None:
-    machine = replace(fixture("linux_cpu"), nvidia=Nvidia(problem="an NVIDIA GPU is on the PCI bus, but no driver"))
+    machine = replace(
+        fixture("linux_cpu"), nvidia=Nvidia(problem="an NVIDIA GPU is on the PCI bus, but its driver is not available")
+    )
     assert severity(machine, "nvidia.no_driver") == "warning"
 
 
@@ -296,7 +298,7 @@ def test_h100_hours_hold_what_the_project_states() -> None:
 
 def test_m4_hours_hold_at_78_tokens_an_example() -> None:
     assert hours(15_000 * 3 * 78, "m4")[1] == pytest.approx(12, abs=0.1)
-    assert "about 78 tokens an example" in judge(fixture("m4_32gb")).expected_time
+    assert "about 78 tokens per example" in judge(fixture("m4_32gb")).expected_time
 
 
 def test_hours_scale_with_the_gpu_cores_of_a_mac() -> None:

@@ -1,4 +1,4 @@
-"""The probe against stand-ins for the machine's tools: working, broken, hanging, talking nonsense, absent."""
+"""The probe against stand-ins for the machine's tools: working, broken, hanging, printing nonsense, missing."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_nonsense_from_nvidia_smi_is_a_problem(tools: Tools, rows: str) -> None:
     tools.nvidia_smi(rows=rows)
     nvidia = machine_nvidia.probe_nvidia()
     assert nvidia.gpus == ()
-    assert "cannot be understood" in nvidia.problem
+    assert "an unexpected line" in nvidia.problem
 
 
 def test_one_line_of_nonsense_leaves_the_other_gpu(tools: Tools) -> None:
@@ -372,7 +372,7 @@ def test_bindings_without_a_driver_are_no_problem(tools: Tools, monkeypatch: pyt
 
 def test_hanging_nvml_is_a_problem_and_bounded(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
     tools.nvidia_smi()
-    # Long enough to be given up on, short enough not to outlive the tests.
+    # Longer than the time-out, short enough not to outlive the tests.
     use(monkeypatch, fake_nvml(nvmlInit=lambda: time.sleep(2)))
     monkeypatch.setattr(machine_nvml, "TIMEOUT_S", 0.1)
     nvidia = machine_nvidia.probe_nvidia()

@@ -15,7 +15,7 @@ WHERE = {"device": "Some CPU", "platform": "cpu", "stack": "current"}
 
 
 def scaled(numbers: Numbers, *, first: float = 1, later: float = 1, gradient: float = 1) -> Numbers:
-    """Numbers that are off by a factor: the first loss, the later ones, the first update's gradient."""
+    """Return numbers with factors on the first loss, the later ones, and the first update's gradient."""
     losses = (numbers.losses[0] * first, *(loss * later for loss in numbers.losses[1:]))
     modules = {name: norm * gradient for name, norm in numbers.module_norms.items()}
     return Numbers(losses, numbers.gradient_norms, modules)
@@ -48,9 +48,9 @@ def test_each_precision_has_its_own_tolerance() -> None:
 @pytest.mark.parametrize(
     ("off", "stage"),
     [
-        ({"first": 1.1}, "the first loss is off already"),
-        ({"gradient": 1.1}, "the first loss agrees and its gradient does not"),
-        ({"later": 1.1}, "the first gradient agrees and later numbers do not"),
+        ({"first": 1.1}, "the first loss already differs"),
+        ({"gradient": 1.1}, "the first loss agrees but its gradient differs"),
+        ({"later": 1.1}, "the first gradient agrees but later numbers differ"),
     ],
 )
 def test_the_stage_that_is_off_is_named(off: dict[str, float], stage: str) -> None:

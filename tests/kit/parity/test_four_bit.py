@@ -1,4 +1,4 @@
-"""NF4 as written out here is NF4 as bitsandbytes has it, and nothing canonical lies where roundings decide."""
+"""The formulas' NF4 equals bitsandbytes', and no canonical weight lies where rounding decides."""
 
 from __future__ import annotations
 

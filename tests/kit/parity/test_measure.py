@@ -1,4 +1,4 @@
-"""The kit's own training comes to what the formulas say, and a training that is wrong in any one way does not."""
+"""The kit's training agrees with the formulas, and a training with any one error does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results on disk and in comparison: what is no number, or not there, agrees with nothing."""
+"""Results on disk and in comparison: a missing number, or NaN, agrees with nothing."""
 
 from __future__ import annotations
 

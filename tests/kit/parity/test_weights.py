@@ -14,7 +14,7 @@ SIZES = {LINEAR: (128, 384), "model.norm.weight": (128,), "model.embed_tokens.we
 
 
 def scattered(name: str, position: int) -> int:
-    """SplitMix64 in Python's own whole numbers, to hold numpy's wrapping arithmetic to."""
+    """SplitMix64 in Python's integers, to check numpy's wrapping arithmetic."""
     mask = 2**64 - 1
     state = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     state = (state + (position + 1) * 0x9E3779B97F4A7C15) & mask
