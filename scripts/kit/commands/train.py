@@ -90,7 +90,7 @@ def _train(  # noqa: PLR0911 - each way out of the checks
             return _refuse(findings)
         render([finding for finding in findings if finding.severity == "warning"], sys.stderr)
         if job.start.is_finished:
-            say(f"{resolved.settings.run_directory}: this run is finished", "green")
+            say(f"{resolved.settings.run_directory}: this run is finished; nothing to do", "green")
             return 0
         job = _with_candidates(job) if options.fastest else job
         folder = resolved.settings.run_directory
