@@ -37,5 +37,5 @@ def explain(exc: BaseException) -> Finding:
         fix = SMALLER if refusal.kind == "out_of_memory" else refusal.fix
         return error(f"run.{refusal.kind}", refusal.message, fix)
     if "loss is" in line.lower() and "nan" in line.lower():
-        return error("run.not_finite", line, "lower training.learning_rate, or look at the rows named")
+        return error("run.not_finite", line, "lower training.learning_rate, or check the rows named")
     return error("run.bug", f"{type(exc).__name__}: {line}", A_BUG)

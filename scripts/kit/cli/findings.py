@@ -87,8 +87,8 @@ def run_check(check: Callable[[], Sequence[Finding]], name: str) -> list[Finding
         if refusal:
             what = f"the check {name!r} could not run: {refusal.message}"
             return [error(f"{name}.refused", what, f"{refusal.fix}; {where}")]
-        what = f"the check {name!r} itself failed: {type(exc).__name__}: {first_line(exc)}"
-        return [error(f"{name}.crashed", what, f"please report this, it is a bug; {where}")]
+        what = f"the check {name!r} crashed: {type(exc).__name__}: {first_line(exc)}"
+        return [error(f"{name}.crashed", what, f"report this as a bug; {where}")]
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
