@@ -242,7 +242,7 @@ def test_an_adapter_that_fits_no_layer_is_a_sentence(run: Path, capsys: pytest.C
     path = run / "adapter/adapter_model.safetensors"
     save_file({name.replace("layers.0", "layers.9"): tensor for name, tensor in load_file(path).items()}, path)
     assert call(merge, [str(run), "--cpu", "--no-check"]) == 2
-    assert "which is missing here\n  fix: use the base it was trained on" in capsys.readouterr().err
+    assert "which is missing here\n  fix: use its own base" in capsys.readouterr().err
     assert not (run / "merged").exists()
 
 

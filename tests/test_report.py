@@ -26,7 +26,7 @@ def test_the_verdict_and_the_files_are_printed(tmp_path: Path, capsys: pytest.Ca
     assert call(report, [str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("It learned: training loss from 2.88")
-    assert "data/sample/val.jsonl was never used for evaluation" in lines[1]
+    assert "data/sample/val.jsonl was never evaluated" in lines[1]
     assert lines[-2:] == [f"{folder}/report.html", f"{folder}/report.png"]
 
 

@@ -162,9 +162,7 @@ def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> d
             wrong = next((module for module, rank in ranks.items() if rank != own.get(module, config[value])), None)
             if wrong:
                 named = own.get(wrong, config[value])
-                raise RunError(
-                    f"{place}: sets rank {named} for {wrong}, whose weights have rank {ranks[wrong]}; {_AGAIN}"
-                )
+                raise RunError(f"{place}: sets rank {named} for {wrong}, whose weights have {ranks[wrong]}; {_AGAIN}")
         found[key] = own
     return {key: own for key, own in found.items() if key in config}
 
@@ -174,9 +172,7 @@ def _refuse_what_changes_the_result(config: dict[str, Any], place: str) -> None:
         if config[key] and key in _CHANGES_RESULT:
             raise RunError(f"{place}: {key} is set, and {_CHANGES_RESULT[key]}; use a peft version that supports it")
         if config[key] and key not in _HISTORY | {"use_rslora", "exclude_modules"}:
-            raise RunError(
-                f"{place}: {key} is set, which this kit does not support; use the peft version that wrote it"
-            )
+            raise RunError(f"{place}: {key} is set, which the kit does not support; use the peft that wrote it")
 
 
 def read_portable(folder: Path) -> Portable:

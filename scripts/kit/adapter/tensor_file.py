@@ -93,9 +93,7 @@ def adapted_ranks(weights: Mapping[str, TensorInfo], saved_whole: list[str], pla
         if is_peft_s and half in {"A", "B"} and len(info.shape) == 2 and is_plain(module):  # noqa: PLR2004 - a matrix
             halves.setdefault(module, {})[half] = info.shape
         elif half or not is_peft_s:
-            raise RunError(
-                f"{place}: holds {name}, which is not part of plain LoRA; use the peft version that wrote it"
-            )
+            raise RunError(f"{place}: holds {name}, which is not part of plain LoRA; use the peft that wrote it")
         else:
             others.append(module)
     for module, pair in halves.items():

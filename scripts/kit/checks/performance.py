@@ -39,9 +39,7 @@ def padding_free(run: CheckContext) -> list[Finding]:
         message = f"{key} is true, but in transformers {found} neighbouring rows would attend to each other"
         return [error("config.levers.padding_free", message, f"{_CURRENT} {key}=false", run.where(key))]
     if run.attention not in VARIABLE_LENGTH:
-        message = (
-            f"{key} is slow with {run.attention} attention, which needs a mask of the micro-batch's tokens squared"
-        )
+        message = f"{key} is slow with {run.attention} attention, which masks the micro-batch's tokens squared"
         better = "model.attn_implementation=auto" if run.on_cuda else f"{key}=false"
         return [warning("config.levers.padding_free", message, better, run.where(key))]
     return []

@@ -113,9 +113,7 @@ def check_base(settings: Settings, stack: Stack) -> list[Finding]:
         found, fix = found_and_fix(exc)
         if is_local(model.model_name_or_path):
             return [error("model.weights", found, fix)]
-        return [
-            skipped("model.weights", f"{found}: the weights were not checked; train checks them after the download")
-        ]
+        return [skipped("model.weights", f"{found}: weights not checked; train checks them after the download")]
     return base_findings(base, stack.traits.reader)
 
 
@@ -166,13 +164,7 @@ def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
     trained = {ids for index in range(len(train.rows)) if (ids := _ids(train.rows, index)) in looked_for}
     lines = [int(line) for line, ids in zip(val.rows.lines, held_out, strict=True) if ids in trained]
     if not lines:
-        return [
-            ok(
-                "data.leakage",
-                f"none of the {len(val.rows):,} validation rows is in the training file",
-                where=str(val.path),
-            )
-        ]
+        return [ok("data.leakage", f"none of the {len(val.rows):,} validation rows is trained on", where=str(val.path))]
     return [
         warning(
             "data.leakage",

@@ -74,16 +74,8 @@ _BY_NUMBER: dict[int, tuple[str, str, str]] = {
     errno.ETXTBSY: ("file", "is a running program", "stop it first"),
     errno.EMFILE: ("limit", "too many files are open", "raise the limit: ulimit -n 4096"),
     errno.ENFILE: ("limit", "too many files are open on this machine", "stop the programs that hold them (lsof)"),
-    errno.EAGAIN: (
-        "limit",
-        "no more processes or threads are allowed",
-        "raise the limit (ulimit -u), or stop other processes",
-    ),
-    errno.EPIPE: (
-        "refused",
-        "the process at the other end of the pipe has ended",
-        "find out why, then repeat the command",
-    ),
+    errno.EAGAIN: ("limit", "no more processes or threads are allowed", "raise the limit (ulimit -u), or stop others"),
+    errno.EPIPE: ("refused", "the process at the other end of a pipe has ended", "find out why, then repeat it"),
 }
 # What is meant even where an exception was not said to come from it.
 _OF_A_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}

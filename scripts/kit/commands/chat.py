@@ -54,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--top-p", type=share, default=0.95, metavar="P", help="nucleus sampling (0.95)")
     sampling.add_argument("--top-k", type=whole, default=0, metavar="K", help="0: all tokens (default)")
     sampling.add_argument("--repetition-penalty", type=factor, default=1.0, metavar="R", help="1.0: none (default)")
-    sampling.add_argument(
-        "--max-new-tokens", type=whole, default=512, metavar="N", help="most tokens of an answer (512)"
-    )
+    sampling.add_argument("--max-new-tokens", type=whole, default=512, metavar="N", help="tokens at most (512)")
     sampling.add_argument("--seed", type=whole, metavar="N", help="make sampling reproducible")
 
 
@@ -69,10 +67,7 @@ def _chat(options: argparse.Namespace) -> int:
     for remark in choice.remarks:
         say(f"note: {remark}", "yellow")
     if options.system and choice.tokenizer.merges_system:
-        say(
-            "note: the base's template has no system message; the system message is put before the first question",
-            "yellow",
-        )
+        say("note: the base's template has no system message; it is put before the first question", "yellow")
     sampling = Sampling(
         options.temperature,
         options.top_p,

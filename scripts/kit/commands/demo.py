@@ -58,10 +58,7 @@ def run(options: argparse.Namespace) -> int:
         _step(2, f"QLoRA fine-tuning: kit train {CONFIG}")
         code = call(train, [str(CONFIG), *options.overrides, "--overwrite"])
         if code > _KILLED:
-            say(
-                f"to resume: make train CONFIG={CONFIG} RESUME=auto; `make demo` trains again on the same base",
-                "yellow",
-            )
+            say(f"to resume: make train CONFIG={CONFIG} RESUME=auto; `make demo` retrains on the same base", "yellow")
         if code:
             return code
         _step(3, "ask the same questions before and after, on unseen words")

@@ -35,9 +35,7 @@ SCHEMA_VERSION = 1
 def run(options: argparse.Namespace) -> int:
     folders = [find_run(name, options.outputs) for name in (options.a, options.b)]
     if folders[0].resolve() == folders[1].resolve():
-        return fail(
-            f"{options.a} and {options.b} are the same run, {folders[0]}", "name two runs, as listed by make runs"
-        )
+        return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two runs (make runs)")
     runs = [read_run(folder) for folder in folders]
     parting = find_divergence(*runs)
     if options.json:

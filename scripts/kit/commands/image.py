@@ -140,9 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", default="", help="the build's network, such as host")
     parser.add_argument("--json", action="store_true", help="check: one JSON object on stdout")
     parser.add_argument("command", choices=("build", "check", *_RUN))
-    parser.add_argument(
-        "arguments", nargs=argparse.REMAINDER, help="for the command in the container: CONFIG key.path=value …"
-    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the command inside: CONFIG key.path=value …")
 
 
 def run(options: argparse.Namespace) -> int:

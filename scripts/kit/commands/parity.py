@@ -102,9 +102,7 @@ def _record() -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", type=Path, metavar="FILE", help="another machine's result")
-    parser.add_argument(
-        "--from", dest="measured", type=Path, metavar="FILE", help="a result file instead of this machine"
-    )
+    parser.add_argument("--from", dest="measured", type=Path, metavar="FILE", help="a result instead of this machine")
     parser.add_argument(
         "--attention",
         default="auto",

@@ -140,9 +140,7 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     if told := decision(planned.resolved):
         say(told, "dim")
     if planned.left_out:
-        say(
-            f"not counted, so the figures are an upper bound: training.{', training.'.join(planned.left_out)}", "yellow"
-        )
+        say(f"upper bound: these are not counted: training.{', training.'.join(planned.left_out)}", "yellow")
     notes = [meaning(judgement.platform), left_out(plan, judgement.platform)]
     lines = [*memory_lines(plan), *(f"  {line}" for note in notes for line in textwrap.wrap(note, 116))]
     lines += [*source_lines(plan), "", *time_lines(plan), ""]

@@ -39,9 +39,7 @@ VERDICTS = ("ready", "not ready: the run would fail")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target_arguments(parser)
     parser.add_argument(
-        "--stack",
-        choices=tuple(GENERATIONS),
-        help="with --from: judge for this stack; default: the machine's usual one",
+        "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack; default: the machine's own"
     )
     parser.add_argument("--no-probe", action="store_true", help="skip the device test: faster, less certain")
     parser.add_argument(

@@ -71,8 +71,7 @@ def check_disk(engine: Engine, stack: str) -> list[Finding]:
     if free is None or free >= needed:
         return []
     message = (
-        f"building the {stack} image takes up to {needed / _GB:.0f} GB, but the engine's disk has {free / _GB:.1f} GB "
-        "free"
+        f"building the {stack} image takes up to {needed / _GB:.0f} GB; the engine's disk has {free / _GB:.1f} GB free"
     )
     fix = "free some space: docker system df lists what can be removed, docker builder prune empties build caches"
     return [warning("image.disk", message, fix)]

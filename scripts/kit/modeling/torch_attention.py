@@ -121,9 +121,7 @@ def _options(
     if "window_size" in _KNOWN:
         return {**options, "window_size": (window - 1 if window and reaches else -1, 0), "scale": scaling}
     if reaches:
-        raise ValueError(
-            f"{_NAME} has no sliding window before torch 2.11, but the model's is {window:,} tokens; use sdpa"
-        )
+        raise ValueError(f"{_NAME} needs torch 2.11 for the model's sliding window of {window:,} tokens; use sdpa")
     if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:  # noqa: PLR2004 - rounding
         raise ValueError(f"{_NAME} has no custom scaling before torch 2.11; use sdpa")
     return {**options, "is_causal": True}

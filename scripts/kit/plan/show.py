@@ -20,8 +20,7 @@ _MOMENTS = {
     "attention": "in the backward pass of one layer's attention",
 }
 _ON_A_CPU = (
-    "not counted on a CPU: the weights' file while it is read, 4-bit matrices dequantised to float32, float32 copies "
-    "to "
+    "not counted on a CPU: the weights file while it is read, 4-bit matrices dequantised to float32, float32 copies to "
     "compute with; a 7B base in 4 bits has peaked at 22.4 GB resident"
 )
 # What the figure is, beside what other programs show.

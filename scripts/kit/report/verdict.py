@@ -186,19 +186,13 @@ def _evaluation_findings(run: Run, summary: Summary) -> list[Finding]:
             what = "no validation file, so overfitting cannot be detected"
             return [warning("evaluation.none", what, "data.val_file=PATH")]
         if summary.state == "finished":
-            return [
-                warning("evaluation.never", f"{asked_for} was never used for evaluation", "lower training.eval_steps")
-            ]
+            return [warning("evaluation.never", f"{asked_for} was never evaluated", "lower training.eval_steps")]
         return []
     step, lowest = min(evaluations, key=lambda item: item[1])
     last = evaluations[-1][1]
     if _rises(lowest, last):
         kept = run.folder / "checkpoints" / f"checkpoint-{step}"
-        fix = (
-            f"use {kept}, the checkpoint with the lowest loss"
-            if kept.is_dir()
-            else "use fewer epochs, more rows, or a lower training.learning_rate"
-        )
+        fix = f"use {kept}, which has the lowest loss" if kept.is_dir() else "use fewer epochs, or more rows"
         what = (
             f"the validation loss rises again, from {loss_text(lowest)} at step {step:,} to {loss_text(last)}: "
             "overfitting"

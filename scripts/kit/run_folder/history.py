@@ -102,9 +102,7 @@ def find_run(name: str, outputs: Path = OUTPUTS) -> Path:
         if (folder / "run.json").exists():
             return folder
     there = ", ".join(folder.name for folder in run_folders(outputs)) or "none"
-    raise RunError(
-        f"{name}: no such run directory, and no run of that name in {outputs} (found: {there}); name one of them"
-    )
+    raise RunError(f"{name}: no such run directory, nor a run name in {outputs} (found: {there}); name one of them")
 
 
 def run_folders(outputs: Path = OUTPUTS) -> list[Path]:

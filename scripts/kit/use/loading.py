@@ -101,7 +101,7 @@ class Loaded:
 def add_run_arguments(parser: argparse.ArgumentParser, *, quantised: bool = True) -> None:
     """Add the run, another adapter in place of its own, and where and how to load."""
     parser.add_argument(
-        "run", nargs="?", default=NEWEST, metavar="RUN", help="a run directory or run name; default: newest"
+        "run", nargs="?", default=NEWEST, metavar="RUN", help="a run directory or name; default: newest"
     )
     parser.add_argument(
         "--adapter", type=Path, metavar="FOLDER", help="another adapter for the same base, such as a checkpoint"

@@ -131,8 +131,7 @@ def read_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
             there = base.shapes.get(target)
             found_there = f"{there} here" if there else "missing here"
             raise RunError(
-                f"{folder}: is for a base with {target} of {shape}, which is {found_there}; use the base it was "
-                "trained on"
+                f"{folder}: is for a base with {target} of {shape}, which is {found_there}; use its own base"
             )
     return AdapterWeights(pairs, replaced)
 

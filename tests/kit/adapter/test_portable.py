@@ -43,7 +43,7 @@ def test_what_changes_the_result_is_refused_with_the_reason(key: str) -> None:
 
 
 def test_a_set_field_nobody_here_knows_is_refused() -> None:
-    with pytest.raises(RunError, match="a_field_of_tomorrow is set, which this kit does not support"):
+    with pytest.raises(RunError, match="a_field_of_tomorrow is set, which the kit does not support"):
         portable_config({**PLAIN, "a_field_of_tomorrow": 1}, WEIGHTS)
 
 
@@ -228,7 +228,7 @@ SLOW = "(.*a){25}x|((a+)+)+$"  # minutes for a regular expression
         ({"alpha_pattern": {SLOW: 4}}, "alpha_pattern is"),
         ({"alpha_pattern": {"q_proj": "4"}}, "alpha_pattern is"),
         ({"rank_pattern": ["q_proj"]}, "rank_pattern is"),
-        ({"rank_pattern": {"q_proj": 8}}, "sets rank 8 for .*q_proj, whose weights have rank 4"),
+        ({"rank_pattern": {"q_proj": 8}}, "sets rank 8 for .*q_proj, whose weights have 4"),
         ({"layer_replication": [[0, 2]] * 10**6}, "layer_replication is set"),
     ],
 )

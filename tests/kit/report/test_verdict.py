@@ -97,7 +97,7 @@ def test_a_validation_loss_that_rises_again_is_overfitting(tmp_path: Path) -> No
     (finding,) = gather(folder).verdict.findings
     assert finding.id == "evaluation.rises"
     assert "validation loss 1.30, up from 0.8." in gather(folder).verdict.sentence
-    assert finding.fix == f"use {folder}/checkpoints/checkpoint-50, the checkpoint with the lowest loss"
+    assert finding.fix == f"use {folder}/checkpoints/checkpoint-50, which has the lowest loss"
 
 
 def test_noise_in_the_validation_loss_is_no_overfitting(tmp_path: Path) -> None:
