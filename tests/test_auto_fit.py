@@ -90,7 +90,7 @@ def test_a_fitted_run_goes_on_as_it_was_fitted(
     command = [*_arguments(tiny_base, output), "--resume", "auto"]
     before = read_receipt(output)
     assert call(train, [*command, "--auto-fit"]) == 0
-    assert "finished already" in capsys.readouterr().err
+    assert "this run is finished" in capsys.readouterr().err
     shutil.rmtree(output / "adapter")
     for step in (2, 3):
         shutil.rmtree(output / f"checkpoints/checkpoint-{step}")

@@ -172,7 +172,7 @@ def test_a_checkpoint_is_found_by_a_relative_path_as_by_a_whole_one(
 def test_a_finished_run_is_left_alone(whole: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert _train(tiny_base, whole, "--resume", "auto") == 0
-    assert "finished already" in capsys.readouterr().err
+    assert "this run is finished" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in before if path != whole} == {
         path: at for path, at in before.items() if path != whole
     }
