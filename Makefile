@@ -1,38 +1,38 @@
 # Every command of the kit. Works with GNU make 3.81; a recipe calls one, which also runs by itself: python scripts/kit
 
-## CONFIG   the configuration file; without it, the one that fits this machine
+## CONFIG   the configuration file; default: the one that fits this machine
 CONFIG ?=
-## SET      values to change in it: SET="training.learning_rate=1e-4 lora.r=32"
+## SET      overrides of its values: SET="training.learning_rate=1e-4 lora.r=32"
 SET ?=
 ## OUT      merge: where the merged model goes
 OUT ?=
 ## STACK    current or reference
 STACK ?= current
-## RUN      a run's name or folder; without it, the newest
+## RUN      a run name or run directory; default: the newest
 RUN ?=
 ## RECORD   detect: write this machine's facts to a file
 RECORD ?=
-## FROM     detect, validate, plan: judge the facts in such a file instead of this machine
+## FROM     detect, validate, plan: judge the facts in that file instead of this machine
 FROM ?=
 ## INPUT    data: files, folders, globs, - for standard input, hf:NAME
 INPUT ?=
-## A, B     diff-run: two runs' names or folders; without B, the newest
+## A, B     diff-run: two run names or directories; default of B: the newest
 A ?=
 B ?=
-## RESUME   train: auto goes on with a stopped run, or begins where there is none (the container's default); never; a path
+## RESUME   train: auto resumes a stopped run, or starts where there is none (the container's default); never; a path
 RESUME ?=
-## ARGS     handed to the command as it is
+## ARGS     passed to the command unchanged
 ARGS ?=
 ## IN       docker: detect and validate inside the image
 IN ?=
-## PYTHON   what sets up: any Python from 3.9 on
+## PYTHON   the Python that sets up: 3.9 or later
 PYTHON ?= python3
 
 ifneq ($(filter-out current reference,$(STACK)),)
-$(error STACK=$(STACK): there is current and reference)
+$(error STACK=$(STACK): must be current or reference)
 endif
 ifneq ($(filter-out docker,$(IN)),)
-$(error IN=$(IN): there is docker, or nothing for this machine itself)
+$(error IN=$(IN): must be docker, or empty for this machine itself)
 endif
 ifneq ($(filter-out 1,$(GPUS)),)
 $(error GPUS=$(GPUS): the kit trains on one GPU so far)
@@ -43,7 +43,7 @@ ENVIRONMENT := $(if $(filter reference,$(STACK)),.venv-reference,.venv)
 # On a Mac, what setup_m4.sh made serves every command.
 MAC_ENVIRONMENT := $(if $(filter current,$(STACK)),.venv-m4)
 PY := $(firstword $(wildcard $(ENVIRONMENT)/bin/python $(MAC_ENVIRONMENT)/bin/python) $(PYTHON))
-# What setup_m4.sh made, or `make setup` on a Mac, which is the same lock.
+# Made by setup_m4.sh, or by `make setup` on a Mac from the same lock.
 PY_M4 := $(firstword $(wildcard .venv-m4/bin/python .venv/bin/python) $(PYTHON))
 SETUP := $(PYTHON) -m tools.setup_environment
 # The image's default is the reference stack; everywhere else it is the current one.
@@ -54,7 +54,7 @@ IMAGE = $(PYTHON) scripts/kit image --stack $(1) $(if $(BASE_IMAGE),--base-image
   $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") \
   $(if $(FLASH_ATTN_SHA256),--flash-attn-sha256 "$(FLASH_ATTN_SHA256)") $(if $(BUILD_NETWORK),--network "$(BUILD_NETWORK)")
 
-# bash gives a recipe's one command its own place, so that a SIGTERM to make reaches it; dash would end and leave it behind.
+# bash execs a recipe's one command, so a SIGTERM to make reaches it; dash would exit and leave it running.
 SHELL := $(firstword $(wildcard /bin/bash /usr/local/bin/bash) /bin/sh)
 .DEFAULT_GOAL := help
 .PHONY: help help-dev setup setup-m4 detect demo data validate plan config train train-m4 train-h100 report watch runs evaluate chat merge verify reproduce diff-run prove parity torture audit image image-check image-sbom shell-h100 demo-image bench-data bench-cli test test-image check format docs lock clean
@@ -63,16 +63,16 @@ SHELL := $(firstword $(wildcard /bin/bash /usr/local/bin/bash) /bin/sh)
 help: ## show this
 	@awk -f tools/help.awk $(firstword $(MAKEFILE_LIST))
 
-help-dev: ## show what those who work on the kit need as well: measuring, testing, locks
+help-dev: ## show the targets for work on the kit too: measuring, testing, locks
 	@awk -v dev=1 -f tools/help.awk $(firstword $(MAKEFILE_LIST))
 
 setup: ## install the stack into .venv (STACK=reference: .venv-reference)
 	@$(SETUP) --stack $(STACK) $(ARGS)
 
-setup-m4: ## on a Mac: check it, install into .venv-m4, try the GPU (ARGS: --check, --dry-run, --uninstall)
+setup-m4: ## on a Mac: check it, install into .venv-m4, test the GPU (ARGS: --check, --dry-run, --uninstall)
 	@./setup_m4.sh $(ARGS)
 
-detect: ## say what this machine is, and which configuration fits it (RECORD, FROM, IN)
+detect: ## detect the hardware and choose a configuration (RECORD, FROM, IN)
 	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) detect,$(PY) scripts/kit detect) $(if $(FROM),--from "$(FROM)") $(if $(RECORD),--record "$(RECORD)") $(ARGS)
 
 demo: ## a real 4-bit fine-tuning run in minutes, on any machine
@@ -83,17 +83,17 @@ clean: ## remove the environments and caches; outputs/ and models/ stay
 	rm -rf .venv .venv-dev .venv-m4 .venv-reference .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 ##@ Data
-data: ## check, split and write rows to train on (INPUT, CONFIG; ARGS: --audit, --dedupe exact, --on-bad-row drop, --map)
+data: ## check, split and write training rows (INPUT, CONFIG; ARGS: --audit, --dedupe exact, --on-bad-row drop, --map)
 	@$(PY) scripts/kit data $(INPUT) $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 ##@ Train
 validate: ## check environment, configuration, model and data together (CONFIG, SET, FROM, STACK, IN)
 	@$(if $(IN),$(call IMAGE,$(IMAGE_STACK)) validate,$(PY) scripts/kit validate) $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)" $(if $(IN)$(filter file,$(origin STACK)),,--stack $(STACK))) $(ARGS)
 
-plan: ## say what a run will take in memory and time, and what would be faster (CONFIG, SET, FROM, STACK)
+plan: ## estimate a run's memory and time, and list faster settings (CONFIG, SET, FROM, STACK)
 	@$(PY) scripts/kit plan $(CONFIG) $(SET) $(if $(FROM),--from "$(FROM)") $(if $(filter file,$(origin STACK)),,--stack $(STACK)) $(ARGS)
 
-config: ## print a configuration as it will run, with the origin of each value (CONFIG, SET)
+config: ## print the resolved configuration with the origin of each value (CONFIG, SET)
 	@$(PY) scripts/kit config $(CONFIG) $(SET) $(ARGS)
 
 train: ## train (CONFIG, SET, RESUME; ARGS: --auto-fit, --auto-fit=fast)
@@ -117,39 +117,39 @@ train-h100: ## on an NVIDIA host: check it and the image, validate inside, then 
 report: ## write a run's report: one page, and its curves as a picture (RUN)
 	@$(PY) scripts/kit report $(if $(RUN),"$(RUN)") $(ARGS)
 
-watch: ## follow a run while it goes on (RUN; ARGS: --once)
+watch: ## follow a run live (RUN; ARGS: --once)
 	@$(PY) scripts/kit watch $(if $(RUN),"$(RUN)") $(ARGS)
 
 runs: ## list the runs on this machine (ARGS: --sort loss, --json)
 	@$(PY) scripts/kit runs $(ARGS)
 
-evaluate: ## the adapter against its base: loss, perplexity, exact match, ROUGE, samples (RUN)
+evaluate: ## compare the adapter with its base: loss, perplexity, exact match, ROUGE, samples (RUN)
 	@$(PY) scripts/kit evaluate $(if $(RUN),"$(RUN)") $(ARGS)
 
-chat: ## talk to base + adapter; /base to compare (RUN)
+chat: ## chat with base + adapter; /base to compare (RUN)
 	@$(PY) scripts/kit chat $(if $(RUN),"$(RUN)") $(ARGS)
 
-merge: ## write the adapter into its base, compared logit by logit (RUN, OUT)
+merge: ## merge the adapter into its base, and compare the logits (RUN, OUT)
 	@$(PY) scripts/kit merge $(if $(RUN),"$(RUN)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 ##@ Prove
-verify: ## compute every checksum of a run again (RUN)
+verify: ## recompute every checksum of a run (RUN)
 	@$(PY) scripts/kit verify $(RUN) $(ARGS)
 
-reproduce: ## train a finished run again and compare, bit by bit (RUN; SET: where files are; ARGS: --check-only, --out)
+reproduce: ## retrain a finished run and compare, bit by bit (RUN; SET: new paths of files; ARGS: --check-only, --out)
 	@$(PY) scripts/kit reproduce $(if $(RUN),"$(RUN)") $(SET) $(ARGS)
 
-diff-run: ## what differs between two runs, from which step, and the likely cause (A, B; ARGS: --json)
+diff-run: ## compare two runs: differences, first differing step, likely cause (A, B; ARGS: --json)
 	@$(PY) scripts/kit diff-run $(if $(A),"$(A)") $(if $(B),"$(B)") $(ARGS)
 
-parity: ## train a small canonical model here: does every number agree with the formulas? (STACK; ARGS: --against FILE)
+parity: ## train a small canonical model and compare every number with the formulas (STACK; ARGS: --against FILE)
 	@$(PY) scripts/kit parity $(ARGS)
 
 ##@ Container
 image: ## build the image (STACK; BASE_IMAGE, FLASH_ATTN_WHEEL, FLASH_ATTN_SHA256, BUILD_NETWORK)
 	@$(call IMAGE,$(IMAGE_STACK)) build
 
-image-check: ## say whether this machine can build the image and train in it
+image-check: ## check whether this machine can build the image and train in it
 	@$(call IMAGE,$(IMAGE_STACK)) check $(ARGS)
 
 shell-h100: ## a shell in the image
@@ -165,14 +165,14 @@ prove: ## measure this device and the kit on it: speed, memory, parity, a first 
 bench-data: ## measure data preparation against TRL and LLaMA-Factory (ARGS: --rows 10000 100000)
 	@$(PY) -m bench.bench_data $(ARGS)
 
-bench-cli: ## how long a person waits for detection, validation and the first step (ARGS)
+bench-cli: ## measure the time to detection, validation and the first step (ARGS)
 	@$(PY) -m bench.bench_cli $(ARGS)
 
 ##@@ Work on the kit
-torture: ## kill runs, let writes fail, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
+torture: ## kill runs, fail writes, feed in damaged configs, rows and files (STACK; ARGS: --only PART, --seed N)
 	@PYTHONPATH=tests $(PY) -m torture $(ARGS)
 
-audit: ## look for known vulnerabilities in what the locks pin (ARGS: --lock NAME)
+audit: ## look for known vulnerabilities in the locked packages (ARGS: --lock NAME)
 	@$(PY) -m tools.audit $(ARGS)
 
 image-sbom: ## list the Python packages of the image: outputs/sbom-STACK.cdx.json (FLASH_ATTN_WHEEL)
@@ -183,7 +183,7 @@ test: ## all tests, on both stacks
 	@$(SETUP) --dev
 	@.venv/bin/python -m tools.run_tests $(ARGS)
 
-test-image: ## build both images and try them, where a Docker engine can be had
+test-image: ## build both images and test them, where there is a Docker engine
 	@$(SETUP)
 	@$(PYTHON) -m tools.run_image_tests $(ARGS)
 
@@ -192,14 +192,14 @@ check: ## the gate: format, lint, types, shell, locks, tracked files, fast tests
 	@$(SETUP) --dev
 	@.venv/bin/python -m tools.check $(ARGS)
 
-format: ## bring every file into the gate's format
+format: ## format every file as the gate requires
 	@$(SETUP) --dev
 	@.venv-dev/bin/ruff check --quiet --fix-only .
 	@.venv-dev/bin/ruff format .
 
-docs: ## write what docs/ takes from the schema, the receipt's keys and the ledger (ARGS: --check)
+docs: ## generate the parts of docs/ from the schema, the receipt's keys and the ledger (ARGS: --check)
 	@$(PY) -m tools.document $(ARGS)
 	@$(PY) -m bench.document $(ARGS)
 
-lock: ## compile the locks from locks/*.in, and say what changed (ARGS: --check, --upgrade, --summary FILE)
+lock: ## compile the locks from locks/*.in, and list the changes (ARGS: --check, --upgrade, --summary FILE)
 	@$(PYTHON) -m tools.lock $(ARGS)

@@ -2,12 +2,12 @@
 # Set up the kit natively on a Mac with Apple silicon, into .venv-m4/ beside this file.
 #
 # Run as:
-#   ./setup_m4.sh            # check this Mac, install the locked packages, try the GPU (or: make setup-m4)
+#   ./setup_m4.sh            # check this Mac, install the locked packages, test the GPU (or: make setup-m4)
 #   ./setup_m4.sh --help
 #
-# For the bash 3.2 and the BSD tools that macOS has. Only what has to be right before a Python can be started is judged
-# here. Memory, disk and time are judged by scripts/check_gpu.py, the packages are installed by
-# tools/setup_environment.py, and the GPU is worked by scripts/validate_environment.py, as everywhere in the kit.
+# For the bash 3.2 and the BSD tools that macOS has. Only what must be right before a Python can start is checked
+# here. scripts/check_gpu.py checks memory, disk and time, tools/setup_environment.py installs the packages, and
+# scripts/validate_environment.py tests the GPU, as everywhere in the kit.
 set -u
 unset CDPATH
 
@@ -22,14 +22,14 @@ usage() {
 usage: setup_m4.sh [--check | --uninstall] [--dry-run]
 
 Sets up QLoRA fine-tuning natively on a Mac with Apple silicon, in .venv-m4/ beside this script.
-It can be run again at any time: what is there stays, what is missing is added. It never uses sudo.
+Run it again at any time: it adds what is missing and keeps the rest. It never uses sudo.
 
-  --check      judge this Mac, and the environment where there is one; change nothing
-  --dry-run    say what would be done; change nothing
+  --check      check this Mac, and the environment if there is one; change nothing
+  --dry-run    show what would be done; change nothing
   --uninstall  remove .venv-m4/; data, models and outputs stay
   --help       show this
 
-  PYTHON=…     the Python 3.10 or newer to start with, where the one found is not the one you want
+  PYTHON=…     the Python 3.10 or newer to start with, instead of the one found
   NO_COLOR=1   no colours; FORCE_COLOR=1 keeps them in a pipe
 
 Exit codes: 0 fine, 1 a check failed, 2 wrong use or the packages cannot be installed, 130 Ctrl-C.
@@ -61,30 +61,30 @@ fact() { sysctl -n "$1" 2>/dev/null || true; }
 
 check_mac() {
   local system machine version major
-  [ "$(id -u)" -ne 0 ] || abort "this runs as root, and everything it makes would belong to root" "run it without sudo"
+  [ "$(id -u)" -ne 0 ] || abort "this script runs as root, so all its files would belong to root" "run it without sudo"
   system=$(uname -s)
   [ "$system" = Darwin ] ||
-    abort "this is $system: $environment is for macOS on Apple silicon" "here it is make setup; see README.md"
+    abort "this is $system: $environment is for macOS on Apple silicon" "run make setup here; see README.md"
   machine=$(uname -m)
   # To a translated shell the machine looks like an Intel Mac.
   if [ "$(fact sysctl.proc_translated)" = 1 ] ||
     { [ "$machine" != arm64 ] && [ "$(fact hw.optional.arm64)" = 1 ]; }; then
-    abort "this shell is translated by Rosetta, and so would be every Python that it starts: no MPS" \
-      "arch -arm64 /bin/bash setup_m4.sh (and in Terminal's Get Info, switch off 'Open using Rosetta')"
+    abort "this shell runs under Rosetta, and so would its Python: no MPS" \
+      "arch -arm64 /bin/bash setup_m4.sh (and switch off 'Open using Rosetta' in Terminal's Get Info)"
   fi
   [ "$machine" = arm64 ] ||
-    abort "this Mac has an Intel processor ($machine): torch has no wheels for it, and MPS no 4-bit" \
+    abort "this Mac has an Intel processor ($machine): no torch wheels, no 4-bit on MPS" \
       "use a Mac with an M1 or later, or a Linux machine with an NVIDIA GPU"
   # Without this variable, macOS tells a program built long ago that it is 10.16; Python is asked for it as well.
   export SYSTEM_VERSION_COMPAT=0
   version=$(sw_vers -productVersion 2>/dev/null || true)
   major=${version%%.*}
   case "$major" in
-    "" | *[!0-9]*) abort "the version of macOS cannot be read: sw_vers says '$version'" "run sw_vers and see why" ;;
+    "" | *[!0-9]*) abort "the version of macOS cannot be read: sw_vers printed '$version'" "run sw_vers to find out why" ;;
   esac
   [ "$major" -ge "$oldest_macos" ] ||
     abort "macOS $version is too old: bfloat16 on MPS and the locked wheels need macOS $oldest_macos" \
-      "System Settings, General, Software Update"
+      "update in System Settings, General, Software Update"
 }
 
 # Say what a Python is: its version, what it is built for, whether it can make environments; nothing where it is none.
@@ -116,7 +116,7 @@ EOF
 find_python() {
   local name folder path found=""
   if [ -n "${PYTHON:-}" ]; then
-    path=$(command -v "$PYTHON") || abort "PYTHON=$PYTHON: there is no such program" "give the path of a Python"
+    path=$(command -v "$PYTHON") || abort "PYTHON=$PYTHON: no such program" "give the path of a Python"
     try_python "$path"
   else
     # 3.11 first: it becomes the environment's own, and nothing has to be fetched. Homebrew may not be on PATH yet.
@@ -141,17 +141,17 @@ uninstall() {
     say "would remove $root/$environment"
   elif [ -e "$environment" ] || [ -L "$environment" ]; then
     # Of a link, the link goes and what it points to stays.
-    rm -rf "./${environment:?}" || abort "$environment cannot be removed" "see who owns it: ls -ld $environment" 2
+    rm -rf "./${environment:?}" || abort "$environment cannot be removed" "check its owner: ls -ld $environment" 2
     say "removed $root/$environment"
   else
-    say "there is no $environment"
+    say "no $environment to remove"
   fi
-  say "what stays: data/, models/, outputs/ and the caches; make clean removes the kit's own,"
-  say "and the packages and weights kept for next time are in ~/.cache/uv and ~/.cache/huggingface"
+  say "kept: data/, models/, outputs/ and the caches; make clean removes the kit's own caches,"
+  say "and downloaded packages and weights are in ~/.cache/uv and ~/.cache/huggingface"
 }
 
 validate() {
-  ohai "The GPU: really worked, in a process of its own"
+  ohai "The GPU: tested in a separate process"
   "$environment/bin/python" scripts/validate_environment.py --require m4
 }
 
@@ -173,7 +173,7 @@ main() {
         usage
         exit 0
         ;;
-      *) abort "$1: there is no such option" "setup_m4.sh --help" 2 ;;
+      *) abort "$1: no such option" "run setup_m4.sh --help" 2 ;;
     esac
     shift
   done
@@ -206,10 +206,10 @@ main() {
     validate || {
       code=$?
       [ "$code" -ne 130 ] || exit "$code"
-      abort "the environment is there, but this Mac cannot train with it yet" "fix the errors above" "$code"
+      abort "the environment is installed, but this Mac cannot train with it yet" "fix the errors above" "$code"
     }
   else
-    warn "there is no $environment yet, so the GPU was not tried"
+    warn "there is no $environment yet, so the GPU was not tested"
   fi
   show_limits
   if [ "$mode" = check ] || [ -n "$dry_run" ]; then

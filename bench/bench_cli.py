@@ -1,10 +1,10 @@
-"""Measure what a person waits for: detection, validation, the way to the first step, each against its yardstick.
+"""Measure the time to detection, validation and the first step, each against its yardstick.
 
 Run as:
-    python -m bench.bench_cli              five rounds of everything, in turns, medians and ratios
+    python -m bench.bench_cli              five alternating rounds of everything, medians and ratios
     python -m bench.bench_cli --rounds 1   a quick look
 
-Ratios are what counts: both sides run in turns on the same machine. Appends to measurements/*.jsonl, from which the
+The ratios count: both sides alternate on the same machine. Appends to measurements/*.jsonl, from which the
 tables of docs/BENCHMARKS.md are made. Exit codes: 0 measured and every goal reached, 1 a goal missed, 2 a command
 failed.
 """
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Time each pair, write, show; return the exit code."""
     parser = command_parser(__doc__, "bench_cli.py")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each command that count")
+    parser.add_argument("--rounds", type=int, default=5, help="measured runs of each command")
     parser.add_argument("--ledger", type=Path, default=FOLDER, metavar="FOLDER", help="default: measurements")
     options = parser.parse_args(argv)
     if options.rounds < 1:
-        return fail("--rounds is a number from 1 on")
+        return fail("--rounds must be at least 1")
     timed: list[Timed] = []
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))

@@ -1,12 +1,12 @@
-"""Measure how fast rows become training data, here and in other tools, on the same file in one run.
+"""Measure how fast this kit and other tools turn rows into training data, on the same file in one run.
 
 Run as:
-    python -m bench.bench_data                            10,000, 100,000 and 1,000,000 rows; some 20 minutes
+    python -m bench.bench_data                            10,000, 100,000 and 1,000,000 rows; about 20 minutes
     python -m bench.bench_data --rows 10000 --tools ours trl
     python -m bench.bench_data --json                     one JSON object on stdout
 
-Each tool reads the same generated rows with the same tokenizer files and ends with token ids and the marks of what the
-loss is taken on. Appends to measurements/*.jsonl, from which the tables of docs/BENCHMARKS.md are made. Exit codes: 0
+Each tool reads the same generated rows with the same tokenizer files and ends with token ids and labels.
+Appends to measurements/*.jsonl, from which the tables of docs/BENCHMARKS.md are made. Exit codes: 0
 this kit was ahead of every other tool at every size, 1 it was not, 2 wrong use.
 """
 
@@ -47,9 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__, "bench_data.py")
     add = parser.add_argument
     add("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sizes")
-    add("--tools", nargs="+", choices=TOOLS, default=list(TOOLS), help="whom to measure")
-    add("--processes", type=int, help="how many each may use (default: one a core)")
-    add("--limit", type=float, default=1800, metavar="SECONDS", help="end a tool after that (default: 1800)")
+    add("--tools", nargs="+", choices=TOOLS, default=list(TOOLS), help="tools to measure")
+    add("--processes", type=int, help="processes per tool (default: one per core)")
+    add("--limit", type=float, default=1800, metavar="SECONDS", help="stop a tool after that (default: 1800)")
     add("--ledger", type=Path, default=FOLDER, metavar="FOLDER", help="default: measurements")
     add("--json", action="store_true", help="one JSON object on stdout")
     return parser
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     processes = processes_for(options.processes)
     if min(options.rows) < 1:
-        return fail("--rows: at least 1")
+        return fail("--rows must be at least 1")
     runs: dict[int, list[Run]] = {}
     versions: dict[str, str] = {}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end what is being measured

@@ -56,13 +56,13 @@ _GROUPS = (
 )
 # What the next thing to try is, where a group takes most of a step.
 _NEXT = {
-    "matmul": "the matrix products are what a step is for; fewer recomputed layers are fewer of them",
+    "matmul": "matrix products are a step's useful work; recompute fewer layers to have fewer of them",
     "attention": "a faster attention kernel: see the line `attention` of a run's log",
-    "dequantise": "larger micro-batches: a matrix is expanded once for each, however many rows are in it",
+    "dequantise": "larger micro-batches: a matrix is dequantised once per micro-batch, however many rows it has",
     "loss": "training.use_liger_kernel, or fewer scored tokens",
     "norm and elementwise": "training.torch_compile or training.use_liger_kernel, which fuse them",
     "optimizer": "a fused optimizer, or more accumulation",
-    "copies": "fewer changes of type: one type for the residual and the adapter",
+    "copies": "fewer casts: one dtype for the residual stream and the adapter",
     IDLE: "the device waits for Python: larger micro-batches, or training.torch_compile",
     OTHER: "the kernels below by name",
 }

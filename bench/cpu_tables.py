@@ -30,7 +30,7 @@ def waiting_table(results: Mapping[str, dict[str, Any]]) -> list[str]:
     calls = results.get("cli/operators a step")
     if calls:
         told = f"the kit's {calls['kit']:,.0f}, trl's {calls['trl']:,.0f}"
-        lines += ["", f"torch's operators that a step calls, adapter in bfloat16: {told}."]
+        lines += ["", f"torch operators per step, adapter in bfloat16: {told}."]
     return lines
 
 

@@ -55,7 +55,7 @@ def _ceiling_goal(device: Device) -> tuple[str, bool | None]:
     profile = device.result("profile/full")
     if best[1] / ceiling < _CEILING_GOAL and profile:
         parts = sorted(profile["groups"].items(), key=lambda item: -item[1])[:3]
-        reason = "; a step consists of " + ", ".join(f"{name} {share:.0%}" for name, share in parts)
+        reason = "; a step is " + ", ".join(f"{name} {share:.0%}" for name, share in parts)
     return f"{words}: {best[1] / ceiling:.0%} ({best[0]}){reason}", best[1] / ceiling >= _CEILING_GOAL
 
 
@@ -85,7 +85,7 @@ def _memory_goal(device: Device) -> tuple[str, bool | None]:
     words = f"peak memory within {WITHIN:.0%} of the plan"
     if not offs:
         return f"{words}: {NOT_MEASURED}", None
-    return f"{words}: {len(offs)} configurations, {max(offs):.1%} at most", max(offs) <= WITHIN
+    return f"{words}: {len(offs)} configurations, off by at most {max(offs):.1%}", max(offs) <= WITHIN
 
 
 def goal_lines(device: Device) -> list[str]:

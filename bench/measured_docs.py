@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kit.plan.ledger import Record
 
 _PART = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- /measured -->)", re.DOTALL)
-_NOBODY = f"No NVIDIA GPU was at hand: {NOT_MEASURED}. `make prove` on one is all that is missing."
+_NOBODY = f"No NVIDIA GPU was available: {NOT_MEASURED}. To measure: `make prove` on one."
 
 
 def is_measured(text: str) -> bool:
@@ -45,7 +45,7 @@ def _speed(records: Sequence[Record]) -> list[str]:
         lines += [f"### {device.name}", "", *where_lines(device), "", *goal_lines(device)]
         for workload in ("full", "ragged"):
             lines += ["", f"{workload.capitalize()} rows:", "", *speed_table(device, workload)]
-        lines += ["", "What a step's time goes into:", ""]
+        lines += ["", "Where a step's time goes:", ""]
         lines += [f"- {line}" for workload in ("full", "ragged") for line in profile_lines(device, workload)]
         lines += ["", "Besides:", "", *other_lines(device), ""]
     return lines[:-1] or [_NOBODY]

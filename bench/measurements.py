@@ -58,28 +58,30 @@ def measurements(memory_cases: Sequence[str]) -> list[Measurement]:
     """
     first, rest = _split(VARIANTS)
     return [
-        Measurement("base", "What does CUDA take, and a base of this size?", 25),
-        Measurement("ceiling", "What can this device do at best?", 5, 0),
+        Measurement("base", "How much memory do CUDA and the base take?", 25),
+        Measurement("ceiling", "How fast is this device at best?", 5, 0),
         *(_memory(case) for case in memory_cases),
         *first,
-        Measurement("parity", "Does a step here compute what it computes elsewhere?", 40, 0, apart=True),
+        Measurement("parity", "Does a step match the formulas?", 40, 0, apart=True),
         *_again(),
-        Measurement("profile/full", "What does a step's time go into?", 20, padding_free_only=True),
-        Measurement("loading", "How long does a real base take from the disk?", 60, on_disk=True, apart=True),
+        Measurement("profile/full", "Where does a step's time go?", 20, padding_free_only=True),
+        Measurement("loading", "How long does loading a base from disk take?", 60, on_disk=True, apart=True),
         Measurement(
             "first run",
-            "Train, evaluate, stop, go on: is the adapter the same?",
+            "Train, evaluate, stop, resume: is the adapter the same?",
             150,
             20 * _GB,
             on_disk=True,
             apart=True,
         ),
         *rest,
-        Measurement("profile/ragged", "What does a step's time go into?", 20, cuda_only=True, padding_free_only=True),
-        Measurement("evaluation", "How fast is a loss over validation rows?", 10),
-        Measurement("generation", "How fast are answers written?", 30),
+        Measurement("profile/ragged", "Where does a step's time go?", 20, cuda_only=True, padding_free_only=True),
+        Measurement("evaluation", "How fast is evaluation?", 10),
+        Measurement("generation", "How fast is generation?", 30),
         *(
-            Measurement(f"peer/{workload}/{peer.name}", "Who is faster?", 90, cuda_only=True, on_disk=True, apart=True)
+            Measurement(
+                f"peer/{workload}/{peer.name}", "Is the peer faster?", 90, cuda_only=True, on_disk=True, apart=True
+            )
             for workload in ("full", "ragged")
             for peer in PEERS
         ),
@@ -89,7 +91,7 @@ def measurements(memory_cases: Sequence[str]) -> list[Measurement]:
 def _memory(case: str) -> Measurement:
     # Another quantisation is another base, and the two would stand side by side.
     apart = "double_quant=False" in case
-    return Measurement(f"memory/{case}", "Is the planned peak the real one?", 30 if apart else 4, apart=apart)
+    return Measurement(f"memory/{case}", "Does the measured peak match the plan?", 30 if apart else 4, apart=apart)
 
 
 _FIRST = (BASELINE, KIT, *(variant.name for variant in VARIANTS[2:5]))

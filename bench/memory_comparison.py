@@ -85,9 +85,9 @@ class Refused:
     @property
     def line(self) -> str:
         """The case on one line."""
-        room = "" if self.room_bytes is None else f" of the {self.room_bytes / 1e9:.1f} GB that were free"
-        verdict = "does not fit here, as planned" if self.is_within else "out of memory, and planned to fit"
-        return f"{verdict}: takes {self.needed_bytes / 1e9:.1f} GB{room}  {self.name}"
+        room = "" if self.room_bytes is None else f" of {self.room_bytes / 1e9:.1f} GB free"
+        verdict = "does not fit here, as planned" if self.is_within else "out of memory, but planned to fit"
+        return f"{verdict}: needs {self.needed_bytes / 1e9:.1f} GB{room}  {self.name}"
 
     def as_mapping(self) -> dict[str, Any]:
         """Return what ``--json`` shows."""

@@ -1,16 +1,16 @@
-"""Is this device what the kit says it is, and what does the kit do on it? Measured, into measurements/*.jsonl.
+"""Measure this device and the kit on it: speed, memory, parity, a first run; written to measurements/*.jsonl.
 
 Run as:
     make prove                                           on an NVIDIA GPU: Mistral-7B in 4 bits, random weights
-    python -m bench.prove --limit 540                  what is worth most first, as far as these seconds go
-    python -m bench.prove                              again: goes on with what is not measured yet
-    python -m bench.prove --only speed/full memory     what begins with one of these
-    python -m bench.prove --list                       what there is to measure, and what of it is known here
-    python -m bench.prove --scale small                the CPU's scale, which shows that everything runs
+    python -m bench.prove --limit 540                  the most useful first, within these seconds
+    python -m bench.prove                              again: continues with what is not measured yet
+    python -m bench.prove --only speed/full memory     names that begin with these
+    python -m bench.prove --list                       list the measurements and their state here
+    python -m bench.prove --scale small                the CPU's scale, to check that everything runs
 
-Needs no network and no data. Each measurement is appended to the ledger as soon as it is there; what was measured with
+Needs no network and no data. Appends each measurement to the ledger as soon as it is done; what was measured with
 this device, driver, versions and code is not measured again (--again does). Exit codes: 0 measured, 1 a measurement
-failed other than by memory, 2 wrong use.
+failed, but not from out of memory, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     """Measure, write, show; return the exit code."""
     options = _parser().parse_args(argv)
     if not options.limit > 0:
-        return fail("--limit is a number of seconds above 0")
+        return fail("--limit must be a number of seconds above 0")
     ledgers, folder = (path and path.resolve() for path in (options.ledger, options.base))
     os.chdir(PROJECT_ROOT)
     machine = probe()
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     device = "cuda" if judgement.platform in CUDA_PLATFORMS else "cpu"
     scale = options.scale or ("7b" if device == "cuda" else "small")
     if scale == "7b" and device != "cuda":
-        return fail("the 7b scale needs an NVIDIA GPU", "--scale small")
+        return fail("the 7b scale needs an NVIDIA GPU", "use --scale small")
     stack = installed_stack()
     if not stack.is_installed:
         return fail("torch and transformers are not installed", "make setup")
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
     found = measurements(case_names(stack.traits, on_gpu=device == "cuda"))
     chosen = [item for item in found if not options.only or item.name.startswith(tuple(options.only))]
     if not chosen:
-        return fail(f"nothing begins with {' or '.join(options.only)}", "python -m bench.prove --list")
+        return fail(f"nothing begins with {' or '.join(options.only)}", "list the names: python -m bench.prove --list")
     folder = folder or PROJECT_ROOT / "models" / f"bench-{scale}-{device}"
     has_room = scale != "7b" or folder.is_dir() or (machine.disk_free_bytes or 0) >= _ON_DISK
     impossible = {
@@ -94,10 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         _list(chosen, impossible, measured_here(read(ledger), place))
         return 0
     if not _is_writable(ledger):
-        return fail(f"{ledger} cannot be written by this user", "--ledger outputs/prove")
+        return fail(f"{ledger} is not writable for this user", "use --ledger outputs/prove")
     say(f"{judgement.platform}: {judgement.reason}", "bold")
     if scale == "small":
-        say("a model of two layers: it shows that everything runs, and its figures say nothing of a GPU", "dim")
+        say("a model of two layers checks that everything runs; its figures do not apply to a GPU", "dim")
     command = ["bench/prove.py", *(argv if argv is not None else sys.argv[1:])]
     orders = Orders(options.limit, options.again, command, device, folder, ledger, _LOG)
     outcomes = conduct(chosen, impossible, place, orders, _tell)
@@ -108,21 +108,21 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - each way 
         body = {"schema_version": 1, "ledger": str(ledger), "measurements": [_as_mapping(item) for item in outcomes]}
         print(json.dumps(body, indent=2))
     else:
-        say(f"written: {ledger}; what libraries said: {_LOG}")
+        say(f"written: {ledger}; output of the libraries: {_LOG}")
     failed = [item for item in outcomes if item.record and not item.record.is_final]
     return 1 if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__, "prove.py")
-    parser.add_argument("--limit", type=float, default=540, metavar="SECONDS", help="in all; default %(default)s")
+    parser.add_argument("--limit", type=float, default=540, metavar="SECONDS", help="in total; default: %(default)s")
     parser.add_argument("--scale", choices=[name for name in SCALES if name != "steady"], help="7b on a GPU")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="what begins with one of these")
-    parser.add_argument("--again", action="store_true", help="measure also what is measured already")
-    parser.add_argument("--list", action="store_true", help="measure nothing; say what there is")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="names that begin with these")
+    parser.add_argument("--again", action="store_true", help="repeat earlier measurements too")
+    parser.add_argument("--list", action="store_true", help="list the measurements without running them")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="default: measurements; outputs/prove if small")
-    parser.add_argument("--base", type=Path, help="where the random base is kept")
+    parser.add_argument("--base", type=Path, help="directory of the random base")
     return parser
 
 
@@ -134,7 +134,7 @@ def _is_writable(path: Path) -> bool:
 
 def _problem(item: Measurement, stack: Stack, judgement: Judgement, device: str) -> str:
     if item.padding_free_only and not stack.traits.padding_free:
-        return f"the {stack.name} stack has no such lever"
+        return f"the {stack.name} stack has no such option"
     if item.cuda_only and device != "cuda":
         return "needs an NVIDIA GPU"
     if item.package and item.package not in stack.versions:

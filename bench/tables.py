@@ -99,25 +99,25 @@ def _other(device: Device, kind: str) -> str:
 
 def _first_run(found: dict[str, Any]) -> str:
     apart, seconds = found["adapters"], found["seconds"]
-    same = "equal bit for bit" if apart["equal"] else f"apart by {apart['largest_difference']:.1e} at most"
+    same = "equal bit for bit" if apart["equal"] else f"differ by {apart['largest_difference']:.1e} at most"
     took = ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items())
     return f"adapters {same} (largest weight {apart['largest_weight']:.1e}); {took}"
 
 
 def _generation(found: dict[str, Any]) -> str:
     one, eight = (found[f"at_once_{number}"]["tokens_per_second"] for number in (1, 8))
-    return f"{one:,.0f} tokens/s one prompt at a time, {eight:,.0f} eight together"
+    return f"{one:,.0f} tokens/s for one prompt, {eight:,.0f} for a batch of eight"
 
 
 _OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "ceiling": (
-        "one large matrix product, and copying memory",
+        "one large matrix product, and a memory copy",
         lambda found: (
             f"{found['matmul_flop_per_second'] / 1e12:,.0f} TFLOP/s, {found['copy_bytes_per_second'] / 1e12:.2f} TB/s"
         ),
     ),
     "base": (
-        "CUDA itself, outside torch's allocator",
+        "the CUDA context, outside torch's allocator",
         lambda found: (
             f"{found['context_bytes'] / _GB:.2f} GB when started, "
             f"{found['context_with_blas_bytes'] / _GB:.2f} GB with BLAS"
@@ -128,9 +128,9 @@ _OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         "a 7B base from safetensors to 4 bits",
         lambda found: f"{found['load_seconds']:.0f} s, {found['peak_memory_bytes'] / _GB:.1f} GB at most",
     ),
-    "evaluation": ("a loss over validation rows", lambda found: f"{found['tokens_per_second']:,.0f} tokens/s"),
-    "generation": ("answers", _generation),
-    "first run": ("a run stopped half-way and resumed, against one that was not", _first_run),
+    "evaluation": ("evaluation on validation rows", lambda found: f"{found['tokens_per_second']:,.0f} tokens/s"),
+    "generation": ("generation", _generation),
+    "first run": ("a run stopped half-way and resumed, against an uninterrupted one", _first_run),
 }
 
 
@@ -143,7 +143,7 @@ def where_lines(device: Device) -> list[str]:
         versions = ", ".join(f"{name} {place.versions[name]}" for name in names if name in place.versions)
         driver = f", driver {place.driver}" if place.driver else ""
         revision = (record.commit.get("git_revision") or "unknown")[:7]
-        changed = " with changes" if record.commit.get("git_dirty") else ""
+        changed = ", uncommitted changes" if record.commit.get("git_dirty") else ""
         said.append(f"{place.device}{driver}; {versions}; {record.date[:10]}, commit {revision}{changed}")
     return [f"{line}." for line in dict.fromkeys(said)]
 

@@ -137,7 +137,7 @@ def test_without_auto_fit_the_settings_that_fit_are_offered(
     assert "out of memory at the largest micro-batch, 8 x 56 tokens, before the first step" in said
     assert "planned" in said
     assert f'{ROWS}=4 {UPDATES}=2" keeps the updates' in said
-    assert "--auto-fit sets it by itself" in said
+    assert "--auto-fit applies it automatically" in said
     receipt = read_receipt(tmp_path / "out")
     assert receipt["state"] == "failed"
     assert receipt["auto_fit"] == []
@@ -164,5 +164,5 @@ def test_where_nothing_fits_the_run_is_refused(
     monkeypatch.setattr(planning, "memory_limit", lambda *_: MemoryLimit(10_000_000, "made up"))
     assert call(train, [*_arguments(tiny_base, tmp_path / "out"), "--auto-fit"]) == 1
     said = capsys.readouterr().err
-    assert "no other micro-batch size of the same updates is planned to fit" in said
+    assert "no other micro-batch size with the same updates is planned to fit" in said
     assert not (tmp_path / "out/run.json").exists()

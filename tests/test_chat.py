@@ -117,7 +117,7 @@ def test_drawing_with_a_seed_draws_the_same_again(adapter_run: Path, capsys: pyt
 def test_a_system_message_the_template_lacks_is_said(adapter_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(adapter_run), "--cpu", "--max-new-tokens", "2", "--system", "be brief", "--prompt", "a"]
     assert call(chat, arguments) == 0
-    assert "goes in front of the first question" in capsys.readouterr().err
+    assert "is put before the first question" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_options_out_of_range_are_refused(
 
 def test_a_run_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(chat, ["no-such-run"]) == 2
-    assert "no-such-run: no run there" in capsys.readouterr().err
+    assert "no-such-run: no such run directory" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_a_conversation_at_a_terminal(adapter_run: Path) -> None:
         terminal.type("/again\n")
         terminal.wait_for(r"base> [^\n]*\r\n\(300 tokens")
         for command_line, reply in (
-            ("/nonsense", "there is no command /nonsense; see /help"),
+            ("/nonsense", "unknown command /nonsense; see /help"),
             ("/help", "/adapter +answer with the adapter from now on"),
             ("/reset", "forgotten"),
             ("/again", "no question yet"),
@@ -170,7 +170,7 @@ def test_a_conversation_at_a_terminal(adapter_run: Path) -> None:
         # Once, and from the moment its name stands there: before, at or after the first word.
         terminal.type(INTERRUPT)
         terminal.wait_for(
-            r"\(\d+ tokens?, .*, stopped(; the partial answer is kept| before the first word; the question)"
+            r"\(\d+ tokens?, .*, stopped(; the partial answer is kept| before the first token; the question)"
         )
         terminal.wait_for("you> ")
         terminal.type(END)

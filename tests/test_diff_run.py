@@ -81,7 +81,7 @@ def test_folders_do_as_well_as_names_and_the_newest_is_the_default(
 
 
 @pytest.mark.parametrize(
-    ("names", "said"), [(("a", "gud"), "gud: no run there"), (("a", "a"), "a and a are the same run")]
+    ("names", "said"), [(("a", "gud"), "gud: no such run directory"), (("a", "a"), "a and a are the same run")]
 )
 def test_what_cannot_be_compared_is_wrong_use(
     outputs: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, str], said: str

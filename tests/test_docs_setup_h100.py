@@ -102,8 +102,8 @@ def test_the_versions_are_those_of_the_locks(name: str, column: int, package: st
     ("said", "by"),
     [
         ("there is no docker on PATH", "engine_rules.py"),
-        ("this user may not talk to the Docker daemon", "engine_rules.py"),
-        ("the engine cannot hand a GPU to a container", "engine_rules.py"),
+        ("this user has no access to the Docker daemon", "engine_rules.py"),
+        ("the engine cannot pass a GPU to a container", "engine_rules.py"),
         ("has no buildx", "engine_rules.py"),
         ("is not writable for user", "start.py"),
         ("cannot be downloaded", "flash_attn_wheel.py"),

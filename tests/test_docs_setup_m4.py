@@ -20,9 +20,9 @@ TEXT = (PROJECT_ROOT / "docs" / "SETUP_M4.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 LAST_COMMANDS = re.findall(r": `((?:\./setup_m4\.sh|make|\.venv-m4/)[^`]*)`", TEXT.split("## Not verified")[1])
-KIT_SAYS = ["translated by Rosetta", "built for arm64, was found", "is too old",
+KIT_SAYS = ["runs under Rosetta", "built for arm64, was found", "is too old",
             "the package registry cannot be reached", "certificate is not trusted here",
-            "torch says that MPS is not available"]  # fmt: skip
+            "torch cannot use MPS"]  # fmt: skip
 # The shell's, PyTorch's and bitsandbytes' own words.
 OTHERS_SAY = ["permission denied", "invalid low watermark ratio", "MPS backend out of memory",
               "is not currently implemented for the MPS device", "cget_managed_ptr"]  # fmt: skip

@@ -76,9 +76,9 @@ def test_every_key_it_names_is_one_of_the_schemas() -> None:
 @pytest.mark.parametrize(
     ("said", "by"),
     [
-        ("is no key of the configuration", "config/findings.py"),
+        ("is not a configuration key", "config/findings.py"),
         ("has no trainable tokens: the answer lies beyond", "data/dataset.py"),
-        ("holds a run already", "checks/preflight.py"),
+        ("already holds a run", "checks/preflight.py"),
         ("killed?", "run_folder/liveness.py"),
     ],
 )

@@ -59,7 +59,7 @@ def test_rows_that_ask_nothing_are_counted(run: Path, capsys: pytest.CaptureFixt
     rows = [{"messages": [*turns[:3], {**turns[3], "weight": weight}]} for weight in (0, 1, 0)]
     (run / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert call(evaluate, [str(run), "--cpu", "--max-new-tokens", "1", "--data", str(run / "test.jsonl")]) == 0
-    assert "2 rows end without a trained answer and ask nothing" in capsys.readouterr().err
+    assert "2 rows end without a trained answer and are not asked" in capsys.readouterr().err
 
 
 def test_four_bits_are_evaluated_in_four_bits(tiny_base: Path, tmp_path: Path) -> None:
@@ -88,12 +88,12 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_loaded(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no-such-run"], "no-such-run: no run there"),
+        (["no-such-run"], "no-such-run: no such run directory"),
         (["{run}", "--data", "no-such-file"], "no-such-file: no such file\n  fix: name one: --data FILE"),
-        (["{run}", "--adapter", "{run}/nothing"], "holds no adapter_config.json"),
+        (["{run}", "--adapter", "{run}/nothing"], "has no adapter_config.json"),
         (
             ["{run}", "--cpu", "--out", "{run}/val.jsonl"],
-            "val.jsonl: exists and is no evaluation\n  fix: name",
+            "val.jsonl: exists and is not an evaluation\n  fix: name",
         ),
     ],
 )
@@ -150,7 +150,7 @@ def ended_at(run: Path, loss: float, **receipt: object) -> None:
         (1.0, {}, "{0:.4f}: the same\n"),
         (1.0, {"compute": {"threads": 99}}, "{0:.4f}: the same within rounding; threads is 1 here, was 99\n"),
         (1.001, {}, "this one is {1:.4f}, and rounding explains "),
-        (0.999, {"stack": "neither"}, ": trained on the neither stack, this is the"),
+        (0.999, {"stack": "neither"}, ": trained on the neither stack, evaluated on the"),
         (0.9925, {}, "the base, the adapter or a package changed since the run"),
     ],
 )

@@ -265,8 +265,8 @@ def test_a_sigterm_to_make_alone_reaches_what_it_runs(installed: Path, target: l
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("STACK=newest", "there is current and reference"),
-        ("IN=podman", "there is docker"),
+        ("STACK=newest", "must be current or reference"),
+        ("IN=podman", "must be docker"),
         ("GPUS=2", "the kit trains on one GPU so far"),
     ],
 )

@@ -49,10 +49,8 @@ def test_a_merge_is_compared_and_says_by_how_much(run: Path, capsys: pytest.Capt
     assert (weights["matrices"], weights["others"], weights["wrong"]) == (28, 11, [])
     assert weights["kept"] == pytest.approx(1, abs=0.01)
     output = capsys.readouterr().out
-    assert "weights: 28 matrices are the base's with what peft adds, and 11 tensors the base's" in output
-    assert (
-        f"the merged model's differ by {found['difference']:.2%} of their size (peft's own merge in memory by" in output
-    )
+    assert "weights: 28 matrices equal the base's plus peft's update, 11 other tensors equal the base's" in output
+    assert f"the merged model differs by {found['difference']:.2%} of their size (peft's in-memory merge by" in output
     assert "merged" in output.splitlines()[-2]
     card = (merged / "README.md").read_text(encoding="utf-8")
     for line in output.splitlines()[:2]:
@@ -91,7 +89,7 @@ def test_a_merge_that_adds_something_else_is_not_kept(
     )
     assert call(merge, [str(run), "--cpu"]) == 1
     error = capsys.readouterr().err
-    assert f"values are not the base's with the adapter's change; {factor:.2f} of the change is in it" in error
+    assert f"values differ from base + adapter; {factor:.2f} of the adapter's change is kept" in error
     assert "and 23 more" in error
     assert "was not kept" in error
     assert sorted(path.name for path in run.iterdir()) == ["adapter", "run.json", "val.jsonl"]
@@ -111,7 +109,7 @@ def test_a_folder_that_loads_as_another_model_is_not_kept(
     monkeypatch.setattr(merging, "copy_the_rest", another)
     assert call(merge, [str(run), "--cpu"]) == 1
     output = capsys.readouterr()
-    assert "weights: 28 matrices are the base's with what peft adds" in output.out
+    assert "weights: 28 matrices equal the base's plus peft's update" in output.out
     assert "was not kept" in output.err
     assert not (run / "merged").exists()
 
@@ -148,7 +146,7 @@ def test_an_adapter_that_rounding_swallows_is_said(tmp_path: Path, capsys: pytes
     assert call(merge, [str(run), "--cpu"]) == 0, capsys.readouterr().err
     error = capsys.readouterr().err
     assert "rounding to bfloat16 keeps only" in error
-    assert "too little for them to prove that it was merged" in error
+    assert "too little to prove the merge by them" in error
 
 
 def test_a_small_adapter_on_a_base_in_float32_is_merged(run: Path) -> None:
@@ -170,7 +168,7 @@ def test_an_earlier_merge_is_replaced_only_when_asked(run: Path, capsys: pytest.
     arguments = [str(run), "--cpu", "--no-check"]
     assert call(merge, arguments) == 0
     assert call(merge, arguments) == 2
-    assert "holds a merged model already\n  fix: replace it with --overwrite" in capsys.readouterr().err
+    assert "already holds a merged model\n  fix: replace it with --overwrite" in capsys.readouterr().err
     (run / "merged" / "mine.gguf").touch()
     assert call(merge, [*arguments, "--overwrite", "--dtype", "float32"]) == 0
     assert (run / "merged" / "mine.gguf").exists()
@@ -183,7 +181,7 @@ def test_one_merge_at_a_time_writes_a_folder(run: Path, capsys: pytest.CaptureFi
     assert claim.acquire()
     assert call(merge, [str(run), "--cpu", "--no-check"]) == 2
     claim.release()
-    assert "merged: another command is writing it" in capsys.readouterr().err
+    assert "merged: another command is writing to it" in capsys.readouterr().err
 
 
 def test_what_came_there_meanwhile_is_not_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +196,7 @@ def test_what_came_there_meanwhile_is_not_replaced(run: Path, monkeypatch: pytes
 
 def test_a_folder_of_other_things_is_never_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(merge, [str(run), "--cpu", "--overwrite", "--out", str(run.parent)]) == 2
-    assert "is no merged model" in capsys.readouterr().err
+    assert "is not a merged model" in capsys.readouterr().err
     assert run.exists()
 
 
@@ -244,7 +242,7 @@ def test_an_adapter_that_fits_no_layer_is_a_sentence(run: Path, capsys: pytest.C
     path = run / "adapter/adapter_model.safetensors"
     save_file({name.replace("layers.0", "layers.9"): tensor for name, tensor in load_file(path).items()}, path)
     assert call(merge, [str(run), "--cpu", "--no-check"]) == 2
-    assert "which is not there\n  fix: name its own base" in capsys.readouterr().err
+    assert "which is missing here\n  fix: use its own base" in capsys.readouterr().err
     assert not (run / "merged").exists()
 
 

@@ -46,7 +46,7 @@ def test_what_would_change_the_answers_is_refused_and_nothing_is_written(
 
 def test_a_copy_that_is_there_already_is_left_alone(newer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(portable_adapter, [str(newer), str(newer)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_copy_that_is_a_link_to_nowhere_is_not_written_through(newer: Path, tmp_path: Path) -> None:

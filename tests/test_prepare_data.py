@@ -341,8 +341,8 @@ def test_a_file_that_cannot_be_read_is_wrong_use(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "there is nothing to read"),
-        (("a.jsonl", ""), "there is nothing to read"),
+        ((), "no input is named"),
+        (("a.jsonl", ""), "no input is named"),
         (("none.jsonl",), "no such file or folder"),
         (("a.jsonl", "--map", "user"), "not ROLE=COLUMN"),
         (("a.jsonl", "--map", "user=a"), "--map needs user and assistant"),

@@ -26,7 +26,7 @@ def test_the_verdict_and_the_files_are_printed(tmp_path: Path, capsys: pytest.Ca
     assert call(report, [str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("It learned: training loss from 2.88")
-    assert "data/sample/val.jsonl was never evaluated on" in lines[1]
+    assert "data/sample/val.jsonl was never evaluated" in lines[1]
     assert lines[-2:] == [f"{folder}/report.html", f"{folder}/report.png"]
 
 
@@ -39,7 +39,7 @@ def test_json_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_run_that_is_not_there_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(report, [str(tmp_path / "nowhere")]) == 2
-    assert "no run there" in capsys.readouterr().err
+    assert "no such run directory" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")

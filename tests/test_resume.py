@@ -79,7 +79,7 @@ def test_a_key_that_came_after_a_run_was_stopped_changes_nothing_of_it(
     command = [sys.executable, str(kit_with_new_key(tmp_path / "kit") / "train.py"), str(CONFIG), "--resume", "auto"]
     command += overrides(tiny_base, output, **CHANGES)
     told = subprocess.run([*command, f"{KEY}=0.5"], capture_output=True, text=True, check=False, timeout=300)
-    assert (told.returncode, f"{KEY} is 0.5 and was {DEFAULT}" in told.stderr) == (1, True), told.stderr
+    assert (told.returncode, f"{KEY} is 0.5 but was {DEFAULT}" in told.stderr) == (1, True), told.stderr
     told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert told.returncode == 0, told.stderr
     assert read_receipt(output)["adapter_sha256"] == read_receipt(whole)["adapter_sha256"]
@@ -105,7 +105,7 @@ def test_what_changed_is_refused_by_name_and_recorded_where_it_is_allowed(
     output = _as_killed_after(whole, tmp_path / "out", 4)
     before = (output / "run.json").read_bytes()
     assert _train(tiny_base, output, "--resume", "auto", training__learning_rate=1e-4) == 1
-    assert "training.learning_rate is 0.0001 and was" in capsys.readouterr().err
+    assert "training.learning_rate is 0.0001 but was" in capsys.readouterr().err
     assert (output / "run.json").read_bytes() == before
     allowed = ["--resume", "auto", "--allow-changed", "training.learning_rate"]
     assert _train(tiny_base, output, *allowed, training__learning_rate=1e-4) == 0
@@ -141,7 +141,7 @@ def test_another_number_of_threads_is_said_and_recorded_and_a_run_that_goes_on_k
         assert _train(tiny_base, output, "--resume", "auto") == 0
     finally:
         torch.set_num_threads(threads)
-    assert f"threads is {threads + 1} and was {threads}" in capsys.readouterr().err
+    assert f"threads is {threads + 1}, was {threads}" in capsys.readouterr().err
     change = {"step": 2, "key": "threads", "was": threads, "is": threads + 1}
     assert read_receipt(output)["compute_changes"] == [change]
     again = _as_killed_after(output, tmp_path / "again", 4)
@@ -195,7 +195,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
     damaged.write_bytes(content)
     assert _train(tiny_base, output, "--resume", "auto") == 0
     told = capsys.readouterr().err
-    assert "checkpoint-6: optimizer.safetensors is not what was saved" in told
+    assert "checkpoint-6: optimizer.safetensors changed since it was saved" in told
     assert "resuming after step 4" in told
     assert read_receipt(output)["adapter_sha256"] == read_receipt(whole)["adapter_sha256"]
 
@@ -209,12 +209,12 @@ def test_two_runs_in_one_folder_are_refused(
         assert _train(tiny_base, tmp_path / "out") == 1
     finally:
         lock.release()
-    assert "another run is under way" in capsys.readouterr().err
+    assert "another run is using this directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [(["--resume", "nowhere"], "there is no such folder"), (["--resume", ".", "--overwrite"], "begins again")],
+    [(["--resume", "nowhere"], "no such directory"), (["--resume", ".", "--overwrite"], "starts over")],
 )
 def test_wrong_use_is_one_sentence(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(train, options) == 2

@@ -217,15 +217,15 @@ def test_a_verdict_cannot_be_painted_over(world: World, monkeypatch: pytest.Monk
     text, code = _drive("verify", ["{run}"], world, monkeypatch)
     assert code == 1
     assert re.search(r"error.*adapter_model\.safetensors", text)
-    assert "not what the run wrote" in text.splitlines()[-1]
+    assert "files differ from what the run wrote" in text.splitlines()[-1]
 
 
 def test_a_view_that_is_redrawn_moves_the_cursor_itself_and_lets_no_name_do_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _begin("watch", ["live"], world, monkeypatch) as terminal:
-        terminal.wait_for("Ctrl-C leaves")
-        terminal.wait_for("Ctrl-C leaves")
+        terminal.wait_for("Ctrl-C detaches")
+        terminal.wait_for("Ctrl-C detaches")
         terminal.type(INTERRUPT)
         assert terminal.exit_code() == 130
     assert "\x1b[1A" in terminal.text

@@ -182,7 +182,7 @@ def test_a_run_for_another_platform_is_refused_with_the_reason(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], platform: str
 ) -> None:
     assert _train(tiny_base, tmp_path / "out", "--require", platform) == 1
-    assert f"this run is for {platform}" in capsys.readouterr().err
+    assert f"this run needs {platform}" in capsys.readouterr().err
     assert not (tmp_path / "out/run.json").exists()
 
 
@@ -192,7 +192,7 @@ def test_the_hub_is_not_asked_for_a_run_that_cannot_begin(
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_args, **options: pytest.fail(str(options)))
     assert call(train, [f"training.output_dir={tmp_path}/out", "--require", "m4"]) == 1
     told = capsys.readouterr().err
-    assert "this run is for m4" in told
+    assert "this run needs m4" in told
     assert "     ok  " not in told
 
 

@@ -107,7 +107,7 @@ def test_a_record_that_cannot_be_written_is_a_wrong_use(tmp_path: Path, capsys: 
         call(validate_environment, ["--from", fixture("m4_good"), "--record", str(tmp_path / "no" / "such" / "folder")])
         == 2
     )
-    assert "give a file that can be written" in capsys.readouterr().err
+    assert "name a writable file" in capsys.readouterr().err
 
 
 def test_what_is_recorded_can_be_replayed(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_run_that_did_not_finish_is_an_exit_code_of_1(
 def test_a_run_whose_process_is_gone_is_not_waited_for(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(running, process={**this_process(), "created": 5.0, "start_ticks": 5})
     assert call(watch, [str(running)]) == 1
-    assert "is gone: its process was killed" in capsys.readouterr().out
+    assert "died: its process was killed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGXCPU, signal.SIGUSR2])
@@ -124,13 +124,13 @@ def test_ctrl_c_leaves_and_touches_nothing(
     before = {path.name: path.read_bytes() for path in running.iterdir()}
     monkeypatch.setattr(time, "sleep", interrupt)
     assert call(watch, [str(running)]) == 130
-    assert "the run goes on" in capsys.readouterr().err
+    assert "the run continues" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in running.iterdir()} == before
 
 
 def test_a_run_that_is_not_there_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(watch, ["no-such-run"]) == 2
-    assert "no-such-run: no run there" in capsys.readouterr().err
+    assert "no-such-run: no such run directory" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
@@ -143,7 +143,7 @@ def test_in_a_terminal_it_is_drawn_live_and_ctrl_c_ends_it(running: Path) -> Non
     child = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
     os.close(theirs)
     seen = b""
-    while seen.count(b"Ctrl-C leaves") < 3:  # drawn again and again, also while nothing changes
+    while seen.count(b"Ctrl-C detaches") < 3:  # drawn again and again, also while nothing changes
         seen += os.read(ours, 65536)
     child.send_signal(signal.SIGINT)
     try:
@@ -173,4 +173,4 @@ def test_whatever_ends_the_view_the_cursor_is_shown_again_and_it_is_said(
     with Terminal(lambda: call(watch, [str(running)])) as terminal:
         assert terminal.exit_code() == code
     assert "\x1b[?25h" in terminal.text
-    assert re.search(r"left; the run goes on|SIG\w+: stopped", terminal.text.splitlines()[-1])
+    assert re.search(r"detached; the run continues|SIG\w+: stopped", terminal.text.splitlines()[-1])

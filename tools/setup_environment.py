@@ -1,10 +1,10 @@
-"""Make the environment a stack runs in, exactly as its lock says, and do nothing where that is done already.
+"""Create a stack's environment exactly as its lock pins it; do nothing where it is up to date.
 
 Run as:
     make setup                     # .venv with the current stack
     make setup STACK=reference     # .venv-reference
     make setup ARGS="--with attention"     # FlashAttention 4 beside the current stack; later calls keep it
-    make setup-m4                  # .venv-m4, from setup_m4.sh, which checks the Mac first and works its GPU last
+    make setup-m4                  # .venv-m4, from setup_m4.sh, which checks the Mac first and tests its GPU last
     python3 -m tools.setup_environment --dev    # .venv-dev, what `make check` runs with
 
 Standard library only, and for Python 3.9 on: it is what a new machine runs first.
@@ -111,16 +111,16 @@ def create_interpreter(plan: Plan, uv: Path) -> None:
     """
     create = ["venv", "--quiet", "--clear", "--no-project", "--python"]
     if sys.version_info[:2] == ENVIRONMENT_PYTHON:
-        run_uv(uv, [*create, base_python(), str(plan.folder)], f"uv could not make {plan.folder}")
+        run_uv(uv, [*create, base_python(), str(plan.folder)], f"uv could not create {plan.folder}")
         return
     version = ".".join(map(str, ENVIRONMENT_PYTHON))
     # On a Mac uv would also take an Intel Python, left over from an older machine, which gets no MPS.
     asked = f"cpython-{version}-macos-aarch64" if platform.system() == "Darwin" else version
     try:
-        run_uv(uv, [*create, asked, str(plan.folder)], f"uv could not make {plan.folder}")
+        run_uv(uv, [*create, asked, str(plan.folder)], f"uv could not create {plan.folder}")
     except SetupError as exc:
         raise SetupError(
-            f"no Python {version} was found on this machine, and uv did not get one: {exc.message}",
+            f"no Python {version} was found on this machine, and uv could not install one: {exc.message}",
             f"install it (Debian 12: apt-get install python{version}; macOS: brew install python@{version}), "
             "then run the command again",
             is_temporary=exc.is_temporary,
@@ -140,7 +140,7 @@ def make_environment(plan: Plan, lock_text: str) -> None:
         create_interpreter(plan, uv)
     else:
         plan.stamp.unlink(missing_ok=True)
-        say(f"Bringing {plan.folder.name} up to date: what it has already stays")
+        say(f"Bringing {plan.folder.name} up to date: installed packages stay")
     say(f"Installing {len(packages(lock_text))} packages ({plan.needed_bytes / 10**9:.1f} GB) → {plan.folder.name}")
     sync = ["pip", "sync", "--require-hashes", "--only-binary", ":all:", "--python", str(plan.python)]
     locks = [str(path) for path in (plan.requirements, plan.added) if path]
@@ -186,7 +186,7 @@ def wait_for_other(root: Path) -> Any:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say("Waiting for another set-up of this project to end")
+        say("Waiting for another set-up of this project")
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as exc:
         say(f"warning: no locks here ({exc.strerror}): do not run two set-ups of this project at once", "yellow")
@@ -194,7 +194,7 @@ def wait_for_other(root: Path) -> Any:
 
 
 def set_up(plan: Plan, host: Host, *, skip_disk_check: bool, dry_run: bool = False, waits: Sequence[float] = ()) -> int:
-    """Make the environment unless it is there, or only say what would be done; return the exit code."""
+    """Make the environment unless it is there, or only show what would be done; return the exit code."""
     try:
         lock_text = plan.requirements.read_text(encoding="utf-8")
     except OSError as exc:
@@ -230,14 +230,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__, "setup_environment.py")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--stack", choices=("current", "reference"), default="current", help="default: %(default)s")
-    which.add_argument("--m4", action="store_const", const="m4", dest="stack", help="a Mac's own, as setup_m4.sh asks")
+    which.add_argument(
+        "--m4", action="store_const", const="m4", dest="stack", help="a Mac's own environment, for setup_m4.sh"
+    )
     which.add_argument("--dev", action="store_const", const="dev", dest="stack", help="the tools of `make check`")
-    parser.add_argument("--folder", type=Path, help="make it here instead of .venv, .venv-reference, …")
+    parser.add_argument("--folder", type=Path, help="create it here instead of .venv, .venv-reference, …")
     parser.add_argument("--lock", type=Path, help="install this lock instead of the stack's own")
     parser.add_argument("--with", dest="added", choices=("attention",), help="FlashAttention 4 too: current, on Linux")
-    parser.add_argument("--without", dest="left_out", choices=("attention",), help="take it out again")
-    parser.add_argument("--skip-disk-check", action="store_true", help="where uv has the packages cached already")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--without", dest="left_out", choices=("attention",), help="remove it again")
+    parser.add_argument("--skip-disk-check", action="store_true", help="for packages that uv has cached")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
     parser.add_argument("--no-retry", action="store_true", help="give up as soon as the network fails")
     return parser.parse_args(argv)
 
@@ -270,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = plan_for(args, lock)
         return set_up(plan, host, skip_disk_check=args.skip_disk_check, dry_run=args.dry_run, waits=waits)
     except KeyboardInterrupt:
-        say("\nstopped; run the same command again and it continues where it stopped")
+        say("\nstopped; run the same command again to continue")
         return 130
 
 

@@ -80,7 +80,7 @@ def run_program(tool: str, command: list[str], folder: Path, limit_seconds: floa
     lines = output.decode(errors="replace").strip().splitlines()
     if process.returncode or not lines:
         words = log.read_text(encoding="utf-8", errors="replace").strip()[-_WORDS_SHOWN:]
-        return Run(tool, failure=f"ended with {process.returncode}: {' '.join(words.split())}")
+        return Run(tool, failure=f"exit code {process.returncode}: {' '.join(words.split())}")
     return Run(tool, peak_bytes=peak[0], **json.loads(lines[-1]))
 
 

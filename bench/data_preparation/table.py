@@ -42,7 +42,7 @@ def verdict(runs: Mapping[int, Sequence[Run]]) -> tuple[str, bool]:
                 missing.append(f"{run.tool} at {size:,} rows")
             elif ours and not run.tool.startswith(_OURS) and run.rate >= ours.rate:
                 behind.append(f"{run.tool} at {size:,} rows")
-    words = f"behind {', '.join(behind)}" if behind else "ahead of every tool that was measured"
+    words = f"behind {', '.join(behind)}" if behind else "ahead of every measured tool"
     if missing:
         words += f"; not measured: {', '.join(missing)}"
     return words, not behind

@@ -65,7 +65,7 @@ def test_trl_prepares_the_same_tokens(bench: Path, tmp_path: Path) -> None:
 
 def test_a_program_that_fails_or_takes_too_long_is_said(tmp_path: Path) -> None:
     failed = run_program("x", [sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path, 60)
-    assert failed.failure == "ended with 1: no such thing"
+    assert failed.failure == "exit code 1: no such thing"
     slow = run_program("x", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, 0.5)
     assert slow.failure.startswith("took longer than")
 
@@ -91,7 +91,7 @@ def test_the_table_has_a_line_for_each_tool_and_says_why_one_is_missing() -> Non
 def test_the_verdict_is_as_good_as_the_worst_size() -> None:
     words, ahead = verdict(RUNS)
     assert ahead
-    assert words == "ahead of every tool that was measured; not measured: LLaMA-Factory at 10 rows"
+    assert words == "ahead of every measured tool; not measured: LLaMA-Factory at 10 rows"
     faster = {10: RUNS[10], 20: [RUNS[10][0], Run("TRL", 20, 1, 1, 0.5)]}
     assert verdict(faster) == ("behind TRL at 20 rows; not measured: LLaMA-Factory at 10 rows", False)
 

@@ -62,15 +62,15 @@ def test_the_full_scale_is_refused_without_a_gpu(capsys: pytest.CaptureFixture[s
 def test_the_list_names_what_there_is_and_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prove.main(["--list", "--scale", "small", "--ledger", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "first run: Train, evaluate, stop, go on: is the adapter the same?\n" in out
-    assert "peer/full/Unsloth: Who is faster? (needs an NVIDIA GPU)" in out
+    assert "first run: Train, evaluate, stop, resume: is the adapter the same?\n" in out
+    assert "peer/full/Unsloth: Is the peer faster? (needs an NVIDIA GPU)" in out
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan"])
 def test_no_time_is_wrong_use(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert prove.main([f"--limit={limit}"]) == 2
-    assert "--limit is a number of seconds above 0" in capsys.readouterr().err
+    assert "--limit must be a number of seconds above 0" in capsys.readouterr().err
 
 
 def test_where_nothing_can_be_measured_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +84,7 @@ def test_a_ledger_that_cannot_be_written_is_told_before_anything_is_measured(
 ) -> None:
     monkeypatch.setattr("os.access", lambda path, _mode: path != tmp_path)
     assert prove.main(["--scale", "small", "--ledger", str(tmp_path / "new")]) == 2
-    assert "cannot be written by this user" in capsys.readouterr().err
+    assert "is not writable for this user" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

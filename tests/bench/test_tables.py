@@ -61,7 +61,7 @@ def test_what_is_not_measured_is_said_with_its_reason() -> None:
     assert "| kit defaults | not measured | | | | | | |" in table
     assert "| Unsloth | not measured | | | | | | |" in table
     assert len(memory_table(_device(FULL))) == 2 + len(case_names(GENERATIONS["current"].traits, on_gpu=True))
-    assert "- answers: not measured" in other_lines(_device(FULL))
+    assert "- generation: not measured" in other_lines(_device(FULL))
 
 
 def test_goals_are_reached_missed_or_not_measured() -> None:
@@ -81,7 +81,7 @@ def test_a_missed_goal_has_the_profiles_reason() -> None:
     slow = FULL | {"speed/full/no checkpointing, dropout 0": _step(150.0), "profile/full": profile}
     told = dict(goals(_device(slow)))
     (missed,) = [words for words, held in told.items() if words.startswith("at least 60%") and held is False]
-    assert missed.endswith("a step consists of idle 50%, matmul 40%, attention 10%")
+    assert missed.endswith("a step is idle 50%, matmul 40%, attention 10%")
     assert [held for words, held in told.items() if words.startswith("full rows, at least")] == [False]
 
 

@@ -218,9 +218,9 @@ def test_a_refresh_says_what_changed_lock_by_lock_and_writes_it_for_a_review(
     monkeypatch.chdir(tmp_path)
     assert lock_command.main(["--upgrade", "--summary", "changes.md"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "made.txt: 1 to another major version",
-        "  ! iniconfig  2.3.1 → 3.0.0  (another major version)",
+        "made.txt: 1 to a new major version",
+        "  ! iniconfig  2.3.1 → 3.0.0  (new major version)",
         "other.txt: unchanged",
     ]
-    assert "| `iniconfig` | 2.3.1 | 3.0.0 | another major version |" in (tmp_path / "changes.md").read_text()
+    assert "| `iniconfig` | 2.3.1 | 3.0.0 | new major version |" in (tmp_path / "changes.md").read_text()
     assert lock_command.main(["--summary", str(tmp_path / "none" / "changes.md")]) == 2

@@ -282,7 +282,7 @@ def test_a_step_that_stalls_ends_the_run_and_says_where_it_stood(torture: Tortur
     assert "time.sleep(0.05)" in main
     said = _said(torture)[before:]
     assert "step 5 stalled: no progress for" in said
-    assert "training.stall_timeout=…" in said
+    assert "training.stall_timeout" in said
     assert "step 3 is saved" in said
     saved, damaged = checkpoints.newest(folder / "checkpoints")
     assert saved is not None

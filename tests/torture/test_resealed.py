@@ -159,5 +159,5 @@ def test_a_checkpoint_beyond_the_runs_end_is_one_sentence(small_torture: Torture
     before = (small_torture.folder / "log.txt").stat().st_size
     assert small_torture.attempt("beyond") == 1
     said = (small_torture.folder / "log.txt").read_bytes()[before:].decode()
-    assert "holds step 60, but this run has only 8" in said
+    assert "is at step 60, but this run has only 8" in said
     assert "Traceback" not in said

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 KINDS = ("gone", "new", "older", "major", "newer")  # what deserves a look comes first
 _MARKS = {"gone": "-", "new": "+", "older": "<", "major": "!", "newer": " "}
-_WORDS = {"gone": "gone", "new": "new", "older": "older than before", "major": "another major version", "newer": ""}
+_WORDS = {"gone": "gone", "new": "new", "older": "older than before", "major": "new major version", "newer": ""}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def as_markdown(by_lock: Mapping[str, Sequence[Change]]) -> str:
     """Write the changes as a pull request's text."""
     if not any(by_lock.values()):
         return "No lock changed.\n"
-    parts = ["Written by `make lock`. Each version stands in its lock with the hashes of its files.\n"]
+    parts = ["Written by `make lock`. Each lock pins the version with the hashes of its files.\n"]
     for target, found in by_lock.items():
         if found:
             rows = [f"| `{one.name}` | {one.before} | {one.after} | {_WORDS[one.kind]} |" for one in found]
@@ -88,7 +88,7 @@ def _count(found: Sequence[Change]) -> str:
     if not found:
         return "unchanged"
     counts = {kind: sum(change.kind == kind for change in found) for kind in KINDS}
-    names = {"gone": "gone", "new": "new", "older": "older", "major": "to another major version", "newer": "newer"}
+    names = {"gone": "gone", "new": "new", "older": "older", "major": "to a new major version", "newer": "newer"}
     return ", ".join(f"{counts[kind]} {names[kind]}" for kind in reversed(KINDS) if counts[kind])
 
 

@@ -87,14 +87,14 @@ def refuse_python(host: Host) -> Refusal | None:
     found = ".".join(map(str, host.python))
     if host.python < OLDEST_PYTHON:
         return Refusal(
-            f"this is Python {found}, and setting up needs 3.9 or newer (the environment itself gets 3.11)",
+            f"this is Python {found}, but set-up needs 3.9 or newer (the environment itself gets 3.11)",
             "install Python 3.11 and run `make setup PYTHON=python3.11`",
         )
     if not host.has_ensurepip:
         fix = (
             f"apt-get install python{found}-venv (as root)" if host.is_debian_like else "install its venv and pip parts"
         )
-        return Refusal(f"Python {found} is installed without ensurepip, so it cannot make an environment", fix)
+        return Refusal(f"Python {found} is installed without ensurepip, so it cannot create an environment", fix)
     return None
 
 
@@ -108,7 +108,7 @@ def refuse_platform(host: Host, stack: str) -> Refusal | None:
     if stack == "m4":
         return Refusal(
             f".venv-m4 is for a Mac with Apple silicon, and this is {host.system} on {host.arch}",
-            "here it is `make setup`; on the Mac, natively, ./setup_m4.sh",
+            "run `make setup` here; ./setup_m4.sh natively on the Mac",
         )
     if (host.system, host.arch) != ("Linux", "x86_64"):
         return Refusal(f"{host.system} on {host.arch} is not supported: {there_is}", "use one of these machines")
@@ -124,7 +124,7 @@ def refuse_platform(host: Host, stack: str) -> Refusal | None:
 def _refuse_mac(host: Host, stack: str, there_is: str) -> Refusal | None:
     if host.is_rosetta:
         return Refusal(
-            "this Python is an x86-64 build running translated on Apple silicon, and torch would be one too",
+            "this Python is an x86-64 build under Rosetta on Apple silicon, and torch would be too",
             "install an arm64 Python (`brew install python@3.11`) and name it: `make setup PYTHON=…`",
         )
     if host.arch != "arm64":
@@ -163,8 +163,8 @@ def refuse_spaces(environment: Path, stack: str) -> Refusal | None:
     if stack != "reference" or " " not in str(environment):
         return None
     return Refusal(
-        f"{environment}: the reference stack does not work in a folder whose path has a space: its triton 2.1 then "
-        "says 'Cannot find ptxas'",
+        f"{environment}: the reference stack does not work in a path with a space: its triton 2.1 fails with 'Cannot "
+        "find ptxas'",
         "rename the folder, or use the current stack: make setup",
     )
 
@@ -191,8 +191,8 @@ def refuse_disk(needed: int, free: int, place: Path) -> Refusal | None:
         return None
     return Refusal(
         f"{place}: the packages need {needed / _GB:.1f} GB, and {free / _GB:.1f} GB are free",
-        f"free {max((needed - free) / _GB, 0.1):.1f} GB; or, where uv has the packages in its cache already, "
-        "pass ARGS=--skip-disk-check",
+        f"free {max((needed - free) / _GB, 0.1):.1f} GB; or, if uv has the packages in its cache, pass "
+        "ARGS=--skip-disk-check",
     )
 
 

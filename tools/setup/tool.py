@@ -35,7 +35,7 @@ def ensure_tool(root: Path, lock: Lock, program: str, *, size: str) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     # The locks are for 3.11 and newer, and a command that needs nothing installed may run on an older one.
     python = base_python() if sys.version_info >= (3, 11) else "3.11"
-    run_uv(uv, ["venv", "--quiet", "--no-project", "--python", python, str(home)], f"uv could not make {home}")
+    run_uv(uv, ["venv", "--quiet", "--no-project", "--python", python, str(home)], f"uv could not create {home}")
     sync = ["pip", "sync", "--quiet", "--require-hashes", "--only-binary", ":all:"]
     run_uv(
         uv,

@@ -28,8 +28,8 @@ _UNREACHABLE = "the package registry cannot be reached"
 _DIAGNOSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("certificate_verify_failed", "unknownissuer", "sslcertverificationerror", "invalid peer certificate"),
-        "the package registry's certificate is not trusted here: usually a proxy that signs with its own authority",
-        "export SSL_CERT_FILE=/path/to/the-authority.pem, which both uv and pip get; then run the command again",
+        "the package registry's certificate is not trusted here: usually a proxy signs with its own authority",
+        "export SSL_CERT_FILE=/path/to/the-authority.pem, which uv and pip use; then run the command again",
     ),
     (
         ("no space left", "os error 28", "errno 28"),
@@ -47,7 +47,7 @@ _DIAGNOSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("hash mismatch", "do not match the hashes"),
         "a downloaded package is not the one that was locked, so it was not installed",
-        "run the command again; if it stays so, the registry or a mirror serves something else than was locked",
+        "run the command again; if it fails again, the registry or a mirror serves other files than were locked",
     ),
     (
         (
@@ -120,7 +120,7 @@ def ensure_uv(root: Path) -> Path:
     env = tool_environment(os.environ)
     install = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
     for command, trouble in (
-        ([base_python(), "-m", "venv", str(home)], f"{base_python()} cannot make a virtual environment"),
+        ([base_python(), "-m", "venv", str(home)], f"{base_python()} cannot create a virtual environment"),
         ([*install, "--only-binary", ":all:", "-r", str(requirements)], "pip could not install uv"),
     ):
         done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

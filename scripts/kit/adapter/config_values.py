@@ -10,7 +10,7 @@ from kit.run_folder.history import RunError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_AGAIN = "copy the adapter's complete folder"
+_AGAIN = "copy the whole adapter directory"
 _LARGEST_RANK, _LARGEST_ALPHA, _LONGEST_PATH, _LONGEST_NAME = 65_536, 1e9, 4096, 1000
 # A module's name, or its last parts. Its only regular-expression character is the dot.
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -50,7 +50,7 @@ def check_values(config: dict[str, Any], place: str) -> None:
     }
     for key, is_allowed in allowed.items():
         if not is_allowed:
-            raise RunError(f"{place}: {key} is {_short(config.get(key))}, which plain LoRA does not have; {_AGAIN}")
+            raise RunError(f"{place}: {key} is {_short(config.get(key))}, which plain LoRA does not allow; {_AGAIN}")
 
 
 def _is_pattern(value: Any, is_allowed: Callable[[Any], bool]) -> bool:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from kit.adapter.tensor_file import TensorInfo
 
-_AGAIN = "copy the adapter's complete folder"
+_AGAIN = "copy the whole adapter directory"
 # The fields of peft 0.7.0's LoraConfig. ``kit.modeling.model`` saves no others.
 KNOWN_IN_0_7 = frozenset(
     {
@@ -104,7 +104,7 @@ def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], p
             weights.
     """
     if config.get("peft_type") != "LORA":
-        raise RunError(f"{place}: its peft_type is {config.get('peft_type')!r}; only LORA adapters can be used here")
+        raise RunError(f"{place}: peft_type is {config.get('peft_type')!r}; only LORA is supported; use a LoRA adapter")
     check_values(config, place)
     _refuse_what_changes_the_result(config, place)
     ranks = adapted_ranks(weights, plain_names(config, "modules_to_save", place), place)
@@ -127,7 +127,7 @@ def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], p
         left_out.append("init_lora_weights")
     if config.get("use_rslora"):
         if kept.get("rank_pattern") or kept.get("alpha_pattern"):
-            raise RunError(f"{place}: use_rslora is combined with rank_pattern; use a peft that supports it")
+            raise RunError(f"{place}: use_rslora is combined with rank_pattern; use a peft version that supports it")
         # alpha / sqrt(r), written as alpha' / r.
         kept["lora_alpha"] = config["lora_alpha"] * math.sqrt(config["r"])
         left_out.remove("use_rslora")
@@ -142,7 +142,7 @@ def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], p
         names = set(plain_names(config, "target_modules", place))
         stray = next((module for module in sorted(ranks) if names.isdisjoint(endings(module))), None)
         if stray:
-            raise RunError(f"{place}: holds weights for {stray}, which its target_modules do not name; {_AGAIN}")
+            raise RunError(f"{place}: holds weights for {stray}, which are not in its target_modules; {_AGAIN}")
         kept["target_modules"] = sorted(names)
     return Portable(kept, tuple(left_out), tuple(rewritten))
 
@@ -162,7 +162,7 @@ def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> d
             wrong = next((module for module, rank in ranks.items() if rank != own.get(module, config[value])), None)
             if wrong:
                 named = own.get(wrong, config[value])
-                raise RunError(f"{place}: names rank {named} for {wrong}, whose weights have {ranks[wrong]}; {_AGAIN}")
+                raise RunError(f"{place}: sets rank {named} for {wrong}, whose weights have {ranks[wrong]}; {_AGAIN}")
         found[key] = own
     return {key: own for key, own in found.items() if key in config}
 
@@ -170,9 +170,9 @@ def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> d
 def _refuse_what_changes_the_result(config: dict[str, Any], place: str) -> None:
     for key in outside_keys(config):
         if config[key] and key in _CHANGES_RESULT:
-            raise RunError(f"{place}: {key} is set, and {_CHANGES_RESULT[key]}; use a peft that supports it")
+            raise RunError(f"{place}: {key} is set, and {_CHANGES_RESULT[key]}; use a peft version that supports it")
         if config[key] and key not in _HISTORY | {"use_rslora", "exclude_modules"}:
-            raise RunError(f"{place}: {key} is set, which the kit does not know; use the peft that wrote it")
+            raise RunError(f"{place}: {key} is set, which the kit does not support; use the peft that wrote it")
 
 
 def read_portable(folder: Path) -> Portable:
@@ -185,7 +185,7 @@ def read_portable(folder: Path) -> Portable:
     try:
         config = read_object(path)
     except OSError as exc:
-        raise RunError(f"{path}: cannot be read ({exc.strerror}); name an adapter's folder") from exc
+        raise RunError(f"{path}: cannot be read ({exc.strerror}); name an adapter directory") from exc
     except ValueError as exc:
         raise RunError(f"{path}: {exc}; {_AGAIN}") from exc
     return portable_config(config, read_header(weights), str(path))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_AGAIN = "copy the adapter's complete folder"
+_AGAIN = "copy the whole adapter directory"
 # Bytes; one that names every module of a large model has some 50 kB, of one with many experts 1 MB.
 _LARGEST_CONFIG = 2 * 1024**2
 _PREFIX = "base_model.model."  # peft's, before the base's own name
@@ -47,13 +47,13 @@ def adapter_file(folder: Path, name: str) -> Path:
     except OSError as exc:
         raise RunError(f"{path}: cannot be read ({exc.strerror}); {_AGAIN}, weights as safetensors") from exc
     except RuntimeError as exc:  # links in a circle
-        raise RunError(f"{path}: is a link to itself; {_AGAIN}") from exc
+        raise RunError(f"{path}: is a symlink loop; {_AGAIN}") from exc
     if target:
-        raise RunError(f"{path}: is a link out of its folder, to {target}; put the file itself there")
+        raise RunError(f"{path}: is a symlink out of its directory, to {target}; replace it with the file")
     if not stat.S_ISREG(kind):
-        raise RunError(f"{path}: is no file; {_AGAIN}")
+        raise RunError(f"{path}: is not a regular file; {_AGAIN}")
     if name == ADAPTER_CONFIG and size > _LARGEST_CONFIG:
-        raise RunError(f"{path}: has {size:,} bytes, and a configuration has a few thousand; {_AGAIN}")
+        raise RunError(f"{path}: is {size:,} bytes large, and a configuration has a few thousand; {_AGAIN}")
     return path
 
 
@@ -69,7 +69,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise RunError(str(exc)) from exc
     for name, tensor in sorted(tensors.items()):
         if tensor.dtype not in FLOATS:
-            raise RunError(f"{path}: {name} is of type {tensor.dtype}, and an adapter's weights are floats; {_AGAIN}")
+            raise RunError(f"{path}: {name} has dtype {tensor.dtype}, but adapter weights are floats; {_AGAIN}")
     return {name: TensorInfo(tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())}
 
 
@@ -93,19 +93,19 @@ def adapted_ranks(weights: Mapping[str, TensorInfo], saved_whole: list[str], pla
         if is_peft_s and half in {"A", "B"} and len(info.shape) == 2 and is_plain(module):  # noqa: PLR2004 - a matrix
             halves.setdefault(module, {})[half] = info.shape
         elif half or not is_peft_s:
-            raise RunError(f"{place}: holds {name}, which is no part of plain LoRA; use the peft that wrote it")
+            raise RunError(f"{place}: holds {name}, which is not part of plain LoRA; use the peft that wrote it")
         else:
             others.append(module)
     for module, pair in halves.items():
         if set(pair) != {"A", "B"}:
             raise RunError(f"{place}: {module} has only one of lora_A and lora_B; {_AGAIN}")
         if pair["A"][0] != pair["B"][1]:
-            raise RunError(f"{place}: the halves of {module}, {pair['A']} and {pair['B']}, do not fit; {_AGAIN}")
+            raise RunError(f"{place}: lora_A {pair['A']} and lora_B {pair['B']} of {module} do not match; {_AGAIN}")
     saved = set(saved_whole)
     for name in others:
         module = name.rpartition(".")[0]
         if saved.isdisjoint(endings(module)) and not _is_copied(module, halves):
-            raise RunError(f"{place}: holds {name}, which its configuration does not name; {_AGAIN}")
+            raise RunError(f"{place}: holds {name}, which is not in its configuration; {_AGAIN}")
     if not halves and not others:
         raise RunError(f"{place}: holds no weights; {_AGAIN}")
     return {module: pair["A"][0] for module, pair in halves.items()}

@@ -67,7 +67,7 @@ def attention_of_stack(run: CheckContext) -> list[Finding]:
         return [error("config.device.attention", message, f"{key}=auto", run.where(key))]
     length = run.settings.training.max_seq_length
     if attention == "eager" and length > _LONGEST_EAGER:
-        why = "the best that is installed" if run.settings.model.attn_implementation == "auto" else "asked for"
+        why = "the best installed" if run.settings.model.attn_implementation == "auto" else "requested"
         message = (
             f"attention would be eager ({why}), which holds every head's full {length:,} x {length:,} score matrix; "
             f"up to {_LONGEST_EAGER:,} tokens are accepted"
@@ -127,7 +127,7 @@ def cache_clearing(run: CheckContext) -> list[Finding]:
         or run.stack.traits.empty_cache_steps
     ):
         return []
-    message = f"{key} is set, but transformers {run.stack.versions.get('transformers')} does not know it"
+    message = f"{key} is set, but transformers {run.stack.versions.get('transformers')} does not support it"
     return [error("config.device.empty_cache", message, f"{key}=null", run.where(key))]
 
 
@@ -139,5 +139,5 @@ def keys_without_effect(run: CheckContext) -> list[Finding]:
         idle = run.platform not in rule["meta"]["platforms"] and key not in _KEYS_WITH_OWN_RULE
         if idle and run.resolved.values[section][name] != rule.get("default"):
             message = f"{key} has no effect on {run.platform}"
-            found.append(warning("config.device.no_effect", message, "delete it here", run.where(key)))
+            found.append(warning("config.device.no_effect", message, "delete it", run.where(key)))
     return found

@@ -51,8 +51,8 @@ def check_space(
     """Judge disk and memory against what a run of this model writes and loads."""
     least, most = output_bytes(shape, settings) if settings and shape else (_SMALLEST_OUTPUT_BYTES,) * 2
     free = environment.output_disk_free_bytes
-    fix = "free some, or training.output_dir=<a folder on a larger disk>, or training.save_total_limit=1"
-    found = [_space("environment.output_disk", "disk for the run's output", free, (least, most), fix)]
+    fix = "free some space, or training.output_dir=<a folder on a larger disk>, or training.save_total_limit=1"
+    found = [_space("environment.output_disk", "disk for the run directory", free, (least, most), fix)]
     model = environment.model
     if model is None:
         return found
@@ -67,8 +67,8 @@ def _space(identity: str, what: str, free: int | None, needed: tuple[int, int], 
     """Judge free space against the least that is needed, and the most."""
     least, most = needed
     if free is None:
-        return skipped(identity, f"{what}: the free space could not be found out")
-    up_to = f", up to {gigabytes(most)} in the end" if most > least else ""
+        return skipped(identity, f"{what}: the free space is unknown")
+    up_to = f", up to {gigabytes(most)} by the end" if most > least else ""
     message = f"{what}: {gigabytes(free)} free, {gigabytes(least)} needed{up_to}"
     if free < least:
         return error(identity, message, fix)
@@ -78,8 +78,8 @@ def _space(identity: str, what: str, free: int | None, needed: tuple[int, int], 
 def _download_space(environment: Environment, shape: ModelShape | None) -> Finding:
     identity, what = "environment.cache_disk", "disk for the model's download"
     if shape is None:
-        return skipped(identity, f"{what}: how large the model is, its config.json says, which is not here yet")
-    fix = "free some, or set HF_HOME to a folder on a larger disk"
+        return skipped(identity, f"{what}: the model's size is unknown until its config.json is downloaded")
+    fix = "free some space, or set HF_HOME to a folder on a larger disk"
     return _space(identity, what, environment.cache_disk_free_bytes, (published_bytes(shape),) * 2, fix)
 
 
@@ -92,6 +92,6 @@ def _memory(environment: Environment, shape: ModelShape, platform: str) -> list[
     if memory >= needed:
         return [ok("environment.memory", f"{gigabytes(memory)} of memory")]
     size = f"a model of {shape.parameters / 1e9:.1f} B parameters"
-    message = f"{gigabytes(memory)} of memory; loading {size} wants {gigabytes(needed)}"
-    fix = "close other programs and watch the swap, or use a machine with more memory"
+    message = f"{gigabytes(memory)} of memory; loading {size} needs {gigabytes(needed)}"
+    fix = "close other programs and watch for swapping, or use a machine with more memory"
     return [warning("environment.memory", message, fix)]

@@ -29,7 +29,7 @@ def data_files(run: CheckContext) -> list[Finding]:
 
 def _data_file(run: CheckContext, key: str, path: Path) -> Finding:
     where, expanded = run.where(key), path.expanduser()
-    fix = f"{key}=PATH; one JSON object a line, as in data/sample/train.jsonl"
+    fix = f"{key}=PATH; one JSON object per line, as in data/sample/train.jsonl"
     try:
         if not expanded.exists():
             return error("config.data.missing", f"{key}: {path} does not exist", fix, where)
@@ -38,13 +38,13 @@ def _data_file(run: CheckContext, key: str, path: Path) -> Finding:
             kind, what = ("directory", "a directory, not a JSONL file") if is_folder else ("special", NOT_REGULAR)
             return error(f"config.data.{kind}", f"{key}: {path} is {what}", fix, where)
         if not os.access(expanded, os.R_OK):
-            message = f"{key}: {path} may not be read by this user"
+            message = f"{key}: {path} is not readable by this user"
             return error("config.data.unreadable", message, f"chmod u+r '{path}'", where)
         if expanded.stat().st_size == 0:
             return error("config.data.empty", f"{key}: {path} is empty", fix, where)
     except OSError as exc:
         return error("config.data.unreadable", f"{key}: {path} cannot be read: {exc.strerror}", fix, where)
-    return ok("config.data.found", f"{key}: {path} is there", where)
+    return ok("config.data.found", f"{key}: {path} exists", where)
 
 
 def _same(first: Path, second: Path) -> bool:
@@ -61,13 +61,13 @@ def model_path(run: CheckContext) -> list[Finding]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if (folder / "config.json").is_file():
-            return [ok("config.model.found", f"{key}: {name} is there", where), *_revision_of_a_folder(run)]
+            return [ok("config.model.found", f"{key}: {name} exists", where), *_revision_of_a_folder(run)]
         fix = "copy the model's complete directory there"
-        return [error("config.model.incomplete", f"{key}: {name} holds no config.json, so it is no model", fix, where)]
+        return [error("config.model.incomplete", f"{key}: {name} has no config.json, so it is not a model", fix, where)]
     if not is_local(name):
         return []
     if name == DEMO_BASE:
-        return [skipped("config.model.demo", f"{key}: the demo's base model is not made yet", "make demo", where)]
+        return [skipped("config.model.demo", f"{key}: the demo's base model does not exist yet", "make demo", where)]
     fix = f"{key}=DIRECTORY, or the model's name on the hub, such as mistralai/Mistral-7B-Instruct-v0.2"
     return [error("config.model.missing", f"{key}: there is no directory {name}", fix, where)]
 
@@ -76,5 +76,5 @@ def _revision_of_a_folder(run: CheckContext) -> list[Finding]:
     key, model = "model.revision", run.settings.model
     if model.revision is None:
         return []
-    message = f"{key} is {model.revision}, and {model.model_name_or_path} is a folder, which is taken as it stands"
+    message = f"{key} is {model.revision}, but {model.model_name_or_path} is a local directory, which has no revisions"
     return [warning("config.model.revision", message, f"{key}=null", run.where(key))]

@@ -24,7 +24,7 @@ def partial_checkpointing(run: CheckContext) -> list[Finding]:
         message = f"{key} is {every}, but transformers {found} checkpoints all layers or none; 5.17 can"
         return [error("config.levers.checkpointing", message, f"{_CURRENT} {key}=1", run.where(key))]
     if not run.settings.training.gradient_checkpointing:
-        message = f"{key} is {every}, and has no effect while training.gradient_checkpointing is false"
+        message = f"{key} is {every}, but has no effect while training.gradient_checkpointing is false"
         return [warning("config.levers.checkpointing", message, f"{key}=1", run.where(key))]
     return []
 
@@ -36,10 +36,10 @@ def padding_free(run: CheckContext) -> list[Finding]:
         return []
     if not run.stack.traits.padding_free:
         found = run.stack.versions.get("transformers")
-        message = f"{key} is true, but in transformers {found} neighbouring rows would see each other"
+        message = f"{key} is true, but in transformers {found} neighbouring rows would attend to each other"
         return [error("config.levers.padding_free", message, f"{_CURRENT} {key}=false", run.where(key))]
     if run.attention not in VARIABLE_LENGTH:
-        message = f"{key} is right with {run.attention} attention, but slow: it masks the whole micro-batch squared"
+        message = f"{key} is slow with {run.attention} attention, which masks the micro-batch's tokens squared"
         better = "model.attn_implementation=auto" if run.on_cuda else f"{key}=false"
         return [warning("config.levers.padding_free", message, better, run.where(key))]
     return []
@@ -51,7 +51,7 @@ def torch_compile(run: CheckContext) -> list[Finding]:
     if not run.settings.training.torch_compile:
         return []
     if run.platform == "m4":
-        message = f"{key} is true, but torch's compiler for MPS is a prototype; the kit does not train through it"
+        message = f"{key} is true, but torch's compiler for MPS is a prototype; the kit does not train with it"
         return [error("config.levers.torch_compile", message, f"{key}=false", run.where(key))]
     if run.is_installed and not run.stack.traits.compiled_layers:
         message = f"{key} is true, but 4-bit layers of the {run.stack.name} stack do not compile"

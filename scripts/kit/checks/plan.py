@@ -55,10 +55,10 @@ def fits(run: CheckContext, planned_run: PlannedRun | None) -> list[Finding]:
     """Compare the planned peak with what the device has."""
     key = "training.per_device_train_batch_size"
     if planned_run is None:
-        message = "memory was not planned: the model's config.json is not in a local directory"
+        message = "memory not planned: the model's config.json is not in a local directory"
         return [skipped("config.memory", message, where=run.where("model.model_name_or_path"))]
     if planned_run.device.limit is None:
-        return [skipped("config.memory", "memory was not compared: the device's memory is unknown")]
+        return [skipped("config.memory", "memory not compared: the device's memory is unknown")]
     plan = planned_run.plan
     uncounted = left_out(plan, run.platform)
     planned = _sentence(plan, "resident " if run.platform == "cpu" else "")
@@ -86,8 +86,8 @@ def duration(run: CheckContext, plan: RunPlan) -> list[Finding]:
     if plan.is_counted:
         size = f"{plan.tokens:,} tokens in {plan.steps:,} steps of {run.settings.effective_batch_size} rows"
         if spent is None:
-            return [ok("run.time", f"{size}; how long they take is not known for this model here")]
-        padding = f"{plan.computed_tokens - plan.tokens:,} of padding counted"
+            return [ok("run.time", f"{size}; the time is unknown for this model")]
+        padding = f"{plan.computed_tokens - plan.tokens:,} of padding included"
         return [ok("run.time", f"{size}: {span} on {run.platform} {spent.basis}, {padding}")]
     if spent is None or not Path(run.settings.data.train_file).expanduser().is_file():
         return []

@@ -18,18 +18,18 @@ def mixed_precision(run: CheckContext) -> list[Finding]:
     """Allow one mixed precision, of the same type as the weights and the 4-bit compute."""
     training, model = run.settings.training, run.settings.model
     if training.bf16 and training.fp16:
-        message = "training.bf16 and training.fp16 are both true; a run has one mixed precision"
+        message = "training.bf16 and training.fp16 are both true; only one may be"
         return [error("config.precision.both", message, "training.fp16=false", run.where("training.fp16"))]
     found = []
     mixed = run.settings.mixed_precision
     switch = "training.bf16" if training.bf16 else "training.fp16"
     if mixed and model.torch_dtype not in {mixed, "float32"}:
-        message = f"model.torch_dtype is {model.torch_dtype} while {switch} is true; {mixed} or float32 go with it"
+        message = f"model.torch_dtype is {model.torch_dtype} while {switch} is true; it must be {mixed} or float32"
         fix = f"model.torch_dtype={mixed}"
         found.append(error("config.precision.torch_dtype", message, fix, run.where("model.torch_dtype")))
     if training.fp16 and run.settings.lora.adapter_dtype == "bfloat16":
         message = (
-            "lora.adapter_dtype is bfloat16 while training.fp16 is true; float16's gradient scaling cannot work on it"
+            "lora.adapter_dtype is bfloat16 while training.fp16 is true; float16's gradient scaling does not support it"
         )
         where = run.where("lora.adapter_dtype")
         found.append(error("config.precision.adapter_dtype", message, "lora.adapter_dtype=float32", where))
@@ -48,9 +48,9 @@ def compute_dtype(run: CheckContext) -> list[Finding]:
     key = "quantization.bnb_4bit_compute_dtype"
     switch = f"training.{'bf16' if training.bf16 else 'fp16'}"
     if compute == "float32":
-        message = f"{key} is float32 while {switch} is true: right, but the multiplications are several times slower"
+        message = f"{key} is float32 while {switch} is true: correct, but matrix multiplication is several times slower"
         return [warning("config.precision.compute_dtype", message, f"{key}={mixed}", run.where(key))]
-    message = f"{key} is {compute} while {switch} is true; {mixed} goes with it"
+    message = f"{key} is {compute} while {switch} is true; it must be {mixed} or float32"
     return [error("config.precision.compute_dtype", message, f"{key}={mixed}", run.where(key))]
 
 

@@ -114,7 +114,7 @@ def check_base(settings: Settings, stack: Stack) -> list[Finding]:
         found, fix = found_and_fix(exc)
         if is_local(model.model_name_or_path):
             return [error("model.weights", found, fix)]
-        return [skipped("model.weights", f"{found}: the weights were not checked; train checks them once they are")]
+        return [skipped("model.weights", f"{found}: weights not checked; train checks them after the download")]
     return base_findings(base, stack.traits.reader)
 
 
@@ -126,10 +126,10 @@ def _load_tokenizer(settings: Settings, stack: Stack, *, download: bool) -> tupl
         found, fix = found_and_fix(exc)
         if model.model_name_or_path == DEMO_BASE and not Path(DEMO_BASE).exists():
             severity = error if download else skipped
-            return None, [severity("model.tokenizer", f"{found}: the demo makes it on its first run", "make demo")]
+            return None, [severity("model.tokenizer", f"{found}: the demo creates it on its first run", "make demo")]
         if download or is_local(model.model_name_or_path):
             return None, [error("model.tokenizer", found, fix)]
-        return None, [skipped("model.tokenizer", f"{found}, so the data's tokens were not counted", fix)]
+        return None, [skipped("model.tokenizer", f"{found}, so the data was not tokenised", fix)]
     return tokenizer, [
         ok("model.tokenizer", f"{model.model_name_or_path}: tokenizer and chat template load"),
         *form_findings(tokenizer, model.model_name_or_path, model.revision, stack.traits.reader),
@@ -169,8 +169,8 @@ def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
     return [
         warning(
             "data.leakage",
-            f"{len(lines):,} of {len(val.rows):,} validation rows are in {train.path} too, word for word",
-            "take them out of one of the files: the validation loss would be too good",
+            f"{len(lines):,} of {len(val.rows):,} validation rows are in {train.path} too",
+            "remove them from one of the files: the validation loss would be too low",
             f"{val.path}:{lines[0]}",
         )
     ]
@@ -201,7 +201,7 @@ def _links(settings: Settings, folder: Path) -> list[Finding]:
     links = [folder] if settings.training.output_dir is None and folder.is_symlink() and outside else []
     if folder.is_dir():
         links += sorted(path for path in folder.iterdir() if path.is_symlink())
-    fix = "take the link away; to write elsewhere, say so: training.output_dir=…"
+    fix = "remove the link; to write elsewhere: training.output_dir=…"
     return [error("run.link", f"is a link to {path.readlink()}", fix, str(path)) for path in links]
 
 
@@ -211,9 +211,9 @@ def _earlier_run(settings: Settings, folder: Path, *, overwrite: bool) -> list[F
         return [
             error(
                 "run.exists",
-                f"holds a run already ({', '.join(there)})",
-                f"go on with it: --resume auto; name this one: training.run_name={settings.training.run_name}-2; "
-                "or replace that one: --overwrite",
+                f"already holds a run ({', '.join(there)})",
+                f"resume it: --resume auto; rename this run: training.run_name={settings.training.run_name}-2; "
+                "or replace the old one: --overwrite",
                 str(folder),
             )
         ]
@@ -224,7 +224,7 @@ def _not_writable(folder: Path) -> list[Finding]:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir():
-        return [error("run.folder", "is a file, and the run needs a folder there", "move it away", str(parent))]
+        return [error("run.folder", "is a file where the run directory belongs", "move it away", str(parent))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable.{os.getpid()}"

@@ -23,7 +23,7 @@ def wandb(run: CheckContext) -> list[Finding]:
         message = "training.report_to is wandb, but wandb is not installed"
         found.append(error("config.wandb.missing", message, "make setup, or training.report_to=none", where))
     if run.settings.wandb.mode == "disabled":
-        message = "training.report_to is wandb, but wandb.mode is disabled: nothing will be recorded there"
+        message = "training.report_to is wandb, but wandb.mode is disabled: nothing is recorded there"
         fix = "wandb.mode=online or offline, or training.report_to=none"
         found.append(warning("config.wandb.mode", message, fix, run.where("wandb.mode")))
     return found

@@ -58,9 +58,9 @@ def check(resolved: Resolved, judgement: Judgement, machine: Machine, stack: Sta
 
 def check_rules(run: CheckContext) -> list[Finding]:
     """Run every rule; one that crashes becomes a finding."""
-    found = [ok("config.schema", f"{len(run.resolved.origins)} keys are known and in range", str(run.resolved.path))]
+    found = [ok("config.schema", f"{len(run.resolved.origins)} keys are valid", str(run.resolved.path))]
     if not run.is_installed:
-        message = "what the installed libraries can do was not checked: torch and transformers are not installed"
+        message = "torch and transformers are not installed, so what they support was not checked"
         found.append(skipped("config.stack", message, "make setup"))
     found += unknown_generation(run.stack)
     for rule in RULES:

@@ -19,8 +19,9 @@ def saving_and_evaluating(run: CheckContext) -> list[Finding]:
         return []
     nearest = max(1, round(training.save_steps / training.eval_steps)) * training.eval_steps
     message = (
-        f"training.save_steps ({training.save_steps}) is no multiple of training.eval_steps ({training.eval_steps}), "
-        "so some checkpoints are saved without having been measured"
+        f"training.save_steps ({training.save_steps}) is not a multiple of training.eval_steps "
+        f"({training.eval_steps}), "
+        "so some checkpoints are saved without an evaluation"
     )
     return [warning("config.schedule.save_steps", message, f"training.save_steps={nearest}", where)]
 
@@ -31,10 +32,10 @@ def length_of_run(run: CheckContext) -> list[Finding]:
     if training.max_steps < 0:
         return []
     key = "training.max_steps"
-    message = f"{key} ({training.max_steps}) decides the length; training.num_train_epochs is not used"
+    message = f"{key} ({training.max_steps}) sets the length; training.num_train_epochs is ignored"
     found = [ok("config.schedule.length", message, run.where(key))]
     if run.settings.data.val_file and training.eval_steps > training.max_steps:
-        message = f"training.eval_steps ({training.eval_steps}) is beyond the last step ({training.max_steps})"
+        message = f"training.eval_steps ({training.eval_steps}) is after the last step ({training.max_steps})"
         fix = f"training.eval_steps={training.max_steps}"
         found.append(warning("config.schedule.eval_steps", message, fix, run.where("training.eval_steps")))
     return found
@@ -48,8 +49,6 @@ def warmup(run: CheckContext) -> list[Finding]:
         fix = "training.lr_scheduler_type=constant_with_warmup"
         return [warning("config.schedule.warmup", message, fix, run.where("training.lr_scheduler_type"))]
     if training.warmup_ratio > _LONGEST_WARMUP:
-        message = (
-            f"{key} is {training.warmup_ratio:g}: that share of the run is below the learning rate; 0 to 0.1 is usual"
-        )
+        message = f"{key} is {training.warmup_ratio:g}: warmup takes that share of the steps; 0 to 0.1 is usual"
         return [warning("config.schedule.warmup", message, f"{key}=0.03", run.where(key))]
     return []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 128 + signal.SIGINT
 _FAILED = 1
-A_BUG = "this is a bug, of the kit or of a library: please report it"
+A_BUG = "report this as a bug in the kit or in a library"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,8 +99,8 @@ def number_within(low: float, high: float = math.inf, kind: type[float] = int) -
         with contextlib.suppress(ValueError):
             if (kind is float or text.isdecimal()) and low <= kind(text) <= high:
                 return kind(text)
-        ends = f"from {low:g} on" if high == math.inf else f"from {low:g} to {high:g}"
-        raise argparse.ArgumentTypeError(f"{text!r} is not a {'' if kind is float else 'whole '}number {ends}")
+        ends = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {'a number' if kind is float else 'an integer'} {ends}")
 
     return read
 
@@ -172,5 +172,5 @@ def _say_aside(exc: BaseException | None, origin: object) -> None:
         return
     with contextlib.suppress(OSError, ValueError):
         name = origin.name if isinstance(origin, threading.Thread) else type(origin).__name__
-        say(f"warning: {name} failed beside the command: {type(exc).__name__}: {first_line(exc)}", "yellow")
+        say(f"warning: {name} failed in the background: {type(exc).__name__}: {first_line(exc)}", "yellow")
         say(f"  {keep_traceback(exc)}")

@@ -41,7 +41,7 @@ def explain(exc: BaseException) -> Finding:
         fix = SMALLER if refusal.kind == "out_of_memory" else refusal.fix
         return error(f"run.{refusal.kind}", refusal.message, fix)
     if "loss is" in line.lower() and "nan" in line.lower():
-        return error("run.not_finite", line, "lower training.learning_rate, or look at the rows named")
+        return error("run.not_finite", line, "lower training.learning_rate, or check the rows named")
     return error("run.bug", f"{type(exc).__name__}: {line}", A_BUG)
 
 
@@ -57,5 +57,5 @@ def run_check(check: Callable[[], Sequence[Finding]], name: str) -> list[Finding
         if refusal:
             what = f"the check {name!r} could not run: {refusal.message}"
             return [error(f"{name}.refused", what, f"{refusal.fix}; {where}")]
-        what = f"the check {name!r} itself failed: {type(exc).__name__}: {first_line(exc)}"
-        return [error(f"{name}.crashed", what, f"please report this, it is a bug; {where}")]
+        what = f"the check {name!r} crashed: {type(exc).__name__}: {first_line(exc)}"
+        return [error(f"{name}.crashed", what, f"report this as a bug; {where}")]

@@ -44,38 +44,38 @@ _BY_NUMBER: dict[int, tuple[str, str, str]] = {
     errno.ENOSPC: ("disk_full", "the disk is full", "free some space"),
     errno.EDQUOT: (
         "disk_full",
-        "the disk quota is used up: the disk is full for this user",
-        "free some space, or ask for more (quota -s)",
+        "this user's disk quota is exceeded",
+        "free some space, or have the quota raised (quota -s)",
     ),
     errno.EFBIG: (
         "limit",
-        "a file would grow larger than this process or this file system allows",
+        "a file would exceed the size limit of this process or file system",
         f"raise the limit (ulimit -f), {_ANOTHER_DISK}",
     ),
     errno.EIO: ("disk", "the disk failed to read or write (input/output error)", _LOOK_AT_IT),
     errno.ENXIO: ("disk", "the device is gone", _LOOK_AT_IT),
     errno.ENODEV: ("disk", "the device is gone", _LOOK_AT_IT),
-    errno.ESTALE: ("disk", "the network's file system lost the file (stale handle)", f"mount it anew, {_ANOTHER_DISK}"),
+    errno.ESTALE: ("disk", "the network file system lost the file (stale handle)", f"remount it, {_ANOTHER_DISK}"),
     errno.EROFS: ("not_writable", "the file system is read-only", f"mount it writable, {_ANOTHER_DISK}"),
-    errno.EACCES: ("not_writable", "not allowed (permission denied)", "give this user the right to it"),
-    errno.EPERM: ("not_writable", "not allowed (operation not permitted)", "give this user the right to it"),
-    errno.ENOENT: ("file", "is not there (no such file or directory)", _LOOK_THERE),
-    errno.EEXIST: ("file", "is there already", "look what else writes there"),
-    errno.EISDIR: ("file", "is a folder where a file is needed", "move the folder out of the way"),
-    errno.ENOTDIR: ("file", "a file is in the way where a folder is needed", "move the file out of the way"),
-    errno.ENOTEMPTY: ("file", "the folder is not empty", "look what else writes there"),
-    errno.ELOOP: ("file", "leads through links in a circle, or through one where none is followed", "remove the link"),
+    errno.EACCES: ("not_writable", "not allowed (permission denied)", "give this user access to it"),
+    errno.EPERM: ("not_writable", "not allowed (operation not permitted)", "give this user access to it"),
+    errno.ENOENT: ("file", "does not exist (no such file or directory)", _LOOK_THERE),
+    errno.EEXIST: ("file", "already exists", "check what else writes there"),
+    errno.EISDIR: ("file", "is a folder where a file is needed", "move the folder away"),
+    errno.ENOTDIR: ("file", "is a file where a folder is needed", "move the file away"),
+    errno.ENOTEMPTY: ("file", "the folder is not empty", "check what else writes there"),
+    errno.ELOOP: ("file", "is a loop of symlinks, or a symlink where none is followed", "remove the link"),
     errno.ENAMETOOLONG: (
         "file",
         "the name is too long",
-        "choose shorter ones: training.run_name, the folders above it",
+        "shorten training.run_name or the folders above it",
     ),
-    errno.EBUSY: ("file", "is in use by another program", "end what uses it"),
-    errno.ETXTBSY: ("file", "is a program that runs", "end it first"),
+    errno.EBUSY: ("file", "is in use by another program", "stop that program"),
+    errno.ETXTBSY: ("file", "is a running program", "stop it first"),
     errno.EMFILE: ("limit", "too many files are open", "raise the limit: ulimit -n 4096"),
-    errno.ENFILE: ("limit", "too many files are open on this machine", "end what holds them (lsof)"),
-    errno.EAGAIN: ("limit", "no more processes or threads are allowed", "raise the limit (ulimit -u), or end others"),
-    errno.EPIPE: ("refused", "the process at the other end of a pipe has ended", "look why; then the same command"),
+    errno.ENFILE: ("limit", "too many files are open on this machine", "stop the programs that hold them (lsof)"),
+    errno.EAGAIN: ("limit", "no more processes or threads are allowed", "raise the limit (ulimit -u), or stop others"),
+    errno.EPIPE: ("refused", "the process at the other end of a pipe has ended", "find out why, then repeat it"),
 }
 # What is meant even where an exception was not said to come from it.
 _OF_A_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
@@ -121,20 +121,18 @@ def refusal_in(exc: BaseException) -> Refusal | None:
                 words = f"{place}: {words}"
             return Refusal(kind, text if kind == "file" and not place else words, fix)
     if _FAILED_WRITE.search(text):
-        return Refusal(
-            "disk", f"a file could not be written: {text}", f"{_LOOK_AT_IT}; is it full, or a quota used up?"
-        )
+        return Refusal("disk", f"a file could not be written: {text}", f"{_LOOK_AT_IT}; check its free space and quota")
     return _by_type(exc, text)
 
 
 def _by_type(exc: BaseException, text: str) -> Refusal | None:
     if type(exc).__name__ in {"SafetensorError", "UnpicklingError"}:
-        return Refusal("weights", f"a file of weights is damaged: {text}", "fetch or copy it anew")
+        return Refusal("weights", f"a weights file is damaged: {text}", "download or copy it again")
     if _HOMELESS in text:
         return Refusal("file", "a path begins with ~, but that home folder does not exist", "write it in full")
     if isinstance(exc, OSError):
         kind = "refused" if exc.errno else "file"
-        return Refusal(kind, text or type(exc).__name__, "check what the message names")
+        return Refusal(kind, text or type(exc).__name__, "check the file or address in the message")
     return None
 
 

@@ -33,35 +33,35 @@ class Command:
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Start here": (
-        Command("detect", "say what this machine is, and which configuration fits it", needs_packages=False),
+        Command("detect", "detect the hardware and choose a configuration", needs_packages=False),
         Command("demo", "a real 4-bit fine-tuning run in minutes, on any machine", outlives_readers=True),
     ),
-    "Data": (Command("data", "check, split and write rows to train on"),),
+    "Data": (Command("data", "check, split and write training rows"),),
     "Train": (
         Command("validate", "check environment, configuration, model and data together"),
-        Command("validate-environment", "check the packages, and work the device"),
+        Command("validate-environment", "check the packages and test the device"),
         Command("validate-config", "check a configuration against the schema and this machine"),
-        Command("plan", "say what a run will take in memory and time, and what would be faster"),
-        Command("config", "print a configuration as it will run, with the origin of each value"),
+        Command("plan", "estimate a run's memory and time, and list faster settings"),
+        Command("config", "print the resolved configuration with the origin of each value"),
         Command("train", "check everything, then train", outlives_readers=True),
     ),
     "Use": (
         Command("report", "write a run's report: one page, and its curves as a picture"),
-        Command("watch", "follow a run while it goes on"),
+        Command("watch", "follow a run live"),
         Command("runs", "list the runs on this machine"),
-        Command("evaluate", "the adapter against its base: loss, perplexity, exact match, ROUGE, samples"),
-        Command("chat", "talk to base + adapter"),
-        Command("merge", "write the adapter into its base, compared logit by logit"),
+        Command("evaluate", "compare the adapter with its base: loss, perplexity, exact match, ROUGE, samples"),
+        Command("chat", "chat with base + adapter"),
+        Command("merge", "merge the adapter into its base, and compare the logits"),
         Command("portable-adapter", "copy an adapter so that every peft since 0.7.0 loads it"),
     ),
     "Prove": (
-        Command("verify", "compute every checksum of a run again"),
-        Command("reproduce", "train a finished run again and compare, bit by bit", outlives_readers=True),
-        Command("diff-run", "what differs between two runs, and from which step on they part"),
-        Command("parity", "train a small canonical model here: does every number agree with the formulas?"),
+        Command("verify", "recompute every checksum of a run"),
+        Command("reproduce", "retrain a finished run and compare, bit by bit", outlives_readers=True),
+        Command("diff-run", "compare two runs: differences, first differing step, likely cause"),
+        Command("parity", "train a small canonical model and compare every number with the formulas"),
     ),
-    "Container": (Command("image", "build the image, and run the kit in it", needs_packages=False),),
-    "This command line": (Command("completion", "print what completes commands, options, files and runs in a shell"),),
+    "Container": (Command("image", "build the image and run the kit in it", needs_packages=False),),
+    "This command line": (Command("completion", "print the shell completion script"),),
 }
 COMMANDS = {command.name: command for group in GROUPS.values() for command in group}
 

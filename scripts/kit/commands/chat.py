@@ -1,14 +1,14 @@
-"""Talk to a run: its base with its adapter, answering as it goes.
+"""Chat with a run's base + adapter; answers stream token by token.
 
 Run as:
     python scripts/kit chat                                       the newest run      (or: make chat)
     python scripts/kit chat demo --prompt "Write the word lemon backwards."            one answer
-    python scripts/kit chat demo < questions.txt                  one question a line; only answers on stdout
+    python scripts/kit chat demo < questions.txt                  one question per line; only answers on stdout
 
-In a conversation /base and /adapter switch who answers, /again repeats the last question, /reset forgets the
-conversation, Ctrl-C stops an answer, Ctrl-D ends. From a pipe each line is a conversation of its own, none a command.
-Decoding is greedy, so the same question has the same answer; --temperature 0.7 samples instead.
-Exit codes: 0 ended, 1 a question could not be asked or memory ran out, 2 wrong use, 130 stopped.
+In a conversation /base and /adapter switch who answers, /again repeats the last question, /reset clears the
+conversation, Ctrl-C stops an answer, Ctrl-D exits. From a pipe each line is a separate conversation, never a command.
+Decoding is greedy, so the same question gets the same answer; --temperature 0.7 samples instead.
+Exit codes: 0 ended, 1 a question could not be asked or out of memory, 2 wrong use, 130 stopped.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ def run(options: argparse.Namespace) -> int:
             let_go_of(sys.stdout)
             return 0
 
-    fix = "close what else uses the memory, or a smaller --max-new-tokens"
+    fix = "close other programs that use the memory, or lower --max-new-tokens"
     return carry_out(work, stopped="stopped", when_memory_runs_out=fix)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="answer this and end")
+    parser.add_argument("--prompt", metavar="TEXT", help="answer this and exit")
     parser.add_argument("--system", default="", metavar="TEXT", help="a system message")
-    parser.add_argument("--base", action="store_true", help="begin without the adapter")
-    parser.add_argument("--json", action="store_true", help="with --prompt or a pipe: one JSON object a line")
+    parser.add_argument("--base", action="store_true", help="start without the adapter")
+    parser.add_argument("--json", action="store_true", help="with --prompt or a pipe: one JSON object per line")
     sampling = parser.add_argument_group("sampling")
     share, factor, whole = number_within(0, 1, float), number_within(0.1, 10, float), number_within(0)
     heat = number_within(0, 10, float)
     sampling.add_argument("--temperature", type=heat, default=0.0, metavar="T", help="0: greedy (default)")
-    sampling.add_argument("--top-p", type=share, default=0.95, metavar="P", help="nucleus sampling's share (0.95)")
+    sampling.add_argument("--top-p", type=share, default=0.95, metavar="P", help="nucleus sampling (0.95)")
     sampling.add_argument("--top-k", type=whole, default=0, metavar="K", help="0: all tokens (default)")
     sampling.add_argument("--repetition-penalty", type=factor, default=1.0, metavar="R", help="1.0: none (default)")
-    sampling.add_argument("--max-new-tokens", type=whole, default=512, metavar="N", help="longest answer (512)")
-    sampling.add_argument("--seed", type=whole, metavar="N", help="makes sampling repeatable")
+    sampling.add_argument("--max-new-tokens", type=whole, default=512, metavar="N", help="tokens at most (512)")
+    sampling.add_argument("--seed", type=whole, metavar="N", help="make sampling reproducible")
 
 
 def _chat(options: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def _chat(options: argparse.Namespace) -> int:
     for remark in choice.remarks:
         say(f"note: {remark}", "yellow")
     if options.system and choice.tokenizer.merges_system:
-        say("note: the base's template has no system message; it goes in front of the first question", "yellow")
+        say("note: the base's template has no system message; it is put before the first question", "yellow")
     sampling = Sampling(
         options.temperature,
         options.top_p,

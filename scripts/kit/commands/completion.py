@@ -1,10 +1,10 @@
 """Print a shell function ``kit`` that completes commands, options, configurations and runs.
 
 Run as:
-    eval "$(python scripts/kit completion bash)"         in ~/.bashrc: with the project's folder in front of scripts/
+    eval "$(python scripts/kit completion bash)"         in ~/.bashrc: with the project's directory in front of scripts/
     eval "$(python scripts/kit completion zsh)"          in ~/.zshrc, behind compinit
 
-Configurations are those in configs/, runs those in outputs/, of the folder one is in. Exit codes: 0 printed, 2 wrong
+Completes configurations in configs/ and runs in outputs/ of the current directory. Exit codes: 0 printed, 2 wrong
 use.
 """
 

@@ -1,11 +1,11 @@
-"""Print a configuration as a run would see it: every value, and where it came from.
+"""Print the resolved configuration: every value, and its origin.
 
 Run as:
     python scripts/kit config                              the configuration that fits this machine
     python scripts/kit config configs/training_config_m4.yaml training.learning_rate=1e-4 lora.r=32
     python scripts/kit config configs/training_config_m4.yaml --json
 
-What it prints is itself a valid configuration. Exit codes: 0 valid, 1 invalid, 2 wrong use or an unreadable file.
+The output is a valid configuration. Exit codes: 0 valid, 1 invalid, 2 wrong use or an unreadable file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Turn raw rows into data to train on: read, check every row, make unique, split, and account for all of it.
+"""Turn raw rows into training data: read, check every row, deduplicate, split, and account for every row.
 
 Run as:
     python scripts/kit data rows.jsonl                        writes data/processed/{train,val}.jsonl and a card
@@ -6,7 +6,7 @@ Run as:
     python scripts/kit data faq.csv --map user=Question assistant=Answer
     python scripts/kit data hf:owner/name --split train --revision main
     zcat rows.gz | python scripts/kit data -
-    python scripts/kit data data/processed --audit            judges and writes nothing
+    python scripts/kit data data/processed --audit            only judge, write nothing
 
 Exit codes: 0 fine or warnings only; 1 errors found, and nothing was written; 2 wrong use, an input that
 cannot be read or a folder that cannot be written.
@@ -56,14 +56,14 @@ def _explained(exc: Exception, out: Path) -> tuple[str, str]:
     if isinstance(exc, OccupiedError):
         return f"{out}: {exc}", exc.fix
     if isinstance(exc, WorkerDiedError):
-        return f"{exc}: nothing was written", "--processes 1, or free some memory"
+        return f"{exc}: nothing was written", "use --processes 1, or free some memory"
     reason = exc.strerror or exc if isinstance(exc, OSError) else exc
-    return f"{out}: cannot be written ({reason})", "free some space, or --out another folder"
+    return f"{out}: cannot be written ({reason})", "free some space, or name another folder: --out FOLDER"
 
 
 def _run(options: argparse.Namespace) -> int:
     if not options.input or not all(options.input):  # "" is a variable that is not set, not the folder one is in
-        raise WrongUseError("there is nothing to read; make data INPUT=rows.jsonl")
+        raise WrongUseError("no input is named; make data INPUT=rows.jsonl")
     check(options)
     if not options.audit:
         check_free(options.out, overwrite=options.overwrite)
@@ -94,7 +94,7 @@ def _show(options: argparse.Namespace, outcome: Prepared, findings: list[Finding
         print(as_json(findings, card=outcome.card, **facts))
         return
     render(findings)
-    charts = [chart(found, f"tokens a row, {name}") for name, found in outcome.measures.items() if found.rows]
+    charts = [chart(found, f"tokens per row, {name}") for name, found in outcome.measures.items() if found.rows]
     lines = [line for drawn in charts for line in ("", *drawn)]
     if outcome.is_written:
         lines = ["", *card_summary(outcome.card, outcome.measures)]

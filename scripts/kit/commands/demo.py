@@ -4,7 +4,7 @@ Run as:
     python scripts/kit demo                                      (or: make demo)
     python scripts/kit demo training.max_steps=100               any override of configs/training_config_demo.yaml
 
-Everything happens offline on the CPU; the training is `kit train`, the same as for the real thing.
+Runs offline on the CPU; the training is `kit train`, as for a real model.
 Exit codes: 0 the model learnt the task, 1 it did not or a step failed, 2 wrong use, 130 stopped.
 """
 
@@ -53,15 +53,15 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings = resolve(CONFIG, options.overrides).settings
     try:
-        _step(1, "a base model, made here: a small Mistral that can spell, and has never seen a chat")
+        _step(1, "create a base model: a small Mistral that can spell and has never seen a chat")
         make_base(Path(settings.model.model_name_or_path))
         _step(2, f"QLoRA fine-tuning: kit train {CONFIG}")
         code = call(train, [str(CONFIG), *options.overrides, "--overwrite"])
         if code > _KILLED:
-            say(f"here: make train CONFIG={CONFIG} RESUME=auto; `make demo` trains again on the same base", "yellow")
+            say(f"to resume: make train CONFIG={CONFIG} RESUME=auto; `make demo` retrains on the same base", "yellow")
         if code:
             return code
-        _step(3, "the same questions before and after, on words it has never seen")
+        _step(3, "ask the same questions before and after, on unseen words")
         return compare(settings)
     except FileExistsError as exc:
         return fail(str(exc), "move it away, or name a new folder: model.model_name_or_path=…")
@@ -89,7 +89,7 @@ def make_base(folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not stamp.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder}: holds something else than a base model made here")
+        raise FileExistsError(f"{folder}: holds something other than the demo's base model")
     say(f"pre-training {PRETRAINING_STEPS} steps, about a minute on two cores; kept in {folder}")
     write_json(stamp, {"recipe": None})
     loss = pretrain_base(folder)

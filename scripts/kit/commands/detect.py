@@ -1,9 +1,9 @@
-"""Say what this machine is, what is wrong with it, and what to run on it.
+"""Detect the hardware, check it, and name the configuration and the next command.
 
 Run as:
     make detect                                        or, on any Python from 3.9, with nothing installed:
     python scripts/kit detect
-    python scripts/kit detect --record machine.json  keep the facts, to send or to replay
+    python scripts/kit detect --record machine.json  write the facts to a file, to send or to replay
     python scripts/kit detect --from machine.json    judge recorded facts instead of this machine
 
 Exit code: 0 fine or warnings only, 1 errors found, 2 wrong use or a file that cannot be read.
@@ -54,28 +54,28 @@ def check_mps_backend(machine: Machine | None = None) -> list[Finding]:
     """
     system = platform.system() if machine is None else machine.system
     if system != "Darwin":
-        return [skipped("torch.mps", f"MPS is Apple's; this machine runs {system}")]
+        return [skipped("torch.mps", f"MPS needs a Mac; this machine runs {system}")]
     available = machine.mps_available if machine is not None else None
     if available is None:
         try:
             import torch
         except ImportError:
-            return [skipped("torch.mps", "torch is not installed, so MPS was not tried", "make setup")]
+            return [skipped("torch.mps", "torch is not installed, so MPS was not tested", "make setup")]
         available = bool(torch.backends.mps.is_available())
     if available:
         return [ok("torch.mps", "torch can use MPS")]
     fix = "use an arm64 Python on macOS 14 or later, then: make setup"
-    return [error("torch.mps", "torch says that MPS is not available on this Mac", fix)]
+    return [error("torch.mps", "torch cannot use MPS on this Mac", fix)]
 
 
 def check_cuda_backend(machine: Machine) -> list[Finding]:
     """Ask the installed torch whether it reaches the NVIDIA GPU; imports torch, and only where there is one."""
     if not machine.nvidia.gpus:
-        return [skipped("torch.cuda", "no NVIDIA GPU to try")]
+        return [skipped("torch.cuda", "no NVIDIA GPU to test")]
     try:
         import torch
     except ImportError:
-        return [skipped("torch.cuda", "torch is not installed, so CUDA was not tried", "make setup")]
+        return [skipped("torch.cuda", "torch is not installed, so CUDA was not tested", "make setup")]
     use_judged_device()
     if torch.cuda.is_available():
         return [ok("torch.cuda", f"torch {torch.__version__} uses {torch.cuda.get_device_name(0)}")]
@@ -146,12 +146,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", metavar="FILE", type=Path, help="write this machine's facts to FILE")
     parser.add_argument("--from", dest="source", metavar="FILE", type=Path, help="judge the facts recorded in FILE")
-    parser.add_argument("--torch", action="store_true", help="also import and ask the installed torch")
+    parser.add_argument("--torch", action="store_true", help="also test the device with the installed torch")
 
 
 def run(options: argparse.Namespace) -> int:
     if options.torch and options.source:
-        return fail("--torch asks this machine's torch, and --from judges another machine", "drop one of them")
+        return fail("--torch tests this machine, and --from judges another", "give one of them")
     try:
         machine = machines.read(options.source) if options.source else probe()
     except OSError as exc:

@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 def run(options: argparse.Namespace) -> int:
     folders = [find_run(name, options.outputs) for name in (options.a, options.b)]
     if folders[0].resolve() == folders[1].resolve():
-        return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two: make runs lists them")
+        return fail(f"{options.a} and {options.b} are the same run, {folders[0]}", "name two runs (make runs)")
     runs = [read_run(folder) for folder in folders]
     parting = find_divergence(*runs)
     if options.json:
@@ -74,7 +74,7 @@ def _heading(text: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help="a run's name or folder, or newest")
+    parser.add_argument("a", metavar="A", help="a run directory or run name, or newest")
     parser.add_argument("b", metavar="B", nargs="?", default=NEWEST, help="the other; default: the newest")
-    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs (default: outputs)")
+    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="directory of the runs (default: outputs)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -3,11 +3,11 @@
 Run as:
     python scripts/kit evaluate                                          the newest run, on its validation set
     python scripts/kit evaluate outputs/demo --questions 20              (make evaluate RUN=demo ARGS="--questions 20")
-    python scripts/kit evaluate demo --tasks arc_easy,hellaswag          lm-evaluation-harness, where it is installed
+    python scripts/kit evaluate demo --tasks arc_easy,hellaswag          lm-evaluation-harness, if installed
 
-Loss and perplexity are taken on the answers of every row, weighted by tokens as in training; exact match and ROUGE on
-greedy answers to the last question of each row. Writes evaluation.json into the run's folder.
-Exit codes: 0 evaluated, 1 the data cannot be used or memory ran out, 2 wrong use, 130 stopped.
+Loss and perplexity are over the answers of every row, weighted by tokens as in training; exact match and ROUGE over
+greedy answers to the last question of each row. Writes evaluation.json to the run directory.
+Exit codes: 0 evaluated, 1 the data cannot be used or out of memory, 2 wrong use, 130 stopped.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def run(options: argparse.Namespace) -> int:
         path = _data_file(options, choice)
         out = options.out or _default_out(options, choice, path)
         if os.path.lexists(out) and "evaluated_at" not in (object_or_none(out) or {}):
-            raise RunError(f"{out}: exists and is no evaluation; name another file: --out FILE")
+            raise RunError(f"{out}: exists and is not an evaluation; name another file: --out FILE")
         return _evaluate(options, choice, path, out)
 
-    fix = "--batch-size 1, or fewer --max-new-tokens, or close what else uses the memory"
+    fix = "use --batch-size 1, lower --max-new-tokens, or close other programs that use the memory"
     return carry_out(work, stopped="stopped; nothing was written", when_memory_runs_out=fix)
 
 
@@ -76,22 +76,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens",
         type=positive,
         metavar="N",
-        help=f"longest answer; default: the longest expected one, up to {LONGEST_ANSWER}",
+        help=f"most tokens of an answer; default: the longest expected one, up to {LONGEST_ANSWER}",
     )
     parser.add_argument("--samples", type=count, default=5, metavar="N", help="how many answers to show (5)")
     parser.add_argument(
         "--batch-size", type=positive, metavar="N", help="rows at once; default: the run's per_device_eval_batch_size"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON's path; default: in the run's folder")
-    parser.add_argument("--json", action="store_true", help="the JSON on stdout instead of the table")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="path of the JSON file; default: in the run directory")
+    parser.add_argument("--json", action="store_true", help="JSON on stdout instead of the table")
     harness = parser.add_argument_group("lm-evaluation-harness")
     harness.add_argument("--tasks", metavar="A,B", help="tasks to run for base and adapter")
-    harness.add_argument("--task-folder", type=Path, metavar="FOLDER", help="more tasks: YAML files of your own")
+    harness.add_argument("--task-folder", type=Path, metavar="FOLDER", help="a folder of your own task YAML files")
     harness.add_argument("--task-limit", type=positive, metavar="N", help="the first N questions of each task")
     harness.add_argument("--fewshot", type=count, metavar="N", help="examples before each question")
-    harness.add_argument(
-        "--chat-template", action="store_true", help="apply the chat template; the harness does not by default"
-    )
+    harness.add_argument("--chat-template", action="store_true", help="apply the chat template, off by default")
 
 
 def _data_file(options: argparse.Namespace, choice: LoadChoice) -> Path:
@@ -111,7 +109,7 @@ def _evaluate(options: argparse.Namespace, choice: LoadChoice, path: Path, out: 
     file = load_file(path, choice.tokenizer, choice.settings.training.max_seq_length)
     render([finding for finding in file.findings if finding.severity in {"warning", "error"}], sys.stderr)
     if has_errors(file.findings) or not file.rows:
-        say("not evaluated: fix the rows named above", "red", "bold")
+        say("not evaluated: fix the rows above", "red", "bold")
         return 1
     asked, max_new_tokens = _questions(options, choice, file)
     loaded = load(choice)
@@ -141,7 +139,7 @@ def _questions(options: argparse.Namespace, choice: LoadChoice, file: EncodedFil
     wanted = MOST_QUESTIONS if options.questions is None else options.questions
     questions = read_questions(file.path, choice.tokenizer)
     if others := len(file.rows) - len(questions):
-        say(f"{others:,} rows end without a trained answer and ask nothing", "yellow")
+        say(f"{others:,} rows end without a trained answer and are not asked", "yellow")
     asked = sample(questions, wanted, choice.settings.training.seed)
     if not asked:
         return [], 1
@@ -154,7 +152,7 @@ def _questions(options: argparse.Namespace, choice: LoadChoice, file: EncodedFil
     if len(fitting) < len(asked):
         say(
             f"{len(asked) - len(fitting):,} questions skipped: with {max_new_tokens:,} tokens for the answer they "
-            f"exceed the model's {choice.context_length:,}",
+            f"exceed the model's context of {choice.context_length:,}",
             "yellow",
         )
     how = "all" if len(asked) == len(questions) else f"drawn with seed {choice.settings.training.seed} from"

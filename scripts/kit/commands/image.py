@@ -1,13 +1,13 @@
-"""Build the container image, and run the kit in it: detection, validation, training, a shell, the demo.
+"""Build the container image and run the kit in it: detection, validation, training, a shell, the demo.
 
 Run as:
     python scripts/kit image build --stack reference           (or: make image)
     python scripts/kit image train CONFIG key.path=value …     (or: make train-h100): checks host and image, then trains
     python scripts/kit image detect | validate | prove | shell | demo  (make detect IN=docker, …)
-    python scripts/kit image check [--json]                    only say whether this machine can do all that
+    python scripts/kit image check [--json]                    only check whether this machine can do that
 
-Standard library only, and for Python 3.9 on: the host needs nothing but Docker. The image is built again whenever what
-it is made of has changed, which takes seconds unless a lock did.
+Standard library only, and for Python 3.9 on: the host needs nothing but Docker. The image is rebuilt when its inputs
+changed, which takes seconds unless a lock did.
 Exit codes: 0 done, 1 a check or the run failed, 2 wrong use, 130 and 143 stopped, after a checkpoint where one trained.
 """
 
@@ -94,7 +94,7 @@ def id_of(client: Client, tag: str) -> str:
 def make_image(client: Client, build: Build) -> int:
     """Build, show the size, and return the exit code."""
     started = time.monotonic()
-    say(f"building {build.tag}: minutes if packages are downloaded, seconds if only scripts changed", "bold")
+    say(f"building {build.tag}: minutes to download packages, seconds if only scripts changed", "bold")
     environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
     code = subprocess.run(build_command(ROOT, build, client), cwd=ROOT, env=environment, check=False).returncode
     if code:
@@ -115,7 +115,7 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
         options.command != "demo" and bool(engine.gpus) and engine.has_nvidia_runtime
     )
     if options.command != "demo" and not with_gpu:
-        say("without a GPU: the engine cannot pass one to the container", "yellow")
+        say("running without a GPU: the engine cannot pass one to the container", "yellow")
     has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     # Unique on this host for as long as this process lives, and the container does not outlive it.
     container = f"{NAME}-{options.command}-{os.getpid()}"
@@ -136,7 +136,7 @@ def run_service(options: argparse.Namespace, engine: Engine, client: Client, bui
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = stack_run_on("h100")
     parser.add_argument("--stack", choices=tuple(GENERATIONS), default=default, help="default: %(default)s")
-    parser.add_argument("--base-image", default="", metavar="NAME", help="another base, such as NAME@sha256:…")
+    parser.add_argument("--base-image", default="", metavar="NAME", help="another base image, such as NAME@sha256:…")
     parser.add_argument("--flash-attn-wheel", metavar="URL", help="another wheel; empty leaves flash-attn out")
     parser.add_argument("--flash-attn-sha256", default="", metavar="HEX", help="the wheel's checksum")
     parser.add_argument("--network", default="", help="the build's network, such as host")
@@ -149,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
     written = [*options.arguments, options.flash_attn_wheel or "", options.base_image]
     if redact_argv(written) != written:
         # Every user of the machine can read a command line, and a build's arguments stay in the image.
-        return fail("a token or a password is on the command line", "put tokens into .env or the environment, by name")
+        return fail("a token or a password is on the command line", "put it into .env or the environment")
     engine = probe(ROOT)
     findings = check(engine, options.command, options.stack)
     if options.command == "check":

@@ -1,13 +1,13 @@
-"""Merge a run's adapter into its base: one model in safetensors, which needs neither peft nor the adapter.
+"""Merge a run's adapter into its base: one safetensors model that needs no peft.
 
 Run as:
     python scripts/kit merge                                       the newest run      (or: make merge)
     python scripts/kit merge outputs/demo --out models/demo-merged (or: make merge RUN=demo OUT=models/demo-merged)
 
-Writes into RUN/merged unless told otherwise: the weights shard by shard in bfloat16, the base's own tokenizer files, a
-model card, merge.json. Then each value is compared with the base's and what peft adds, and the logits with those of
-base + adapter on rows of the validation set; a model that fails is not kept.
-Exit codes: 0 merged, 1 no room, or the comparison failed, 2 wrong use, 130 stopped; nothing is left half-written.
+Writes to RUN/merged by default: the weights shard by shard in bfloat16, the base's own tokenizer files, a
+model card, merge.json. Then compares each value with the base's plus peft's update, and the logits with those of
+base + adapter on validation rows; a model that fails is deleted.
+Exit codes: 0 merged, 1 no room, or the comparison failed, 2 wrong use, 130 stopped; no partial model is left.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ def run(options: argparse.Namespace) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         claim = FolderClaim(out)
         if not claim.acquire():
-            raise RunError(f"{out}: another command is writing it; wait for it, or name another: --out FOLDER")
+            raise RunError(f"{out}: another command is writing to it; wait for it, or name another: --out FOLDER")
         try:
             put_back(out, merged_files)
             return _merge(options, choice, _place(options, choice))
         finally:
             claim.release()
 
-    fix = "--cpu where there is more memory, or merge without the comparison: --no-check"
+    fix = "use --cpu if there is more memory, or skip the comparison: --no-check"
     return carry_out(work, stopped="stopped; nothing was written", when_memory_runs_out=fix)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, quantised=False)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to; default: RUN/merged")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="type of the weights (bfloat16)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model merged there before")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="rows to compare on, instead of the validation set's")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="directory of the merged model; default: RUN/merged")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="dtype of the weights (bfloat16)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier merged model there")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="rows to compare on; default: the validation rows")
     parser.add_argument("--no-check", action="store_true", help="do not load and compare the merged model")
 
 
@@ -81,10 +81,10 @@ def _place(options: argparse.Namespace, choice: LoadChoice) -> Path:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return out
     if not (out / MERGE_STAMP).is_file():
-        raise RunError(f"{out}: exists and is no merged model; name another: --out FOLDER")
+        raise RunError(f"{out}: exists and is not a merged model; name another: --out FOLDER")
     if not options.overwrite:
         raise RunError(
-            f"{out}: holds a merged model already; replace it with --overwrite, or name another: --out FOLDER"
+            f"{out}: already holds a merged model; replace it with --overwrite, or name another: --out FOLDER"
         )
     return out
 
@@ -99,7 +99,7 @@ def _merge(options: argparse.Namespace, choice: LoadChoice, out: Path) -> int:
     if choice.run.settings.quantization.load_in_4bit:
         say(
             "note: the adapter was trained on the base in 4 bits and is merged into the base as it is; "
-            "the answers are close to those in training, not the same",
+            "its answers are close to those in training, but not identical",
             "yellow",
         )
     rows = [] if options.no_check else _rows(options, choice)
@@ -125,7 +125,7 @@ def _merge(options: argparse.Namespace, choice: LoadChoice, out: Path) -> int:
         if checked and not checked.is_right:
             say_checked(checked, choice, options.dtype)
             say("error: the merged model differs from base + adapter and was not kept", "red", "bold")
-            say("  fix: try --dtype float32; if that fails too, report it: it is a bug")
+            say("  fix: use --dtype float32; if that fails too, report it as a bug")
             return 1
         (aside / CARD).write_text(render_merged_card(choice, options.dtype, checked), encoding="utf-8")
         write_json(aside / MERGE_STAMP, _facts(choice, options.dtype, adapter, checked))
@@ -138,7 +138,7 @@ def _merge(options: argparse.Namespace, choice: LoadChoice, out: Path) -> int:
     files = "1 file" if len(base.shards) == 1 else f"{len(base.shards)} files"
     print(
         f"{paint('merged', 'green', 'bold', stream=sys.stdout)}: {one_line(out)} ({_size(size)} in {files})"
-        f"\nnext: docs/USING_ADAPTERS.md says how transformers, vLLM and llama.cpp take it"
+        f"\nnext: docs/USING_ADAPTERS.md for transformers, vLLM and llama.cpp"
     )
     return 0
 
@@ -152,7 +152,7 @@ def _rows(options: argparse.Namespace, choice: LoadChoice) -> list[EncodedRow]:
         raise RunError(f"{path}: no such file to compare on; name one: --data FILE, or skip it: --no-check")
     rows = load_file(path, choice.tokenizer, choice.settings.training.max_seq_length).rows[:ROWS]
     if not rows:
-        raise RunError(f"{path}: holds no row to compare on; name another: --data FILE, or skip it: --no-check")
+        raise RunError(f"{path}: has no row to compare on; name another: --data FILE, or skip it: --no-check")
     return list(rows)
 
 

@@ -1,12 +1,12 @@
-"""Train a small canonical model here and say how closely every number agrees with the formulas.
+"""Train a small canonical model and compare every number with the formulas.
 
 Run as:
     python scripts/kit parity                             (or: make parity, make parity STACK=reference)
-    python scripts/kit parity --against theirs.json       and with what another machine measured
+    python scripts/kit parity --against theirs.json       and with another machine's result
     python scripts/kit parity --from mine.json --against theirs.json    two files; nothing is trained
 
-Writes outputs/parity-STACK-PLATFORM.json: compare it on another machine; reports show it. What is
-trained, and where the tolerances come from: docs/PARITY.md. Exit codes: 0 it agrees, 1 it does not, 2 wrong use.
+Writes outputs/parity-STACK-PLATFORM.json, to compare on another machine and for reports. What is
+trained, and the origin of the tolerances: docs/PARITY.md. Exit codes: 0 it agrees, 1 it does not, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _agree(options: argparse.Namespace) -> int:
         print(f"\n{paint(one_line(sentence), 'red' if failed else 'green', 'bold', stream=sys.stdout)}", end="")
     print(f" ({summary(findings)})")
     if theirs is None and not failed:
-        say('next: hand the file in outputs/ to the other machine: make parity ARGS="--against FILE"', "dim")
+        say('next: copy the file in outputs/ to the other machine: make parity ARGS="--against FILE"', "dim")
     return int(failed)
 
 
@@ -107,9 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--attention",
         default="auto",
         choices=("auto", *installed_stack().attention_implementations),
-        help="default: what a run takes",
+        help="default: as a run chooses",
     )
-    parser.add_argument("--cpu", action="store_true", help="on the CPU, also where there is a GPU")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even where there is a GPU")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: outputs/parity-STACK-PLATFORM.json")
-    parser.add_argument("--record", action="store_true", help="compute the formulas again and write the reference")
+    parser.add_argument("--record", action="store_true", help="recompute the formulas and write the reference")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -7,7 +7,7 @@ Run as:
     python scripts/kit plan CONFIG --apply faster.yaml                   write a configuration with the fastest settings
 
 Reads the configuration, the model's config.json and the rows; loads no weights and no torch. How the figures are made:
-docs/MEMORY.md. Exit codes: 0 it fits or nobody can tell, 1 it does not fit or the configuration is invalid, 2 wrong
+docs/MEMORY.md. Exit codes: 0 it fits or that is unknown, 1 it does not fit or the configuration is invalid, 2 wrong
 use.
 """
 
@@ -74,13 +74,13 @@ class Planned:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target_arguments(parser)
-    parser.add_argument("--stack", choices=tuple(GENERATIONS), help="plan for this stack; without it, the installed")
+    parser.add_argument("--stack", choices=tuple(GENERATIONS), help="plan for this stack; default: the installed one")
     parser.add_argument("--model-config", type=Path, metavar="FILE", help="a config.json instead of the model's own")
     parser.add_argument(
-        "--rows", type=number_within(1), metavar="N", help="plan for N rows of full length, not for the data"
+        "--rows", type=number_within(1), metavar="N", help="plan for N rows of full length instead of the data"
     )
     parser.add_argument(
-        "--apply", type=Path, metavar="NEW.yaml", help="write the configuration with the fastest settings"
+        "--apply", type=Path, metavar="NEW.yaml", help="write a configuration with the fastest settings"
     )
 
 
@@ -140,11 +140,11 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     if told := decision(planned.resolved):
         say(told, "dim")
     if planned.left_out:
-        say(f"not in the figures, an upper bound: training.{', training.'.join(planned.left_out)}", "yellow")
+        say(f"upper bound: these are not counted: training.{', training.'.join(planned.left_out)}", "yellow")
     notes = [meaning(judgement.platform), left_out(plan, judgement.platform)]
     lines = [*memory_lines(plan), *(f"  {line}" for note in notes for line in textwrap.wrap(note, 116))]
     lines += [*source_lines(plan), "", *time_lines(plan), ""]
-    title = "the same updates, fastest first (peak, computed share of the time above):"
+    title = "the same updates, fastest first (peak memory, share of the time above):"
     lines += alternative_lines(title, planned.faster, planned.plan)
     lines += alternative_lines("other updates:", planned.other, planned.plan)
     print("\n".join(map(one_line, lines)))
@@ -189,15 +189,15 @@ def _apply(planned: Planned, path: Path) -> int:
         say(f"{path} was not written: {'nothing fits' if failed else 'no other settings are faster and fit'}")
         return 1 if failed else 0
     if not best.is_same_mathematics:
-        say(f"{path} was not written: only {best.overrides} would fit, which changes the updates")
+        say(f"{path} was not written: only {best.overrides} fits, which changes the updates")
         return 1
     resolved = planned.resolved
     origins = {key: f"plan, was {scalar(resolved.value(key))}" for key, _ in best.changes}
-    heading = f"{resolved.path} with the settings `make plan` found fastest: {best.overrides}"
+    heading = f"{resolved.path} with the fastest settings by `make plan`: {best.overrides}"
     try:
         write_config(path, resolved.with_changes(dict(best.changes), origins), heading)
     except FileExistsError:
-        return fail(f"{path} exists and is not replaced", "name a new file: --apply NEW.yaml")
+        return fail(f"{path} already exists", "name a new file: --apply NEW.yaml")
     except OSError as exc:
         return fail(f"{path}: {exc.strerror}", "name a file that can be written: --apply NEW.yaml")
     say(f"written: {path}")

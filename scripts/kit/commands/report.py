@@ -1,11 +1,11 @@
-"""Write a run's report: one page with everything about it, and its curves as a picture for a chat message.
+"""Write a run's report: one HTML page, and its curves as a picture to share.
 
 Run as:
     python scripts/kit report                     the newest run      (or: make report)
-    python scripts/kit report demo                a run's name        (or: make report RUN=demo)
+    python scripts/kit report demo                a run name          (or: make report RUN=demo)
 
-Writes report.html and report.png into the run's folder. It is written after every run; a run that is under way, was
-stopped, or failed has one too. Exit codes: 0 written, 2 there is no such run, or it cannot be read or written.
+Writes report.html and report.png to the run directory, as every run does at its end; a run that is under way, was
+stopped, or failed has a report too. Exit codes: 0 written, 2 no such run, or it cannot be read or written.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def run(options: argparse.Namespace) -> int:
     print(one_line(verdict.sentence))
     render(verdict.findings)
     print(f"{one_line(written.page)}\n{one_line(written.picture)}")
-    say("next: open the page in a browser; the picture is for a chat message", "dim")
+    say("next: open the page in a browser, or share the picture", "dim")
     return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
+    parser.add_argument("run", nargs="?", default=NEWEST, help="a run directory or run name; default: newest")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -1,13 +1,13 @@
-"""Train a finished run again from its receipt, and say whether the same came out: bit by bit where that must be.
+"""Retrain a finished run from its receipt and compare the result: bit by bit where it must be equal.
 
 Run as:
-    python scripts/kit reproduce my-run                 (or: make reproduce RUN=my-run) outputs/my-run, or any folder
+    python scripts/kit reproduce my-run                 (or: make reproduce RUN=my-run) or any run directory
     python scripts/kit reproduce newest --out again     into outputs/again instead of outputs/my-run-reproduced
-    python scripts/kit reproduce my-run model.model_name_or_path=models/elsewhere    where data or base model are now
+    python scripts/kit reproduce my-run model.model_name_or_path=models/elsewhere    new paths of data or base model
 
-First every mismatch is named. Other data or another base model end it; other code, packages or machine can change bits,
-and the losses are then held to a tolerance. A rerun that was stopped is gone on with by the same command.
-Exit codes: 0 the same came out, 1 it did not or cannot be tried, 2 wrong use, 130, 143 and 138 stopped by Ctrl-C,
+First lists every mismatch. Other data or another base model end it; other code, packages or machine can change bits,
+so losses are then held to a tolerance. The same command resumes a stopped rerun.
+Exit codes: 0 the same result, 1 another result or not possible here, 2 wrong use, 130, 143 and 138 stopped by Ctrl-C,
 SIGTERM (or SIGHUP) and SIGUSR1 after saving a checkpoint; Ctrl-C once more at a terminal stops at once.
 """
 
@@ -89,7 +89,7 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
     run = attempt.run
     took = finite(run.receipt.get("seconds"))
     beside = f" (the run took {duration(took)})" if took is not None else ""
-    how = "going on with the rerun" if resume else "training it again"
+    how = "resuming the rerun" if resume else "retraining"
     say(f"{how}, in {folder}{beside}; {_expected(attempt.reasons)}", "bold")
     mark(folder, run, verdict=None)
     threads = mapping(run.receipt.get("compute")).get("threads")
@@ -99,17 +99,15 @@ def _train(attempt: Attempt, folder: Path, *, resume: bool) -> int:
         say("stopped; repeat the command to resume the rerun", "yellow")
         return code
     if code:
-        say(f"the rerun did not finish: see above. Fix it, then: {attempt.next_command}", "red")
+        say(f"the rerun did not finish: fix the error above, then: {attempt.next_command}", "red")
     return min(code, 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
-    )
-    parser.add_argument("places", nargs="*", metavar="key=path", help=f"its new place: {', '.join(PLACES)}")
-    parser.add_argument("--check-only", action="store_true", help="train nothing")
-    parser.add_argument("--out", metavar="NAME", help="the rerun's name under outputs/, or its folder")
+    parser.add_argument("run", nargs="?", default=NEWEST, help="a run directory or run name; default: newest")
+    parser.add_argument("places", nargs="*", metavar="key=path", help=f"its new path: {', '.join(PLACES)}")
+    parser.add_argument("--check-only", action="store_true", help="compare without training")
+    parser.add_argument("--out", metavar="NAME", help="the rerun's run name or run directory")
     parser.add_argument("--overwrite", action="store_true", help="restart a stopped rerun")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
@@ -128,7 +126,7 @@ def _places(options: argparse.Namespace) -> tuple[str, dict[str, str]]:
         key, equals, value = text.partition("=")
         if key not in PLACES or not equals or not value:
             allowed = ", ".join(f"{place}=PATH" for place in PLACES)
-            raise RunError(f"{text}: a rerun has the run's own configuration; name only new places: {allowed}")
+            raise RunError(f"{text}: a rerun has the run's own configuration; give only new paths: {allowed}")
         places[key] = value
     return name, places
 
@@ -141,7 +139,7 @@ def _folder(out: str | None, run: Run) -> Path:
 
 def _expected(reasons: Sequence[str]) -> str:
     if not reasons:
-        return "the same bits must come out"
+        return "the result must be bit-equal"
     why = f": {reasons[-1]}" if reasons[-1] == GPU_ORDER else ", as the warnings say"
     return f"bits may differ{why}; losses are held to a tolerance"
 
@@ -175,6 +173,6 @@ def _compare(attempt: Attempt, folder: Path, *, as_one_object: bool) -> int:
     colour = "red" if failed else "green" if outcome.verdict == BIT_EQUAL else "yellow"
     print(f"\n{paint(one_line(outcome.sentence), colour, 'bold', stream=sys.stdout)}")
     if failed and not outcome.reasons:
-        print("code, packages, data, base model and machine are the run's, so its bits should be too")
+        print("code, packages, data, base model and machine are the run's, so the result should be bit-equal")
     print(one_line(f"next: make diff-run A={shlex.quote(str(run.folder))} B={shlex.quote(str(folder))}"))
     return int(failed)

@@ -2,9 +2,9 @@
 
 Run as:
     python scripts/kit runs                               (or: make runs)
-    python scripts/kit runs --sort eval_loss              lowest first; --reverse turns it round
+    python scripts/kit runs --sort eval_loss              lowest first; --reverse: highest first
 
-Looks in outputs/, or where --outputs says. A run that says it is training and whose process is gone is shown as
+Reads outputs/, or the directory of --outputs. A run whose receipt says training but whose process is gone is listed as
 "killed?". `make diff-run A=… B=…` compares two. Exit codes: 0 shown, 2 wrong use.
 """
 
@@ -29,7 +29,7 @@ _UNLIMITED = 10_000  # columns, where no terminal limits them
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sort", choices=SORT_KEYS, default="started", help="the column to sort by (default: started)")
     parser.add_argument("--reverse", action="store_true", help="largest first")
-    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="where the runs are (default: outputs)")
+    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="directory of the runs (default: outputs)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     for problem in unreadable:
         say(f"warning: {problem}", "yellow")
     if not runs:
-        say(f"{options.outputs} holds no run yet. Next: make demo")
+        say(f"{options.outputs} has no runs yet. Next: make demo")
         return 0
     _print_table(runs)
     what = "1 run" if len(runs) == 1 else f"{len(runs):,} runs"

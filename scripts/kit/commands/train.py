@@ -4,13 +4,13 @@ Run as:
     python scripts/kit train                                          the configuration that fits this machine
     python scripts/kit train configs/training_config_demo.yaml
     python scripts/kit train configs/training_config_h100.yaml training.learning_rate=1e-4 training.run_name=lower-rate
-    python scripts/kit train configs/training_config_m4.yaml --resume auto          go on where it was stopped
-    python scripts/kit train configs/training_config_h100.yaml --auto-fit           the same updates, so that they fit
-    python scripts/kit train configs/training_config_h100.yaml --auto-fit=fast      and the fastest way to cut them
+    python scripts/kit train configs/training_config_m4.yaml --resume auto          resume from the newest checkpoint
+    python scripts/kit train configs/training_config_h100.yaml --auto-fit           make it fit, with the same updates
+    python scripts/kit train configs/training_config_h100.yaml --auto-fit=fast      and time which settings are fastest
 
 Writes outputs/<run_name>/: run.json (the receipt), metrics.jsonl, log.txt (this output), checkpoints/ and, at the
-end, adapter/; where it failed, error.txt with the traceback.
-A resumed run ends as one that was never stopped; docs/RELIABILITY.md says what that was tested with.
+end, adapter/; if it fails, error.txt with the traceback.
+A resumed run ends with the same bits as an uninterrupted one (docs/RELIABILITY.md).
 Exit codes: 0 trained, 1 a check failed or the run did, 2 wrong use, 130, 143, 138 and 129 stopped by Ctrl-C, SIGTERM,
 SIGUSR1 or SIGHUP after saving a checkpoint; Ctrl-C once more at a terminal stops at once.
 """
@@ -115,7 +115,7 @@ def _with_candidates(job: TrainingJob) -> TrainingJob:
 def _forgotten_fit(job: TrainingJob) -> list[Finding]:
     if job.auto_fit or not (job.start.earlier or {}).get("auto_fit") or not has_errors(job.start.findings):
         return []
-    return [warning("resume.auto_fit", "the run in this folder used --auto-fit", "repeat --auto-fit")]
+    return [warning("resume.auto_fit", "the run in this directory used --auto-fit", "repeat --auto-fit")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,14 +124,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--auto-fit",
         action="store_true",
-        help="if the settings do not fit this device, take the nearest with the same updates; recorded and kept by "
+        help="if the settings do not fit this device, use the nearest with the same updates; recorded, and kept by "
         "--resume",
     )
     parser.add_argument(
         NAME,
         action="store_true",
         dest="fastest",
-        help="the same, and before the run time a few settings with the same updates and take the fastest that fits",
+        help="the same, and first time a few settings with the same updates and use the fastest that fits",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run of the same name")
     parser.add_argument(
@@ -146,16 +146,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY",
-        help="resume despite this difference and record it: a key as the refusal names it; repeatable",
+        help="resume despite a change of this key and record it; repeatable",
     )
 
 
 def _wrong_use(options: argparse.Namespace) -> tuple[str, str] | None:
     """Return what is wrong with the command line, and the fix."""
     if options.resume not in {"auto", "never"} and not Path(options.resume).expanduser().is_dir():
-        return f"--resume {options.resume}: there is no such folder", "--resume auto, never, or a checkpoint's folder"
+        return f"--resume {options.resume}: no such directory", "--resume auto, never, or a checkpoint directory"
     if options.resume not in {"auto", "never"} and options.overwrite:
-        return "--overwrite begins again and --resume PATH goes on", "give one of them"
+        return "--overwrite starts over, but --resume PATH resumes", "give one of them"
     return None
 
 
@@ -198,8 +198,8 @@ def _check(
         findings.append(
             error(
                 "platform.required",
-                f"this run is for {require}, and this machine is {judgement.platform}: {judgement.reason}",
-                f"run it on such a machine, or here with {judgement.recommended_config}",
+                f"this run needs {require}, but this machine is {judgement.platform}: {judgement.reason}",
+                f"run it on such a machine, or use {judgement.recommended_config} here",
             )
         )
     findings += environment_findings(probe_environment(settings, work=False), settings, judgement.platform)

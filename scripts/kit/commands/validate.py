@@ -39,11 +39,11 @@ VERDICTS = ("ready", "not ready: the run would fail")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target_arguments(parser)
     parser.add_argument(
-        "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack, not the machine's usual one"
+        "--stack", choices=tuple(GENERATIONS), help="with --from: judge for this stack; default: the machine's own"
     )
-    parser.add_argument("--no-probe", action="store_true", help="skip the test on the device: faster, less certain")
+    parser.add_argument("--no-probe", action="store_true", help="skip the device test: faster, less certain")
     parser.add_argument(
-        "--auto-fit", action="store_true", help="if the settings do not fit, judge what `train --auto-fit` takes"
+        "--auto-fit", action="store_true", help="if the settings do not fit, judge those of `train --auto-fit`"
     )
 
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             preflight = check_run(resolved, target.judgement, target.machine, stack, download=False)
         findings += preflight.findings
     if code == WRONG_USE:  # known at once: nothing is imported, and no device worked, to say so later
-        what = "nothing else was checked: there is no configuration to check it for"
+        what = "nothing else was checked: there is no valid configuration"
         findings.append(skipped("validate.rest", what, "fix the command first"))
     else:
         findings += check_environment(settings, target, work=not options.no_probe)
@@ -97,7 +97,7 @@ def judged_stack(target: Target) -> Stack:
 def check_environment(settings: Settings | None, target: Target, *, work: bool) -> list[Finding]:
     """Check this environment, unless the machine that is judged is another."""
     if target.is_recorded:
-        what = "the environment was not checked: the recorded machine is another"
+        what = "the environment was not checked: the recorded machine is another one"
         return [skipped("environment.elsewhere", what, "run make validate on that machine")]
     work = work and settings is not None  # a wrong configuration is reported within a second
     say("environment, and a few steps on the device …" if work else "environment …", "dim")
@@ -105,6 +105,6 @@ def check_environment(settings: Settings | None, target: Target, *, work: bool) 
     # A broken configuration does not say which model and which folder; the default ones are not the question.
     findings = environment_findings(environment, settings, target.judgement.platform, with_access=settings is not None)
     if settings is None:
-        what = "model, wandb and disk were not checked: the configuration that names them has errors"
+        what = "model, wandb and disk were not checked: their configuration has errors"
         findings.append(skipped("environment.access", what, "fix the configuration first"))
     return findings

@@ -1,13 +1,13 @@
-"""Check that this environment can train: the machine, the packages, and the device itself, which is really worked.
+"""Check that this environment can train: the machine, the packages, and the device, by running it.
 
 Run as::
 
-    python scripts/kit validate-environment                      what this machine is, and everything wrong with it
+    python scripts/kit validate-environment                      the machine, and everything wrong with it
     python scripts/kit validate-environment --require h100       fail unless it is an H100 that is ready to train
-    python scripts/kit validate-environment --config FILE        with the model, wandb and precision that a run asks for
-    python scripts/kit validate-environment --record facts.json  write the facts down; --from facts.json judges them
+    python scripts/kit validate-environment --config FILE        also the model, wandb and precision of a run
+    python scripts/kit validate-environment --record facts.json  write the facts; --from facts.json judges them
 
-Exit codes: 0 fine or warnings only, 1 a check failed, 2 used wrongly, 130 interrupted.
+Exit codes: 0 fine or warnings only, 1 a check failed, 2 wrong use, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def required_platform(env: Environment, required: str | None) -> list[Finding]:
         return []
     judgement = judge(env.machine)
     if required in _ALSO[judgement.platform]:
-        return [ok("environment.platform", f"{required} is required, and this is {judgement.platform}")]
-    message = f"{required} is required, and this is {judgement.platform}: {judgement.reason}"
-    return [error("environment.platform", message, f"run this on a {required} machine")]
+        return [ok("environment.platform", f"{required} is required; this machine is {judgement.platform}")]
+    message = f"{required} is required; this machine is {judgement.platform}: {judgement.reason}"
+    return [error("environment.platform", message, f"run it on a {required} machine")]
 
 
 def show_stage(stage: Stage) -> None:
@@ -84,12 +84,12 @@ def _next_command(env: Environment, findings: Sequence[Finding], config: str | N
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--require", choices=PLATFORMS, help="fail unless the machine is of this kind")
-    parser.add_argument("--no-probe", action="store_true", help="test neither the device nor the Hub")
+    parser.add_argument("--require", choices=PLATFORMS, help="fail on any other platform")
+    parser.add_argument("--no-probe", action="store_true", help="skip the tests of the device and the Hub")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the facts to a file")
-    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="judge the facts in a file")
-    parser.add_argument("--config", metavar="CONFIG", help="the configuration of the run to check for")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write this machine's facts to FILE")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="judge the facts recorded in FILE")
+    parser.add_argument("--config", metavar="CONFIG", help="check for this configuration")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             options.record.write_text(to_json(env), encoding="utf-8")
         except OSError as exc:
-            return fail(f"{options.record}: {exc}", "give a file that can be written")
+            return fail(f"{options.record}: {exc}", "name a writable file")
     judgement = judge(env.machine)
     platform = options.require or judgement.platform
     findings = [*required_platform(env, options.require), *environment_findings(env, settings, platform)]

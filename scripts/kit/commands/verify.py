@@ -1,10 +1,10 @@
-"""Compute every checksum of a run again: receipt, metrics, adapter, checkpoints, data, base model.
+"""Recompute every checksum of a run: receipt, metrics, adapter, checkpoints, data, base model.
 
 Run as:
-    python scripts/kit verify my-run          (or: make verify RUN=my-run) outputs/my-run, or any folder
+    python scripts/kit verify my-run          (or: make verify RUN=my-run) outputs/my-run, or any run directory
     python scripts/kit verify newest --json   the newest run; one JSON object on stdout
 
-A single changed bit is found and its file named. Exit codes: 0 everything is as the run wrote it, 1 something is not,
+Names the file of a single changed bit. Exit codes: 0 everything is as the run wrote it, 1 something is not,
 2 wrong use.
 """
 
@@ -31,12 +31,10 @@ def run(options: argparse.Namespace) -> int:
         print(as_json(findings, run=str(folder)))
         return code
     render(findings)
-    conclude("not what the run wrote" if code else "what is there is what the run wrote", findings)
+    conclude("files differ from what the run wrote" if code else "the files found are as the run wrote them", findings)
     return code
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "run", nargs="?", default=NEWEST, help="its name under outputs/, its folder, or newest (default)"
-    )
+    parser.add_argument("run", nargs="?", default=NEWEST, help="a run directory or run name; default: newest")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -1,10 +1,10 @@
-"""Watch a run while it goes on: progress, loss, learning rate, gradient norm, tokens a second, time left.
+"""Follow a run live: progress, loss, learning rate, gradient norm, tokens/s, time left.
 
 Run as:
     python scripts/kit watch                 the newest run        (or: make watch)
-    python scripts/kit watch demo            a run's name or folder (or: make watch RUN=demo)
+    python scripts/kit watch demo            a run name or directory (or: make watch RUN=demo)
 
-Reads metrics.jsonl as it grows and touches nothing: Ctrl-C leaves, and the run goes on. Where stdout is no terminal it
+Only reads metrics.jsonl as it grows: Ctrl-C detaches, and the run continues. Where stdout is not a terminal it
 prints plain lines. Ends when the run does. Exit codes: 0 the run finished (--once: it was shown), 1 it was stopped,
 failed or killed, 2 there is no such run, 130 Ctrl-C.
 """
@@ -90,13 +90,13 @@ def run(options: argparse.Namespace) -> int:
             _lines(watched)
         return _end(watched)
     except KeyboardInterrupt:
-        say("left; the run goes on")
+        say("detached; the run continues")
         return 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", default=NEWEST, help="a run's name or folder; the newest without it")
-    parser.add_argument("--once", action="store_true", help="show its state once and exit")
+    parser.add_argument("run", nargs="?", default=NEWEST, help="a run directory or run name; default: newest")
+    parser.add_argument("--once", action="store_true", help="show the state once and exit")
 
 
 def _once(watched: Watched) -> str:
@@ -109,7 +109,7 @@ def _once(watched: Watched) -> str:
 
 def _end(watched: Watched) -> int:
     course, name = watched.course, watched.run.name
-    words = {KILLED: f"is gone: {_DIED}"}.get(watched.state, watched.state)
+    words = {KILLED: f"died: {_DIED}"}.get(watched.state, watched.state)
     validation = f", validation loss {course.evaluations[-1][1]:.4f}" if course.evaluations else ""
     loss = f": training loss {course.losses[-1]:.4f}{validation}" if course.losses else ""
     of = f" of {course.planned_steps:,}" if course.planned_steps else ""
@@ -173,15 +173,15 @@ def _frame(watched: Watched, console: Console) -> RenderableType:
         losses, remark = plotted(course.losses)
         lines = plot(losses, width - 2, _PLOT_LINES, unicode=_shows_blocks(console.encoding))
         parts.append(Text("\n".join(["", *lines]), style="blue", no_wrap=True))
-        parts.append(Text(f"loss{remark}, from the first step to the newest", style="dim"))
+        parts.append(Text(f"loss{remark}, from the first step to the latest", style="dim"))
     else:
-        parts.append(Text("no step has been logged yet", style="dim"))
+        parts.append(Text("no step logged yet", style="dim"))
     table = Table.grid(padding=(0, 2))
     for name, value in figures(course):
         table.add_row(Text(name, style="dim"), value)
     parts += [Text(""), table]
     if not watched.is_over:
-        parts.append(Text("Ctrl-C leaves; the run goes on", style="dim"))
+        parts.append(Text("Ctrl-C detaches; the run continues", style="dim"))
     return Group(*parts)
 
 

@@ -25,7 +25,7 @@ def read_text(path: Path) -> str:
         raise _refuse(
             path,
             "too_large",
-            f"holds more than {MAX_BYTES:,} bytes, which no configuration does",
+            f"is larger than {MAX_BYTES:,} bytes, the limit for a configuration",
             "name the YAML configuration, not a data file",
         )
     if raw.startswith(_FOREIGN_BOMS):
@@ -33,7 +33,7 @@ def read_text(path: Path) -> str:
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if b"\0" in raw:
         line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
-        raise _refuse(path, "binary", "contains a NUL byte, so it is no text", "name a YAML text file", line)
+        raise _refuse(path, "binary", "contains a NUL byte, so it is not text", "name a YAML text file", line)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -49,7 +49,7 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError as exc:
         raise _refuse(path, "missing", "does not exist", _suggest_beside(path)) from exc
     except PermissionError as exc:
-        raise _refuse(path, "unreadable", "may not be read by this user", f"chmod u+r '{path}'") from exc
+        raise _refuse(path, "unreadable", "is not readable by this user", f"chmod u+r '{path}'") from exc
     except IsADirectoryError as exc:
         raise _refuse(path, "directory", "is a directory, not a file", _suggest_from(path)) from exc
     except NotRegularError as exc:
@@ -58,7 +58,7 @@ def _read_bytes(path: Path) -> bytes:
         reason = exc.strerror or type(exc).__name__
         raise _refuse(path, "unreadable", f"cannot be read: {reason}", "check the path") from exc
     except ValueError as exc:  # a path with a NUL character
-        raise _refuse(path, "missing", "is no path a file could have", "check the path") from exc
+        raise _refuse(path, "missing", "is not a valid path", "check the path") from exc
 
 
 def _refuse(path: Path, what: str, message: str, fix: str, line: int | None = None) -> ConfigError:

@@ -41,7 +41,7 @@ def unknown_key(path: tuple[str, ...], where: str) -> Finding:
         fix = f"did you mean {near}? It belongs under `{section}:` as `{key}:`"
     else:
         fix = f"did you mean {near}?"
-    return error("config.unknown_key", f"{shown} is no key of the configuration", fix, where)
+    return error("config.unknown_key", f"{shown} is not a configuration key", fix, where)
 
 
 def _fix_for_value(dotted: str, rule: dict[str, Any], value: Any) -> str:
@@ -70,7 +70,7 @@ def _unquoted(text: str, kind: str) -> str:
 
 def _nearest_choice(allowed: list[str], words: list[Any]) -> str:
     if len(words) > len({str(word) for word in words}):
-        return "name each only once"
+        return "name each once"
     wrong = next((str(word) for word in words if word not in allowed), "")
     near = difflib.get_close_matches(wrong.lower(), allowed, n=1)
     return f"did you mean {near[0]}?" if near else f"choose from {', '.join(allowed)}"

@@ -39,11 +39,12 @@ class ModelSettings:
     )
     revision: str | None = key(
         None,
-        "The base model's commit (repeatable), tag or branch; a file's is ignored if an override names another model.",
+        "The base model's commit (reproducible), tag or branch; the file's is ignored if an override names another "
+        "model.",
         may_differ=True,
     )
     torch_dtype: str = key(
-        "bfloat16", "The type of the unquantised weights (embedding, head, norms).", "dtype", allowed=_DTYPES
+        "bfloat16", "The dtype of the unquantised weights (embedding, head, norms).", "dtype", allowed=_DTYPES
     )
     attn_implementation: str = key(
         "auto",
@@ -66,11 +67,11 @@ class QuantizationSettings:
         allowed=["nf4", "fp4"],
     )
     bnb_4bit_use_double_quant: bool = key(
-        True, "Quantise the quantisation constants too: saves about 0.4 bit a parameter.", "double_quant"
+        True, "Quantise the quantisation constants too: saves about 0.4 bit per parameter.", "double_quant"
     )
     bnb_4bit_compute_dtype: str = key(
         "bfloat16",
-        "The type 4-bit weights are dequantised to for each multiplication.",
+        "The dtype 4-bit weights are dequantised to for each matrix multiplication.",
         "compute_dtype",
         allowed=_DTYPES,
     )
@@ -93,7 +94,7 @@ class LoraSettings:
     )
     adapter_dtype: str = key(
         "float32",
-        "The type of the adapter's weights; bfloat16 loses updates below 0.4 % of a weight and exact resume.",
+        "The adapter's dtype; bfloat16 loses updates below 0.4 % of a weight, and exact resume.",
         "lora_dtype",
         allowed=["float32", "bfloat16"],
     )
@@ -117,7 +118,7 @@ class DataSettings:
     )
     template_date: str | None = key(
         None,
-        "Today's date for chat templates that print it, so that the same rows always give the same ids.",
+        "The date for chat templates that print today's: a fixed one keeps token ids the same.",
         form="a day as YYYY-MM-DD",
         regex=r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z",
         check_with="day",
@@ -197,7 +198,7 @@ class TrainingSettings:
     lr_scheduler_type: str = key(
         "cosine", "The learning rate's schedule.", "scheduler", to_trainer=True, allowed=_SCHEDULERS
     )
-    warmup_ratio: float = key(0.03, "The share of steps in which the learning rate rises.", "warmup", within=(0.0, 1.0))
+    warmup_ratio: float = key(0.03, "The share of steps used for learning rate warmup.", "warmup", within=(0.0, 1.0))
     optim: str = key(
         "paged_adamw_32bit",
         "The optimizer; paged and 8-bit ones need CUDA.",
@@ -205,7 +206,7 @@ class TrainingSettings:
         to_trainer=True,
         allowed=_OPTIMIZERS,
     )
-    weight_decay: float = key(0.01, "Decay of the adapter's weights.", "wd", to_trainer=True, within=(0.0, 1.0))
+    weight_decay: float = key(0.01, "Weight decay of the adapter.", "wd", to_trainer=True, within=(0.0, 1.0))
     max_grad_norm: float = key(0.3, "Clip gradients to this norm; 0: off.", to_trainer=True, within=(0.0, 1000.0))
     bf16: bool = key(True, "Mixed precision in bfloat16.", "use_bf16", to_trainer=True)
     fp16: bool = key(
@@ -227,7 +228,7 @@ class TrainingSettings:
     save_total_limit: int = key(3, "Checkpoints kept; the oldest are deleted.", may_differ=True, within=(1, 1000))
     torch_empty_cache_steps: int | None = key(
         None,
-        "Steps between clearings of the device's cache; null: never.",
+        "Steps between calls that empty the device's cache; null: never.",
         platforms=_ACCELERATORS,
         may_differ=True,
         within=_MANY,
@@ -247,7 +248,7 @@ class TrainingSettings:
         within=(0, 604_800),
     )
     report_to: str = key(
-        "none", "Where curves go besides metrics.jsonl.", "logger", may_differ=True, allowed=["wandb", "none"]
+        "none", "Where metrics are sent besides metrics.jsonl.", "logger", may_differ=True, allowed=["wandb", "none"]
     )
 
 
@@ -261,7 +262,7 @@ class WandbSettings:
     )
     mode: str = key(
         "online",
-        "online sends, offline keeps for `wandb sync`.",
+        "online uploads during the run; offline keeps the data for `wandb sync`.",
         "wandb_mode",
         may_differ=True,
         allowed=["online", "offline", "disabled"],

@@ -107,7 +107,7 @@ def _leave_out_revision(draft: _Draft, named: Any) -> None:
 
 def _secrets(draft: _Draft) -> list[Finding]:
     """Refuse values that are tokens: a configuration is kept in the receipt, the report and the adapter's card."""
-    fix = "take it out, and replace it if it was shared; tokens belong into HF_TOKEN, WANDB_API_KEY or a login"
+    fix = "remove it, and revoke it if it was shared; put tokens into HF_TOKEN, WANDB_API_KEY or a login"
     return [
         error("config.secret", f"{section}.{key} holds a token or a password", fix, _where(draft, (section, str(key))))
         for section, body in draft.values.items()
@@ -175,12 +175,12 @@ def _from_strings(draft: _Draft, overrides: Sequence[str]) -> list[tuple[str, An
         dotted, equals, value = text.partition("=")
         dotted = dotted.strip()
         if not equals:
-            _refuse_override(draft, f"{text!r} is no override: it has no '='", "write key.path=value")
+            _refuse_override(draft, f"{text!r} is not an override: it has no '='", "write key.path=value")
         elif not dotted:
-            _refuse_override(draft, f"{text!r} names no key before the '='", "write key.path=value")
+            _refuse_override(draft, f"{text!r} has no key before the '='", "write key.path=value")
         elif not value.strip():
             name = show_key((dotted,))
-            _refuse_override(draft, f"{name} is given no value", f"write {name}=value, or {name}=null for none")
+            _refuse_override(draft, f"{name} has no value", f"write {name}=value, or {name}=null for none")
         else:
             try:
                 pairs.append((dotted, parse_value(value, f"{COMMAND_LINE}, {dotted}")))

@@ -87,7 +87,7 @@ def violations(values: dict[str, Any]) -> list[Violation]:
 
 
 def describe(rule: dict[str, Any]) -> str:
-    """Say what a key may hold: ``a whole number from 1 to 1024``."""
+    """Say what a key may hold: ``an integer from 1 to 1024``."""
     words = _describe_type(rule)
     return f"{words}, or null" if rule.get("nullable") else words
 
@@ -101,7 +101,7 @@ def _describe_type(rule: dict[str, Any]) -> str:
     elif kind == "switch":
         words = "true, false or auto"
     elif kind == "list":
-        words = f"a list, not empty and without repeats, of {', '.join(rule['schema']['allowed'])}"
+        words = f"a non-empty list of {', '.join(rule['schema']['allowed'])}, each at most once"
     elif "allowed" in rule:
         words = f"one of {', '.join(rule['allowed'])}"
     elif kind == "string":
@@ -113,7 +113,7 @@ def _describe_type(rule: dict[str, Any]) -> str:
 
 def _describe_number(rule: dict[str, Any]) -> str:
     whole = rule["type"] == "integer"
-    noun = "a whole number" if whole else "a number"
+    noun = "an integer" if whole else "a number"
     if "above" in rule:
         return f"{noun} above {rule['above']:g} and up to {rule['max']:g}"
     but = f" other than {', '.join(str(value) for value in rule['forbidden'])}" if "forbidden" in rule else ""

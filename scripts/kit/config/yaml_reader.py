@@ -118,7 +118,7 @@ class _Walk:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self._stop(event, "several_documents", "begins a second document", "keep one document a file")
+                    self._stop(event, "several_documents", "begins a second document", "keep one document per file")
             elif isinstance(event, yaml.MappingStartEvent):
                 self._check_node(event)
                 self.result.values = self._mapping(events, ())
@@ -129,7 +129,7 @@ class _Walk:
                 self._stop(event, "not_mapping", f"holds {kind}, not sections of keys", "begin with `model:`")
         if not documents or not (self.result.values or self.findings):
             fix = "copy configs/training_config.yaml and edit the copy"
-            self.findings.append(error("config.yaml.empty", "holds no configuration: it is empty", fix, self.name))
+            self.findings.append(error("config.yaml.empty", "is empty", fix, self.name))
 
     def _mapping(self, events: Iterator[Any], path: tuple[str, ...]) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
@@ -137,7 +137,7 @@ class _Walk:
             if isinstance(event, yaml.MappingEndEvent):
                 return mapping
             if not isinstance(event, yaml.ScalarEvent):
-                self._stop(event, "complex_key", "has a list or a mapping as a key", "use plain words as keys")
+                self._stop(event, "complex_key", "has a list or a mapping as a key", "use plain strings as keys")
             key = event.value
             here = (*path, key)
             if key == "<<" and not event.style:
@@ -165,7 +165,7 @@ class _Walk:
         self._check_node(event)
         if len(path) > _MAX_DEPTH:
             self._stop(
-                event, "too_deep", f"nests deeper than {_MAX_DEPTH} levels", "a configuration has section and key"
+                event, "too_deep", f"nests deeper than {_MAX_DEPTH} levels", "nest keys in sections, one level deep"
             )
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(events, path)
@@ -186,7 +186,7 @@ class _Walk:
         if getattr(event, "tag", None) is not None:
             self._note(event, "tag", f"uses a tag ({event.tag})", "write the plain value")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_TEXT:
-            message = f"holds a text of {len(event.value):,} characters; {_LONGEST_TEXT:,} are allowed"
+            message = f"holds a string of {len(event.value):,} characters; {_LONGEST_TEXT:,} are allowed"
             self._stop(event, "too_long", message, "shorten it")
         # A lone surrogate cannot be printed, so not even an error message could show it.
         if isinstance(event, yaml.ScalarEvent) and any("\ud800" <= char <= "\udfff" for char in event.value):
@@ -218,7 +218,7 @@ class _Walk:
             message, fix = "is indented with a tab, which YAML does not allow", "use spaces"
         else:
             problem = " ".join(str(getattr(exc, "problem", "") or exc).split())
-            message = f"is no valid YAML: {problem}"
+            message = f"is not valid YAML: {problem}"
             fix = (
                 "put the text in quotes, or close the bracket or quote above it" if self.numbered else "quote the value"
             )

@@ -29,7 +29,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except ValueError as exc:
         raise ValueError(f"is not JSON ({exc})") from exc
     if not isinstance(content, dict):
-        raise ValueError("is no JSON object")  # noqa: TRY004 - the file is at fault
+        raise ValueError("is not a JSON object")  # noqa: TRY004 - the file is at fault
     return content
 
 

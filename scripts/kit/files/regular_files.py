@@ -56,7 +56,7 @@ class _File(FileIO):
 
     def _given(self, read: T | None) -> T:
         if read is None:
-            raise NotRegularError(errno.EINVAL, "it gives nothing and does not end", str(self._path))
+            raise NotRegularError(errno.EINVAL, "it yields no data and no end of file", str(self._path))
         return read
 
 
@@ -76,7 +76,7 @@ def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
     with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise OSError(errno.EOVERFLOW, f"it is larger than {most >> 20} MB", str(path))
+        raise OSError(errno.EOVERFLOW, f"it exceeds {most >> 20} MB", str(path))
     return content
 
 

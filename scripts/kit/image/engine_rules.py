@@ -46,12 +46,12 @@ def check_engine(engine: Engine, *, needs_compose: bool = True) -> list[Finding]
         found.append(ok("image.engine", f"Docker {engine.server}, by {engine.client.path}"))
     if not engine.client.has_buildkit:
         version = ".".join(map(str, engine.client.version))
-        message = f"{engine.client.path} ({version}) has no buildx, which BuildKit needs from version 23 on"
+        message = f"{engine.client.path} ({version}) has no buildx, which BuildKit needs since version 23"
         fix = "install the plugin: apt-get install docker-buildx-plugin (Debian's own package: docker-buildx)"
         found.append(error("image.buildkit", message, fix))
     if needs_compose and not engine.compose:
         fix = "install it: apt-get install docker-compose-plugin (Debian's own package: docker-compose)"
-        found.append(error("image.compose_missing", "neither `docker compose` nor docker-compose is there", fix))
+        found.append(error("image.compose_missing", "neither `docker compose` nor docker-compose is installed", fix))
     return found
 
 
@@ -59,7 +59,7 @@ def _why_no_server(engine: Engine) -> Finding:
     identity, said = "image.engine_unreachable", engine.server_problem
     if "permission denied" in said.lower():
         fix = "sudo usermod -aG docker $USER, then log in again; or install rootless Docker"
-        return error(identity, "this user may not talk to the Docker daemon", fix)
+        return error(identity, "this user has no access to the Docker daemon", fix)
     fix = "start it: sudo systemctl start docker; elsewhere: check DOCKER_HOST"
     return error(identity, f"the Docker daemon does not answer: {said}", fix)
 
@@ -70,9 +70,9 @@ def check_disk(engine: Engine, stack: str) -> list[Finding]:
     if free is None or free >= needed:
         return []
     message = (
-        f"building the {stack} image takes up to {needed / _GB:.0f} GB, and the engine's disk has {free / _GB:.1f}"
+        f"building the {stack} image takes up to {needed / _GB:.0f} GB; the engine's disk has {free / _GB:.1f} GB free"
     )
-    fix = "docker system df shows what can be removed; docker builder prune frees build caches"
+    fix = "free some space: docker system df lists what can be removed, docker builder prune empties build caches"
     return [warning("image.disk", message, fix)]
 
 
@@ -89,14 +89,14 @@ def check_gpu(engine: Engine) -> list[Finding]:
     if engine.driver and _numbers(engine.driver) < OLDEST_DRIVER:
         oldest = ".".join(map(str, OLDEST_DRIVER))
         message = f"NVIDIA's driver is {engine.driver}; CUDA 12 needs {oldest} or later"
-        fix = "update the host's driver; the one in a container is always the host's"
+        fix = "update the host's driver, which containers use too"
         found.append(error("image.driver_too_old", message, fix))
     if engine.server and not engine.has_nvidia_runtime:
         fix = (
             "install the NVIDIA Container Toolkit (package nvidia-container-toolkit), then: "
             "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
         )
-        found.append(error("image.gpu_runtime_missing", "the engine cannot hand a GPU to a container", fix))
+        found.append(error("image.gpu_runtime_missing", "the engine cannot pass a GPU to a container", fix))
     return found or [ok("image.gpu", f"{', '.join(engine.gpus)}, driver {engine.driver}")]
 
 
@@ -104,6 +104,6 @@ def check_access(engine: Engine) -> list[Finding]:
     """Say that a gated model will be refused without a token; validation inside asks the Hub itself."""
     if engine.has_hub_token:
         return [ok("image.hub_token", "the container gets a Hugging Face token")]
-    message = "no Hugging Face token will reach the container, so a gated model is refused"
-    fix = "where the model is gated: cp .env.example .env, set HF_TOKEN in it, and accept the model's terms on its page"
+    message = "no Hugging Face token is passed to the container, so gated models cannot be downloaded"
+    fix = "for a gated model: cp .env.example .env, set HF_TOKEN in it, and accept the model's terms on its page"
     return [warning("image.hub_token", message, fix)]

@@ -35,7 +35,7 @@ def misfit(name: str, python: tuple[int, int], torch: str) -> str:
     Release wheels are named ``flash_attn-2.3.3+cu122torch2.1cxx11abiFALSE-cp311-cp311-linux_x86_64.whl``.
     """
     if not name.endswith(".whl"):
-        return f"{name or 'the address'} is no wheel"
+        return f"{name or 'the URL'} is not a wheel"
     if not name.startswith("flash_attn-"):
         return f"{name} is not flash-attn"
     tag = f"cp{python[0]}{python[1]}"
@@ -54,7 +54,7 @@ def fetch(address: str, target: Path) -> str:
         WheelError: It cannot be downloaded.
     """
     if urlsplit(address).scheme not in {"http", "https", "file"}:
-        raise WheelError(f"{address}: only http, https and file addresses are taken; {_LEAVE_OUT}")
+        raise WheelError(f"{address}: only http, https and file URLs are accepted; {_LEAVE_OUT}")
     digest = hashlib.sha256()
     try:
         with urllib.request.urlopen(address, timeout=180) as source, target.open("wb") as file:  # noqa: S310 - see above
@@ -77,7 +77,7 @@ def install(uv: Path, address: str, expected: str) -> str:
     name = file_name(address)
     problem = misfit(name, sys.version_info[:2], metadata.version("torch"))
     if problem:
-        raise WheelError(f"FLASH_ATTN_WHEEL: {problem}; take a matching one, or {_LEAVE_OUT}")
+        raise WheelError(f"FLASH_ATTN_WHEEL: {problem}; name a matching one, or {_LEAVE_OUT}")
     with tempfile.TemporaryDirectory() as folder:
         wheel = Path(folder) / name
         found = fetch(address, wheel)
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the step."""
     parser = argparse.ArgumentParser(description="Install flash-attn from a prebuilt wheel.")
     parser.add_argument("--uv", type=Path, required=True)
-    parser.add_argument("--wheel", default="", help="its address; empty leaves flash-attn out")
+    parser.add_argument("--wheel", default="", help="its URL; empty leaves flash-attn out")
     parser.add_argument("--sha256", default="", help="its checksum; empty prints the one found")
     options = parser.parse_args(argv)
     if not options.wheel:

@@ -42,7 +42,7 @@ def bitsandbytes_library() -> str:
     except subprocess.TimeoutExpired:
         return f"unknown: it did not load within {_SECONDS} s"
     lines = done.stdout.splitlines()
-    return lines[-1] if done.returncode == 0 and lines else "unknown: it does not import"
+    return lines[-1] if done.returncode == 0 and lines else "unknown: it cannot be imported"
 
 
 def check_writable(folder: Path, uid: int) -> list[Finding]:
@@ -50,7 +50,7 @@ def check_writable(folder: Path, uid: int) -> list[Finding]:
     if os.access(folder, os.W_OK | os.X_OK):
         return []
     message = f"{folder}/ is not writable for user {uid} of this container"
-    fix = f"on the host: sudo chown -R {uid} {folder.name}, or start it by make, which runs it as you"
+    fix = f"on the host: sudo chown -R {uid} {folder.name}, or start it with make, which runs it as your user"
     return [error("image.not_writable", message, fix)]
 
 

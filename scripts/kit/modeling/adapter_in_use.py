@@ -34,13 +34,13 @@ class SavedAdapterError(ExplainedError):
 
     finding_id = "run.adapter_lost"
     fix = (
-        "the last checkpoint holds what was trained; train another base, or lora.target_modules that are plain linear "
-        "layers, and please report it: it is a bug"
+        "report this as a bug; the last checkpoint holds the trained weights; another base, or lora.target_modules "
+        "that are plain linear layers, may avoid it"
     )
 
     def __init__(self, difference: str) -> None:
         """Say where they differ, in one sentence."""
-        super().__init__(f"the saved adapter is not the trained one: {difference}; it was not kept")
+        super().__init__(f"the saved adapter differs from the trained one: {difference}; it was not kept")
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
@@ -58,15 +58,13 @@ def load_adapter(model: Any, folder: Path) -> Any:
         except (KeyError, RuntimeError, TypeError, ValueError) as exc:
             if is_out_of_memory(exc):
                 raise
-            raise RunError(
-                f"{folder}: does not fit this base ({_first(exc)}); name the base it was trained on"
-            ) from exc
+            raise RunError(f"{folder}: does not fit this base ({_first(exc)}); use the base it was trained on") from exc
     _restore_type(model, weights, "default")
     loaded = get_peft_model_state_dict(model, adapter_name="default", save_embedding_layers=False)
     given = {name: tensor for name, tensor in weights.items() if _BASE_LAYER not in name}
     difference = _difference(given, loaded)
     if difference:
-        raise RunError(f"{folder}: does not fit this base: {difference}; name the base it was trained on")
+        raise RunError(f"{folder}: does not fit this base: {difference}; use the base it was trained on")
     return model.eval()
 
 
@@ -108,7 +106,7 @@ def _check_copied(model: Any, weights: Mapping[str, torch.Tensor], folder: Path)
         if _BASE_LAYER in name:
             there = own.get(name.removeprefix("base_model.model.").replace(_BASE_LAYER, "."))
             if there is None or not bool((there.cpu() == tensor.to(there.dtype)).all()):
-                raise RunError(f"{folder}: holds {name}, which is not this base's; name the base it was trained on")
+                raise RunError(f"{folder}: holds {name}, which differs from this base; use the base it was trained on")
 
 
 def _restore_type(model: Any, weights: dict[str, torch.Tensor], adapter: str) -> None:
@@ -134,20 +132,20 @@ def _difference(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Te
     """Say in a few words where two adapters differ; nothing where they are the same bit for bit."""
     lost, strange = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if lost:
-        return f"{len(lost):,} of {len(wanted):,} of its weights are lost, such as {lost[0]}"
+        return f"{len(lost):,} of {len(wanted):,} of its weights are missing, such as {lost[0]}"
     if strange:
-        return f"{len(strange):,} modules are adapted that have no weights, such as {strange[0]}"
+        return f"{len(strange):,} adapted modules have no weights, such as {strange[0]}"
     for name, weight in wanted.items():
         there = found[name].detach().cpu().float()
         if there.shape != weight.shape or not bool((there == weight.detach().cpu().float()).all()):
-            return f"{name} has other values"
+            return f"{name} has different values"
     return ""
 
 
 def _other_scaling(model: Any) -> str:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and module.scaling.get("default") != module.scaling.get(_SAVED):
-            return f"{name} is scaled by {module.scaling.get(_SAVED)} in place of {module.scaling.get('default')}"
+            return f"{name} is scaled by {module.scaling.get(_SAVED)} instead of {module.scaling.get('default')}"
     return ""
 
 

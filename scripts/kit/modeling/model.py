@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kit.config.settings import Settings
     from kit.stacks.generation import Traits
 
-_REPORT = "please report this: the check of its files passed"
+_REPORT = "report this as a bug: the check of its files passed"
 _SPECIAL_TOKENS = frozenset({"bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token"})
 # peft 0.7.0's LoraConfig: what every peft since then reads. Newer fields are left out of what is saved.
 PORTABLE_LORA_KEYS = frozenset(

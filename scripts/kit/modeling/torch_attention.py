@@ -70,9 +70,9 @@ def varlen_attention(  # noqa: PLR0913, PLR0917 - transformers' signature
         ValueError: The kernel cannot compute what is asked for.
     """
     if dropout:
-        raise ValueError(f"{_NAME} has no dropout of attention weights; use sdpa")
+        raise ValueError(f"{_NAME} has no attention dropout; use sdpa")
     if unknown := [name for name in ("softcap", "s_aux") if others.get(name) is not None]:
-        raise ValueError(f"{_NAME} does not know {', '.join(unknown)}; use eager")
+        raise ValueError(f"{_NAME} does not support {', '.join(unknown)}; use eager")
     count, heads, length, size = query.shape
     query, key, value = (
         tensor.transpose(1, 2).flatten(0, 1) for tensor in _in_16_bits(query, key, value)
@@ -83,13 +83,13 @@ def varlen_attention(  # noqa: PLR0913, PLR0917 - transformers' signature
         begins, padding = attention_mask if begins is None else begins, None
     if begins is not None:
         if padding is not None or past != length:
-            raise ValueError(f"{_NAME} takes rows laid end to end without padding and without a cache")
+            raise ValueError(f"{_NAME} takes padding-free rows without a padding mask and without a cache")
         longest = max_length_q or int(begins.diff().max())
         rows = _Rows(begins, begins, longest, longest)
     elif padding is None:
         rows = _Rows(_whole(count, length, query.device), _whole(count, past, query.device), length, past)
     elif padding.shape != (count, past):
-        raise ValueError(f"{_NAME} takes no mask but one that tells padding from tokens; use sdpa")
+        raise ValueError(f"{_NAME} takes only a padding mask; use sdpa")
     else:
         there = padding.bool()
         asked = there[:, -length:]
@@ -108,7 +108,7 @@ def _in_16_bits(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     if dtype not in _TYPES:
-        raise ValueError(f"{_NAME} works in bfloat16 or float16 only, and this is {dtype}; use sdpa")
+        raise ValueError(f"{_NAME} takes bfloat16 or float16, not {dtype}; use sdpa")
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
@@ -121,9 +121,9 @@ def _options(
     if "window_size" in _KNOWN:
         return {**options, "window_size": (window - 1 if window and reaches else -1, 0), "scale": scaling}
     if reaches:
-        raise ValueError(f"{_NAME} has no window before torch 2.11, and the model's is {window:,} tokens; use sdpa")
+        raise ValueError(f"{_NAME} needs torch 2.11 for the model's sliding window of {window:,} tokens; use sdpa")
     if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:  # noqa: PLR2004 - rounding
-        raise ValueError(f"{_NAME} has no scaling of its own before torch 2.11; use sdpa")
+        raise ValueError(f"{_NAME} has no custom scaling before torch 2.11; use sdpa")
     return {**options, "is_causal": True}
 
 
@@ -151,7 +151,7 @@ def row_mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
     if kwargs.get("allow_is_causal_skip", True) or length == 1:
         return mask
     if kwargs.get("use_vmap") or kwargs["batch_size"] != 1 or mask is not None or kwargs["kv_length"] != length:
-        raise ValueError(f"{_NAME} takes causal rows, padded or laid end to end in one; use sdpa")
+        raise ValueError(f"{_NAME} takes causal rows, padded or padding-free; use sdpa")
     at = torch.arange(1, length, device=kwargs["device"])
     is_joined = kwargs["mask_function"](torch.zeros_like(at), torch.zeros_like(at), at, at - 1)
     begins = at[~is_joined]

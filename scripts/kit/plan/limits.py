@@ -38,7 +38,7 @@ class MemoryLimit:
 def memory_limit(machine: Machine, platform: str, gpu: Gpu | None) -> MemoryLimit | None:
     """Return what a run can take here, or None where the machine's facts do not tell."""
     if gpu is not None:
-        return MemoryLimit(gpu.memory_free_bytes, "the GPU's memory less what is in use now")
+        return MemoryLimit(gpu.memory_free_bytes, "the GPU's memory minus what is in use now")
     available = machine.memory_available_bytes
     now = None if available is None else MemoryLimit(available, "the memory available now")
     if platform != "m4":
@@ -49,5 +49,5 @@ def memory_limit(machine: Machine, platform: str, gpu: Gpu | None) -> MemoryLimi
     unified = apple.unified_memory_bytes
     # PyTorch refuses at this byte, whatever is still free: nothing above it fits.
     allowed = allowed_bytes(working_set_bytes(unified), apple.mps_high_watermark, unified)
-    metal = MemoryLimit(allowed, "what PyTorch takes of Metal's share of the unified memory", clearly_over=1.0)
+    metal = MemoryLimit(allowed, "PyTorch's limit within Metal's share of the unified memory", clearly_over=1.0)
     return now if now and now.size_bytes < metal.size_bytes else metal

@@ -85,10 +85,10 @@ def sources(job: TrainingStep) -> tuple[Source, ...]:
             Source("libraries, freed blocks", "measured in runs on Linux with glibc"),
         )
     size = f"{workspace_bytes(job) / _HANDLES / 1_024**2:.3g} MiB each"
-    which = "where no capability is known"
+    which = "for an unknown compute capability"
     if job.capability:
         which = f"for compute capability {job.capability[0]}.{job.capability[1]}"
-    met = "met on an H100" if job.capability == _LARGE_ON else "not measured"
+    met = "confirmed on an H100" if job.capability == _LARGE_ON else "not measured"
     return (
         Source("tensors", f"arithmetic; {job.stack.held_to}"),
         Source("cuBLAS workspaces", f"torch's source, {size} {which}; {met}"),

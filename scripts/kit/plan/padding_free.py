@@ -47,23 +47,23 @@ def _decide(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenR
     attention = stack.attention_of(ends_meet, judgement.platform)
     hindrance = _hindrance(attention, ends_meet, judgement, stack)
     if hindrance or not rows:
-        return False, hindrance or "the rows' lengths are not known here"
+        return False, hindrance or "the rows' lengths are unknown"
     work = workloads_for(settings, rows)[0](settings)
     share = 1 - work.tokens / work.computed_tokens
-    told = f"{share:.0%} of the tokens computed would be padding"
+    told = f"{share:.0%} of the computed tokens would be padding"
     if share < _WORTHWHILE:
         return False, f"{told}, less than {_WORTHWHILE:.0%}"
-    return True, f"{told}, and {attention} takes rows of any length as they are"
+    return True, f"{told}, and {attention} needs no mask for rows of any length"
 
 
 def _hindrance(attention: str, settings: Settings, judgement: Judgement, stack: Stack) -> str:
     platform, gpu = judgement.platform, judgement.gpu
     if platform not in CUDA_PLATFORMS:
-        return f"it is for an NVIDIA GPU, and this platform is {platform}"
+        return f"it needs an NVIDIA GPU; this platform is {platform}"
     if not stack.traits.padding_free:
-        return "it is for the current stack"
+        return "it needs the current stack"
     if attention not in _TAKEN:
-        return f"{attention} attention is not taken for it by itself"
+        return f"auto does not use it with {attention} attention"
     problem = problem_of(attention, settings, stack, platform, gpu.compute_capability if gpu else None)
     return f"{attention} {problem}" if problem else ""
 

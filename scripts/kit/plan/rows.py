@@ -31,15 +31,15 @@ def workloads_for(
     from kit.plan.workload import full_length
 
     if isinstance(rows, int):
-        return functools.partial(full_length, rows=rows), f"{rows:,} rows, each taken to be full length"
+        return functools.partial(full_length, rows=rows), f"{rows:,} rows, each assumed full length"
     if rows:
         return _remembered(rows, held_out), f"{len(rows):,} rows of {settings.data.train_file}"
     path = Path(settings.data.train_file).expanduser()
     lines = _count_rows(path)
     if lines:
-        what = f"{lines:,} lines of {path}, which could not be encoded here: each taken to be full length"
+        what = f"{lines:,} lines of {path}, not tokenised here: each assumed full length"
         return functools.partial(full_length, rows=lines), what
-    what = f"{EXAMPLES:,} rows, each taken to be full length: {path} is not there or cannot be read"
+    what = f"{EXAMPLES:,} rows, each assumed full length: {path} is missing or unreadable"
     return functools.partial(full_length, rows=EXAMPLES), what
 
 

@@ -20,16 +20,16 @@ _MOMENTS = {
     "attention": "in the backward pass of one layer's attention",
 }
 _ON_A_CPU = (
-    "not counted on a CPU: the weights' file while it is read, 4-bit matrices expanded to float32, float32 copies to "
+    "not counted on a CPU: the weights file while it is read, 4-bit matrices dequantised to float32, float32 copies to "
     "compute with; a 7B base in 4 bits has peaked at 22.4 GB resident"
 )
 # What the figure is, beside what other programs show.
 _MEANING = {
     "cuda": (
-        "what has to be free; nvidia-smi shows more, since torch keeps freed blocks and gives them back before it runs "
-        "out: on an H100 1 to 25 % of what is allocated for rows of one length, up to 73 % for rows of many"
+        "free memory needed; nvidia-smi shows more, since torch caches freed blocks until memory runs out: on an H100 "
+        "1 to 25 % of the allocated memory for rows of one length, up to 73 % for mixed lengths"
     ),
-    "cpu": "resident: the process's own memory, and the library files it maps, which a run's own figure leaves out",
+    "cpu": "resident: the process's memory and the library files it maps; a run's own figure leaves the latter out",
     "mps": "",
 }
 _SHOWN = 6
@@ -42,14 +42,14 @@ def memory_lines(plan: RunPlan) -> list[str]:
     padded = ", padded" if batch.has_padding else ""
     lines = [f"memory, {_MOMENTS[plan.peak.moment]} ({batch.rows} x {batch.length:,} tokens{padded}):"]
     lines += [f"  {_size(term.size_bytes)}  {term.name}" for term in plan.peak.terms]
-    lines.append(f"  {_size(plan.peak_memory_bytes)}  together{limit_words(plan)}")
+    lines.append(f"  {_size(plan.peak_memory_bytes)}  total{limit_words(plan)}")
     return lines
 
 
 def limit_words(plan: RunPlan) -> str:
     """Write what the peak is compared with: `` of 85.5 GB (the GPU's …): fits``."""
     if plan.limit is None:
-        return "; the machine did not say what it has"
+        return "; the device's memory is unknown"
     return f" of {gigabytes(plan.limit.size_bytes)} ({plan.limit.reason}): {plan.verdict}"
 
 
@@ -60,7 +60,7 @@ def meaning(platform: str) -> str:
 
 def source_lines(plan: RunPlan) -> list[str]:
     """Write where the parts of the peak come from."""
-    return ["where from:", *(f"  {source.part}: {source.origin}" for source in plan.sources)]
+    return ["sources:", *(f"  {source.part}: {source.origin}" for source in plan.sources)]
 
 
 def left_out(plan: RunPlan, platform: str) -> str:
@@ -75,12 +75,12 @@ def time_lines(plan: RunPlan) -> list[str]:
     lines = [f"work: {plan.steps:,} steps, {plan.tokens:,} tokens{extra}"]
     spent = plan.duration
     if spent is None:
-        lines.append("time: not known; the model is too small for this arithmetic")
+        lines.append("time: unknown; the model is too small for this estimate")
         return lines
     low, high = duration(spent.fast_seconds), duration(spent.slow_seconds)
-    cost = f"{spent.flop / 1e15:,.0f} PFLOP ({spent.flop / plan.computed_tokens / 1e9:.1f} GFLOP a token)"
+    cost = f"{spent.flop / 1e15:,.0f} PFLOP ({spent.flop / plan.computed_tokens / 1e9:.1f} GFLOP per token)"
     lines.append(f"time: {low} to {high} {spent.basis}: {cost}")
-    expanding = "" if spent.rate else f"; {duration(spent.expansion_seconds)} of it expanding 4-bit weights"
+    expanding = "" if spent.rate else f"; {duration(spent.expansion_seconds)} of it dequantising 4-bit weights"
     lines.append(f"  at {spent.source}{expanding}")
     return lines
 
@@ -95,7 +95,7 @@ def alternative_lines(title: str, items: Sequence[Alternative], present: RunPlan
         spent, now = item.plan.duration, present.duration
         share = f"{spent.arithmetic_seconds / now.arithmetic_seconds:.0%}" if spent and now else ""
         note = "  (does not fit)" if item.plan.verdict == "does not fit" else ""
-        lines.append(f"  {_size(item.plan.peak_memory_bytes)}  {share:>5}  {item.overrides or 'as it stands'}{note}")
+        lines.append(f"  {_size(item.plan.peak_memory_bytes)}  {share:>5}  {item.overrides or 'unchanged'}{note}")
     return lines
 
 

@@ -98,7 +98,7 @@ class Duration:
     @property
     def basis(self) -> str:
         """What the times rest on: ``by arithmetic`` or ``as measured …``."""
-        return "as measured with these settings on such a GPU" if self.rate else "by arithmetic"
+        return "as measured with these settings on this GPU model" if self.rate else "by arithmetic"
 
     @property
     def source(self) -> str:
@@ -106,9 +106,7 @@ class Duration:
         if self.rate is None:
             return self.speed.reason
         rate = self.rate
-        return (
-            f"{rate.tokens_per_second:,.0f} computed tokens/s, {rate.spread:.0%} either way ({rate.name}, {rate.date})"
-        )
+        return f"{rate.tokens_per_second:,.0f} computed tokens/s, ±{rate.spread:.0%} ({rate.name}, {rate.date})"
 
 
 def speed_of(machine: Machine, platform: str, gpu_name: str = "") -> Speed:

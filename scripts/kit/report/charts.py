@@ -178,4 +178,4 @@ def _described(name: str, contents: Contents) -> str:
     if name == "lengths":
         edges = contents.lengths.edges
         return f"{sum(contents.lengths.counts):,.0f} rows of {edges[0]:,.0f} to {edges[-1]:,.0f} tokens."
-    return "The predicted value above the measured one."
+    return "Predicted value above, measured value below."

@@ -41,7 +41,7 @@ def lengths_of(run: Run) -> Lengths:
     """Find the training rows' lengths."""
     entry = mapping(next(iter(listed(run.receipt.get("data"))), None))
     if not entry.get("path"):
-        return Lengths(missing_because="the receipt names no data file")
+        return Lengths(missing_because="the receipt records no data file")
     truncated = finite(entry.get("truncated_rows"))
     cut = None if truncated is None else int(truncated)
     recorded = _recorded(mapping(entry.get("length_histogram")), cut)
@@ -71,7 +71,7 @@ def _counted_again(run: Run, entry: dict[str, Any], truncated: int | None) -> Le
     path = named if named.is_file() else PROJECT_ROOT / named
     try:
         if not path.is_file():
-            return Lengths(missing_because=f"{named} is no longer there")
+            return Lengths(missing_because=f"{named} no longer exists")
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             return Lengths(missing_because=f"{named} is too large to tokenise again for a report")
         if file_sha256(path) != entry.get("sha256"):

@@ -108,7 +108,9 @@ def _lengths_note(contents: Contents) -> str:
     limit = finite(mapping(mapping(contents.run.receipt.get("config")).get("training")).get("max_seq_length"))
     if not lengths or limit is None:
         return ""
-    cut = "" if lengths.truncated is None else f", {lengths.truncated or 'none'} of them cut at {limit:,.0f} tokens"
+    cut = (
+        "" if lengths.truncated is None else f", {lengths.truncated or 'none'} of them truncated at {limit:,.0f} tokens"
+    )
     return f"{sum(lengths.counts):,.0f} training rows{cut}."
 
 
@@ -154,9 +156,7 @@ def _bytes(value: Any) -> str | None:
 def _receipt(contents: Contents) -> list[tuple[str, str]]:
     receipt = contents.run.receipt
     revision = receipt.get("git_revision")
-    changes = {"True": ", with changes that are not committed", "False": ", unchanged"}.get(
-        str(receipt.get("git_dirty")), ""
-    )
+    changes = {"True": ", with uncommitted changes", "False": ", unchanged"}.get(str(receipt.get("git_dirty")), "")
     rows = [
         ("folder", contents.run.folder),
         ("command", " ".join(str(part) for part in listed(receipt.get("argv")))),

@@ -17,7 +17,7 @@ from kit.stacks.registry import make_argument
 if TYPE_CHECKING:
     from kit.run_folder.history import Run
 
-_WHAT_FOR = "whether this machine and stack train what the formulas say"
+_WHAT_FOR = "whether training on this machine and stack matches the formulas"
 
 
 def parity_line(run: Run) -> str:
@@ -33,7 +33,7 @@ def parity_line(run: Run) -> str:
         if result.contract != contract:
             return f"not run with this revision of the kit: {command} shows {_WHAT_FOR}"
         if unlike := _unlike(result, run.receipt):
-            return f"not run with what trained this run ({unlike}): {command} shows {_WHAT_FOR}"
+            return f"not run in this run's environment ({unlike}): {command} shows {_WHAT_FOR}"
         findings = check_agreement(result, contract, exact)
         return f"{verdict_of(result, findings, exact)} ({str(result.where.get('measured_at'))[:10]})"
     return f"not run: {command} shows {_WHAT_FOR}"

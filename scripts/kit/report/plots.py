@@ -113,7 +113,7 @@ def loss(axes: Axes, contents: Contents, palette: Palette) -> None:
             color=palette.bad,
             linestyle="",
             marker="x",
-            label="not a number",
+            label="NaN or infinite",
         )
     _legend(axes, palette, "best")
 
@@ -154,7 +154,7 @@ def learning_rate(axes: Axes, contents: Contents, palette: Palette) -> None:
     axes.plot(curve.steps, curve.values, color=palette.train, linewidth=2, marker=_mark(curve))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    _over_steps(axes, palette, contents, "step size")
+    _over_steps(axes, palette, contents, "learning rate")
 
 
 def _short(value: float) -> str:
@@ -166,7 +166,7 @@ def _short(value: float) -> str:
 
 
 def grad_norm(axes: Axes, contents: Contents, palette: Palette) -> None:
-    """Draw the gradient's length before clipping, smoothed too, and the length it is clipped to where that happened."""
+    """Draw the gradient's norm before clipping, smoothed too, and the length it is clipped to where that happened."""
     curve, smooth = contents.curves.grad_norm, contents.curves.smooth_grad_norm
     faint = 1.0 if _mark(curve) else _FAINT
     axes.plot(curve.steps, curve.values, color=palette.train, linewidth=1, alpha=faint, marker=_mark(curve))
@@ -176,11 +176,9 @@ def grad_norm(axes: Axes, contents: Contents, palette: Palette) -> None:
     axes.set_ylim(0, highest * 1.08 or 1.0)
     limit = finite(mapping(mapping(contents.run.receipt.get("config")).get("training")).get("max_grad_norm"))
     if limit and limit < highest:
-        axes.axhline(
-            limit, color=palette.validation, linewidth=1.6, linestyle="--", label=f"cut to {limit:g} above this"
-        )
+        axes.axhline(limit, color=palette.validation, linewidth=1.6, linestyle="--", label=f"clipped at {limit:g}")
         _legend(axes, palette, "lower right", bbox_to_anchor=(1, 1), borderpad=0)
-    _over_steps(axes, palette, contents, "length before clipping")
+    _over_steps(axes, palette, contents, "norm before clipping")
 
 
 def throughput(axes: Axes, contents: Contents, palette: Palette) -> None:
@@ -213,13 +211,11 @@ def lengths(axes: Axes, contents: Contents, palette: Palette) -> None:
     axes.bar(rows.edges[:-1], rows.counts, widths, align="edge", color=palette.train, alpha=0.85, edgecolor="none")
     limit = finite(mapping(mapping(contents.run.receipt.get("config")).get("training")).get("max_seq_length"))
     if limit and limit <= _FAR * rows.edges[-1]:
-        axes.axvline(
-            limit, color=palette.validation, linewidth=1.4, linestyle="--", label=f"rows are cut at {limit:,.0f}"
-        )
+        axes.axvline(limit, color=palette.validation, linewidth=1.4, linestyle="--", label=f"truncated at {limit:,.0f}")
         axes.margins(x=0.05)
         axes.set_ylim(0, max(rows.counts) * 1.05 or 1.0)
         _legend(axes, palette, "lower right", bbox_to_anchor=(1, 1), borderpad=0)
-    _label(axes, palette, "tokens in a row", "rows")
+    _label(axes, palette, "tokens per row", "rows")
     _thousands(axes.xaxis)
     _thousands(axes.yaxis)
 

@@ -102,20 +102,20 @@ def _what_happened(summary: Summary, losses: _Losses) -> str:
         **dict.fromkeys(UNDER_WAY, f"Under way, {of} done. "),
         "interrupted": f"Stopped after {of}. ",
         "failed": f"Failed after {of}. ",
-        KILLED: f"Its process is gone after {of}. ",
+        KILLED: f"Its process died after {of}. ",
     }.get(summary.state, "")
     if not losses.count:
-        broke = f"It broke: the loss is not a number at step {losses.broken_at}"
+        broke = f"It broke: the loss is NaN or infinite at step {losses.broken_at}"
         return lead + ("No loss was logged" if losses.broken_at is None else broke)
     means = f" (means of {losses.averaged} steps)" if losses.averaged > 1 else ""
     course = f"training loss from {loss_text(losses.first)} to {loss_text(losses.last)}{means}"
     course += f" in {done}" if losses.broken_at is None else ""
     if losses.broken_at is not None:
-        return f"{lead}It broke: the loss is not a number from step {losses.broken_at:,} on; before, {course}"
+        return f"{lead}It broke: the loss is NaN or infinite from step {losses.broken_at:,} on; before, {course}"
     if losses.all_zero:
         return f"{lead}It learned nothing: the loss is exactly 0 in all {done}"
     if losses.count < _FEWEST_STEPS:
-        return f"{lead}Too short to say whether it learns: {course}"
+        return f"{lead}Too short to tell whether it learns: {course}"
     if losses.last < losses.first * _LEARNT:
         return f"{lead}{'It is learning' if summary.state in UNDER_WAY else 'It learned'}: {course}"
     return f"{lead}It did not learn: {course}"
@@ -128,7 +128,7 @@ def _rises(lowest: float, last: float) -> bool:
 def loss_text(loss: float) -> str:
     """Write a loss with three digits that say something: ``8.59``, ``0.0014``."""
     if not math.isfinite(loss):
-        return "not a number"
+        return "not finite"
     return f"{loss:.2f}" if abs(loss) >= 1 else f"{loss:.3g}"
 
 
@@ -138,7 +138,7 @@ def _state_findings(run: Run, summary: Summary) -> list[Finding]:
             error("run.failed", f"the run failed: {run.failure}", "fix the cause, then train again with --overwrite")
         ]
     if summary.state == KILLED:
-        what = "the receipt says training, but the process is gone: killed, or out of memory"
+        what = "the receipt's state is training, but the process died: killed, or out of memory"
         fix = f"check the system log (dmesg, journalctl) for an out-of-memory kill; then {GO_ON}"
         return [error("run.killed", what, fix)]
     if summary.state == "interrupted":
@@ -153,13 +153,13 @@ def _loss_findings(losses: _Losses, summary: Summary) -> list[Finding]:
         return [error("loss.not_finite", what, "lower training.learning_rate, or use bf16 instead of fp16")]
     if losses.all_zero:
         what = "the loss is exactly 0.0: no token was trained on; all labels may be masked"
-        return [error("loss.zero", what, "make validate names the rows without a trainable token")]
+        return [error("loss.zero", what, "run make validate, which lists the rows without a trainable token")]
     if losses.count < _FEWEST_STEPS and summary.state not in UNDER_WAY:
         logged = "1 logged step does" if losses.count == 1 else f"{losses.count} logged steps do"
         return [warning("loss.too_short", f"{logged} not show whether it learns")]
     if losses.count >= _FEWEST_STEPS and losses.last >= losses.first * _LEARNT and summary.state not in UNDER_WAY:
         what = f"the training loss did not fall: {loss_text(losses.first)} first, {loss_text(losses.last)} last"
-        return [error("loss.flat", what, "check the learning rate, and that the rows fit the task")]
+        return [error("loss.flat", what, "check training.learning_rate, and that the rows fit the task")]
     return []
 
 
@@ -170,7 +170,7 @@ def _gradient_findings(steps: tuple[dict[str, Any], ...]) -> list[Finding]:
         what = f"the gradient is NaN or infinite at step {broken:,}"
         return [warning("gradient.not_finite", what, "lower training.learning_rate, or set training.max_grad_norm")]
     if norms and not any(norm for _, norm in norms):
-        return [error("gradient.zero", "the gradient is zero in every step: nothing was trained", "make validate")]
+        return [error("gradient.zero", "the gradient is zero in every step: nothing was trained", "run make validate")]
     return []
 
 
@@ -186,13 +186,13 @@ def _evaluation_findings(run: Run, summary: Summary) -> list[Finding]:
             what = "no validation file, so overfitting cannot be detected"
             return [warning("evaluation.none", what, "data.val_file=PATH")]
         if summary.state == "finished":
-            return [warning("evaluation.never", f"{asked_for} was never evaluated on", "lower training.eval_steps")]
+            return [warning("evaluation.never", f"{asked_for} was never evaluated", "lower training.eval_steps")]
         return []
     step, lowest = min(evaluations, key=lambda item: item[1])
     last = evaluations[-1][1]
     if _rises(lowest, last):
         kept = run.folder / "checkpoints" / f"checkpoint-{step}"
-        fix = f"use {kept}, which is still there" if kept.is_dir() else "fewer epochs, more rows, or a lower rate"
+        fix = f"use {kept}, which has the lowest loss" if kept.is_dir() else "use fewer epochs, or more rows"
         what = (
             f"the validation loss rises again, from {loss_text(lowest)} at step {step:,} to {loss_text(last)}: "
             "overfitting"
@@ -206,10 +206,10 @@ def _data_findings(run: Run, lengths: Lengths) -> list[Finding]:
     for file in listed(run.receipt.get("data")):
         entry = mapping(file)
         if entry.get("trainable_tokens") == 0 and entry.get("tokens"):
-            found.append(error("data.no_loss", "no token carries a loss", "make validate", str(entry.get("path"))))
+            found.append(error("data.no_loss", "no token has a label", "run make validate", str(entry.get("path"))))
     if lengths.truncated:
         limit = mapping(mapping(run.receipt.get("config")).get("training")).get("max_seq_length")
-        what = f"{lengths.truncated:,} training rows were cut at {limit} tokens; the rest was not trained on"
+        what = f"{lengths.truncated:,} training rows were truncated at {limit} tokens"
         found.append(warning("data.truncated", what, "raise training.max_seq_length, or shorten the rows"))
     return found
 
@@ -218,5 +218,5 @@ def _answer_findings(answers: Answers) -> list[Finding]:
     before, after = answers.exact_match_base, answers.exact_match_adapter
     if before is not None and after is not None and after < before:
         what = f"the adapter answers worse than the base: exact match {before:.0%} before, {after:.0%} after"
-        return [error("answers.worse", what, "look at the samples; compare the rows with the questions")]
+        return [error("answers.worse", what, "check the samples, and compare the training rows with the questions")]
     return []

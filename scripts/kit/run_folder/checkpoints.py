@@ -134,14 +134,14 @@ def read(folder: Path) -> Checkpoint:
     except (ValueError, AttributeError, TypeError):
         is_sealed = False
     if not is_sealed:
-        raise DamagedCheckpointError(f"has a {MANIFEST} that was changed after it was written")
+        raise DamagedCheckpointError(f"has a {MANIFEST} that changed after it was written")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise DamagedCheckpointError(f"was written by another version of the kit ({MANIFEST}: schema_version)")
     if not _has_our_form(content):
         raise DamagedCheckpointError(f"has a {MANIFEST} that the kit did not write")
     named = _NAME.match(folder.name)
     if named and int(named[1]) != content["step"]:
-        raise DamagedCheckpointError(f"holds step {content['step']} under another step's name")
+        raise DamagedCheckpointError(f"holds step {content['step']} but is named after another step")
     unnamed = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     unnamed = [name for name in unnamed if name != MANIFEST and name not in content["files"]]
     if unnamed:  # what is loaded must have been hashed
@@ -163,7 +163,7 @@ def _check_files(folder: Path, files: dict[str, Any]) -> None:
         except OSError as exc:
             raise DamagedCheckpointError(f"{name} cannot be read ({exc.strerror})") from exc
         if not is_same:
-            raise DamagedCheckpointError(f"{name} is not what was saved: its checksum differs")
+            raise DamagedCheckpointError(f"{name} changed since it was saved: its checksum differs")
 
 
 def _has_our_form(content: dict[str, Any]) -> bool:

@@ -52,7 +52,7 @@ class Run:
         """The error and the traceback's place of a failed run; empty for any other."""
         if self.state != "failed":
             return ""
-        reason = str(self.receipt.get("error") or "run.json names no error")
+        reason = str(self.receipt.get("error") or "run.json records no error")
         where = f"; its traceback: {self.folder / ERROR_FILE}" if self.receipt.get("error_file") == ERROR_FILE else ""
         return f"{reason}{where}"
 
@@ -65,7 +65,7 @@ class Run:
         """
         recorded = self.receipt.get("config")
         if not isinstance(recorded, dict):
-            raise RunError(f"{self.folder}/run.json: holds no configuration; train it again")
+            raise RunError(f"{self.folder}/run.json: has no configuration; train it again")
         values = completed(recorded)
         for wrong in violations(values):
             key = ".".join(wrong.path)
@@ -83,7 +83,7 @@ class Run:
         """
         folder = self.folder / "adapter"
         if not (folder / "adapter_config.json").exists():
-            raise RunError(f"{self.folder}: the run is {self.state} and has no adapter; train it to its end")
+            raise RunError(f"{self.folder}: the run is {self.state} and has no adapter; finish it with --resume auto")
         return folder
 
 
@@ -96,13 +96,13 @@ def find_run(name: str, outputs: Path = OUTPUTS) -> Path:
     if name == NEWEST:
         folders = run_folders(outputs)
         if not folders:
-            raise RunError(f"{outputs}: no run yet; train one, or: make demo")
+            raise RunError(f"{outputs}: no run yet; train one, or run make demo")
         return folders[-1]
     for folder in (Path(name).expanduser(), outputs / name):
         if (folder / "run.json").exists():
             return folder
     there = ", ".join(folder.name for folder in run_folders(outputs)) or "none"
-    raise RunError(f"{name}: no run there, and none of that name in {outputs} (there: {there}); name a run's folder")
+    raise RunError(f"{name}: no such run directory, nor a run name in {outputs} (found: {there}); name one of them")
 
 
 def run_folders(outputs: Path = OUTPUTS) -> list[Path]:
@@ -137,7 +137,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     try:
         return read_object(path)
     except OSError as exc:
-        raise RunError(f"{path}: cannot be read ({exc.strerror}); name a run's folder") from exc
+        raise RunError(f"{path}: cannot be read ({exc.strerror}); name a run directory") from exc
     except ValueError as exc:
         raise RunError(f"{path}: is not a receipt: it {exc}; restore it, or train again") from exc
 

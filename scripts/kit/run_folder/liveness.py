@@ -90,8 +90,8 @@ def take_run_lock(lock: FolderLock) -> list[Finding]:
     holder = lock.acquire()
     if holder is None:
         return []
-    fix = "wait for it, stop it, or give this run a name of its own: training.run_name=…"
+    fix = "wait for it, stop it, or rename this run: training.run_name=…"
     if holder.file:
-        fix += f"; where that process is gone: rm {holder.file}"
-    message = f"another run is under way in this folder ({holder.name or 'it has just begun'})"
+        fix += f"; if that process no longer runs: rm {holder.file}"
+    message = f"another run is using this directory ({holder.name or 'it has just started'})"
     return [error("run.locked", message, fix, str(lock.path.parent))]

@@ -155,7 +155,7 @@ def _verdict(  # noqa: PLR0911 - a sentence each
     if any(len(listed(run.receipt.get("sessions"))) > 1 for run in runs):
         return f"{lead}; no recorded cause, but one run was resumed: make verify on its folder."
     if gap.relative <= _ROUNDING and any(run.receipt.get("platform") != "cpu" for run in runs):
-        return f"{lead}; likely cause: rounding, since a GPU sums in varying order."
+        return f"{lead}; likely cause: rounding, since a GPU adds in varying order."
     return f"{lead}; no recorded cause: train one of them again and compare."
 
 
@@ -175,7 +175,7 @@ def _can_move_losses(found: Difference, *, at_start: bool) -> bool:
 def _size_of(gap: Gap) -> str:
     share = finite(gap.relative)
     if share is None:
-        return "an unknown amount: one is not a number"
+        return "an unknown amount: one is not finite"
     return f"{share:.1e} of its size" if share < _PERCENT else f"{share:.0%}"
 
 

@@ -46,8 +46,8 @@ def _run(run: Run, then: Mapping[str, Any]) -> list[Finding]:
     place = str(run.folder / "run.json")
     version = then.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
-        told = f"has schema_version {version}, and this kit reads up to {SCHEMA_VERSION}"
-        return [error("reproduce.schema", told, "use the kit that made the run", place)]
+        told = f"has schema_version {version}, but this kit reads up to {SCHEMA_VERSION}"
+        return [error("reproduce.schema", told, "use the kit version that trained the run", place)]
     found = []
     if run.state != "finished":
         fix = "finish it first: repeat its command with --resume auto (make: RESUME=auto)"
@@ -56,11 +56,11 @@ def _run(run: Run, then: Mapping[str, Any]) -> list[Finding]:
         )
     for change in map(mapping, listed(then.get("changes_allowed"))):
         told = f"{change.get('key')} was changed at step {change.get('step')} by --allow-changed"
-        fix = "no single configuration reproduces it; choose a run without changes"
+        fix = "choose a run without changes; no single configuration reproduces this one"
         found.append(error("reproduce.changed", told, fix, place))
     for change in map(mapping, listed(then.get("compute_changes"))):
         step, key, was, now = map(change.get, ("step", "key", "was", "is"))
-        told = f"from step {step} on the run computed with {key} {now}, and before with {was}: one rerun cannot do both"
+        told = f"the run computed with {key} {was} up to step {step} and {now} after it: one rerun cannot do both"
         found.append(warning("reproduce.compute", told, where=place))
     if then.get("resumed_inexactly"):
         told = "the run was resumed with an optimizer state that was not bit-equal to the saved one"
@@ -75,19 +75,18 @@ def _config(run: Run) -> list[Finding]:
     known = set(schema.keys())
     id_, it = "reproduce.config", "its configuration"
     gone = [
-        warning(id_, f"{it} names {key}, which this code does not know", checkout(run.receipt), place)
+        warning(id_, f"{it} has {key}, which this version of the kit does not", checkout(run.receipt), place)
         for key in sorted(recorded - known)
     ]
     younger = [
-        ok(id_, f"{it} does not name {key}, which is younger and left at its default", place)
-        for key in sorted(known - recorded)
+        ok(id_, f"{it} lacks {key}, a newer key, which keeps its default", place) for key in sorted(known - recorded)
     ]
-    return gone + younger or [ok(id_, f"all {len(recorded)} keys of {it} are this code's too", place)]
+    return gone + younger or [ok(id_, f"this version of the kit has all {len(recorded)} keys of {it}", place)]
 
 
 def _data(run: Run, recorded: list[Any], places: Mapping[str, str]) -> list[Finding]:
     if not recorded or len(recorded) < len(listed(run.receipt.get("data"))):
-        return [error("reproduce.data", "the receipt names no data", "train it again", str(run.folder / "run.json"))]
+        return [error("reproduce.data", "the receipt records no data", "train it again", str(run.folder / "run.json"))]
     return [
         _file("reproduce.data", Path(places.get(key, entry["path"])).expanduser(), entry["sha256"], key)
         for key, entry in zip(("data.train_file", "data.val_file"), recorded, strict=False)
@@ -98,7 +97,7 @@ def _base(then: Mapping[str, Any], places: Mapping[str, str]) -> list[Finding]:
     id_, key = "reproduce.base_model", "model.model_name_or_path"
     base = mapping(then.get("base_model"))
     if not base.get("files"):
-        return [error(id_, "the receipt names no file of the base model", "train it again", "run.json")]
+        return [error(id_, "the receipt records no file of the base model", "train it again", "run.json")]
     name = places.get(key, base["name"])
     if is_local(name):
         return [_file(id_, Path(name).expanduser() / file, digest, key) for file, digest in base["files"].items()]
@@ -116,7 +115,7 @@ def _base(then: Mapping[str, Any], places: Mapping[str, str]) -> list[Finding]:
 
 
 def _file(id_: str, path: Path, expected: str, key: str) -> Finding:
-    fix = f"restore the run's own file, or give its place: {key}=PATH (make: SET={key}=PATH)"
+    fix = f"restore the run's own file, or give its path: {key}=PATH (make: SET={key}=PATH)"
     if not path.exists():
         return error(id_, "is not on this machine", fix, str(path))
     return check_file(id_, path, expected, fix)

@@ -41,9 +41,9 @@ def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | N
         if overwrite:
             return False, None
         fix = f"replace it: --overwrite; or {elsewhere}"
-        return False, error("reproduce.folder", "holds the rerun of what this run was before", fix, place)
+        return False, error("reproduce.folder", "holds a rerun of an earlier state of this run", fix, place)
     if marker or there is not None or (folder.exists() and any(folder.iterdir())):
-        return False, error("reproduce.folder", "holds something else than a rerun of this run", elsewhere, place)
+        return False, error("reproduce.folder", "holds something other than a rerun of this run", elsewhere, place)
     return False, None
 
 
@@ -75,7 +75,7 @@ def write_config(folder: Path, run: Run, places: Mapping[str, str]) -> Path:
     path = folder / RERUN_CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
     resolved = Resolved(path, settings, settings.as_mapping(), origins)
-    heading = f"What the rerun in this folder is trained with; {RERUN} says of which run it is one."
+    heading = f"The configuration of the rerun in this folder; {RERUN} names the original run."
     rerun = resolved.with_changes(changes, dict.fromkeys(changes, "for the rerun"))
     yaml_writer.write_config(path, rerun, heading, may_replace=True)
     return path

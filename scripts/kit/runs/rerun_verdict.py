@@ -123,7 +123,7 @@ def _unlike(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Finding]:
         # A key in one alone is of another version of the code, which has its own finding; so have the packages.
         for key in sorted(was.keys() & is_.keys()):
             if was[key] != is_[key] and not key.startswith("packages."):
-                told = f"{key} is {short(str(is_[key]))} and was {short(str(was[key]))}"
+                told = f"{key} is {short(str(is_[key]))}, was {short(str(was[key]))}"
                 found.append(warning(f"reproduce.{part}", told))
     return found
 
@@ -174,9 +174,9 @@ def _sentence(
                   key=lambda gap: gap.relative, default=None)  # fmt: skip
     if verdict == WITHIN:
         told = f"equal within {STEP_TOLERANCE:.0%} (validation: {EVALUATION_TOLERANCE:.0%}) of the loss"
-        return f"{told}; {f'most {_gap(largest)}' if largest else 'every loss is equal, and the adapter is not'}"
+        return f"{told}; {f'most {_gap(largest)}' if largest else 'every loss is equal, but the adapter is not'}"
     if not init_equal:
-        return "differs from the start: the adapter began with other weights"
+        return "differs from the start: the initial adapters differ"
     if step is None:
         return "differs in the trained adapter, although every loss is equal to the last bit"
     return f"differs from step {step:,} on"

@@ -35,7 +35,7 @@ _COMPUTES = re.compile(
 )
 # Mismatches that change no bit: packages are compared one by one.
 _HARMLESS = frozenset({"reproduce.lock", "reproduce.other_packages", "reproduce.image", "reproduce.python"})
-GPU_ORDER = "a GPU sums in varying order"
+GPU_ORDER = "a GPU adds in varying order"
 _REVISION = re.compile(r"[0-9a-f]{7,64}\Z")
 _CHANGES = {True: "uncommitted changes", False: "no uncommitted change", None: "perhaps uncommitted changes"}
 
@@ -79,18 +79,18 @@ def short(digest: str) -> str:
 def _code(then: Facts, here: Facts) -> Finding:
     name, was, now = "reproduce.code", then.get("git_revision"), here.get("git_revision")
     if not isinstance(was, str) or now is None:
-        unknown = "the code's revision is unknown" if now is None else "the receipt names no revision"
+        unknown = "the code's revision is unknown" if now is None else "the receipt has no revision"
         return warning(name, unknown, "use a git clone of the kit" if now is None else "")
     is_dirty = any(f"{side}".endswith("-dirty") for side in (was, now))  # an image's: it does not say with what
     same_changes = not is_dirty and then.get("git_diff_sha256") == here.get("git_diff_sha256")
     if not same_changes:
         mine, theirs = (_CHANGES.get(side.get("git_dirty")) for side in (here, then))
         others = ", but others" if mine == theirs else ""
-        told = f"the code is revision {short(now)} with {mine}, and was {short(was)} with {theirs}{others}"
+        told = f"the code is revision {short(now)} with {mine}, was {short(was)} with {theirs}{others}"
         return warning(name, told, checkout(then))
     if was == now:
         return ok(name, f"revision {short(was)}{', with the same changes' if then.get('git_dirty') else ''}")
-    told = f"the code is revision {short(now)} and was {short(was)}"
+    told = f"the code is revision {short(now)}, was {short(was)}"
     if _REVISION.match(was) and (tree := scripts_tree(was)) and tree == scripts_tree("HEAD"):
         return ok(name, f"{told}; scripts/ is the same in both")
     return warning(name, told, checkout(then))
@@ -106,10 +106,10 @@ def _stack(then: Facts, here: Facts) -> list[Finding]:
 def _lock(then: Facts, here: Facts) -> Finding:
     was, now = mapping(then.get("lock")), mapping(here.get("lock"))
     if not was:
-        return skipped("reproduce.lock", "the receipt names no lock")
+        return skipped("reproduce.lock", "the receipt has no lock")
     if (was.get("name"), was.get("sha256")) == (now.get("name"), now.get("sha256")):
         return ok("reproduce.lock", "is the same", str(was["name"]))
-    return warning("reproduce.lock", "is not the lock of the run", _install(then), str(was.get("name")))
+    return warning("reproduce.lock", "is not the run's lock", _install(then), str(was.get("name")))
 
 
 def _install(then: Facts) -> str:
@@ -125,7 +125,7 @@ def _packages(then: Facts, here: Facts) -> list[Finding]:
     if not differing:
         return [ok("reproduce.packages", f"all {len(was)} packages have the same version")]
     found = []
-    for id_, what, counts in (("packages", "that compute", True), ("other_packages", "that compute nothing", False)):
+    for id_, what, counts in (("packages", "that compute", True), ("other_packages", "that do not compute", False)):
         told = [
             f"{name} {_is_and_was(now.get(name), was.get(name))}"
             for name in differing
@@ -139,7 +139,7 @@ def _packages(then: Facts, here: Facts) -> list[Finding]:
 
 def _machine(then: Facts, here: Facts) -> list[Finding]:
     was, now = mapping(then.get("machine")), mapping(here.get("machine"))
-    found = [_compared("platform", then, here, "run it on such a machine")]
+    found = [_compared("platform", then, here, "run it on a machine of that platform")]
     found += [_compared(key, was, now) for key in ("system", "arch", "cpu_model")]
     if str(then.get("platform")) in CUDA_PLATFORMS:
         found.append(_compared("GPU", {"GPU": gpu_of(was)}, {"GPU": gpu_of(now)}))
@@ -162,11 +162,11 @@ def gpu_of(machine: Facts) -> str | None:
 def _compared(key: str, then: Facts, here: Facts, fix: str = "") -> Finding:
     was, now, name = then.get(key), here.get(key), key.replace("_", " ")
     if was is None:
-        return skipped(f"reproduce.{key}", f"the receipt does not say its {name}")
+        return skipped(f"reproduce.{key}", f"the receipt has no {name}")
     if was == now:
         return ok(f"reproduce.{key}", f"{name}: {was}")
     return warning(f"reproduce.{key}", f"{name} {_is_and_was(now, was)}", fix)
 
 
 def _is_and_was(now: Any, was: Any) -> str:
-    return f"is {now or 'not there'} and was {was or 'not there'}"
+    return f"is {now or 'missing'}, was {was or 'missing'}"

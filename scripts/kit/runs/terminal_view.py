@@ -111,7 +111,7 @@ def _written(value: Any, form: str) -> str:
     found = number(value)
     if found is None:
         return "-"
-    return format(found, form) if math.isfinite(found) else "not a number"
+    return format(found, form) if math.isfinite(found) else "not finite"
 
 
 def plotted(losses: Sequence[float]) -> tuple[Sequence[float], str]:

@@ -24,7 +24,7 @@ def verify(folder: Path) -> list[Finding]:
     """Check a run's folder, and the data and the base model its receipt names."""
     receipt = read_receipt(folder)
     if receipt is None:
-        fix = "name a run's folder, such as outputs/NAME"
+        fix = "name a run directory, such as outputs/NAME"
         return [error("verify.receipt", "has no readable run.json", fix, str(folder))]
     findings = [verify_receipt(folder)]
     receipt = readable(receipt)
@@ -69,7 +69,7 @@ def verify_receipt(folder: Path) -> Finding:
     """Check that ``run.json`` is as the run wrote it."""
     path = folder / "run.json"
     if is_untouched(read_regular(path)):
-        return ok("verify.receipt", "is as it was written", str(path))
+        return ok("verify.receipt", "is as the run wrote it", str(path))
     return error("verify.receipt", "was changed after it was written", _RESTORE, str(path))
 
 
@@ -77,7 +77,7 @@ def verify_metrics(folder: Path, receipt: Mapping[str, Any]) -> list[Finding]:
     """Check that ``metrics.jsonl`` is as the run wrote it."""
     expected = receipt.get("metrics_sha256")
     if expected is None or receipt.get("state") == "training":
-        return [skipped("verify.metrics", "the run did not end by itself, so its metrics have no hash")]
+        return [skipped("verify.metrics", "no hash in run.json: the run failed, was killed or is under way")]
     return [check_file("verify.metrics", folder / "metrics.jsonl", expected)]
 
 
@@ -110,7 +110,7 @@ def _checkpoints(folder: Path, receipt: Mapping[str, Any]) -> list[Finding]:
             findings.append(error("verify.checkpoint", str(exc), fix, place))
             continue
         if listed.get(name, found.manifest_sha256) != found.manifest_sha256:
-            message = "is complete but not the one that run.json names"
+            message = "is complete but not the one in run.json"
             findings.append(error("verify.checkpoint", message, _RESTORE, place))
         else:
             findings.append(ok("verify.checkpoint", f"is complete: {len(found.files)} files", place))
@@ -124,9 +124,9 @@ def _data(receipt: Mapping[str, Any]) -> list[Finding]:
 def _base(receipt: Mapping[str, Any]) -> list[Finding]:
     base = receipt.get("base_model")
     if not base:
-        return [skipped("verify.base_model", "run.json does not name the base model's files")]
+        return [skipped("verify.base_model", "run.json records no files of the base model")]
     if not is_local(base["name"]):
-        message = f"{base['name']} comes from the hub, which names files by their hashes"
+        message = f"{base['name']} comes from the hub, which addresses files by their hashes"
         return [skipped("verify.base_model", message)]
     folder = Path(base["name"]).expanduser()
     return [_input("verify.base_model", folder / name, digest) for name, digest in base["files"].items()]
@@ -145,5 +145,5 @@ def check_file(id: str, path: Path, expected: str, fix: str = _RESTORE) -> Findi
     except OSError as exc:
         return error(id, f"cannot be read ({exc.strerror})", fix, str(path))
     if digest != expected:
-        return error(id, f"is not what run.json says: {digest[:12]}… instead of {expected[:12]}…", fix, str(path))
-    return ok(id, "is as it was written", str(path))
+        return error(id, f"differs from run.json: {digest[:12]}… instead of {expected[:12]}…", fix, str(path))
+    return ok(id, "is as the run wrote it", str(path))

@@ -54,7 +54,7 @@ class AttentionChoice:
     """What a run uses, and what else there is.
 
     Attributes:
-        reason: ``asked for``, or why ``auto`` became it.
+        reason: ``requested``, or why ``auto`` became it.
         others: All other kernels, fastest first.
     """
 
@@ -90,13 +90,13 @@ def choose(settings: Settings, stack: Stack, platform: str, capability: tuple[in
     name = stack.attention_of(settings, platform)
     asked = settings.model.attn_implementation != "auto"
     ends_meet = settings.training.padding_free and name in VARIABLE_LENGTH
-    best = "the best here that needs no mask for rows laid end to end" if ends_meet else "the best here"
+    best = "the best available without a mask for padding-free rows" if ends_meet else "the best available"
     others = []
     for other in _FASTEST_FIRST:
         if other != name:
             problem = problem_of(other, settings, stack, platform, capability)
             others.append(Kernel(other, _words(other, stack), problem or _not_chosen(other, settings, asked=asked)))
-    return AttentionChoice(Kernel(name, _words(name, stack), ""), "asked for" if asked else best, tuple(others))
+    return AttentionChoice(Kernel(name, _words(name, stack), ""), "requested" if asked else best, tuple(others))
 
 
 def problem_of(name: str, settings: Settings, stack: Stack, platform: str, capability: tuple[int, int] | None) -> str:
@@ -104,11 +104,11 @@ def problem_of(name: str, settings: Settings, stack: Stack, platform: str, capab
     if name == "eager":
         return ""
     if name not in stack.traits.attention:
-        return f"transformers {stack.versions.get('transformers')} does not know for Mistral"
+        return f"transformers {stack.versions.get('transformers')} does not have for Mistral"
     if name == "sdpa":
         return ""
     if platform not in CUDA_PLATFORMS:
-        return f"needs CUDA, and this platform is {platform}"
+        return f"needs CUDA; this platform is {platform}"
     if name == "flex_attention":
         return ""
     return _flash_problem(name, settings, stack, capability)
@@ -140,18 +140,18 @@ def _varlen_problem(settings: Settings, stack: Stack) -> str:
         return f"needs torch 2.10 or later, and {stack.versions['torch']} is installed"
     window = None if stack.torch >= FIRST_VARLEN_WINDOW else window_in_use(settings)
     if window is not None:
-        return f"knows no sliding window before torch 2.11, and the model's is {window:,} tokens"
+        return f"has no sliding window before torch 2.11, but the model's is {window:,} tokens"
     return ""
 
 
 def _not_chosen(name: str, settings: Settings, *, asked: bool) -> str:
     if asked:
-        return "was not asked for"
+        return "was not requested"
     if name == "flash_attention_4":
-        return "is taken only where it is asked for, until it was measured on rows laid end to end"
+        return "must be requested, as it is not measured on padding-free rows yet"
     if settings.training.padding_free and name not in VARIABLE_LENGTH:
-        return "masks rows laid end to end over the whole micro-batch squared"
-    return "is there, and auto takes another"
+        return "needs a mask of the micro-batch's tokens squared for padding-free rows"
+    return "is available, but auto prefers another"
 
 
 def _words(name: str, stack: Stack) -> str:
@@ -167,5 +167,5 @@ def _words(name: str, stack: Stack) -> str:
         "sdpa": f"{torch}'s scaled_dot_product_attention, whose own FlashAttention takes micro-batches without padding",
         "varlen": f"{torch}'s own FlashAttention on rows of any length, without a mask",
         "flex_attention": f"{torch}'s flex_attention, compiled by Triton",
-        "eager": "every head's whole score matrix, step by step",
+        "eager": "the full score matrix of every head",
     }[name]

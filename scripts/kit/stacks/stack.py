@@ -165,8 +165,8 @@ def unknown_generation(stack: Stack) -> list[Finding]:
     nearest = stack.traits
     traits = ", ".join(item.name for item in fields(nearest) if item.name != "name")
     message = (
-        f"{', '.join(stack.generation.unsupported(stack.versions))}: of no generation that the kit knows; as of the "
-        f"{nearest.name} stack, and only assumed, are: {traits}"
+        f"{', '.join(stack.generation.unsupported(stack.versions))}: no known generation; these are assumed to be as "
+        f"in the {nearest.name} stack: {traits}"
     )
     fix = (
         f"make setup{make_argument(nearest.name)}, or describe the generation in scripts/kit/stacks/ (CONTRIBUTING.md)"

@@ -58,8 +58,8 @@ class StalledError(ExplainedError):
 
     finding_id = "run.stalled"
     fix = (
-        "see the stacks in stalled.txt (disk, network folder or GPU driver?); "
-        "training.stall_timeout=… waits longer, training.on_stall=warn never stops the run"
+        "check the stack traces in stalled.txt (disk, network file system or GPU driver?); raise "
+        "training.stall_timeout, or set training.on_stall=warn to keep the run going"
     )
 
 

@@ -43,7 +43,7 @@ class StallReport:
         ends = f"; stopping in {duration(GRACE_S)} unless it finishes" if self._on_stall == "stop" else ""
         place = self._folder / STALLED
         render(
-            [warning("run.stalled", f"{sentence(found)}{ends}; stacks: {place}", f"rows of the step: {_few(rows)}")],
+            [warning("run.stalled", f"{sentence(found)}{ends}; traces: {place}", f"rows of the step: {_few(rows)}")],
             sys.stderr,
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")

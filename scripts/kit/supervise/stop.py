@@ -72,7 +72,7 @@ class StopRequest:
         name, is_first = signal.Signals(number).name, self.signal is None
         ctrl_c = self._ctrl_c.press() if number == signal.SIGINT else ""
         if ctrl_c == "again":
-            _say(f"{name}: stopping at once; earlier saves are complete")
+            _say(f"{name}: stopping at once; earlier checkpoints are complete")
             os._exit(128 + number)
         if is_first:
             self.signal = number

@@ -32,13 +32,13 @@ class BadLossError(ExplainedError):
 
     finding_id = "run.bad_loss"
     fix = (
-        "check those rows (run.json, bad_losses); lower training.learning_rate (to resume: "
-        "--allow-changed training.learning_rate); training.on_bad_loss=warn continues regardless"
+        "check those rows (run.json, bad_losses); lower training.learning_rate (to resume: --allow-changed "
+        "training.learning_rate), or set training.on_bad_loss=warn to continue"
     )
 
     def __init__(self, found: BadLoss, place: str) -> None:
         """Name what was found, and where the rows of that step are."""
-        super().__init__(f"{found.message}; the rows of that step: {place}")
+        super().__init__(f"{found.message}; rows of that step: {place}")
         self.found = found
 
 
@@ -73,7 +73,7 @@ class Watchdog:
         if mean > self._ceiling and mean > 2 * self._best:
             self._recent.clear()
             return BadLoss(
-                "exploding", step, f"the loss explodes: {mean:.3g} over the last {_WINDOW} steps at step {step}"
+                "exploding", step, f"the loss diverges: {mean:.3g} over the last {_WINDOW} steps at step {step}"
             )
         self._best = min(self._best, mean)
         return None

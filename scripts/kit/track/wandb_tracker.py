@@ -72,7 +72,7 @@ class WandbTracker:
         try:
             self._start(mode)
         except OSError as exc:
-            self._hear({"problem": f"the sending process did not start: {exc}"})
+            self._hear({"problem": f"the upload process did not start: {exc}"})
 
     def _start(self, mode: str) -> None:
         self._folder.mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ class WandbTracker:
         recorded = sorted({folder, *self._earlier}) if folder else []
         self.facts["sync"] = None if self._is_sent or folder is None else f"wandb sync {' '.join(recorded)}"
         if self.facts["sync"]:
-            say(f"wandb: not sent yet; with a network: {self.facts['sync']}", "yellow")
+            say(f"wandb: not uploaded yet; with a network: {self.facts['sync']}", "yellow")
         receipt.facts["wandb"] = self.facts
         with contextlib.suppress(OSError):  # said already where the disk is at fault
             receipt.write()
@@ -172,9 +172,9 @@ class WandbTracker:
         os.close(self._listener)
         self.process = None
         if late:
-            self._hear({"problem": f"still sending {at_most_s:g} s after the run ended; stopped"})
+            self._hear({"problem": f"the upload had not finished {at_most_s:g} s after the run ended; stopped"})
         elif self._is_sent is None:
-            self._hear({"problem": f"the sending process ended with exit code {process.returncode}"})
+            self._hear({"problem": f"the upload process ended with exit code {process.returncode}"})
 
 
 def _mode(settings: Settings) -> str:

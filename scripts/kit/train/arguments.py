@@ -19,12 +19,12 @@ class MicroBatchError(ExplainedError):
     """The trainer would take other micro-batches than the plan counts."""
 
     finding_id = "run.micro_batch"
-    fix = "start one process, without torchrun or accelerate launch, and leave it one GPU: CUDA_VISIBLE_DEVICES=0"
+    fix = "start one process, without torchrun or accelerate launch, and give it one GPU: CUDA_VISIBLE_DEVICES=0"
 
     def __init__(self, rows: int, planned: int, devices: int) -> None:
         """Say what it would take, in one sentence."""
         at_once = f"{rows} rows at once on {devices} device{'' if devices == 1 else 's'}"
-        super().__init__(f"the trainer would take {at_once}, and the plan counts {planned} on one")
+        super().__init__(f"the trainer would take {at_once}, but the plan counts {planned} on one")
 
 
 def training_arguments(settings: Settings, plan: BatchOrder, platform: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def check_fitted(
         return preflight, None
     fit = planned_fit(preflight.resolved, preflight.planned_run)
     if fit is None:
-        message = "--auto-fit: no other micro-batch size of the same updates is planned to fit"
+        message = "--auto-fit: no other micro-batch size with the same updates is planned to fit"
         return replace(preflight, findings=[*preflight.findings, warning("config.auto_fit", message)]), None
     preflight = check_run(applied(preflight.resolved, fit), judgement, machine, stack, download=download)
     note = warning("config.auto_fit", f"--auto-fit: {fit.words}: the same updates; {fit.reason}")

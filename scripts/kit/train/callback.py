@@ -156,7 +156,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         done = step - self._began_at
         tokens = self.plan.tokens[step - 1] - (self.plan.tokens[self._began_at - 1] if self._began_at else 0)
         left = seconds / done * (self.plan.steps - step)
-        loss = "not a number" if self.last_loss is None else f"{self.last_loss:.4f}"
+        loss = "not finite" if self.last_loss is None else f"{self.last_loss:.4f}"
         tqdm.write(
             f"step {step:>6,}/{self.plan.steps:,}  epoch {step / self.plan.steps_per_epoch:.2f}  "
             f"loss {loss}  lr {self._rate:.2e}  {tokens / seconds:,.0f} tokens/s  "

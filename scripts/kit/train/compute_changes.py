@@ -23,7 +23,7 @@ def note_changes(receipt: Receipt, then: Any, now: Mapping[str, Any], platform: 
     changed = [key for key in now if key in was and was[key] != now[key] and (platform == "cpu" or key in _ON_A_GPU)]
     if not changed:
         return
-    told = "; ".join(f"{key.replace('_', ' ')} is {now[key]} and was {was[key]}" for key in changed)
+    told = "; ".join(f"{key.replace('_', ' ')} is {now[key]}, was {was[key]}" for key in changed)
     fix = f"for identical bits, resume with OMP_NUM_THREADS={was['threads']}" if changed == ["threads"] else ""
     text = f"compute changed after step {step:,} ({told}); the last digits may differ from here on"
     render([warning("resume.compute", text, fix)], sys.stderr)

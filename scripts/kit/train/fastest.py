@@ -52,7 +52,7 @@ def to_try(job: TrainingJob) -> tuple[list[Fit], str]:
     promising = (fit_of(job.resolved, choice, "to be tried") for choice in most_promising(planned_run, _MOST))
     fits = [fit for fit in promising if not violations(applied(job.resolved, fit).values)]
     if not fits:
-        return [], f"{NAME}: skipped: no other settings of the same updates are planned to fit"
+        return [], f"{NAME}: skipped: no other settings with the same updates are planned to fit"
     needed = (len(fits) + 1) * UPDATES
     if job.plan.steps < needed:
         return [], f"{NAME}: skipped: timing takes {needed} updates, the run has {job.plan.steps}"
@@ -74,7 +74,7 @@ def try_and_begin_again(job: TrainingJob, receipt: Receipt, stop: StopRequest) -
     began = time.monotonic()
     resident = ResidentBase(load_base_model(job.resolved.settings, job.platform))
     candidates = (_AS_ASKED, *job.candidates)
-    say(f"{NAME}: timing {len(candidates)} settings of the same updates, {UPDATES} updates each")
+    say(f"{NAME}: timing {len(candidates)} settings with the same updates, {UPDATES} updates each")
     tried = []
     for fit in candidates:
         found = _try(job, fit, resident, receipt)

@@ -113,7 +113,7 @@ def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collect
     """
     there = read_receipt(folder)
     if there is None and (folder / RECEIPT).is_file():
-        text = "cannot be read; the record of earlier sessions is lost"
+        text = "is unreadable; the record of earlier sessions is lost"
         lost = [warning("resume.receipt", text, where=str(folder / RECEIPT))]
         start = _decide(how, folder, {}, identity, allowed)
         return replace(start, findings=[*lost, *start.findings])
@@ -148,8 +148,8 @@ def _automatic(
     if found is None and damaged:
         refused = error(
             "resume.nothing_complete",
-            f"there are {len(damaged)} checkpoints and none is complete",
-            "delete them and start anew: --overwrite; or keep them and rename this run: training.run_name=…",
+            f"has {len(damaged)} checkpoints, none of them complete",
+            "delete them and start over: --overwrite; or keep them and rename this run: training.run_name=…",
             str(folder / "checkpoints"),
         )
         return StartPoint(findings=[*damaged, refused])
@@ -186,7 +186,7 @@ def _from_path(
         try:
             found, damaged = checkpoints.read(path), []
         except DamagedCheckpointError as exc:
-            fix = "--resume auto takes the newest complete one"
+            fix = "use --resume auto for the newest complete one"
             return StartPoint(findings=[error("resume.damaged", f"{exc}; not a complete checkpoint", fix, str(path))])
     start = _checked(found, damaged, receipt, identity, allowed)
     if run == folder.resolve():
@@ -208,10 +208,10 @@ def _checked(
 ) -> StartPoint:
     if not _is_the_receipts(found, receipt or {}):
         fix = (
-            f"restore it from a copy; or move it away: --resume auto takes the one before; "
-            f"or use it without its receipt: move {found.folder} elsewhere, then --resume PATH"
+            "restore it from a copy; or move it away and --resume auto takes the one before; or use it without its "
+            f"receipt: move {found.folder} elsewhere, then --resume PATH"
         )
-        message = "is complete but not the one that run.json names; the kit did not put it there"
+        message = "is complete but not the one in run.json; the kit did not write it"
         return StartPoint(findings=[*damaged, error("resume.not_the_runs", message, fix, str(found.folder))])
     changed = differences(found.facts.get("identity", {}), identity)
     refused = [
@@ -231,12 +231,12 @@ def _is_the_receipts(found: Checkpoint, receipt: Mapping[str, Any]) -> bool:
 
 
 def _refusal(found: Checkpoint, key: str, then: Any, now: Any) -> Finding:
-    message = f"{key} is {_short(now)} and was {_short(then)} when the checkpoint was written"
+    message = f"{key} is {_short(now)} but was {_short(then)} in the checkpoint"
     fresh = "a new run: training.run_name=…"
     if key in CANNOT_CHANGE:
         return error("resume.changed", f"{message}; the saved state depends on it", f"set it back, or {fresh}",
                      str(found.folder))  # fmt: skip
-    fix = f"set it back; or --allow-changed {key}, which is recorded; or {fresh}"
+    fix = f"set it back; or record the change: --allow-changed {key}; or {fresh}"
     return error("resume.changed", message, fix, str(found.folder))
 
 

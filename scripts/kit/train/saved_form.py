@@ -39,7 +39,7 @@ def reading(folder: Path) -> Iterator[None]:
         if not is_failure(exc) or isinstance(exc, (OSError, ResumeError)) or is_out_of_memory(exc):
             raise
         detail = f"{type(exc).__name__}: {first_line(exc)}"
-        raise ResumeError(f"{folder}: this run could not have saved this state ({detail})") from exc
+        raise ResumeError(f"{folder}: the saved state does not fit this run ({detail})") from exc
 
 
 def check_optimizer(state: Any, optimizer: Any, *, is_scaled: bool) -> None:
@@ -54,10 +54,10 @@ def check_optimizer(state: Any, optimizer: Any, *, is_scaled: bool) -> None:
         raise ValueError(f"{len(groups)} parameter groups in the optimizer, expected {len(fresh['param_groups'])}")
     for group, other in zip(groups, fresh["param_groups"], strict=True):
         if gone := _OF_EVERY_GROUP & other.keys() - group.keys():
-            raise ValueError(f"a group of the optimizer has no {', '.join(sorted(gone))}")
+            raise ValueError(f"an optimizer group has no {', '.join(sorted(gone))}")
         _check_values(group, other, "optimizer")
         if group["params"] != other["params"]:
-            raise ValueError("the optimizer's groups hold other weights")
+            raise ValueError("the optimizer's groups hold different weights")
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     # Nor does an optimizer without momentum keep anything.
     may_be_empty = is_scaled or not _is_adamw(optimizer)
@@ -98,7 +98,7 @@ def check_schedule(state: Any, schedule: Any, step: int, *, is_scaled: bool) -> 
     _check_values(state, fresh, "schedule")
     stands = state["last_epoch"]
     if stands != step and not (is_scaled and 0 <= stands < step):
-        raise ValueError(f"the schedule stands at step {stands}")
+        raise ValueError(f"the schedule is at step {stands}")
 
 
 def _check_values(saved: Any, fresh: Any, place: str) -> None:
@@ -108,11 +108,11 @@ def _check_values(saved: Any, fresh: Any, place: str) -> None:
             _check_values(saved[key], fresh[key], f"{place}.{key}")
     elif isinstance(fresh, (list, tuple)):
         if not isinstance(saved, type(fresh)) or len(saved) != len(fresh):
-            raise ValueError(f"{place} has another form")
+            raise ValueError(f"{place} has a different structure")
         for one, other in zip(saved, fresh, strict=True):
             _check_values(one, other, place)
     elif isinstance(fresh, (int, float)) and not isinstance(fresh, bool):
         if isinstance(saved, bool) or not isinstance(saved, (int, float)) or not math.isfinite(saved):
             raise ValueError(f"{place} is not a number")
     elif saved is not fresh and (isinstance(saved, bool) or saved != fresh):
-        raise ValueError(f"{place} is {saved!r}, and this run's is {fresh!r}")
+        raise ValueError(f"{place} is {saved!r}, but this run's is {fresh!r}")

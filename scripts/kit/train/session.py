@@ -39,7 +39,7 @@ def finish(receipt: Receipt, state: str, **facts: Any) -> None:
     try:
         receipt.finish(state, **facts)
     except OSError as exc:
-        say(f"{receipt.path}: cannot be completed ({exc.strerror}); it keeps its last state", "yellow")
+        say(f"{receipt.path}: cannot be updated ({exc.strerror}); it keeps its last contents", "yellow")
 
 
 class TrainingSession:
@@ -201,7 +201,7 @@ class TrainingSession:
         if step == self.saved_step:
             return
         if not is_finite(self.trainer.model):
-            render([warning("run.not_saved", f"step {step:,} not saved: the adapter holds NaN")], sys.stderr)
+            render([warning("run.not_saved", f"step {step:,} not saved: the adapter contains NaN")], sys.stderr)
             return
 
         def fill(folder: Path) -> None:
@@ -253,7 +253,7 @@ class TrainingSession:
         from kit.train.state import is_finite
 
         if not is_finite(model):
-            found = BadLoss("not_finite", self.plan.steps, "the adapter holds NaN at the end and is not saved")
+            found = BadLoss("not_finite", self.plan.steps, "the adapter contains NaN at the end and is not saved")
             raise BadLossError(found, "see bad_losses in run.json")
         self._update()
         left_out, hashes = save_run(model, self.settings, self.receipt.facts)
@@ -283,4 +283,4 @@ class TrainingSession:
         exc = BadLossError(found, f"{', '.join(places[:4])}{', …' if len(places) > 4 else ''}")  # noqa: PLR2004 - a line
         if self.settings.training.on_bad_loss == "stop":
             raise exc
-        render([warning("run.bad_loss", str(exc), "training.on_bad_loss=stop ends the run here")], sys.stderr)
+        render([warning("run.bad_loss", str(exc), "set training.on_bad_loss=stop to end the run here")], sys.stderr)

@@ -163,10 +163,10 @@ class SavedState:
             if value is None or value.shape != weight.shape or value.dtype != weight.dtype:
                 raise ResumeError(f"{self.folder}: its adapter has no {name} of {tuple(weight.shape)} {weight.dtype}")
             if not torch.isfinite(value).all():
-                raise ResumeError(f"{self.folder}: its adapter holds NaN in {name}")
+                raise ResumeError(f"{self.folder}: its adapter contains NaN in {name}")
             weight.data.copy_(value)
         if saved:
-            raise ResumeError(f"{self.folder}: its adapter has {next(iter(saved))}, which this run's has not")
+            raise ResumeError(f"{self.folder}: its adapter has {next(iter(saved))}, which this run's adapter does not")
 
     def restore_training(self, trainer: Any) -> bool:
         """Put optimizer, schedule and loss scaling back.

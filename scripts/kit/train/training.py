@@ -132,7 +132,7 @@ def _refused(exc: RehearsalError, job: TrainingJob) -> Finding:
     message = f"{exc}; {gigabytes(job.predicted.peak_memory_bytes)} planned"
     fit = fit_after(job, exc.refusal)
     if fit:
-        fix = f"{set_line(job.resolved, fit)} keeps the updates and should fit; --auto-fit sets it by itself"
+        fix = f"{set_line(job.resolved, fit)} keeps the updates and should fit; --auto-fit applies it automatically"
     else:
         fix = "no other micro-batch size is planned to fit: lower training.max_seq_length (this changes what is "
         fix += "learnt), or use a smaller model or a device with more free memory"
@@ -226,7 +226,7 @@ def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
     """
     if checkpoint.step > steps:
         raise checkpoints.ResumeError(
-            f"{checkpoint.folder}: holds step {checkpoint.step:,}, but this run has only {steps:,}"
+            f"{checkpoint.folder}: is at step {checkpoint.step:,}, but this run has only {steps:,}"
         )
     path, last = checkpoint.folder / METRICS, 0
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
@@ -236,7 +236,7 @@ def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
         last = last if "eval_loss" in line else line["step"]
     if last != checkpoint.step:
         raise checkpoints.ResumeError(
-            f"{path}: ends at step {last:,}, but the checkpoint holds step {checkpoint.step:,}"
+            f"{path}: ends at step {last:,}, but the checkpoint is at step {checkpoint.step:,}"
         )
 
 
@@ -254,7 +254,7 @@ def _prepare_folder(folder: Path, start: StartPoint, *, is_rerun: bool = False) 
     if start.checkpoint is None:
         if stays := clear(folder, is_rerun=is_rerun):
             names = ", ".join(str(path.relative_to(folder)) for path in stays)
-            say(f"{folder}: keeps files that no run wrote: {names}", "yellow")
+            say(f"{folder}: keeps files the kit did not write: {names}", "yellow")
         folder.mkdir(parents=True, exist_ok=True)
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 COMMANDS = {
     "/base": "answer with the base from now on",
     "/adapter": "answer with the adapter from now on",
-    "/again": "answer the last question again",
-    "/reset": "forget the conversation, keep the system message",
+    "/again": "repeat the last question",
+    "/reset": "clear the conversation, keep the system message",
     "/help": "show this",
-    "/quit": "end; so does Ctrl-D. Ctrl-C stops an answer",
+    "/quit": "exit, as Ctrl-D does; Ctrl-C stops an answer",
 }
 
 
@@ -43,7 +43,7 @@ class ChatSession:
     def run(self) -> int:
         """Read and answer until the end of input; return the exit code."""
         _allow_editing()
-        say("type a question; /help shows the commands", "dim")
+        say("type a question; /help lists the commands", "dim")
         with self._interrupts:
             return self._converse()
 
@@ -56,7 +56,7 @@ class ChatSession:
                 say()
                 return 0
             except KeyboardInterrupt:
-                say("\n/quit or Ctrl-D ends", "dim")
+                say("\n/quit or Ctrl-D exits", "dim")
                 continue
             except UnicodeDecodeError:
                 say("not UTF-8; ignored", "yellow")
@@ -99,14 +99,14 @@ class ChatSession:
             "length": f", cut at {answer.tokens:,}; --max-new-tokens raises the limit",
             "stopped": ", stopped; the partial answer is kept"
             if answer.text
-            else ", stopped before the first word; the question is dropped",
+            else ", stopped before the first token; the question is dropped",
         }
         count = "1 token" if answer.tokens == 1 else f"{answer.tokens:,} tokens"
         say(f"({count}, {rate}{endings[answer.ending]})", "dim")
         if answer.forgotten:
             say(
                 f"the conversation no longer fits into {self.loaded.choice.context_length:,} tokens: "
-                f"its oldest {answer.forgotten} turns were forgotten",
+                f"its oldest {answer.forgotten} turns were dropped",
                 "yellow",
             )
         trained = self.loaded.choice.settings.training.max_seq_length
@@ -129,14 +129,14 @@ class ChatSession:
             actions[command]()
         else:
             say(
-                f"there is no command {command.split(maxsplit=1)[0]}; see /help. A leading blank makes it text",
+                f"unknown command {command.split(maxsplit=1)[0]}; see /help. Begin with a space to send it as text",
                 "yellow",
             )
         return True
 
     def _switch(self, *, adapter: bool) -> None:
         self.adapter = adapter
-        say(f"the {self.speaker} answers now; /again asks it the last question", "dim")
+        say(f"the {self.speaker} answers now; /again repeats the last question", "dim")
 
     def _again(self) -> None:
         question = self.conversation.take_back()
@@ -147,7 +147,7 @@ class ChatSession:
 
     def _reset(self) -> None:
         self.conversation.reset()
-        say("forgotten", "dim")
+        say("cleared", "dim")
 
 
 def _help() -> None:

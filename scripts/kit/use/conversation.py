@@ -110,8 +110,8 @@ class Conversation:
                 if len(ids) < self.context_length:
                     break
                 raise TalkError(
-                    f"{len(ids):,} tokens, but the model holds {self.context_length:,} including its answer; "
-                    "ask a shorter question"
+                    f"{len(ids):,} tokens, but the model's context is {self.context_length:,} with its answer; ask a "
+                    "shorter question"
                 )
             del self.turns[:2]
             forgotten += 2

@@ -121,7 +121,7 @@ def show(evaluation: Evaluation, stream: TextIO, *, samples: int) -> None:
         console.print(_samples(evaluation, samples))
         left = len(evaluation.questions) - samples
         if left > 0:
-            console.print(f"{left:,} more are in the file named below", style="dim")
+            console.print(f"{left:,} more are in the file below", style="dim")
 
 
 def _figures(evaluation: Evaluation) -> Table:
@@ -131,17 +131,17 @@ def _figures(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right")
     table.add_column("measured on")
     tokens = f"{sum(adapter.losses.tokens):,} tokens, {len(adapter.losses.sums):,} rows"
-    table.add_row("loss, nats a token", *(f"{side.losses.mean:.4f}" for side in (base, adapter)), tokens)
+    table.add_row("loss, nats per token", *(f"{side.losses.mean:.4f}" for side in (base, adapter)), tokens)
     table.add_row("perplexity", *(_perplexity(side.losses.perplexity) for side in (base, adapter)), "the same")
     if base.scores and adapter.scores:
         asked = f"{adapter.scores.questions:,} questions, greedy"
         table.add_row("exact match (95 %)", *(_share(side.scores) for side in (base, adapter) if side.scores), asked)
-        long = f"{adapter.scores.rouge_questions:,} answers of 6 words on"
+        long = f"{adapter.scores.rouge_questions:,} answers of 6+ words"
         if base.scores.rouge and adapter.scores.rouge:
             for key, name in (("rouge1", "ROUGE-1"), ("rouge2", "ROUGE-2"), ("rougeL", "ROUGE-L")):
                 table.add_row(name, f"{base.scores.rouge[key]:.3f}", f"{adapter.scores.rouge[key]:.3f}", long)
         else:
-            table.add_row("ROUGE", "-", "-", "no answer of 6 words")
+            table.add_row("ROUGE", "-", "-", "no 6-word answer")
     for task, measures in adapter.tasks.items():
         for measure, value in measures.items():
             if "_stderr" in measure:
@@ -191,7 +191,7 @@ def elsewhere(choice: LoadChoice) -> list[str]:
     then, now = receipt.get("compute"), describe_compute(choice.platform)
     said = []
     if receipt.get("stack", choice.stack.name) != choice.stack.name:
-        said.append(f"trained on the {receipt['stack']} stack, this is the {choice.stack.name} one")
+        said.append(f"trained on the {receipt['stack']} stack, evaluated on the {choice.stack.name} stack")
     if isinstance(then, dict):
         said += [f"{key} is {now[key]} here, was {then[key]}" for key in now if then.get(key, now[key]) != now[key]]
     return said
@@ -212,6 +212,6 @@ def compare_with_training(evaluation: Evaluation) -> None:
     digits = max(4, 1 - math.floor(math.log10(abs(measured - recorded))))
     say(
         f"note: the run's own last evaluation was {recorded:.{digits}f}, this one is {measured:.{digits}f}, and "
-        f"rounding explains {rounding:.1g}: {why}",
+        f"rounding explains at most {rounding:.1g}: {why}",
         "yellow",
     )

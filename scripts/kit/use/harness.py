@@ -71,8 +71,8 @@ def run_tasks(loaded: Loaded, tasks: HarnessTasks, *, adapter: bool, batch_size:
     unknown = [name for name in tasks.names if name not in manager.all_tasks]
     if unknown:
         raise RunError(
-            f"--tasks: the harness has no task {unknown[0]!r}; list them with: lm-eval ls tasks, "
-            "or name your own YAML files' folder: --task-folder"
+            f"--tasks: the harness has no task {unknown[0]!r}; list them with: lm-eval ls tasks, or name a folder of "
+            "your own YAML files: --task-folder"
         )
     tokenizer = load_tokenizer(loaded.choice.settings)
     with loaded.speaking(adapter=adapter) as model:
@@ -93,7 +93,7 @@ def run_tasks(loaded: Loaded, tasks: HarnessTasks, *, adapter: bool, batch_size:
             )
         except (OSError, ConnectionError, ValueError) as exc:
             reason = str(exc).strip().splitlines()[0][:300] if str(exc).strip() else type(exc).__name__
-            raise RunError(f"--tasks: {reason}; a task needs its data from the hub or a local file") from exc
+            raise RunError(f"--tasks: {reason}; make its data available, from the hub or a local file") from exc
     return {name: _measures(values) for name, values in found["results"].items()}
 
 

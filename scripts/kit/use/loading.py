@@ -100,13 +100,15 @@ class Loaded:
 
 def add_run_arguments(parser: argparse.ArgumentParser, *, quantised: bool = True) -> None:
     """Add the run, another adapter in place of its own, and where and how to load."""
-    parser.add_argument("run", nargs="?", default=NEWEST, metavar="RUN", help="a run's folder or name; default: newest")
+    parser.add_argument(
+        "run", nargs="?", default=NEWEST, metavar="RUN", help="a run directory or name; default: newest"
+    )
     parser.add_argument(
         "--adapter", type=Path, metavar="FOLDER", help="another adapter for the same base, such as a checkpoint"
     )
     if quantised:
-        parser.add_argument("--unquantised", action="store_true", help="load the base in its own type, not in 4 bits")
-    parser.add_argument("--cpu", action="store_true", help="use the CPU, whatever else there is")
+        parser.add_argument("--unquantised", action="store_true", help="load the base in its own dtype, not in 4 bits")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even where there is a GPU")
 
 
 def choose(options: argparse.Namespace, stack: Stack) -> LoadChoice:
@@ -119,8 +121,8 @@ def choose(options: argparse.Namespace, stack: Stack) -> LoadChoice:
     adapter = _adapter_folder(options.adapter) if options.adapter else run.adapter
     if not (adapter / ADAPTER_WEIGHTS).is_file():
         raise RunError(
-            f"{adapter}: holds no {ADAPTER_WEIGHTS}, and other formats can run code when loaded; "
-            "copy the adapter's complete folder, or save it as safetensors where it was made"
+            f"{adapter}: has no {ADAPTER_WEIGHTS}, and other formats can run code when loaded; copy the whole adapter "
+            "directory, or save the adapter as safetensors where it was trained"
         )
     portable = read_portable(adapter)
     platform = "cpu" if options.cpu else judge(probe()).platform
@@ -145,7 +147,7 @@ def _adapter_folder(folder: Path) -> Path:
     for path in (folder, folder / "adapter"):
         if (path / "adapter_config.json").exists():
             return path
-    raise RunError(f"{folder}: holds no adapter_config.json; name an adapter's or a checkpoint's folder")
+    raise RunError(f"{folder}: has no adapter_config.json; name an adapter or checkpoint directory")
 
 
 def _as_loaded_here(
@@ -158,18 +160,18 @@ def _as_loaded_here(
         remarks.append(f"the base is loaded in {model.torch_dtype}; the adapter was trained on it in 4 bits")
     elif quantization.load_in_4bit and platform not in stack.traits.four_bit_platforms:
         raise RunError(
-            f"the run's base is in 4 bits, which the {stack.name} stack cannot load on {platform}; "
-            "use STACK=current, or load it unquantised: --unquantised"
+            f"the run's base is in 4 bits, which the {stack.name} stack cannot load on {platform}; use STACK=current, "
+            "or --unquantised"
         )
     flash_elsewhere = model.attn_implementation in FLASH and platform not in CUDA_PLATFORMS
     # For rows laid end to end, and here they come one by one; before torch 2.11 it knows no window either.
     known = {"auto", *stack.attention_implementations} - {"varlen"}
     if flash_elsewhere or model.attn_implementation not in known:
         here = stack.resolve_attention("auto", platform)
-        remarks.append(f"attention is {here}; the run had {model.attn_implementation}")
+        remarks.append(f"attention is {here}, was {model.attn_implementation} in the run")
         model = replace(model, attn_implementation=here)
     if platform == "cpu" and "bfloat16" in {model.torch_dtype, quantization.bnb_4bit_compute_dtype}:
-        remarks.append("the run's type is bfloat16, which most CPUs compute slowly")
+        remarks.append("the run's dtype is bfloat16, which is slow on most CPUs")
     # Rows are answered one by one here, whatever they were laid out like in training.
     training = replace(settings.training, padding_free=False)
     return replace(settings, model=model, quantization=quantization, training=training), remarks

@@ -128,23 +128,24 @@ def say_checked(checked: Checked, choice: LoadChoice, dtype: str) -> None:
             "yellow",
         )
     if not found.can_tell:
-        say("note: the adapter changes the logits too little for them to prove that it was merged", "yellow")
+        say("note: the adapter changes the logits too little to prove the merge by them", "yellow")
 
 
 def describe_weights(found: WeightCheck, dtype: str) -> str:
     """Say in one line what the check of the weights found."""
     return (
-        f"weights: {found.matrices:,} matrices are the base's with what peft adds, and {found.others:,} tensors the "
-        f"base's, each value rounded once to {dtype}; {part(found.kept)} of the adapter's change is in them"
+        f"weights: {found.matrices:,} matrices equal the base's plus peft's update, {found.others:,} other tensors "
+        f"equal the base's, each value rounded once to {dtype}; {part(found.kept)} of the adapter's change is kept"
     )
 
 
 def describe_logits(found: Comparison) -> str:
     """Say in one line what the comparison of the logits found."""
     return (
-        f"logits of {found.positions:,} tokens: the merged model's differ by {part(found.difference)} of their size "
-        f"(peft's own merge in memory by {part(found.floor)}; up to {part(found.tolerance)} is rounding), without the "
-        f"adapter by {part(found.adapter_effect)}; the likeliest token is the same at {found.same_first_choice:.2%}"
+        f"logits of {found.positions:,} tokens: the merged model differs by {part(found.difference)} of their size "
+        f"(peft's in-memory merge by {part(found.floor)}; up to {part(found.tolerance)} is rounding), the base "
+        f"without the adapter by {part(found.adapter_effect)}; the most likely token is the same at "
+        f"{found.same_first_choice:.2%}"
     )
 
 

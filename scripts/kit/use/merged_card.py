@@ -46,7 +46,7 @@ def render_merged_card(choice: LoadChoice, dtype: str, checked: Checked | None) 
         trained = (
             f"The adapter was trained on the base rounded to 4 bits ({quantization.bnb_4bit_quant_type}), and is "
             f"merged into the base as it is, in {dtype}: the two differ by that rounding, so the merged model's "
-            "answers are close to those measured in training and not the same."
+            "answers are close to those measured in training, but not identical."
         )
     else:
         trained = "The adapter was trained on the unquantised base."

@@ -104,17 +104,17 @@ def check_weights(
     ``done`` gets each tensor's number of elements.
     """
     written = getattr(torch, dtype)
-    wrong = [f"{name} is not there" for name in sorted(base.shapes.keys() - merged.shapes.keys())]
-    wrong += [f"{name} is not the base's" for name in sorted(merged.shapes.keys() - base.shapes.keys())]
+    wrong = [f"{name} is missing" for name in sorted(base.shapes.keys() - merged.shapes.keys())]
+    wrong += [f"{name} is not in the base" for name in sorted(merged.shapes.keys() - base.shapes.keys())]
     strange = sorted((adapted.layers.keys() | adapted.replaced.keys()) - base.shapes.keys())
-    wrong += [f"{name} is adapted, and not the base's" for name in strange]
+    wrong += [f"{name} is adapted, but not in the base" for name in strange]
     change = size = 0.0
     places = _places(merged)
     for name, tensor, shape in _tensors(base):
         if name not in places:
             continue
         if merged.shapes[name] != shape:
-            wrong.append(f"{name} has shape {merged.shapes[name]} in place of {shape}")
+            wrong.append(f"{name} has shape {merged.shapes[name]} instead of {shape}")
             continue
         with safe_open(places[name], framework="pt") as file:
             there = file.get_slice(name)
@@ -124,11 +124,11 @@ def check_weights(
                 if found.wrong:
                     share = found.change / found.size if found.size else 0.0
                     wrong.append(
-                        f"{name}: {found.wrong:,} of {found.values:,} values are not the base's with the adapter's "
-                        f"change; {share:.2f} of the change is in it"
+                        f"{name}: {found.wrong:,} of {found.values:,} values differ from base + adapter; {share:.2f} "
+                        "of the adapter's change is kept"
                     )
             elif not _is_rounded(adapted.replaced.get(name), tensor, there, shape, written):
-                wrong.append(f"{name} is not the base's")
+                wrong.append(f"{name} differs from the base's")
         done(torch.Size(shape).numel())
     others = len(base.shapes) - len(adapted.layers)
     return WeightCheck(len(adapted.layers), others, change / size if size else 1.0, tuple(wrong))

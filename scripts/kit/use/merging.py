@@ -129,9 +129,9 @@ def read_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
     ]:
         if base.shapes.get(target) != shape:
             there = base.shapes.get(target)
-            found_there = f"{there} there" if there else "not there"
+            found_there = f"{there} here" if there else "missing here"
             raise RunError(
-                f"{folder}: is for a base with {target} of {shape}, which is {found_there}; name its own base"
+                f"{folder}: is for a base with {target} of {shape}, which is {found_there}; use its own base"
             )
     return AdapterWeights(pairs, replaced)
 
@@ -180,7 +180,7 @@ def _merged(tensor: torch.Tensor, adapter: AdapterWeights, key: str, dtype: torc
         return tensor.contiguous()
     merged = tensor.to(dtype).contiguous()
     if not torch.isfinite(merged).all() and torch.isfinite(tensor).all():
-        raise RunError(f"{key}: has values beyond {dtype}'s range; write bfloat16 or float32: --dtype")
+        raise RunError(f"{key}: has values beyond {dtype}'s range; use --dtype bfloat16 or --dtype float32")
     return merged
 
 

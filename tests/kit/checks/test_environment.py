@@ -46,14 +46,14 @@ def test_a_models_size_is_its_shapes_and_not_its_names() -> None:
     assert _found(_environment(), None)["environment.cache_disk"].severity == "skipped"
     found = _found(_environment(12 * GB), shape_in(completed({**LLAMA, "max_position_embeddings": 131_072})))
     assert "16.1 GB needed" in found["environment.cache_disk"].message
-    assert "loading a model of 8.0 B parameters wants 12.3 GB" in found["environment.memory"].message
+    assert "loading a model of 8.0 B parameters needs 12.3 GB" in found["environment.memory"].message
 
 
 @pytest.mark.parametrize(("free", "severity"), [(0.5, "error"), (1.0, "warning"), (3.0, "ok")])
 def test_the_next_checkpoint_must_fit_and_all_that_are_kept_should(free: float, severity: str) -> None:
     found = _found(_environment(output_disk_free_bytes=int(free * GB)), MISTRAL_7B)["environment.output_disk"]
     assert found.severity == severity
-    assert "0.68 GB needed, up to 2.2 GB in the end" in found.message
+    assert "0.68 GB needed, up to 2.2 GB by the end" in found.message
 
 
 def test_a_run_of_an_unknown_model_writes_a_gigabyte_at_least() -> None:

@@ -96,7 +96,7 @@ def _traceback_of(said: str) -> str:
 def test_a_bug_is_one_sentence_and_its_traceback_is_kept() -> None:
     done = _run("raise KeyError('labels')")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: KeyError: 'labels'\n  fix: this is a bug")
+    assert done.stderr.startswith("error: KeyError: 'labels'\n  fix: report this as a bug")
     assert "Traceback" not in done.stdout + done.stderr
     assert "KeyError: 'labels'" in _traceback_of(done.stderr)
 
@@ -178,7 +178,7 @@ def test_debug_is_an_option_of_every_command_that_has_options(monkeypatch: pytes
 def test_a_refusal_of_the_system_is_no_bug() -> None:
     done = _run("open('/nowhere/at/all')")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: /nowhere/at/all: is not there")
+    assert done.stderr.startswith("error: /nowhere/at/all: does not exist")
     assert "bug" not in done.stderr
     _traceback_of(done.stderr)
 
@@ -206,7 +206,7 @@ def test_what_fails_beside_a_command_is_said_and_ends_nothing(body: str) -> None
     done = _run(f"{body}; return 0")
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-    assert "failed beside the command: KeyError: 'labels'" in done.stderr
+    assert "failed in the background: KeyError: 'labels'" in done.stderr
     _traceback_of(done.stderr)
 
 

@@ -106,7 +106,7 @@ def test_what_its_surroundings_call_a_secret_is_hidden(text: str, hidden: str) -
         "ssh://deploy-service-account@host/x.git, https://user2024@host, s3://bucket/a1b2c3d4e5f6a7b8c9d0@x",
         "outputs/demo/checkpoints/checkpoint-200/adapter_model.safetensors",
         "data.train_file=data/sample/train.jsonl training.learning_rate=2e-4",
-        "the key training.max_seq_length must be a whole number from 8 to 131072",
+        "the key training.max_seq_length must be an integer from 8 to 131072",
         "the-risk-taking-of-a-long-hyphenated-word sk-only-words-and-no-number-here",
         "",
     ],

@@ -38,11 +38,11 @@ _SHARED_OBJECT = "libcudart.so.12: cannot open shared object file: No such file 
     [
         (OSError(errno.ENOSPC, "No space left on device", "outputs/x"), "disk_full", "outputs/x: the disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "outputs/x"), "disk_full", "quota"),
-        (OSError(errno.EFBIG, "File too large", "outputs/x"), "limit", "outputs/x: a file would grow larger"),
+        (OSError(errno.EFBIG, "File too large", "outputs/x"), "limit", "outputs/x: a file would exceed the size limit"),
         (OSError(errno.EIO, "Input/output error", "outputs/x"), "disk", "outputs/x: the disk failed"),
         (OSError(errno.EROFS, "Read-only file system", "outputs/x"), "not_writable", "read-only"),
         (PermissionError(errno.EACCES, "Permission denied", "outputs/x"), "not_writable", "outputs/x: not allowed"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "models/x"), "file", "models/x: is not there"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "models/x"), "file", "models/x: does not exist"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), "file", "x: is a folder"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "file", "the name is too long"),
         (OSError(errno.EMFILE, "Too many open files", "x"), "limit", "too many files are open"),
@@ -62,7 +62,11 @@ _SHARED_OBJECT = "libcudart.so.12: cannot open shared object file: No such file 
             "disk_full",
             "quota",
         ),
-        (SafetensorError("Error while serializing: IoError(Os { code: 27, kind: FileTooLarge })"), "limit", "larger"),
+        (
+            SafetensorError("Error while serializing: IoError(Os { code: 27, kind: FileTooLarge })"),
+            "limit",
+            "size limit",
+        ),
         (RuntimeError('SafetensorError: IoError(Os { message: "No space left on device" })'), "disk_full", "full"),
         (RuntimeError(f"write failed: {os.strerror(errno.EROFS)}"), "not_writable", "read-only"),
         (

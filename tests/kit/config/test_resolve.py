@@ -100,29 +100,29 @@ def test_text_in_a_mapping_is_not_parsed(minimal: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("lora.r", "'lora.r' is no override: it has no '='"),
-        ("=3", "'=3' names no key before the '='"),
-        ("lora.r=", "lora.r is given no value; fix: write lora.r=value, or lora.r=null for none"),
-        ("lora.r\n\x1b[2J=", r"lora.r\n\x1b[2J is given no value; fix: write lora.r\n\x1b[2J=value"),
+        ("lora.r", "'lora.r' is not an override: it has no '='"),
+        ("=3", "'=3' has no key before the '='"),
+        ("lora.r=", "lora.r has no value; fix: write lora.r=value, or lora.r=null for none"),
+        ("lora.r\n\x1b[2J=", r"lora.r\n\x1b[2J has no value; fix: write lora.r\n\x1b[2J=value"),
         ("lora=3", "lora is a section, not a key; fix: name a key in it, such as lora.r=…"),
-        ("lora.r=null", "lora.r must be a whole number from 1 to 1024; found nothing (null)"),
-        ("lora.r={a: 1}", "lora.r must be a whole number from 1 to 1024; found a section of keys"),
-        ("lora.target_modules=q_proj", "lora.target_modules must be a list"),
-        ("lora.target_modules=[q_proj", "command line, lora.target_modules: is no valid YAML"),
+        ("lora.r=null", "lora.r must be an integer from 1 to 1024; found nothing (null)"),
+        ("lora.r={a: 1}", "lora.r must be an integer from 1 to 1024; found a section of keys"),
+        ("lora.target_modules=q_proj", "lora.target_modules must be a non-empty list"),
+        ("lora.target_modules=[q_proj", "command line, lora.target_modules: is not valid YAML"),
         (
             "learning_rate=1e-4",
-            "learning_rate is no key of the configuration; fix: did you mean training.learning_rate?",
+            "learning_rate is not a configuration key; fix: did you mean training.learning_rate?",
         ),
         ("lr=1e-4", "did you mean training.learning_rate?"),
         ("lora.rank=3", "did you mean lora.r?"),
         ("lora.alhpa=3", "did you mean lora.lora_alpha?"),  # a slip in the name others have for it
         (
             "lora.learning_rate=1",
-            "lora.learning_rate is no key of the configuration; fix: did you mean training.learning",
+            "lora.learning_rate is not a configuration key; fix: did you mean training.learning",
         ),
-        ("lora.r.x=3", "lora.r.x is no key"),
-        ("trainin.bf16=true", "trainin.bf16 is no key of the configuration; fix: did you mean training.bf16?"),
-        ("zzz.qqq=1", "zzz.qqq is no key of the configuration; fix: delete it"),
+        ("lora.r.x=3", "lora.r.x is not a configuration key"),
+        ("trainin.bf16=true", "trainin.bf16 is not a configuration key; fix: did you mean training.bf16?"),
+        ("zzz.qqq=1", "zzz.qqq is not a configuration key; fix: delete it"),
         ("training.learning_rate=1" + "0" * 5000, "found the text"),
     ],
 )
@@ -244,7 +244,9 @@ def test_no_mapping_of_overrides_raises_anything_else(minimal: Path, overrides: 
 
 
 def test_what_a_terminal_would_obey_is_escaped(minimal: Path) -> None:
-    assert _messages(minimal, ["\x1b[31m\udcff=1"])[0].startswith("command line: \\x1b[31m\\udcff is no key")
+    assert _messages(minimal, ["\x1b[31m\udcff=1"])[0].startswith(
+        "command line: \\x1b[31m\\udcff is not a configuration key"
+    )
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_a_misspelt_section_is_rejected_and_the_right_one_named(section: str, tm
     path = tmp_path / "config.yaml"
     text = BASE.read_text(encoding="utf-8").replace(f"\n{section}:", f"\n{section}s:")
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=rf"{section}s is no key.*did you mean {section}\?"):
+    with pytest.raises(ConfigError, match=rf"{section}s is not a configuration key.*did you mean {section}\?"):
         resolve(path)
 
 

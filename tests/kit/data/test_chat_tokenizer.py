@@ -140,7 +140,7 @@ def test_a_template_that_refuses_gives_its_reason_in_one_line(
         ("tokenizer.json", b"\xff\xfe", "not a tokenizer"),
         ("tokenizer_config.json", None, "has no tokenizer_config.json"),
         ("tokenizer_config.json", b"{", "is not JSON"),
-        ("tokenizer_config.json", b"[]", "no JSON object"),
+        ("tokenizer_config.json", b"[]", "not a JSON object"),
         ("tokenizer_config.json", b"\xff", "is not JSON"),
         ("tokenizer_config.json", b"[" * 20_000, "is not JSON"),
         ("chat_template.jinja", b"\xff", "not readable as text"),

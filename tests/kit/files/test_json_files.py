@@ -24,8 +24,8 @@ def test_an_object_comes_back_as_it_was_written(tmp_path: Path) -> None:
         (b"\xff", "is not JSON"),
         (b"[" * 100_000, r"is not JSON \(nested"),
         (b'{"a":' * 300 + b"0" + b"}" * 300, r"is not JSON \(nested"),
-        (b"[1]", "is no JSON object"),
-        (b"null", "is no JSON object"),
+        (b"[1]", "is not a JSON object"),
+        (b"null", "is not a JSON object"),
     ],
 )
 def test_whatever_is_no_object_is_one_kind_of_error(tmp_path: Path, content: bytes, words: str) -> None:

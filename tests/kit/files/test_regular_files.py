@@ -106,7 +106,7 @@ def test_files_and_links_to_files_are_read_and_folders_are_not(tmp_path: Path) -
 
 def test_what_is_held_whole_has_a_limit(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"a": "b" * 100}), encoding="utf-8")
-    with pytest.raises(OSError, match="it is larger than 0 MB"):
+    with pytest.raises(OSError, match="it exceeds 0 MB"):
         read_regular(tmp_path / "a.json", most=50)
 
 
@@ -114,5 +114,5 @@ def test_what_is_held_whole_has_a_limit(tmp_path: Path) -> None:
 def test_a_file_that_gives_nothing_and_does_not_end_is_refused(read: Callable[[Any], object]) -> None:
     there, _end = os.pipe()
     os.set_blocking(there, False)  # as /proc/kmsg is, which looks like a file
-    with pytest.raises(NotRegularError, match="gives nothing and does not end"):
+    with pytest.raises(NotRegularError, match="yields no data and no end of file"):
         read(io.BufferedReader(regular_files._File(there, Path("kmsg"))))

@@ -26,7 +26,7 @@ def test_what_flash_attention_imports_is_locked(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "torch", "reason"),
     [
-        ("flash-attn-2.3.3.tar.gz", "2.1.0", "no wheel"),
+        ("flash-attn-2.3.3.tar.gz", "2.1.0", "not a wheel"),
         ("torch-2.1.0-cp311-cp311-linux_x86_64.whl", "2.1.0", "not flash-attn"),
         (RELEASE.replace("cp311", "cp310"), "2.1.0", "not for Python 3.11"),
         (RELEASE, "2.10.0+cu128", "not for torch 2.10.0"),

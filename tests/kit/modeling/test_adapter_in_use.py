@@ -115,13 +115,13 @@ def _first_bit(name: str, tensor: torch.Tensor) -> torch.Tensor:
     ("damage", "message"),
     [
         (lambda folder: change_config(folder, target_modules=["q_proj", "v_proj"]), "cannot be loaded .*down_proj"),
-        (lambda folder: change_config(folder, lora_alpha=33), "is scaled by 2.0625 in place of 2.0"),
-        (lambda folder: change_config(folder, r=8), "cannot be loaded .*names rank 8"),
+        (lambda folder: change_config(folder, lora_alpha=33), "is scaled by 2.0625 instead of 2.0"),
+        (lambda folder: change_config(folder, r=8), "cannot be loaded .*sets rank 8"),
         (lambda folder: change_config(folder, layer_replication=[[0, 2]]), "cannot be loaded"),
-        (lambda folder: change_weights(folder, _first_bit), "v_proj.lora_B.weight has other values"),
+        (lambda folder: change_weights(folder, _first_bit), "v_proj.lora_B.weight has different values"),
         (
             lambda folder: change_weights(folder, lambda name, tensor: None if "layers.3." in name else tensor),
-            r"layers\.3\..*lora_A\.weight has other values",
+            r"layers\.3\..*lora_A\.weight has different values",
         ),
         (lambda folder: (folder / WEIGHTS).unlink(), "cannot be loaded"),
     ],
@@ -147,13 +147,13 @@ def test_parameters_that_are_trained_and_not_in_the_saved_configuration_fail_the
     )
     model = get_peft_model(load_base_model(settings, "cpu"), config)
     with pytest.raises(
-        SavedAdapterError, match=r"the saved adapter is not the trained one: .*; it was not kept"
+        SavedAdapterError, match=r"the saved adapter differs from the trained one: .*; it was not kept"
     ) as info:
         save_run(model, settings, {})
     assert not any((settings.run_directory / name).exists() for name in ("adapter", ".adapter.partial"))
     finding = explain(info.value)
     assert (finding.id, finding.severity) == ("run.adapter_lost", "error")
-    assert "the last checkpoint holds what was trained" in finding.fix
+    assert "the last checkpoint holds the trained weights" in finding.fix
 
 
 def test_a_run_keeps_no_adapter_that_lost_something(
@@ -176,7 +176,7 @@ def test_a_run_keeps_no_adapter_that_lost_something(
 @pytest.mark.parametrize(
     ("rename", "message"),
     [
-        (("layers.3.", "layers.9."), "are lost, such as .*layers.9"),
+        (("layers.3.", "layers.9."), "are missing, such as .*layers.9"),
         (("layers.", "blocks."), "does not fit this base"),
     ],
 )
@@ -186,14 +186,14 @@ def test_an_adapter_of_another_base_is_a_sentence(
     shutil.copytree(adapter_run / "adapter", tmp_path / "adapter")
     weights = load_file(tmp_path / "adapter" / WEIGHTS)
     save_file({name.replace(*rename): tensor for name, tensor in weights.items()}, tmp_path / "adapter" / WEIGHTS)
-    with pytest.raises(RunError, match=rf"adapter: {message}|{message}.*; name the base it was trained on"):
+    with pytest.raises(RunError, match=rf"adapter: {message}|{message}.*; use the base it was trained on"):
         load_adapter(AutoModelForCausalLM.from_pretrained(str(tiny_base)), tmp_path / "adapter")
 
 
 def test_weights_of_another_width_are_a_sentence(tiny_base: Path, adapter_run: Path, tmp_path: Path) -> None:
     shutil.copytree(adapter_run / "adapter", tmp_path / "adapter")
     change_weights(tmp_path / "adapter", lambda name, it: it.repeat(1, 2) if "q_proj.lora_A" in name else it)
-    with pytest.raises(RunError, match=r"does not fit this base .*; name the base it was trained on"):
+    with pytest.raises(RunError, match=r"does not fit this base .*; use the base it was trained on"):
         load_adapter(AutoModelForCausalLM.from_pretrained(str(tiny_base)), tmp_path / "adapter")
 
 
@@ -210,7 +210,7 @@ def test_a_heads_base_beside_its_adapter_has_to_be_this_bases_own(
         assert load_adapter(base, tmp_path).lm_head.lora_A["default"].weight.any()
         return
     change_weights(tmp_path, lambda name, tensor: tensor + 1 if "base_layer" in name else tensor)
-    with pytest.raises(RunError, match=r"base_layer\.weight, which is not this base's"):
+    with pytest.raises(RunError, match=r"base_layer\.weight, which differs from this base"):
         load_adapter(base, tmp_path)
 
 

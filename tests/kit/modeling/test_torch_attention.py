@@ -141,7 +141,7 @@ def test_answers_grow_with_a_cache_as_with_eager_attention() -> None:
 def test_a_window_is_computed_or_refused(case: str, kernel: tuple[str, ...]) -> None:
     models = list(_models(sliding_window=6))
     if kernel == OLD:
-        with pytest.raises(ValueError, match="no window before torch"):
+        with pytest.raises(ValueError, match=r"needs torch 2\.11 for the model"):
             models[0](**_inputs(case))
         return
     loss, eager_loss = (float(model(**_inputs(case)).loss.detach()) for model in models)
@@ -180,13 +180,13 @@ def _call(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"dropout": 0.1}, "has no dropout"),
-        ({"softcap": 30.0}, "does not know softcap"),
-        ({"attention_mask": torch.zeros(1, 1, 3, 3)}, "takes no mask but one that tells padding"),
-        ({"attention_mask": torch.ones(1, 2)}, "takes no mask but one that tells padding"),
-        ({"cu_seq_lens_q": torch.tensor([0, 3]), "attention_mask": torch.ones(1, 3)}, "without padding"),
+        ({"dropout": 0.1}, "has no attention dropout"),
+        ({"softcap": 30.0}, "does not support softcap"),
+        ({"attention_mask": torch.zeros(1, 1, 3, 3)}, "takes only a padding mask"),
+        ({"attention_mask": torch.ones(1, 2)}, "takes only a padding mask"),
+        ({"cu_seq_lens_q": torch.tensor([0, 3]), "attention_mask": torch.ones(1, 3)}, "without a padding mask"),
         ({"cu_seq_lens_q": torch.tensor([0, 3]), "key": torch.zeros(1, 2, 4, 8)}, "without a cache"),
-        ({"query": torch.zeros(1, 2, 3, 8, dtype=torch.float64)}, "bfloat16 or float16 only"),
+        ({"query": torch.zeros(1, 2, 3, 8, dtype=torch.float64)}, "takes bfloat16 or float16"),
     ],
 )
 def test_what_the_kernel_cannot_compute_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -196,7 +196,7 @@ def test_what_the_kernel_cannot_compute_is_refused(changes: dict[str, Any], word
 
 def test_another_scaling_is_computed_or_refused(kernel: tuple[str, ...]) -> None:
     if kernel == OLD:
-        with pytest.raises(ValueError, match="no scaling of its own"):
+        with pytest.raises(ValueError, match="no custom scaling"):
             _call(scaling=1.0)
     else:
         assert _call(scaling=1.0)[0].shape == (1, 3, 2, 8)

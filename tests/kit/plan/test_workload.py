@@ -106,7 +106,7 @@ def test_shorter_rows_are_cut_before_they_are_counted() -> None:
     assert workloads(_settings(training__max_seq_length=50)).tokens == 3 * 800
 
 
-@pytest.mark.parametrize(("number", "words"), [(None, "15,000 rows, each taken to be full length: "), (7, "7 rows")])
+@pytest.mark.parametrize(("number", "words"), [(None, "15,000 rows, each assumed full length: "), (7, "7 rows")])
 def test_a_plan_says_what_it_took_for_the_rows(number: int | None, words: str) -> None:
     settings = _settings(data__train_file="nowhere/rows.jsonl")
     workloads, said = workloads_for(settings, number)
@@ -121,7 +121,7 @@ def test_rows_that_cannot_be_encoded_are_counted_as_they_are_read(
     monkeypatch.setattr(conversations, "_LONGEST_LINE_BYTES", 1000)
     for text, words in (
         ("{}\n\n{}", "2 lines of "),
-        ("{}\n" + "x" * 2000, "15,000 rows, each taken to be full length"),
+        ("{}\n" + "x" * 2000, "15,000 rows, each assumed full length"),
     ):
         (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
         assert words in workloads_for(_settings(data__train_file=str(tmp_path / "a.jsonl")), None)[1]

@@ -28,7 +28,7 @@ def test_a_histogram_that_is_none_is_not_believed(tmp_path: Path, histogram: Any
     entry = {"path": "gone.jsonl", "length_histogram": histogram}
     found = lengths_of(read_run(write_run(tmp_path / "run", data=[entry])))
     assert not found
-    assert found.missing_because == "gone.jsonl is no longer there"
+    assert found.missing_because == "gone.jsonl no longer exists"
 
 
 @pytest.fixture

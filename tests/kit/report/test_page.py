@@ -148,7 +148,7 @@ def test_losses_that_are_no_numbers_are_marked(tmp_path: Path) -> None:
     text = page(
         write_run(tmp_path / "run", loss=lambda step: math.nan if step > 50 else 1.0, evaluations=[(60, math.nan)])
     )
-    assert ">not a number</text>" in text
+    assert ">NaN or infinite</text>" in text
     assert "the loss is NaN or infinite from step 51" in text
     assert '<span class="value">NaN</span>' in text
 
@@ -174,8 +174,8 @@ def test_predicted_and_measured_stand_side_by_side(tmp_path: Path) -> None:
     assert "base in 4 bits" in text
     assert "1.20" in text
     assert "1.50" not in text
-    assert "Nothing was predicted" not in text
-    assert "Nothing was predicted" in page(write_run(tmp_path / "other"))
+    assert "The receipt holds no prediction" not in text
+    assert "The receipt holds no prediction" in page(write_run(tmp_path / "other"))
 
 
 def test_samples_are_shown_with_what_is_right(tmp_path: Path) -> None:

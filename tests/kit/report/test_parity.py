@@ -66,7 +66,7 @@ def test_a_run_elsewhere_finds_it_in_outputs(tmp_path: Path) -> None:
 def test_another_version_or_device_does_not_count(tmp_path: Path, where: dict[str, Any], said: str) -> None:
     measured(tmp_path, **where)
     line = parity_line(read_run(write_run(tmp_path / "run")))
-    assert line.startswith("not run with what trained this run")
+    assert line.startswith("not run in this run's environment")
     assert said in line
 
 

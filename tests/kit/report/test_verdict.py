@@ -57,9 +57,9 @@ def test_answers_of_an_earlier_run_of_the_same_name_are_not_this_runs(tmp_path: 
         (
             lambda step: 1.0 if step < 7 else math.nan,
             "loss.not_finite",
-            "the loss is not a number from step 7 on; before, training loss from 1.00 to 1.00",
+            "the loss is NaN or infinite from step 7 on; before, training loss from 1.00 to 1.00",
         ),
-        (lambda _: math.inf, "loss.not_finite", "It broke: the loss is not a number at step 1"),
+        (lambda _: math.inf, "loss.not_finite", "It broke: the loss is NaN or infinite at step 1"),
         (lambda _: 1.5, "loss.flat", "It did not learn: training loss from 1.50 to 1.50"),
         (lambda step: 1.0 + step, "loss.flat", "It did not learn"),
         (lambda _: None, "loss.too_short", "No loss was logged"),
@@ -86,7 +86,7 @@ def test_null_in_the_metrics_is_a_loss_that_was_no_number(tmp_path: Path) -> Non
 
 def test_one_step_is_too_short_to_say(tmp_path: Path) -> None:
     found = verdict(tmp_path / "run", done=1, evaluations=[(1, 2.0)])
-    assert "Too short to say whether it learns" in found.sentence
+    assert "Too short to tell whether it learns" in found.sentence
     assert found.tone == "doubtful"
 
 
@@ -97,7 +97,7 @@ def test_a_validation_loss_that_rises_again_is_overfitting(tmp_path: Path) -> No
     (finding,) = gather(folder).verdict.findings
     assert finding.id == "evaluation.rises"
     assert "validation loss 1.30, up from 0.8." in gather(folder).verdict.sentence
-    assert finding.fix == f"use {folder}/checkpoints/checkpoint-50, which is still there"
+    assert finding.fix == f"use {folder}/checkpoints/checkpoint-50, which has the lowest loss"
 
 
 def test_noise_in_the_validation_loss_is_no_overfitting(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_run_without_a_validation_file_is_told_so(tmp_path: Path) -> None:
     [
         ("interrupted", "run.interrupted", "Stopped after 100 of 400 steps. It learned", "doubtful"),
         ("failed", "run.failed", "Failed after 100 of 400 steps. It learned", "bad"),
-        ("training", "run.killed", "Its process is gone after 100 of 400 steps. It learned", "bad"),
+        ("training", "run.killed", "Its process died after 100 of 400 steps. It learned", "bad"),
     ],
 )
 def test_a_run_that_did_not_finish_says_why(tmp_path: Path, state: str, finding: str, words: str, tone: str) -> None:
@@ -139,7 +139,7 @@ def test_a_run_under_way_is_neither_good_nor_bad(tmp_path: Path) -> None:
 def test_rows_that_were_cut_are_counted(tmp_path: Path) -> None:
     data = [{"path": "t.jsonl", "rows": 10, "truncated_rows": 3, "length_histogram": {"edges": [1, 2], "counts": [10]}}]
     (finding,) = verdict(tmp_path / "run", data=data).findings
-    assert finding.message.startswith("3 training rows were cut at 64 tokens")
+    assert finding.message.startswith("3 training rows were truncated at 64 tokens")
 
 
 def test_gradients_that_are_all_zero_mean_that_nothing_was_trained(tmp_path: Path) -> None:

@@ -98,4 +98,4 @@ def test_a_rerun_keeps_what_says_whose_it_is(tmp_path: Path, capsys: pytest.Capt
     _write(tmp_path, "run.json", "reproduction.json", "config.yaml", "notes.txt")
     training._prepare_folder(tmp_path, StartPoint(), is_rerun=True)
     assert _files(tmp_path) == ["config.yaml", "notes.txt", "reproduction.json"]
-    assert capsys.readouterr().err == f"{tmp_path}: keeps files that no run wrote: notes.txt\n"
+    assert capsys.readouterr().err == f"{tmp_path}: keeps files the kit did not write: notes.txt\n"

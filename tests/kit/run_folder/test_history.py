@@ -39,7 +39,7 @@ def test_newest_is_the_run_whose_receipt_was_written_last(tmp_path: Path) -> Non
 
 def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     _run(tmp_path, "first")
-    with pytest.raises(RunError, match=r"frist: no run there.*\(there: first\)"):
+    with pytest.raises(RunError, match=r"frist: no such run directory.*\(found: first\)"):
         find_run("frist", tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_a_run_without_an_adapter_says_its_state(tmp_path: Path) -> None:
 def test_a_name_that_leads_out_of_outputs_is_a_run_only_where_a_receipt_is(tmp_path: Path, name: str) -> None:
     outputs = tmp_path / "deep" / "outputs"
     outputs.mkdir(parents=True)
-    with pytest.raises(RunError, match="no run there"):
+    with pytest.raises(RunError, match="no such run directory"):
         find_run(name, outputs)
 
 

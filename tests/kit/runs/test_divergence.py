@@ -134,7 +134,7 @@ def test_a_run_without_a_step_leaves_nothing_to_say(compare: Callable[..., Diver
 
 def test_a_loss_that_is_no_number_can_be_said(compare: Callable[..., Divergence]) -> None:
     found = compare(loss=lambda step: math.nan if step == 9 else falling(step))
-    assert "one is not a number" in in_words(found.traces["training loss"])
+    assert "one is not finite" in in_words(found.traces["training loss"])
     assert found.as_mapping()["traces"]["training loss"]["first_difference"]["relative"] is None
 
 

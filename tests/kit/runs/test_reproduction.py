@@ -66,7 +66,7 @@ def test_a_changed_file_is_an_error_that_names_it(run: Path, here: dict[str, Any
     path = run.parent / name
     path.write_text("another\n", encoding="utf-8")
     (told,) = _found(run, here)["error"]
-    assert told.startswith(f"{path}: is not what run.json says")
+    assert told.startswith(f"{path}: differs from run.json")
     path.unlink()
     assert _found(run, here)["error"] == [f"{path}: is not on this machine"]
 
@@ -82,7 +82,7 @@ def test_a_file_that_was_moved_is_found_where_it_is_said_to_be(run: Path, here: 
 def test_a_loss_that_was_edited_is_noticed(run: Path, here: dict[str, Any]) -> None:
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n', encoding="utf-8")
     (told,) = _found(run, here)["error"]
-    assert told.startswith(f"{run / 'metrics.jsonl'}: is not what run.json says")
+    assert told.startswith(f"{run / 'metrics.jsonl'}: differs from run.json")
 
 
 def test_a_receipt_that_was_edited_is_noticed(run: Path, here: dict[str, Any]) -> None:
@@ -95,10 +95,10 @@ def test_a_receipt_that_was_edited_is_noticed(run: Path, here: dict[str, Any]) -
     ("facts", "told"),
     [
         ({"state": "interrupted"}, "the run is interrupted; only a finished run can be reproduced"),
-        ({"schema_version": 99}, "has schema_version 99, and this kit reads up to"),
+        ({"schema_version": 99}, "has schema_version 99, but this kit reads up to"),
         ({"changes_allowed": [{"key": "lora.r", "step": 4}]}, "lora.r was changed at step 4 by --allow-changed"),
-        ({"data": []}, "the receipt names no data"),
-        ({"base_model": None}, "the receipt names no file of the base model"),
+        ({"data": []}, "the receipt records no data"),
+        ({"base_model": None}, "the receipt records no file of the base model"),
     ],
 )
 def test_what_leaves_nothing_to_rerun_is_an_error(
@@ -126,7 +126,7 @@ def test_a_receipt_that_says_anything_breaks_no_check(run: Path, here: dict[str,
 
 def test_another_version_of_a_package_is_a_warning(run: Path, here: dict[str, Any]) -> None:
     _change(run, packages={**here["packages"], "torch": "1.0"})
-    assert _found(run, here)["warning"] == [f": torch is {here['packages']['torch']} and was 1.0"]
+    assert _found(run, here)["warning"] == [f": torch is {here['packages']['torch']}, was 1.0"]
 
 
 def test_keys_that_the_code_has_more_or_fewer_of_are_named(run: Path, here: dict[str, Any]) -> None:
@@ -136,9 +136,9 @@ def test_keys_that_the_code_has_more_or_fewer_of_are_named(run: Path, here: dict
     _change(run, config=config)
     found = _found(run, here)
     (gone,) = found["warning"]
-    assert "names training.of_the_past, which this code does not know" in gone
-    (younger,) = [line for line in found["ok"] if "does not name training.max_grad_norm" in line]
-    assert "left at its default" in younger
+    assert "has training.of_the_past, which this version of the kit does not" in gone
+    (younger,) = [line for line in found["ok"] if "lacks training.max_grad_norm" in line]
+    assert "keeps its default" in younger
 
 
 def test_a_run_that_was_resumed_inexactly_is_not_held_to_bits(run: Path, here: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ def test_a_run_that_was_resumed_inexactly_is_not_held_to_bits(run: Path, here: d
 def test_a_run_that_was_resumed_with_another_number_of_threads_is_not_either(run: Path, here: dict[str, Any]) -> None:
     _change(run, compute_changes=[{"step": 4, "key": "threads", "was": 1, "is": 2}])
     (told,) = _found(run, here)["warning"]
-    assert "from step 4 on the run computed with threads 2, and before with 1" in told
+    assert "the run computed with threads 1 up to step 4 and 2 after it" in told
 
 
 def test_a_base_of_the_hub_that_is_not_here_yet_is_downloaded_by_its_commit(

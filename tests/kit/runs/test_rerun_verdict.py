@@ -14,7 +14,7 @@ from kit.runs.rerun_verdict import BIT_EQUAL, DIFFERENT, WITHIN, judge_rerun
 from written_run import falling, write_run
 
 HASHES = {"adapter_init_sha256": "a" * 64, "adapter_sha256": "b" * 64}
-REASONS = ["torch is 2.10.0 and was 2.9.0"]
+REASONS = ["torch is 2.10.0, was 2.9.0"]
 
 
 def _run(folder: Path, **changes: Any) -> Run:
@@ -88,12 +88,12 @@ def test_an_adapter_that_differs_alone_is_found(run: Run, tmp_path: Path) -> Non
     again = _run(tmp_path / "again", adapter_sha256="c" * 64)
     outcome = judge_rerun(run, again, [])
     assert outcome.sentence == "differs in the trained adapter, although every loss is equal to the last bit"
-    assert judge_rerun(run, again, REASONS).sentence.endswith("every loss is equal, and the adapter is not")
+    assert judge_rerun(run, again, REASONS).sentence.endswith("every loss is equal, but the adapter is not")
 
 
 def test_another_start_is_named_as_the_cause(run: Run, tmp_path: Path) -> None:
     again = _run(tmp_path / "again", loss=lambda step: falling(step) * 1.1, adapter_init_sha256="c" * 64)
-    assert judge_rerun(run, again, []).sentence == "differs from the start: the adapter began with other weights"
+    assert judge_rerun(run, again, []).sentence == "differs from the start: the initial adapters differ"
 
 
 def test_a_run_without_hashes_is_never_bit_equal(tmp_path: Path) -> None:
@@ -105,4 +105,4 @@ def test_what_only_the_reruns_own_receipt_tells_is_a_reason_too(tmp_path: Path) 
     then = {"compute": {"threads": 2, "cuda": None}, "identity": {"data.rows": "1", "packages.torch": "1", "old": 1}}
     now = {"compute": {"threads": 1, "cuda": None}, "identity": {"data.rows": "2", "packages.torch": "2", "new": 1}}
     first, second = _run(tmp_path / "first", **then), _run(tmp_path / "second", loss=lambda _step: 1.0, **now)
-    assert judge_rerun(first, second, []).reasons == ["data.rows is 2 and was 1", "threads is 1 and was 2"]
+    assert judge_rerun(first, second, []).reasons == ["data.rows is 2, was 1", "threads is 1, was 2"]

@@ -52,16 +52,16 @@ def test_no_gpu_is_held_to_bits(platforms: tuple[str | None, str]) -> None:
 @pytest.mark.parametrize(
     ("then", "told"),
     [
-        ({"stack": "reference"}, "stack is current and was reference"),
-        ({"platform": "h100", "machine": HERE["machine"]}, "platform is cpu and was h100"),
-        ({"machine": {**HERE["machine"], "cpu_model": "Intel Xeon"}}, "cpu model is AMD EPYC and was Intel Xeon"),
-        ({"packages": _packages(torch="2.9.0")}, "torch is 2.10.0 and was 2.9.0"),
-        ({"packages": _packages(nvidia_cublas_cu12="12.1")}, "nvidia-cublas-cu12 is 12.8.4 and was 12.1"),
-        ({"packages": _packages(flash_attn="2.3.3")}, "flash-attn is not there and was 2.3.3"),
-        ({"git_revision": "b" * 40}, "the code is revision aaaaaaaaaaaa… and was bbbbbbbbbbbb…"),
-        ({"git_dirty": True, "git_diff_sha256": "1"}, "no uncommitted change, and was aaaaaaaaaaaa… with unc"),
-        ({"git_revision": f"{'a' * 40}-dirty"}, "with no uncommitted change, and was"),
-        ({"git_revision": None}, "the receipt names no revision"),
+        ({"stack": "reference"}, "stack is current, was reference"),
+        ({"platform": "h100", "machine": HERE["machine"]}, "platform is cpu, was h100"),
+        ({"machine": {**HERE["machine"], "cpu_model": "Intel Xeon"}}, "cpu model is AMD EPYC, was Intel Xeon"),
+        ({"packages": _packages(torch="2.9.0")}, "torch is 2.10.0, was 2.9.0"),
+        ({"packages": _packages(nvidia_cublas_cu12="12.1")}, "nvidia-cublas-cu12 is 12.8.4, was 12.1"),
+        ({"packages": _packages(flash_attn="2.3.3")}, "flash-attn is missing, was 2.3.3"),
+        ({"git_revision": "b" * 40}, "the code is revision aaaaaaaaaaaa…, was bbbbbbbbbbbb…"),
+        ({"git_dirty": True, "git_diff_sha256": "1"}, "no uncommitted change, was aaaaaaaaaaaa… with unc"),
+        ({"git_revision": f"{'a' * 40}-dirty"}, "with no uncommitted change, was"),
+        ({"git_revision": None}, "the receipt has no revision"),
     ],
 )  # fmt: skip
 def test_what_can_change_bits_is_a_warning_and_a_reason(then: dict[str, Any], told: str) -> None:
@@ -73,11 +73,11 @@ def test_what_can_change_bits_is_a_warning_and_a_reason(then: dict[str, Any], to
 @pytest.mark.parametrize(
     ("then", "told"),
     [
-        ({"packages": _packages(Jinja2="3.1.5", wheel="1")}, "jinja2 is 3.1.6 and was 3.1.5; wheel is not there"),
-        ({"packages": _packages(nvidia_ml_py="12.0")}, "nvidia-ml-py is 13.0 and was 12.0"),
-        ({"python": "3.11.9"}, "python is 3.11.7 and was 3.11.9"),
-        ({"lock": {"name": "locks/current-linux-x86_64.txt", "sha256": "cd" * 32}}, "is not the lock of the run"),
-        ({"image": {"id": "sha256:beef"}}, "image is none and was sha256:beef"),
+        ({"packages": _packages(Jinja2="3.1.5", wheel="1")}, "jinja2 is 3.1.6, was 3.1.5; wheel is missing"),
+        ({"packages": _packages(nvidia_ml_py="12.0")}, "nvidia-ml-py is 13.0, was 12.0"),
+        ({"python": "3.11.9"}, "python is 3.11.7, was 3.11.9"),
+        ({"lock": {"name": "locks/current-linux-x86_64.txt", "sha256": "cd" * 32}}, "is not the run's lock"),
+        ({"image": {"id": "sha256:beef"}}, "image is none, was sha256:beef"),
     ],
 )  # fmt: skip
 def test_what_computes_nothing_is_a_warning_and_no_reason(then: dict[str, Any], told: str) -> None:
@@ -88,10 +88,7 @@ def test_what_computes_nothing_is_a_warning_and_no_reason(then: dict[str, Any], 
 
 def test_packages_of_another_stack_are_one_warning_that_names_each() -> None:
     (found,) = _differing(packages=_packages(torch="2.1.0", peft="0.7.0"))
-    assert (
-        found.message
-        == "2 packages that compute differ: peft is not there and was 0.7.0; torch is 2.10.0 and was 2.1.0"
-    )
+    assert found.message == "2 packages that compute differ: peft is missing, was 0.7.0; torch is 2.10.0, was 2.1.0"
 
 
 def test_a_package_is_the_same_however_its_name_is_written() -> None:

@@ -52,7 +52,7 @@ def test_a_broken_loss_is_said_in_words() -> None:
     course = RunProgress()
     course.add([line(1, loss=math.nan, grad_norm=None, learning_rate="text")])
     shown = dict(figures(course))
-    assert (shown["loss"], shown["gradient norm"], shown["learning rate"]) == ("not a number", "-", "-")
+    assert (shown["loss"], shown["gradient norm"], shown["learning rate"]) == ("not finite", "-", "-")
 
 
 def test_a_falling_loss_falls_from_left_to_right() -> None:

@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Path:
 def test_an_untouched_run_is_verified_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {finding.severity for finding in verify(run)} == {"ok"}
     assert call(command, [str(run)]) == 0
-    assert "what is there is what the run wrote" in capsys.readouterr().out
+    assert "the files found are as the run wrote them" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [*FILES, "../rows.jsonl", "../base/model.safetensors"])

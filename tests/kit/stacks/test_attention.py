@@ -88,7 +88,7 @@ def test_the_best_that_is_there_is_used(machine: str, versions: Any, changes: An
             "h100_80gb",
             CURRENT | FA4,
             {},
-            ["is taken only where it is asked for, until it was measured", *NONE_INSTALLED],
+            ["must be requested, as it is not measured", *NONE_INSTALLED],
         ),
         (
             "a100_40gb",
@@ -111,7 +111,7 @@ def test_the_best_that_is_there_is_used(machine: str, versions: Any, changes: An
             FREE,
             [
                 *("is not installed (flash-attn-4)", *NONE_INSTALLED),
-                "masks rows laid end to end over the whole micro-batch squared",
+                "needs a mask of the micro-batch's tokens squared for padding-free rows",
             ],
         ),
         (
@@ -119,7 +119,7 @@ def test_the_best_that_is_there_is_used(machine: str, versions: Any, changes: An
             CURRENT | {"torch": "2.9.1"},
             FREE | {"model.attn_implementation": "flex_attention"},
             [
-                *("is not installed (flash-attn-4)", *NONE_INSTALLED, "was not asked for"),
+                *("is not installed (flash-attn-4)", *NONE_INSTALLED, "was not requested"),
                 "needs torch 2.10 or later, and 2.9.1 is installed",
             ],
         ),
@@ -127,9 +127,9 @@ def test_the_best_that_is_there_is_used(machine: str, versions: Any, changes: An
             "h100_80gb",
             CURRENT | FA2,
             {"model.attn_implementation": "sdpa"},
-            ["is not installed (flash-attn-4)", "is not installed (flash-attn-3)", "was not asked for"],
+            ["is not installed (flash-attn-4)", "is not installed (flash-attn-3)", "was not requested"],
         ),
-        ("h100_80gb", REFERENCE | FA2 | FA3, {}, ["transformers 4.36.0 does not know for Mistral"] * 2),
+        ("h100_80gb", REFERENCE | FA2 | FA3, {}, ["transformers 4.36.0 does not have for Mistral"] * 2),
     ],
 )
 def test_each_faster_kernel_that_is_not_used_says_why(
@@ -170,18 +170,18 @@ F3, F4, VARLEN = "flash_attention_3", "flash_attention_4", "varlen"
         (F3, "a100_40gb", CURRENT | FA3, "FlashAttention 3 needs a Hopper GPU"),
         (F3, "linux_cpu", CURRENT | FA3, "FlashAttention 3 needs CUDA"),
         (F3, "m4_32gb", CURRENT | FA3, "FlashAttention 3 needs CUDA"),
-        (F3, "h100_80gb", REFERENCE | FA3, "transformers 4.36.0 does not know for Mistral"),
+        (F3, "h100_80gb", REFERENCE | FA3, "transformers 4.36.0 does not have for Mistral"),
         (F4, "h100_80gb", CURRENT | FA4, None),
         (F4, "h100_80gb", CURRENT, "FlashAttention 4 is not installed (flash-attn-4)"),
         (F4, "a100_40gb", CURRENT | FA4, "FlashAttention 4 needs a Hopper or Blackwell GPU"),
         (F4, "linux_cpu", CURRENT | FA4, "FlashAttention 4 needs CUDA"),
-        (F4, "h100_80gb", REFERENCE | FA4, "transformers 4.36.0 does not know for Mistral"),
+        (F4, "h100_80gb", REFERENCE | FA4, "transformers 4.36.0 does not have for Mistral"),
         (VARLEN, "h100_80gb", CURRENT, None),
         (VARLEN, "a100_40gb", CURRENT, None),
-        (VARLEN, "linux_cpu", CURRENT, "torch's varlen needs CUDA, and this platform is cpu"),
-        (VARLEN, "m4_32gb", CURRENT | {"torch": "2.15.0"}, "torch's varlen needs CUDA, and this platform is m4"),
+        (VARLEN, "linux_cpu", CURRENT, "torch's varlen needs CUDA; this platform is cpu"),
+        (VARLEN, "m4_32gb", CURRENT | {"torch": "2.15.0"}, "torch's varlen needs CUDA; this platform is m4"),
         (VARLEN, "h100_80gb", CURRENT | {"torch": "2.9.1"}, "torch's varlen needs torch 2.10 or later"),
-        (VARLEN, "h100_80gb", REFERENCE, "transformers 4.36.0 does not know for Mistral"),
+        (VARLEN, "h100_80gb", REFERENCE, "transformers 4.36.0 does not have for Mistral"),
     ],
 )
 def test_a_kernel_is_refused_where_it_cannot_run(
@@ -195,7 +195,7 @@ def test_a_kernel_is_refused_where_it_cannot_run(
 def test_varlen_is_refused_for_rows_longer_than_a_window_it_does_not_know() -> None:
     asked = {"model.attn_implementation": VARLEN, **WINDOWED}
     (refused,) = _errors("h100_80gb", CURRENT, asked)
-    assert refused.message.endswith("knows no sliding window before torch 2.11, and the model's is 4,096 tokens")
+    assert refused.message.endswith("has no sliding window before torch 2.11, but the model's is 4,096 tokens")
     assert not _errors("h100_80gb", CURRENT | {"torch": "2.11.0"}, asked)
 
 

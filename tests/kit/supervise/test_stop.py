@@ -189,7 +189,7 @@ def test_ctrl_c_pressed_again_at_a_terminal_ends_the_process_at_once() -> None:
         terminal.wait_for("SIGINT: saving, then stopping; press Ctrl-C again to stop at once")
         time.sleep(CtrlC.HANDED_ON_S + 0.2)
         terminal.type(INTERRUPT)
-        terminal.wait_for("SIGINT: stopping at once; earlier saves are complete")
+        terminal.wait_for("SIGINT: stopping at once; earlier checkpoints are complete")
         assert terminal.exit_code() == 130
 
 

@@ -182,7 +182,7 @@ def test_a_wandb_that_hangs_is_waited_for_no_longer_than_stated(
     process = sent.curves.process
     assert process is not None
     facts = sent.end(state)
-    assert facts["problem"] == "still sending 0.5 s after the run ended; stopped"
+    assert facts["problem"] == "the upload had not finished 0.5 s after the run ended; stopped"
     assert facts["sync"] == f"wandb sync {run}/wandb/online-run-1"
     assert process.returncode == -signal.SIGKILL
 

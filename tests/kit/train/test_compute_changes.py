@@ -17,11 +17,11 @@ GPU = {**CPU, "device": "NVIDIA H100 80GB HBM3", "cuda": "12.8"}
 @pytest.mark.parametrize(
     ("platform", "then", "now", "told"),
     [
-        ("cpu", CPU, {"threads": 4}, ["threads is 4 and was 2", "OMP_NUM_THREADS=2"]),
-        ("cpu", CPU, {"cpu_capability": "AVX512"}, ["cpu capability is AVX512 and was AVX2"]),
-        ("cpu", CPU, {"variables": "MKL_CBWR=COMPATIBLE"}, ["variables is MKL_CBWR=COMPATIBLE and was none"]),
-        ("h100", GPU, {"variables": "NVIDIA_TF32_OVERRIDE=1"}, ["variables is NVIDIA_TF32_OVERRIDE=1 and was none"]),
-        ("h100", GPU, {"cuda": "13.0", "threads": 4}, ["cuda is 13.0 and was 12.8"]),
+        ("cpu", CPU, {"threads": 4}, ["threads is 4, was 2", "OMP_NUM_THREADS=2"]),
+        ("cpu", CPU, {"cpu_capability": "AVX512"}, ["cpu capability is AVX512, was AVX2"]),
+        ("cpu", CPU, {"variables": "MKL_CBWR=COMPATIBLE"}, ["variables is MKL_CBWR=COMPATIBLE, was none"]),
+        ("h100", GPU, {"variables": "NVIDIA_TF32_OVERRIDE=1"}, ["variables is NVIDIA_TF32_OVERRIDE=1, was none"]),
+        ("h100", GPU, {"cuda": "13.0", "threads": 4}, ["cuda is 13.0, was 12.8"]),
         ("h100", GPU, {"threads": 4, "cpu_capability": "AVX512"}, []),
         ("cpu", CPU, {}, []),
         ("cpu", {"device": "cpu"}, {"threads": 4}, []),  # an earlier version did not write it down

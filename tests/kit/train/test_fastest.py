@@ -138,7 +138,7 @@ def _tried_before(job: TrainingJob) -> TrainingJob:
         (_on_a_checkpoint, "a resumed run keeps its settings"),
         (_short, "timing takes 20 updates, the run has 19"),
         (_on_an_unknown_device, "no memory plan"),
-        (_on_a_full_device, "no other settings of the same updates are planned to fit"),
+        (_on_a_full_device, "no other settings with the same updates are planned to fit"),
     ],
 )
 def test_where_nothing_can_be_compared_one_sentence_says_why(job: TrainingJob, change: Any, why: str) -> None:

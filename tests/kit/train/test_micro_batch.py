@@ -42,7 +42,7 @@ def test_a_trainer_that_would_spread_its_rows_over_two_devices_is_refused(
     import transformers
 
     monkeypatch.setattr(transformers.TrainingArguments, what, property(lambda _self: 2))
-    with pytest.raises(MicroBatchError, match=rf"{message}.*, and the plan counts 4 on one") as refused:
+    with pytest.raises(MicroBatchError, match=rf"{message}.*, but the plan counts 4 on one") as refused:
         _built(tiny_base, tmp_path)
     finding = explain(refused.value)
     assert finding is not None

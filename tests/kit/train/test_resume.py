@@ -75,7 +75,7 @@ def test_a_key_that_is_younger_than_a_run_had_its_default_then(tmp_path: Path) -
     _save(tmp_path, 2, older)
     assert _errors(decide("auto", tmp_path, IDENTITY, ())) == []
     (refused,) = _errors(decide("auto", tmp_path, _identity(training__weight_decay=0.25), ()))
-    assert "training.weight_decay is 0.25 and was 0.01 when" in refused
+    assert "training.weight_decay is 0.25 but was 0.01 in" in refused
     (tmp_path / "adapter").mkdir()
     receipt = {"state": "finished", "identity": older}
     (tmp_path / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
@@ -92,7 +92,7 @@ def test_a_relative_path_does_not_hide_that_a_checkpoint_is_not_the_runs_own(
     (tmp_path / "run.json").write_text(json.dumps(receipt), encoding="utf-8")
     monkeypatch.chdir(folder)
     (refused,) = _errors(decide(given, tmp_path / "other", IDENTITY, ()))
-    assert "not the one that run.json names" in refused
+    assert "not the one in run.json" in refused
 
 
 def test_with_nothing_there_auto_begins(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_damaged_newest_one_is_told_and_the_one_before_is_taken(tmp_path: Path
 
 def test_damaged_ones_alone_stop_the_run_instead_of_beginning_again_in_silence(tmp_path: Path) -> None:
     (_save(tmp_path, 2) / "state.json").unlink()
-    assert "none is complete" in _errors(decide("auto", tmp_path, IDENTITY, ()))[0]
+    assert "none of them complete" in _errors(decide("auto", tmp_path, IDENTITY, ()))[0]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_a_checkpoint_that_is_whole_and_not_the_runs_own_is_refused(tmp_path: Pa
     start = decide(way, tmp_path, IDENTITY, ())
     assert start.checkpoint is None
     (message,) = _errors(start)
-    assert "not the one that run.json names" in message
+    assert "not the one in run.json" in message
 
 
 def test_a_checkpoint_that_was_written_when_the_run_was_killed_is_gone_on_from(tmp_path: Path) -> None:

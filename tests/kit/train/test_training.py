@@ -102,7 +102,7 @@ LINES = [
     ("lines", "told"),
     [
         (LINES, ""),
-        (LINES[:1], "ends at step 1, but the checkpoint holds step 2"),
+        (LINES[:1], "ends at step 1, but the checkpoint is at step 2"),
         *(([*LINES[:2], {"step": 2, key: value}], ":3: not a valid metrics line up to step 2")
           for key in ("loss", "grad_norm", "seconds", "eval_loss") for value in ("2.5", [1], 10**400, True)),
         *(([{"step": step, "loss": 1.0}, *LINES], ":1: not a valid metrics line") for step in (-1, 0, 3, 1.5)),

@@ -59,7 +59,7 @@ def test_a_question_that_leaves_little_room_gets_a_short_answer(byte_chat: ChatT
 
 
 def test_a_question_longer_than_the_model_is_refused_with_both_lengths(byte_chat: ChatTokenizer) -> None:
-    with pytest.raises(TalkError, match=r"31\d tokens, but the model holds 100"):
+    with pytest.raises(TalkError, match=r"31\d tokens, but the model's context is 100"):
         Conversation(byte_chat, 100).prepare("x" * 300, 10)
 
 

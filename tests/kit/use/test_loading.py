@@ -79,7 +79,7 @@ def test_attention_that_is_not_here_is_replaced_and_said(run: Path, attention: s
     _change(run, "model", attn_implementation=attention)
     choice = _choose(run, "--unquantised", stack=REFERENCE)
     assert choice.settings.model.attn_implementation == "eager"
-    assert f"attention is eager; the run had {attention}" in choice.remarks
+    assert f"attention is eager, was {attention} in the run" in choice.remarks
 
 
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_4", "varlen"])
@@ -88,7 +88,7 @@ def test_a_kernel_of_nvidias_gpus_is_replaced_on_a_cpu(run: Path, attention: str
     packages = {"torch": "2.10.0", "transformers": "5.23.0", "flash-attn": "2.8.3", "flash-attn-4": "4.0.0b36"}
     choice = _choose(run, stack=Stack("current", packages))
     assert choice.settings.model.attn_implementation == "sdpa"
-    assert f"attention is sdpa; the run had {attention}" in choice.remarks
+    assert f"attention is sdpa, was {attention} in the run" in choice.remarks
 
 
 def test_a_checkpoint_can_take_the_adapters_place(run: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_checkpoint_can_take_the_adapters_place(run: Path) -> None:
 
 
 def test_a_folder_without_an_adapter_is_named(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"holds no adapter_config\.json; name an adapter's"):
+    with pytest.raises(RunError, match=r"has no adapter_config\.json; name an adapter"):
         _choose(run, "--adapter", str(tmp_path / "nothing"))
 
 
@@ -120,9 +120,9 @@ def test_an_adapter_in_a_format_that_can_run_code_is_refused_unread(run: Path, t
     adapter = run / "adapter"
     (adapter / "adapter_model.safetensors").unlink()
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps(RunsCode(tmp_path / "it-ran")))
-    with pytest.raises(RunError, match=r"holds no adapter_model\.safetensors, and other formats"):
+    with pytest.raises(RunError, match=r"has no adapter_model\.safetensors, and other formats"):
         _choose(run)
-    with pytest.raises(RunError, match=r"holds no adapter_model\.safetensors"):
+    with pytest.raises(RunError, match=r"has no adapter_model\.safetensors"):
         _choose(run, "--adapter", str(adapter))
     with pytest.raises(RunError, match=r"adapter_model\.safetensors: cannot be read"):
         load_adapter(None, adapter)
@@ -137,7 +137,7 @@ def test_a_base_that_is_gone_is_named_with_the_fix(run: Path) -> None:
 
 def test_bfloat16_on_a_cpu_is_said_to_be_slow(run: Path) -> None:
     _change(run, "model", torch_dtype="bfloat16")
-    assert "the run's type is bfloat16, which most CPUs compute slowly" in _choose(run).remarks
+    assert "the run's dtype is bfloat16, which is slow on most CPUs" in _choose(run).remarks
 
 
 def test_the_adapter_can_be_switched_off_and_on(adapter_run: Path) -> None:

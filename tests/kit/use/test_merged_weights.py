@@ -148,7 +148,7 @@ def test_another_change_than_the_adapters_is_seen(
     found = deep.check(deep.merged(tmp_path / "out", change(deep.adapter)))
     assert len(found.wrong) == matrices
     line = next(line for line in found.wrong if line.startswith(QUERY))
-    assert "values are not the base's with the adapter's change" in line
+    assert "values differ from base + adapter" in line
     assert float(line.rpartition("; ")[2].split()[0]) == pytest.approx(share, abs=0.2 if share == 0.0 else 0.03)
 
 
@@ -183,12 +183,12 @@ NORM = "model.layers.3.input_layernorm.weight"
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (NORM, lambda tensors: _one_step(tensors[NORM]), f"{NORM} is not the base's"),
-        (QUERY, lambda tensors: _one_step(tensors[QUERY]), f"{QUERY}: 1 of 1,024 values are not"),
-        (QUERY, lambda tensors: tensors[QUERY].fill_(float("nan")), f"{QUERY}: 1,024 of 1,024 values are not"),
-        (NORM, lambda tensors: tensors.pop(NORM), f"{NORM} is not there"),
-        (NORM, lambda tensors: tensors.update(more=torch.ones(2)), "more is not the base's"),
-        (NORM, lambda tensors: tensors.update({NORM: torch.ones(2)}), f"{NORM} has shape (2,) in place of (32,)"),
+        (NORM, lambda tensors: _one_step(tensors[NORM]), f"{NORM} differs from the base's"),
+        (QUERY, lambda tensors: _one_step(tensors[QUERY]), f"{QUERY}: 1 of 1,024 values differ"),
+        (QUERY, lambda tensors: tensors[QUERY].fill_(float("nan")), f"{QUERY}: 1,024 of 1,024 values differ"),
+        (NORM, lambda tensors: tensors.pop(NORM), f"{NORM} is missing"),
+        (NORM, lambda tensors: tensors.update(more=torch.ones(2)), "more is not in the base"),
+        (NORM, lambda tensors: tensors.update({NORM: torch.ones(2)}), f"{NORM} has shape (2,) instead of (32,)"),
     ],
 )
 def test_a_single_value_is_seen(
@@ -217,4 +217,4 @@ def test_modules_that_were_trained_whole_are_pefts_own(tmp_path: Path) -> None:
     out = case.merged(tmp_path / "out")
     assert case.check(out).wrong == ()
     _changed(out, lambda tensors: _one_step(tensors["lm_head.weight"]), "lm_head.weight")
-    assert case.check(out).wrong == ("lm_head.weight is not the base's",)
+    assert case.check(out).wrong == ("lm_head.weight differs from the base's",)

@@ -104,7 +104,7 @@ def test_an_adapter_for_another_base_is_refused(tiny_base: Path, adapter_run: Pa
     wider = {name: tensor.repeat(1, 2) if "q_proj.lora_A" in name else tensor for name, tensor in weights.items()}
     save_file(wider, path)
     base = find_base(str(tiny_base), None, download=False)
-    with pytest.raises(RunError, match=r"q_proj.weight of \(128, 256\), which is \(128, 128\) there"):
+    with pytest.raises(RunError, match=r"q_proj.weight of \(128, 256\), which is \(128, 128\) here"):
         read_adapter(tmp_path / "adapter", base)
 
 
@@ -122,7 +122,7 @@ def test_values_beyond_the_types_range_are_refused(tiny_base: Path, adapter_run:
     weights = load_file(folder / "model.safetensors")
     weights[QUERY][0, 0] = 1e6
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RunError, match=r"beyond torch\.float16's range; write bfloat16"):
+    with pytest.raises(RunError, match=r"beyond torch\.float16's range; use --dtype bfloat16"):
         merge(folder, adapter_run / "adapter", tmp_path / "out", "float16")
 
 

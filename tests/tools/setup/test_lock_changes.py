@@ -40,11 +40,11 @@ def test_what_deserves_a_look_comes_first() -> None:
 
 def test_a_terminal_shows_every_change_under_its_lock() -> None:
     assert as_lines({"a.txt": changes(BEFORE, AFTER), "b.txt": []}) == [
-        "a.txt: 1 newer, 1 to another major version, 1 older, 1 new, 1 gone",
+        "a.txt: 1 newer, 1 to a new major version, 1 older, 1 new, 1 gone",
         "  - left   4  (gone)",
         "  + came   5  (new)",
         "  < back   2.0 → 1.9  (older than before)",
-        "  ! leapt  1.9 → 2.0  (another major version)",
+        "  ! leapt  1.9 → 2.0  (new major version)",
         "    moved  1.2.3 → 1.2.4",
         "b.txt: unchanged",
     ]

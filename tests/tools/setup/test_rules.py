@@ -36,7 +36,7 @@ def test_supported_machines_are_not_refused(host: Host, stack: str) -> None:
         (MAC, "reference", "CUDA only", "make setup"),
         (changed(MAC, macos=(13, 6)), "current", "this is 13.6", "update macOS"),
         (changed(MAC, arch="x86_64"), "current", "Intel", "Apple silicon"),
-        (changed(MAC, arch="x86_64", is_rosetta=True), "current", "translated", "arm64 Python"),
+        (changed(MAC, arch="x86_64", is_rosetta=True), "current", "under Rosetta", "arm64 Python"),
     ],
 )
 def test_unsupported_machines_are_refused_with_a_way_out(host: Host, stack: str, reason: str, way_out: str) -> None:
