@@ -146,7 +146,7 @@ class Worker:
         torch.cuda.reset_peak_memory_stats()
         try:
             if doubled:
-                with self.resident.lent(case.job.attention) as base:
+                with self.resident.borrowed(case.job.attention) as base:
                     found = self._compared(compare, case, base)
             else:  # another quantisation is another base
                 found = self._compared(compare, case, None)
@@ -175,7 +175,7 @@ class Worker:
 
         workload, name = which.removesuffix(AGAIN).split("/", maxsplit=1)
         variant = self._variant(name)
-        with resident.lent(self._attention(variant, workload)) as model:
+        with resident.borrowed(self._attention(variant, workload)) as model:
             return time_steps(variant, workload, self.scale, self.device, Base(self.folder, model))
 
     def _attention(self, variant: Variant, workload: str) -> str:
@@ -194,21 +194,21 @@ class Worker:
 
         name = "no checkpointing, dropout 0" if workload == "full" else "rows end to end, no checkpointing, dropout 0"
         variant = self._variant(name)
-        with resident.lent(self._attention(variant, workload)) as model:
+        with resident.borrowed(self._attention(variant, workload)) as model:
             return profile_steps(variant, workload, self.scale, self.device, Base(self.folder, model))
 
     def _evaluation(self, _which: str) -> dict[str, Any]:
         resident = self.resident
         from bench.use import evaluate
 
-        with resident.lent(self._attention(self._variant(KIT), "full")) as model:
+        with resident.borrowed(self._attention(self._variant(KIT), "full")) as model:
             return evaluate(self.scale, self.device, self.folder, model)
 
     def _generation(self, _which: str) -> dict[str, Any]:
         resident = self.resident
         from bench.use import generate
 
-        with resident.lent(self._attention(self._variant(KIT), "full")) as model:
+        with resident.borrowed(self._attention(self._variant(KIT), "full")) as model:
             return generate(self.scale, self.device, model)
 
     def _parity(self, _which: str) -> dict[str, Any]:

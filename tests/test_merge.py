@@ -18,7 +18,7 @@ pytest.importorskip("torch", reason="needs the libraries: make setup")
 from safetensors.torch import load_file, save_file
 
 from kit.cli.command import call
-from kit.cli.foreground import EndedError
+from kit.cli.foreground import TerminatedError
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import merge
 from kit.files.own_files import FolderClaim
@@ -212,7 +212,7 @@ def test_whoever_stops_reading_stops_no_merge(run: Path) -> None:
     assert (run / "merged/merge.json").is_file()
 
 
-@pytest.mark.parametrize(("how", "code"), [(KeyboardInterrupt(), 130), (EndedError(signal.SIGTERM), 143)])
+@pytest.mark.parametrize(("how", "code"), [(KeyboardInterrupt(), 130), (TerminatedError(signal.SIGTERM), 143)])
 def test_a_signal_leaves_nothing_behind(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: BaseException, code: int
 ) -> None:

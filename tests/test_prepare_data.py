@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import data
 from kit.intake import formats
-from kit.intake.publish import StagedFolder
+from kit.intake.publish import LEDGER, StagedFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -464,8 +465,10 @@ def test_a_stop_in_the_middle_leaves_nothing(model: str, tmp_path: Path, number:
     assert process.stdin
     process.stdin.write(b"".join(json.dumps(row).encode() + b"\n" for row in _rows(3000)))
     process.stdin.flush()
-    while not list(tmp_path.glob("data/.processed.new-*/.books/rows")):
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(f"data/.processed.new-*/{LEDGER}/rows")):
         assert process.poll() is None
+        assert time.monotonic() < deadline
     os.kill(process.pid, number)
     _, talk = process.communicate(timeout=60)
     assert process.returncode == code

@@ -158,7 +158,7 @@ def test_a_fresh_clone_is_ready_for_the_demo(
     monkeypatch.chdir(tmp_path)
     assert call(validate, ["configs/training_config_demo.yaml", "--no-probe"]) == 0
     out = capsys.readouterr().out
-    assert "the demo makes" in out
+    assert "the demo's base model does not exist yet" in out
     assert out.splitlines()[-1] == "next: make demo"
 
 

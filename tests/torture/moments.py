@@ -89,7 +89,7 @@ def count_calls(kept_in: Path) -> None:
 
 def _at_calls(strike: Callable[[], None], until: Callable[[], None]) -> None:
     begin = inspect.unwrap(StopRequest.listening).__code__
-    end = StopRequest.keep_from_now_on.__code__
+    end = StopRequest.defer_signals.__code__
     has_begun = False
 
     def hook(frame: FrameType, _event: str, _argument: Any) -> None:

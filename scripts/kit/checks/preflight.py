@@ -161,8 +161,8 @@ def _load(resolved: Resolved, key: str, tokenizer: ChatTokenizer | None) -> tupl
 def leakage(train: EncodedFile, val: EncodedFile) -> list[Finding]:
     """Find validation rows that are trained on too: they measure memory, not learning."""
     held_out = [_ids(val.rows, index) for index in range(len(val.rows))]
-    looked_for = set(held_out)
-    trained = {ids for index in range(len(train.rows)) if (ids := _ids(train.rows, index)) in looked_for}
+    validation = set(held_out)
+    trained = {ids for index in range(len(train.rows)) if (ids := _ids(train.rows, index)) in validation}
     lines = [int(line) for line, ids in zip(val.rows.lines, held_out, strict=True) if ids in trained]
     if not lines:
         return [ok("data.leakage", f"none of the {len(val.rows):,} validation rows is trained on", where=str(val.path))]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.checks import adapter, device, files, precision, reporting, schedule
-from kit.checks import performance as levers
+from kit.checks import adapter, device, files, performance, precision, reporting, schedule
 from kit.checks.context import CheckContext
 from kit.checks.plan import check_plan, row_length
 from kit.cli.failures import run_check
@@ -32,10 +31,10 @@ RULES: tuple[Callable[[CheckContext], list[Finding]], ...] = (
     device.idle_quantization,
     device.cache_clearing,
     device.keys_without_effect,
-    levers.partial_checkpointing,
-    levers.padding_free,
-    levers.torch_compile,
-    levers.liger_kernel,
+    performance.partial_checkpointing,
+    performance.padding_free,
+    performance.torch_compile,
+    performance.liger_kernel,
     adapter.scaling,
     adapter.dropout,
     adapter.learning_rate,

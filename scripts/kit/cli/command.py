@@ -14,9 +14,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from kit.cli.console import fail, leave_quietly, outlive_readers, say
+from kit.cli.console import fail, ignore_broken_pipe, say, silence_shutdown
 from kit.cli.findings import as_json, render
-from kit.cli.foreground import EXIT_CODES, SIGNALS, EndedError, end_in_order, ignore_signals
+from kit.cli.foreground import EXIT_CODES, SIGNALS, TerminatedError, exit_on_signals, ignore_signals
 from kit.cli.mistakes import FindingsError, WrongUseError
 from kit.cli.redaction import guard_output
 from kit.cli.refusals import first_line, is_failure, refusal_in
@@ -117,30 +117,30 @@ def refuse(mistake: Exception) -> int:
     return fail(refusal.message, refusal.fix) if refusal else fail(*found_and_fix(mistake))
 
 
-def run_main(main: Callable[[], int], *, outlives_readers: bool = False) -> NoReturn:
+def run_main(main: Callable[[], int], *, ignores_broken_pipe: bool = False) -> NoReturn:
     """Run a command from its first word to its last, and end the process.
 
     Args:
         main: The command; what it returns is the exit code.
-        outlives_readers: It goes on where whoever read its output is gone.
+        ignores_broken_pipe: It goes on where whoever read its output is gone.
 
     Raises:
         SystemExit: Always, with the exit code.
     """
     guard_output()
-    end_in_order()
-    leave_quietly()
-    if outlives_readers:
-        outlive_readers()
-    threading.excepthook = lambda failure: _say_aside(failure.exc_value, failure.thread)
-    sys.unraisablehook = lambda failure: _say_aside(failure.exc_value, failure.object)
+    exit_on_signals()
+    silence_shutdown()
+    if ignores_broken_pipe:
+        ignore_broken_pipe()
+    threading.excepthook = lambda failure: _report_background_failure(failure.exc_value, failure.thread)
+    sys.unraisablehook = lambda failure: _report_background_failure(failure.exc_value, failure.object)
     try:
         code = main()
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
         code = _INTERRUPTED
-    except EndedError as exc:
+    except TerminatedError as exc:
         say(f"{signal.Signals(exc.number).name}: stopped", "yellow")
         code = 128 + exc.number
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -166,7 +166,7 @@ def fail_of(exc: BaseException) -> int:
     return _FAILED
 
 
-def _say_aside(exc: BaseException | None, origin: object) -> None:
+def _report_background_failure(exc: BaseException | None, origin: object) -> None:
     """Say what failed beside the command, in a thread of its own or as something was thrown away: it goes on."""
     if exc is None or not is_failure(exc):
         return

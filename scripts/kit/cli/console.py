@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kit.cli.redaction import let_go_of, redact
+from kit.cli.redaction import discard_output, redact
 from kit.cli.screen import one_line, visible
 
 if TYPE_CHECKING:
@@ -66,20 +66,20 @@ def show_answer(text: str) -> None:
     print(visible(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
-def leave_quietly() -> None:
+def silence_shutdown() -> None:
     """End quietly where nobody reads the results any more; unread talk ends nothing."""
 
     def flush() -> None:
         try:
             sys.stdout.flush()
         except OSError:  # a reader that has seen enough, as ``head`` has; or a full disk, which was said
-            let_go_of(sys.stdout)
+            discard_output(sys.stdout)
 
     atexit.register(flush)
     _outlive(sys.stderr)
 
 
-def outlive_readers() -> None:
+def ignore_broken_pipe() -> None:
     """Continue where nobody reads the results, or their disk is full: no run ends with its window.
 
     Nor waits for it: a terminal behind a lost connection may block for a quarter of an hour before it fails. Metrics
@@ -113,16 +113,16 @@ def _outlive(stream: TextIO) -> None:
                 patience = 0.0
             except OSError as exc:
                 if exc.errno not in _PASSING:
-                    let_go_of(stream)
+                    discard_output(stream)
             return
 
-    def outliving_write(text: str) -> int:
+    def write_ignoring_broken_pipe(text: str) -> int:
         outliving(write, text)
         return len(text)
 
     # On the stream itself, so that it stays what libraries ask for. One that takes no attributes is no pipe.
     with contextlib.suppress(AttributeError):
-        stream.write, stream.flush = outliving_write, lambda: outliving(flush)  # type: ignore[method-assign]
+        stream.write, stream.flush = write_ignoring_broken_pipe, lambda: outliving(flush)  # type: ignore[method-assign]
 
 
 def gigabytes(size_bytes: float) -> str:

@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 EXIT_CODES = frozenset(128 + number for number in SIGNALS)
 
 
-class EndedError(SystemExit):
+class TerminatedError(SystemExit):
     """A signal ends this process: what it holds is let go of on the way out, as at Ctrl-C."""
 
     def __init__(self, number: int) -> None:
@@ -32,7 +32,7 @@ class EndedError(SystemExit):
         self.number = number
 
 
-def end_in_order() -> None:
+def exit_on_signals() -> None:
     """Have signals end this process as Ctrl-C does, from here on; one that is ignored stays so, under nohup."""
     for number in SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
@@ -41,7 +41,7 @@ def end_in_order() -> None:
 
 def _end(number: int, _frame: FrameType | None) -> None:
     ignore_signals()  # the next one must not end the tidying up
-    raise EndedError(number)
+    raise TerminatedError(number)
 
 
 def ignore_signals(numbers: Iterable[int] = SIGNALS) -> None:
@@ -115,7 +115,7 @@ class CtrlC:
         """Start with none pressed."""
         self._first: float | None = None
 
-    def press(self) -> str:
+    def handle(self) -> str:
         """Count a SIGINT that has come.
 
         Returns:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.cli.foreground import end_in_order
+from kit.cli.foreground import exit_on_signals
 from kit.cli.redaction import guard_output
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def use_project_python() -> None:
         SystemExit: 2, with the command that sets the project up, where there is no environment to go to.
     """
     guard_output()
-    end_in_order()
+    exit_on_signals()
     _name_this_user()
     sys.excepthook = _end_in_words
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]

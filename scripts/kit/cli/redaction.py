@@ -132,7 +132,7 @@ def redrawing(stream: TextIO) -> Iterator[None]:
         stream.redraws = False  # type: ignore[attr-defined]
 
 
-def let_go_of(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """Have a stream that cannot be written any more lead nowhere."""
     with contextlib.suppress(OSError, ValueError):  # it has no number, or is closed
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -156,10 +156,10 @@ def _guard(stream: Any, *, is_read: bool) -> None:
 
     def guarded_write(text: str) -> int:
         shown = redact(text)
-        to_whoever_reads(write, passing(shown, redraws=getattr(stream, "redraws", False)) if is_read else shown)
+        while_it_is_read(write, passing(shown, redraws=getattr(stream, "redraws", False)) if is_read else shown)
         return len(text)
 
-    def to_whoever_reads(method: Callable[..., Any], *arguments: str) -> None:
+    def while_it_is_read(method: Callable[..., Any], *arguments: str) -> None:
         try:
             method(*arguments)
         except OSError as exc:
@@ -171,7 +171,7 @@ def _guard(stream: Any, *, is_read: bool) -> None:
 
     try:
         # On the stream itself, so that it stays what libraries ask for: a terminal, with a buffer and a number.
-        stream.write, stream.flush = guarded_write, lambda: to_whoever_reads(flush)
+        stream.write, stream.flush = guarded_write, lambda: while_it_is_read(flush)
         stream.redacts = True
     except AttributeError:  # a stream that somebody put there, which takes no attributes
         return

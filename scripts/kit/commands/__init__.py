@@ -22,19 +22,19 @@ class Command:
     Attributes:
         name: As it is typed; its module has underscores for hyphens.
         needs_packages: It runs in the project's environment; without, on any Python.
-        outlives_readers: It goes on where nobody reads its output any more.
+        ignores_broken_pipe: It goes on where nobody reads its output any more.
     """
 
     name: str
     about: str
     needs_packages: bool = True
-    outlives_readers: bool = False
+    ignores_broken_pipe: bool = False
 
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Start here": (
         Command("detect", "detect the hardware and choose a configuration", needs_packages=False),
-        Command("demo", "a real 4-bit fine-tuning run in minutes, on any machine", outlives_readers=True),
+        Command("demo", "a real 4-bit fine-tuning run in minutes, on any machine", ignores_broken_pipe=True),
     ),
     "Data": (Command("data", "check, split and write training rows"),),
     "Train": (
@@ -43,7 +43,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("validate-config", "check a configuration against the schema and this machine"),
         Command("plan", "estimate a run's memory and time, and list faster settings"),
         Command("config", "print the resolved configuration with the origin of each value"),
-        Command("train", "check everything, then train", outlives_readers=True),
+        Command("train", "check everything, then train", ignores_broken_pipe=True),
     ),
     "Use": (
         Command("report", "write a run's report: one page, and its curves as a picture"),
@@ -56,7 +56,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     ),
     "Prove": (
         Command("verify", "recompute every checksum of a run"),
-        Command("reproduce", "retrain a finished run and compare, bit by bit", outlives_readers=True),
+        Command("reproduce", "retrain a finished run and compare, bit by bit", ignores_broken_pipe=True),
         Command("diff-run", "compare two runs: differences, first differing step, likely cause"),
         Command("parity", "train a small canonical model and compare every number with the formulas"),
     ),
@@ -82,5 +82,5 @@ def start(name: str, argv: Sequence[str]) -> NoReturn:
         use_project_python()
     run_main(
         lambda: call(importlib.import_module(module_of(name)), argv),
-        outlives_readers=command.outlives_readers,
+        ignores_broken_pipe=command.ignores_broken_pipe,
     )

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator
 
 from kit.cli.command import number_within
 from kit.cli.console import say, show_answer
-from kit.cli.redaction import let_go_of
+from kit.cli.redaction import discard_output
 from kit.stacks.stack import installed_stack
 from kit.use.chat_session import ChatSession
-from kit.use.conversation import Conversation, Sampling, TalkError, reply
+from kit.use.conversation import Conversation, PromptError, Sampling, reply
 from kit.use.endings import carry_out
 from kit.use.loading import Loaded, add_run_arguments, choose, load
 
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             return _chat(options)
         except BrokenPipeError:
             # The reader has seen enough; Python would complain once more while closing stdout.
-            let_go_of(sys.stdout)
+            discard_output(sys.stdout)
             return 0
 
     fix = "close other programs that use the memory, or lower --max-new-tokens"
@@ -101,7 +101,7 @@ def _answer_each(loaded: Loaded, sampling: Sampling, options: argparse.Namespace
         write = (lambda _text: None) if options.json else show_answer
         try:
             answer = reply(loaded, conversation, question, sampling=sampling, write=write, adapter=not options.base)
-        except TalkError as exc:
+        except PromptError as exc:
             say(f"line {number}: {exc}", "red")
             failed = True
             continue

@@ -23,14 +23,14 @@ from pathlib import Path
 from kit.audit.length_cache import DEFAULT as LENGTH_CACHE
 from kit.cli.console import fail, paint, say
 from kit.cli.findings import Finding, as_json, exit_code, has_errors, render, summary
-from kit.cli.foreground import EndedError
+from kit.cli.foreground import TerminatedError
 from kit.cli.mistakes import WrongUseError
-from kit.cli.redaction import let_go_of
+from kit.cli.redaction import discard_output
 from kit.cli.screen import one_line
 from kit.data.pool import WorkerDiedError
 from kit.intake.card import chart
 from kit.intake.card import summary as card_summary
-from kit.intake.options import add_arguments, check, meter_of, wanted_of
+from kit.intake.options import add_arguments, check, meter_of, options_of
 from kit.intake.prepare import Prepared, audit, prepare
 from kit.intake.publish import OccupiedError, check_free, check_written
 from kit.intake.sources import find_sources
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say("\nstopped: nothing was written")
         return 130
-    except EndedError:
+    except TerminatedError:
         say("\nterminated: nothing was written")
         raise
     except (OccupiedError, WorkerDiedError, sqlite3.Error, OSError) as exc:
@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
         say("reading rows from the terminal; Ctrl-D ends them", "dim")
     meter, said = meter_of(options)
     findings += said
-    wanted = wanted_of(options, meter, LENGTH_CACHE)
+    wanted = options_of(options, meter, LENGTH_CACHE)
     outcome = Prepared([], {}, {}, is_written=False)
     if sources and not has_errors(findings):
         outcome = audit(sources, wanted) if options.audit else prepare(sources, wanted)
@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
         _show(options, outcome, findings, code)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as `head` has
-        let_go_of(sys.stdout)
+        discard_output(sys.stdout)
     return code
 
 

@@ -35,7 +35,7 @@ from kit.run_folder.history import RunError
 from kit.run_folder.names import evaluation_name
 from kit.stacks.stack import installed_stack
 from kit.use.endings import carry_out
-from kit.use.evaluation import Evaluation, Side, compare_with_training, elsewhere, show
+from kit.use.evaluation import Evaluation, Side, compare_with_training, compute_differences, show
 from kit.use.harness import HarnessTasks, require_harness, run_tasks
 from kit.use.loading import LoadChoice, Loaded, add_run_arguments, choose, load
 
@@ -180,7 +180,7 @@ def _measure(
     with tqdm(total=total, unit="row", leave=False, disable=not sys.stderr.isatty()) as bar:
         for adapter in (False, True):
             name = "adapter" if adapter else "base"
-            with loaded.speaking(adapter=adapter) as model:
+            with loaded.active(adapter=adapter) as model:
                 bar.set_description(f"{name}: loss")
                 losses = row_losses(model, file.rows, batch_size=batch_size, done=bar.update)
                 bar.set_description(f"{name}: answers")
@@ -199,7 +199,7 @@ def _measure(
             say(f"lm-evaluation-harness on the {'adapter' if adapter else 'base'}: {', '.join(tasks.names)} …", "dim")
             side.tasks.update(run_tasks(loaded, tasks, adapter=adapter, batch_size=batch_size))
     facts = _facts(loaded.choice, file, max_new_tokens, tasks)
-    facts["elsewhere"] = elsewhere(loaded.choice)
+    facts["elsewhere"] = compute_differences(loaded.choice)
     facts["loss_rounding"] = loss_rounding(loaded.model, sides[True].losses, loaded.choice.settings)
     return Evaluation(facts, tuple(asked), sides[False], sides[True])
 

@@ -137,8 +137,8 @@ def _show(planned: Planned, target: Target, stack: Stack) -> None:
     how = f"{stack.name} stack, {planned.attention}"
     say(f"{target.config} on {judgement.platform}, {how}: {judgement.reason}", "bold")
     say(f"planned for {planned.rows}", "dim")
-    if told := decision(planned.resolved):
-        say(told, "dim")
+    if reason := decision(planned.resolved):
+        say(reason, "dim")
     if planned.left_out:
         say(f"upper bound: these are not counted: training.{', training.'.join(planned.left_out)}", "yellow")
     notes = [meaning(judgement.platform), left_out(plan, judgement.platform)]

@@ -28,10 +28,10 @@ from kit.cli.foreground import EXIT_CODES
 from kit.cli.screen import one_line
 from kit.files.numbers import finite, mapping
 from kit.run_folder.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
+from kit.runs.provenance import GPU_ORDER, provenance_here, reasons_for_other_bits
 from kit.runs.reproduction import PLACES, check
 from kit.runs.rerun import claim, mark, train_again, write_config
 from kit.runs.rerun_verdict import BIT_EQUAL, DIFFERENT, judge_rerun
-from kit.runs.surroundings import GPU_ORDER, reasons_for_other_bits, surroundings
 from kit.stacks.registry import make_argument
 from kit.stacks.stack import installed_stack
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     earlier = read_run(find_run(name))
     _ = earlier.settings  # refused here where the receipt holds none
     say(f"{earlier.folder}: its receipt against this machine …", "dim")
-    here = surroundings()
+    here = provenance_here()
     findings = check(earlier, here, places)
     reasons = reasons_for_other_bits(findings, earlier.receipt.get("platform"), here["platform"])
     attempt = Attempt(earlier, places, findings, reasons)

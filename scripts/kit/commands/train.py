@@ -45,8 +45,8 @@ from kit.run_folder.liveness import take_run_lock
 from kit.run_folder.log import RunLog
 from kit.run_folder.receipt import read_receipt
 from kit.stacks.stack import installed_stack
-from kit.train.auto_fit import BeginAgainError, applied, begin_again, check_fitted, is_pending, recorded
-from kit.train.fastest import NAME, to_try
+from kit.train.auto_fit import RestartError, applied, begin_again, check_fitted, is_pending, recorded
+from kit.train.fastest import NAME, candidates_of
 from kit.train.job import TrainingJob
 from kit.train.resume import StartPoint, decide, identity_of, named, run_of
 from kit.train.training import run as train
@@ -85,7 +85,7 @@ def _train(  # noqa: PLR0911 - each way out of the checks
             job = _job(resolved, fits, target, preflight, options)
         except ModelFileError as exc:
             return _refuse([*findings, error("model.weights", *found_and_fix(exc))])
-        findings += job.start.findings + _forgotten_fit(job)
+        findings += job.start.findings + _missing_auto_fit(job)
         if has_errors(findings):
             return _refuse(findings)
         render([finding for finding in findings if finding.severity == "warning"], sys.stderr)
@@ -95,7 +95,7 @@ def _train(  # noqa: PLR0911 - each way out of the checks
         job = _with_candidates(job) if options.fastest else job
         folder = resolved.settings.run_directory
         return train(job, options.argv, lambda: after_run(folder), log)
-    except BeginAgainError:
+    except RestartError:
         lock.release()
         return begin_again(options.argv)
     except OSError as exc:
@@ -106,13 +106,13 @@ def _train(  # noqa: PLR0911 - each way out of the checks
 
 
 def _with_candidates(job: TrainingJob) -> TrainingJob:
-    candidates, why_none = to_try(job)
+    candidates, why_none = candidates_of(job)
     if why_none:
         say(why_none, "yellow")
     return replace(job, candidates=candidates)
 
 
-def _forgotten_fit(job: TrainingJob) -> list[Finding]:
+def _missing_auto_fit(job: TrainingJob) -> list[Finding]:
     if job.auto_fit or not (job.start.earlier or {}).get("auto_fit") or not has_errors(job.start.findings):
         return []
     return [warning("resume.auto_fit", "the run in this directory used --auto-fit", "repeat --auto-fit")]

@@ -19,7 +19,7 @@ from kit.cli.console import say, wants_colour
 from kit.cli.redaction import redrawing
 from kit.cli.screen import one_line
 from kit.run_folder.history import NEWEST, Run, find_run, read_receipt
-from kit.run_folder.liveness import GO_ON, KILLED, UNDER_WAY, state_of
+from kit.run_folder.liveness import KILLED, RESUME_HINT, UNDER_WAY, state_of
 from kit.run_folder.metrics_tail import MetricsTail
 from kit.runs.terminal_view import RunProgress, figures, plain_line, plot, plotted
 
@@ -49,7 +49,7 @@ class Watched:
         self.folder = folder
         self._tail = MetricsTail(folder / "metrics.jsonl")
         self._judged = 0.0
-        self.course = RunProgress()
+        self.progress = RunProgress()
         self.run = Run(folder, read_receipt(folder))
         self.state = state_of(self.run)
         self.look()
@@ -64,10 +64,10 @@ class Watched:
         # Read after the receipt: when it says that the run is over, every line is there.
         lines, again = self._tail.read()
         if again:
-            self.course = RunProgress()
+            self.progress = RunProgress()
         planned = self.run.receipt.get("steps")
-        self.course.planned_steps = planned if isinstance(planned, int) else None
-        self.course.add(lines)
+        self.progress.planned_steps = planned if isinstance(planned, int) else None
+        self.progress.add(lines)
         return bool(lines)
 
     @property
@@ -100,38 +100,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _once(watched: Watched) -> str:
-    text = f"{one_line(watched.run.name)} ({one_line(watched.state)})  {plain_line(watched.course)}"
-    losses, _ = plotted(watched.course.losses)
+    text = f"{one_line(watched.run.name)} ({one_line(watched.state)})  {plain_line(watched.progress)}"
+    losses, _ = plotted(watched.progress.losses)
     sparks = plot(losses, 60, 1, unicode=_shows_blocks(sys.stdout.encoding))
-    text = f"{text}\nloss  {sparks[0]}" if watched.course.losses else text
-    return f"{text}\n{_DIED}\nnext: {GO_ON}" if watched.state == KILLED else text
+    text = f"{text}\nloss  {sparks[0]}" if watched.progress.losses else text
+    return f"{text}\n{_DIED}\nnext: {RESUME_HINT}" if watched.state == KILLED else text
 
 
 def _end(watched: Watched) -> int:
-    course, name = watched.course, watched.run.name
+    progress, name = watched.progress, watched.run.name
     words = {KILLED: f"died: {_DIED}"}.get(watched.state, watched.state)
-    validation = f", validation loss {course.evaluations[-1][1]:.4f}" if course.evaluations else ""
-    loss = f": training loss {course.losses[-1]:.4f}{validation}" if course.losses else ""
-    of = f" of {course.planned_steps:,}" if course.planned_steps else ""
-    print(f"{one_line(name)} {one_line(words)} at step {course.step:,}{of}{loss}")
+    validation = f", validation loss {progress.evaluations[-1][1]:.4f}" if progress.evaluations else ""
+    loss = f": training loss {progress.losses[-1]:.4f}{validation}" if progress.losses else ""
+    of = f" of {progress.planned_steps:,}" if progress.planned_steps else ""
+    print(f"{one_line(name)} {one_line(words)} at step {progress.step:,}{of}{loss}")
     if watched.run.failure:
         print(one_line(f"it failed: {watched.run.failure}"))
     if watched.state in {KILLED, "interrupted"}:
-        print(f"next: {GO_ON}")
+        print(f"next: {RESUME_HINT}")
     print(f"next: make report RUN={one_line(watched.folder)}")
     return 0 if watched.state == "finished" else 1
 
 
 def _lines(watched: Watched) -> None:
     """Print a line where there is something new, for a log file."""
-    print(plain_line(watched.course), flush=True)
-    said, step = time.monotonic(), watched.course.step
+    print(plain_line(watched.progress), flush=True)
+    said, step = time.monotonic(), watched.progress.step
     while not watched.is_over:
         time.sleep(_LOOK_EVERY_S)
         watched.look()
-        if watched.course.step != step and time.monotonic() - said >= _PLAIN_EVERY_S:
-            said, step = time.monotonic(), watched.course.step
-            print(plain_line(watched.course), flush=True)
+        if watched.progress.step != step and time.monotonic() - said >= _PLAIN_EVERY_S:
+            said, step = time.monotonic(), watched.progress.step
+            print(plain_line(watched.progress), flush=True)
 
 
 def _live(watched: Watched) -> None:
@@ -160,24 +160,24 @@ def _frame(watched: Watched, console: Console) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    course, width = watched.course, console.width
-    planned = course.planned_steps
+    progress, width = watched.progress, console.width
+    planned = progress.planned_steps
     of = f" of {planned:,}" if planned else ""
     title = Text.assemble(
-        (one_line(watched.run.name), "bold"), f"  {one_line(watched.state)}, step {course.step:,}{of}"
+        (one_line(watched.run.name), "bold"), f"  {one_line(watched.state)}, step {progress.step:,}{of}"
     )
     parts: list[RenderableType] = [title]
     if planned:
-        parts.append(ProgressBar(total=planned, completed=course.step, width=width - 1))
-    if course.losses:
-        losses, remark = plotted(course.losses)
+        parts.append(ProgressBar(total=planned, completed=progress.step, width=width - 1))
+    if progress.losses:
+        losses, remark = plotted(progress.losses)
         lines = plot(losses, width - 2, _PLOT_LINES, unicode=_shows_blocks(console.encoding))
         parts.append(Text("\n".join(["", *lines]), style="blue", no_wrap=True))
         parts.append(Text(f"loss{remark}, from the first step to the latest", style="dim"))
     else:
         parts.append(Text("no step logged yet", style="dim"))
     table = Table.grid(padding=(0, 2))
-    for name, value in figures(course):
+    for name, value in figures(progress):
         table.add_row(Text(name, style="dim"), value)
     parts += [Text(""), table]
     if not watched.is_over:

@@ -79,14 +79,14 @@ def _tried(order: dict[str, Any]) -> str:
     environment = {
         **os.environ, "PYTHONPATH": python_path(), "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1",
     }  # fmt: skip
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as cried:
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors_file:
         given.write(json.dumps(order).encode())
         given.seek(0)
         child = subprocess.Popen(
             [sys.executable, "-m", "kit.data.trial"],
             stdin=given,
             stdout=said,
-            stderr=cried,
+            stderr=errors_file,
             env=environment,
             start_new_session=True,  # otherwise Ctrl-C would reach the child and look like a crash
         )
@@ -98,7 +98,7 @@ def _tried(order: dict[str, Any]) -> str:
             child.wait()
         said.seek(0)
         lines = said.read().decode(errors="replace").splitlines()
-        return _judge(child.returncode, ran_away, lines, cried)
+        return _judge(child.returncode, ran_away, lines, errors_file)
 
 
 def _watch(child: subprocess.Popen[bytes]) -> str:
@@ -117,15 +117,15 @@ def _watch(child: subprocess.Popen[bytes]) -> str:
                 return "memory"
 
 
-def _judge(code: int, ran_away: str, lines: list[str], cried: BinaryIO) -> str:
+def _judge(code: int, ran_away: str, lines: list[str], errors_file: BinaryIO) -> str:
     """Return what is wrong, from how the child ended and the last stage it began."""
     said = [json.loads(line) for line in lines if line.startswith("{")]
     stage = next((line["stage"] for line in reversed(said) if "stage" in line), "")
     refused = next((line["refused"] for line in said if "refused" in line), "")
     if code == 0:
         return f"{stage} {refused}" if refused else ""
-    cried.seek(0)
-    words = cried.read().decode(errors="replace")
+    errors_file.seek(0)
+    words = errors_file.read().decode(errors="replace")
     if not stage:
         return f"its files could not be tested ({' '.join(words.split())[-200:] or f'exit code {code}'})"
     if ran_away == "memory" or "memory allocation" in words or "MemoryError" in words:

@@ -41,7 +41,7 @@ def check_engine(engine: Engine, *, needs_compose: bool = True) -> list[Finding]
     if engine.client is None:
         fix = "install Docker Engine (Debian, Ubuntu: apt-get install docker.io docker-compose)"
         return [error("image.engine_missing", "there is no docker on PATH", fix)]
-    found = [] if engine.server else [_why_no_server(engine)]
+    found = [] if engine.server else [_server_error(engine)]
     if engine.server:
         found.append(ok("image.engine", f"Docker {engine.server}, by {engine.client.path}"))
     if not engine.client.has_buildkit:
@@ -55,7 +55,7 @@ def check_engine(engine: Engine, *, needs_compose: bool = True) -> list[Finding]
     return found
 
 
-def _why_no_server(engine: Engine) -> Finding:
+def _server_error(engine: Engine) -> Finding:
     identity, said = "image.engine_unreachable", engine.server_problem
     if "permission denied" in said.lower():
         fix = "sudo usermod -aG docker $USER, then log in again; or install rootless Docker"

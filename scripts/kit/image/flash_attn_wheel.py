@@ -29,7 +29,7 @@ def file_name(address: str) -> str:
     return unquote(Path(urlsplit(address).path).name)
 
 
-def misfit(name: str, python: tuple[int, int], torch: str) -> str:
+def incompatibility(name: str, python: tuple[int, int], torch: str) -> str:
     """Say in what a wheel does not fit, from its name; empty where it does.
 
     Release wheels are named ``flash_attn-2.3.3+cu122torch2.1cxx11abiFALSE-cp311-cp311-linux_x86_64.whl``.
@@ -75,7 +75,7 @@ def install(uv: Path, address: str, expected: str) -> str:
         WheelError: It does not fit, cannot be had, or is another one than was asked for.
     """
     name = file_name(address)
-    problem = misfit(name, sys.version_info[:2], metadata.version("torch"))
+    problem = incompatibility(name, sys.version_info[:2], metadata.version("torch"))
     if problem:
         raise WheelError(f"FLASH_ATTN_WHEEL: {problem}; name a matching one, or {_LEAVE_OUT}")
     with tempfile.TemporaryDirectory() as folder:

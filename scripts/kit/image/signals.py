@@ -33,8 +33,8 @@ def run_passing_signals(command: Sequence[str], environment: Mapping[str, str], 
 
     def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
         order = [client, "kill", f"--signal={PASSED_ON[signal.Signals(number)]}", container]
-        told = subprocess.run(order, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        if told.returncode:
+        sent = subprocess.run(order, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if sent.returncode:
             process.send_signal(number)  # there is no container yet, or no longer
 
     return wait_for(start, PASSED_ON, pass_on)

@@ -191,7 +191,7 @@ def meter_of(options: argparse.Namespace) -> tuple[Meter, list[Finding]]:
     return Meter(name, tokenizer, length), [ok("model.tokenizer", message)]
 
 
-def wanted_of(options: argparse.Namespace, meter: Meter, cache: Path) -> PrepareOptions:
+def options_of(options: argparse.Namespace, meter: Meter, cache: Path) -> PrepareOptions:
     """Translate the command line's options.
 
     Raises:

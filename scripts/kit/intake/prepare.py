@@ -16,7 +16,7 @@ from kit.intake.card import REPEATS, SIDES, build_card, write_card
 from kit.intake.collect import Collected, collect, reject, secret_findings
 from kit.intake.findings import duplicate_findings, leakage_findings, token_findings
 from kit.intake.ledger import TRAIN, VAL, Ledger
-from kit.intake.publish import BOOKS, StagedFolder
+from kit.intake.publish import LEDGER, StagedFolder
 from kit.intake.split import join_groups, split_rows
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
         WorkerDiedError: A worker process was killed.
     """
     with StagedFolder(wanted.out, overwrite=wanted.overwrite) as draft:
-        books, files = draft.path / BOOKS, draft.path
-        books.mkdir()
+        ledger_folder, files = draft.path / LEDGER, draft.path
+        ledger_folder.mkdir()
         with (
-            contextlib.closing(Ledger(books)) as ledger,
+            contextlib.closing(Ledger(ledger_folder)) as ledger,
             (files / "rejects.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as rejects,
         ):
             collected, findings = collect(sources, ledger, wanted, rejects)
@@ -94,7 +94,7 @@ def prepare(sources: list[Source], wanted: PrepareOptions) -> Prepared:
             card = build_card(collected, wanted.said, measures, written)
         if has_errors(findings):
             return Prepared(findings, card, measures, is_written=False)
-        for path in (*books.iterdir(), books):
+        for path in (*ledger_folder.iterdir(), ledger_folder):
             path.rmdir() if path.is_dir() else path.unlink()
         if not (files / "rejects.jsonl").stat().st_size:
             (files / "rejects.jsonl").unlink()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # All that a folder of prepared data may contain; nothing else is ever removed.
 OWN_FILES = frozenset({"train.jsonl", "val.jsonl", "data_card.json", "data_card.md", "rejects.jsonl"})
-BOOKS = ".books"  # the ledger, only until the folder is published
+LEDGER = ".ledger"  # the ledger, only until the folder is published
 
 
 class OccupiedError(Exception):
@@ -140,7 +140,7 @@ class StagedFolder:
         name = re.compile(rf"\.{re.escape(self.folder.name)}\.new-\d+")
         for aside in self.folder.parent.iterdir():
             if name.fullmatch(aside.name) and aside.is_dir() and not aside.is_symlink():
-                shutil.rmtree(aside / BOOKS, ignore_errors=True)
+                shutil.rmtree(aside / LEDGER, ignore_errors=True)
                 with contextlib.suppress(OSError):
                     remove_own(aside, OWN_FILES)
 

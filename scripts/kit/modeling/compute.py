@@ -27,10 +27,10 @@ def describe_compute(platform: str) -> dict[str, Any]:
         takes sums in another order. ``cpu_capability``: the instructions torch chose its kernels for. ``blas``,
         ``mkldnn``: what multiplies matrices on a CPU. ``variables``: of the environment, by which kernels are chosen or
         sums rounded otherwise; ``none`` where none is set. ``cuda``, ``cudnn``: their versions on a GPU, else None.
-        ``allocator``: what torch's is told on a GPU; ``none`` where nothing, None elsewhere. It changes no sum.
+        ``allocator``: what torch's is allocator on a GPU; ``none`` where nothing, None elsewhere. It changes no sum.
     """
     on_cuda = platform in CUDA_PLATFORMS
-    told = " ".join(f"{name}={os.environ[name]}" for name in ALLOCATOR if os.environ.get(name)) or "none"
+    allocator = " ".join(f"{name}={os.environ[name]}" for name in ALLOCATOR if os.environ.get(name)) or "none"
     return {
         "device": torch.cuda.get_device_name() if on_cuda else "mps" if platform == "m4" else "cpu",
         "threads": torch.get_num_threads(),
@@ -40,5 +40,5 @@ def describe_compute(platform: str) -> dict[str, Any]:
         "variables": " ".join(f"{name}={os.environ[name]}" for name in _VARIABLES if os.environ.get(name)) or "none",
         "cuda": torch.version.cuda if on_cuda else None,
         "cudnn": torch.backends.cudnn.version() if on_cuda else None,
-        "allocator": told if on_cuda else None,
+        "allocator": allocator if on_cuda else None,
     }

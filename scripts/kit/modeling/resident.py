@@ -22,7 +22,7 @@ class ResidentBase:
         self._config = _copied(vars(model.config))
 
     @contextmanager
-    def lent(self, attention: str) -> Iterator[Any]:
+    def borrowed(self, attention: str) -> Iterator[Any]:
         """Give the base for a while, then put back what was patched, hooked, replaced or set, and free the rest.
 
         Args:

@@ -27,7 +27,7 @@ AUTO = "auto"
 _WORTHWHILE = 0.05
 _MARK = ", auto: "
 # Kernels it was measured with, or that are older than the kit: the others are for who asks for them.
-_TAKEN = VARIABLE_LENGTH - {"flex_attention", "flash_attention_4"}
+_SUPPORTED = VARIABLE_LENGTH - {"flex_attention", "flash_attention_4"}
 
 
 def decided(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenRows | None) -> Resolved:
@@ -37,32 +37,32 @@ def decided(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenR
     """
     if resolved.value(KEY) != AUTO:
         return resolved
-    is_end_to_end, reason = _decide(resolved, judgement, stack, rows)
-    return resolved.with_changes({KEY: is_end_to_end}, {KEY: f"{resolved.origins[KEY]}{_MARK}{reason}"})
+    is_padding_free, reason = _decide(resolved, judgement, stack, rows)
+    return resolved.with_changes({KEY: is_padding_free}, {KEY: f"{resolved.origins[KEY]}{_MARK}{reason}"})
 
 
 def _decide(resolved: Resolved, judgement: Judgement, stack: Stack, rows: TokenRows | None) -> tuple[bool, str]:
     settings = resolved.settings
-    ends_meet = settings.with_changes({KEY: True})
-    attention = stack.attention_of(ends_meet, judgement.platform)
-    hindrance = _hindrance(attention, ends_meet, judgement, stack)
-    if hindrance or not rows:
-        return False, hindrance or "the rows' lengths are unknown"
+    with_it = settings.with_changes({KEY: True})
+    attention = stack.attention_of(with_it, judgement.platform)
+    blocker = _blocker(attention, with_it, judgement, stack)
+    if blocker or not rows:
+        return False, blocker or "the rows' lengths are unknown"
     work = workloads_for(settings, rows)[0](settings)
     share = 1 - work.tokens / work.computed_tokens
-    told = f"{share:.0%} of the computed tokens would be padding"
+    padding = f"{share:.0%} of the computed tokens would be padding"
     if share < _WORTHWHILE:
-        return False, f"{told}, less than {_WORTHWHILE:.0%}"
-    return True, f"{told}, and {attention} needs no mask for rows of any length"
+        return False, f"{padding}, less than {_WORTHWHILE:.0%}"
+    return True, f"{padding}, and {attention} needs no mask for rows of any length"
 
 
-def _hindrance(attention: str, settings: Settings, judgement: Judgement, stack: Stack) -> str:
+def _blocker(attention: str, settings: Settings, judgement: Judgement, stack: Stack) -> str:
     platform, gpu = judgement.platform, judgement.gpu
     if platform not in CUDA_PLATFORMS:
         return f"it needs an NVIDIA GPU; this platform is {platform}"
     if not stack.traits.padding_free:
         return "it needs the current stack"
-    if attention not in _TAKEN:
+    if attention not in _SUPPORTED:
         return f"auto does not use it with {attention} attention"
     problem = problem_of(attention, settings, stack, platform, gpu.compute_capability if gpu else None)
     return f"{attention} {problem}" if problem else ""

@@ -11,7 +11,7 @@ from kit.files.numbers import mapping
 from kit.parity.agreement import check_agreement, verdict_of
 from kit.parity.results import ParityError, Result, read_reference, read_result, result_file
 from kit.run_folder.history import OUTPUTS
-from kit.runs.surroundings import gpu_of
+from kit.runs.provenance import gpu_of
 from kit.stacks.registry import make_argument
 
 if TYPE_CHECKING:

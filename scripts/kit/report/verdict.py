@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, warning
 from kit.files.numbers import finite, listed, logged, mapping, number
-from kit.run_folder.liveness import GO_ON, KILLED, UNDER_WAY
+from kit.run_folder.liveness import KILLED, RESUME_HINT, UNDER_WAY
 
 if TYPE_CHECKING:
     from kit.report.lengths import Lengths
@@ -139,7 +139,7 @@ def _state_findings(run: Run, summary: Summary) -> list[Finding]:
         ]
     if summary.state == KILLED:
         what = "the receipt's state is training, but the process died: killed, or out of memory"
-        fix = f"check the system log (dmesg, journalctl) for an out-of-memory kill; then {GO_ON}"
+        fix = f"check the system log (dmesg, journalctl) for an out-of-memory kill; then {RESUME_HINT}"
         return [error("run.killed", what, fix)]
     if summary.state == "interrupted":
         what = "stopped by Ctrl-C or another signal: there is a checkpoint but no final adapter"

@@ -265,7 +265,7 @@ def _names(folder: Path) -> Collection[str]:
     return _FILES.union(files) if isinstance(files, dict) else _FILES
 
 
-def way_on(folder: Path) -> list[Finding]:
+def resume_hint(folder: Path) -> list[Finding]:
     """Return the checkpoint that a failed run can resume from, as a finding."""
     found, _ = newest(folder / CHECKPOINTS)
     if found is None:

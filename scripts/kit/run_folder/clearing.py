@@ -63,7 +63,7 @@ def clear(folder: Path, *, is_rerun: bool = False) -> list[Path]:
             entry.unlink()
         elif entry.name in {f".{ADAPTER}.partial", f".{MERGED}.partial"} and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
-    return [path for path in _what_stays(folder) if not (is_rerun and path.name in _RERUN_FILES)]
+    return [path for path in _kept_files(folder) if not (is_rerun and path.name in _RERUN_FILES)]
 
 
 def _is_own(entry: Path) -> bool:
@@ -90,7 +90,7 @@ def _remove_curves(folder: Path) -> None:
     remove_own(folder, ())
 
 
-def _what_stays(folder: Path) -> list[Path]:
+def _kept_files(folder: Path) -> list[Path]:
     stays = []
     for entry in sorted(folder.iterdir()):
         if entry.name in {LOCK, f".{MERGED}.writing"}:

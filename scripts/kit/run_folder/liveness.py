@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 UNDER_WAY = ("started", "training")
 KILLED = "killed?"
-GO_ON = "repeat the command with --resume auto (make: RESUME=auto) to resume from the last checkpoint"
+RESUME_HINT = "repeat the command with --resume auto (make: RESUME=auto) to resume from the last checkpoint"
 # A process that cannot be seen from here, such as one in a container, is believed for this long after its last write:
 # loading a large model, or an evaluation, writes nothing for minutes.
 _SILENCE_S = 15 * 60.0

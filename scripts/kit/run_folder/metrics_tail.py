@@ -32,7 +32,7 @@ class MetricsTail:
         lines: list[dict[str, Any]] = []
         try:
             with open_regular(self.path) as file:
-                again = self._begin_again_where_replaced(file.fileno())
+                again = self._restart_if_replaced(file.fileno())
                 file.seek(self._offset)
                 while chunk := file.read(_AT_ONCE_BYTES):
                     self._offset += len(chunk)
@@ -42,7 +42,7 @@ class MetricsTail:
             return lines, False
         return lines, again
 
-    def _begin_again_where_replaced(self, descriptor: int) -> bool:
+    def _restart_if_replaced(self, descriptor: int) -> bool:
         status = os.fstat(descriptor)
         file_id = (status.st_dev, status.st_ino)
         replaced = self._file_id not in (None, file_id) or status.st_size < self._offset

@@ -105,8 +105,8 @@ def _machine(run: Run) -> dict[str, str]:
     found |= {"NVIDIA driver": str(nvidia["driver_version"])} if nvidia.get("driver_version") else {}
     compute = mapping(run.receipt.get("compute"))
     changed = [mapping(change) for change in listed(run.receipt.get("compute_changes"))]
-    told = [f"{each.get('key')} {each.get('was')} until step {each.get('step')}" for each in changed]
-    found |= {"computed otherwise before": "; ".join(told)} if told else {}
+    earlier = [f"{each.get('key')} {each.get('was')} until step {each.get('step')}" for each in changed]
+    found |= {"computed otherwise before": "; ".join(earlier)} if earlier else {}
     return found | {str(name): written(value) for name, value in compute.items() if value is not None}
 
 

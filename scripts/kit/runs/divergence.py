@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.files.numbers import finite, listed, logged, mapping
 from kit.runs.comparison import Difference, compare_results, compare_runs
-from kit.runs.surroundings import can_change_bits
+from kit.runs.provenance import can_change_bits
 from kit.runs.traces import compare_traces, evaluation_trace, loss_trace
 from kit.train.resume import MAY_DIFFER
 

@@ -1,7 +1,7 @@
 """Whether a finished run can be reproduced here: its receipt, configuration, data and base model.
 
 What leaves nothing to rerun (other data, another base model, no end) is an error; what can change bits is a warning
-(``kit.runs.surroundings``), and what is compared afterwards is then held to a tolerance. Imports no torch.
+(``kit.runs.provenance``), and what is compared afterwards is then held to a tolerance. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kit.config import schema
 from kit.files.numbers import listed, mapping
 from kit.model.files import ModelFileError, find, is_local
 from kit.run_folder.receipt import SCHEMA_VERSION
-from kit.runs.surroundings import checkout, compare_surroundings
+from kit.runs.provenance import checkout, compare_provenance
 from kit.runs.verify import check_file, readable, verify_metrics, verify_receipt
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ PLACES = ("data.train_file", "data.val_file", "model.model_name_or_path")
 
 
 def check(run: Run, here: Mapping[str, Any], places: Mapping[str, str]) -> list[Finding]:
-    """Check a receipt against ``surroundings`` and local files; ``places`` gives new paths for keys of ``PLACES``."""
+    """Check a receipt against ``provenance_here`` and local files; ``places`` has new paths for keys of ``PLACES``."""
     then = readable(run.receipt)
     checks = {
         "receipt": lambda: [verify_receipt(run.folder)],
         "metrics": lambda: verify_metrics(run.folder, then),
         "run": lambda: _run(run, then),
         "config": lambda: _config(run),
-        "surroundings": lambda: compare_surroundings(then, here),
+        "provenance": lambda: compare_provenance(then, here),
         "data": lambda: _data(run, then["data"], places),
         "base_model": lambda: _base(then, places),
     }
@@ -46,8 +46,8 @@ def _run(run: Run, then: Mapping[str, Any]) -> list[Finding]:
     place = str(run.folder / "run.json")
     version = then.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
-        told = f"has schema_version {version}, but this kit reads up to {SCHEMA_VERSION}"
-        return [error("reproduce.schema", told, "use the kit version that trained the run", place)]
+        message = f"has schema_version {version}, but this kit reads up to {SCHEMA_VERSION}"
+        return [error("reproduce.schema", message, "use the kit version that trained the run", place)]
     found = []
     if run.state != "finished":
         fix = "finish it first: repeat its command with --resume auto (make: RESUME=auto)"
@@ -55,16 +55,16 @@ def _run(run: Run, then: Mapping[str, Any]) -> list[Finding]:
             error("reproduce.state", f"the run is {run.state}; only a finished run can be reproduced", fix, place)
         )
     for change in map(mapping, listed(then.get("changes_allowed"))):
-        told = f"{change.get('key')} was changed at step {change.get('step')} by --allow-changed"
+        message = f"{change.get('key')} was changed at step {change.get('step')} by --allow-changed"
         fix = "choose a run without changes; no single configuration reproduces this one"
-        found.append(error("reproduce.changed", told, fix, place))
+        found.append(error("reproduce.changed", message, fix, place))
     for change in map(mapping, listed(then.get("compute_changes"))):
         step, key, was, now = map(change.get, ("step", "key", "was", "is"))
-        told = f"the run computed with {key} {was} up to step {step} and {now} after it: one rerun cannot do both"
-        found.append(warning("reproduce.compute", told, where=place))
+        message = f"the run computed with {key} {was} up to step {step} and {now} after it: one rerun cannot do both"
+        found.append(warning("reproduce.compute", message, where=place))
     if then.get("resumed_inexactly"):
-        told = "the run was resumed with an optimizer state that was not bit-equal to the saved one"
-        found.append(warning("reproduce.inexact", told, where=place))
+        message = "the run was resumed with an optimizer state that was not bit-equal to the saved one"
+        found.append(warning("reproduce.inexact", message, where=place))
     return found
 
 

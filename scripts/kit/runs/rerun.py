@@ -101,7 +101,7 @@ def train_again(config: Path, *, resume: bool, threads: int | None) -> int:
     ctrl_c = CtrlC()
 
     def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
-        if number == signal.SIGINT and ctrl_c.press() == "again":
+        if number == signal.SIGINT and ctrl_c.handle() == "again":
             process.kill()  # what was saved before is whole
         else:
             process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)

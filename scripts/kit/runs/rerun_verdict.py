@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, ok, warning
 from kit.files.numbers import mapping
-from kit.runs.surroundings import short
+from kit.runs.provenance import short
 from kit.runs.traces import compare_evaluations, compare_losses
 
 if TYPE_CHECKING:
@@ -93,15 +93,15 @@ def judge_rerun(run: Run, rerun: Run, reasons: Sequence[str]) -> RerunVerdict:
     losses, evaluations = compare_losses(run, rerun), compare_evaluations(run, rerun)
     hashes = {key: (run.receipt.get(key), rerun.receipt.get(key)) for key in ("adapter_init_sha256", "adapter_sha256")}
     is_equal = {key: then is not None and then == now for key, (then, now) in hashes.items()}
-    parted = [
+    beyond = [
         step
         for trace, tolerance in ((losses, STEP_TOLERANCE), (evaluations, EVALUATION_TOLERANCE))
-        if (step := _parted(trace, tolerance if reasons else None)) is not None
+        if (step := _first_beyond(trace, tolerance if reasons else None)) is not None
     ]
     if losses.is_equal and evaluations.is_equal and all(is_equal.values()):
         verdict = BIT_EQUAL
     else:
-        verdict = WITHIN if reasons and not parted else DIFFERENT
+        verdict = WITHIN if reasons and not beyond else DIFFERENT
     findings = [
         *unlike,
         _hash_finding("reproduce.adapter_init", "the adapter at its start", hashes["adapter_init_sha256"], verdict),
@@ -110,7 +110,7 @@ def judge_rerun(run: Run, rerun: Run, reasons: Sequence[str]) -> RerunVerdict:
         _hash_finding("reproduce.adapter", "the trained adapter", hashes["adapter_sha256"], verdict),
     ]
     sentence = _sentence(
-        verdict, losses, evaluations, min(parted, default=None), init_equal=is_equal["adapter_init_sha256"]
+        verdict, losses, evaluations, min(beyond, default=None), init_equal=is_equal["adapter_init_sha256"]
     )
     return RerunVerdict(verdict, sentence, findings, losses, evaluations, reasons, hashes)
 
@@ -123,12 +123,12 @@ def _unlike(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Finding]:
         # A key in one alone is of another version of the code, which has its own finding; so have the packages.
         for key in sorted(was.keys() & is_.keys()):
             if was[key] != is_[key] and not key.startswith("packages."):
-                told = f"{key} is {short(str(is_[key]))}, was {short(str(was[key]))}"
-                found.append(warning(f"reproduce.{part}", told))
+                message = f"{key} is {short(str(is_[key]))}, was {short(str(was[key]))}"
+                found.append(warning(f"reproduce.{part}", message))
     return found
 
 
-def _parted(trace: TraceComparison, tolerance: float | None) -> int | None:
+def _first_beyond(trace: TraceComparison, tolerance: float | None) -> int | None:
     """Return the first step that is not as it has to be: equal, or within a tolerance where one is given."""
     beyond = trace.first_gap
     if tolerance is not None:
@@ -149,14 +149,14 @@ def _trace_finding(id_: str, what: str, trace: TraceComparison, verdict: str) ->
     if trace.is_equal:
         count = f"{trace.compared:,} value{'s' if trace.compared != 1 else ''}"
         return ok(id_, f"{what}: {count}, equal to the last bit" if trace.compared else f"{what}: none in either")
-    told = [f"{what}: {len(trace.gaps):,} of {trace.compared:,} values differ"]
+    parts = [f"{what}: {len(trace.gaps):,} of {trace.compared:,} values differ"]
     if trace.first_gap and trace.largest_absolute:
-        told += [f"first {_gap(trace.first_gap)}", f"most {_gap(trace.largest_absolute)}"]
+        parts += [f"first {_gap(trace.first_gap)}", f"most {_gap(trace.largest_absolute)}"]
     for steps, whose in ((trace.only_first, "the rerun lacks"), (trace.only_second, "the run lacked")):
         if steps:
-            told.append(f"{whose} step {steps[0]:,}{f' and {len(steps) - 1:,} more' if len(steps) > 1 else ''}")
+            parts.append(f"{whose} step {steps[0]:,}{f' and {len(steps) - 1:,} more' if len(steps) > 1 else ''}")
     build = warning if verdict == WITHIN else error
-    return build(id_, "; ".join(told))
+    return build(id_, "; ".join(parts))
 
 
 def _gap(gap: Gap) -> str:
@@ -173,8 +173,8 @@ def _sentence(
     largest = max((gap for trace in (losses, evaluations) if (gap := trace.largest_relative)),
                   key=lambda gap: gap.relative, default=None)  # fmt: skip
     if verdict == WITHIN:
-        told = f"equal within {STEP_TOLERANCE:.0%} (validation: {EVALUATION_TOLERANCE:.0%}) of the loss"
-        return f"{told}; {f'most {_gap(largest)}' if largest else 'every loss is equal, but the adapter is not'}"
+        equal = f"equal within {STEP_TOLERANCE:.0%} (validation: {EVALUATION_TOLERANCE:.0%}) of the loss"
+        return f"{equal}; {f'most {_gap(largest)}' if largest else 'every loss is equal, but the adapter is not'}"
     if not init_equal:
         return "differs from the start: the initial adapters differ"
     if step is None:

@@ -83,28 +83,28 @@ def _or_nan(value: Any) -> float:
     return math.nan if found is None else found
 
 
-def figures(course: RunProgress) -> list[tuple[str, str]]:
+def figures(progress: RunProgress) -> list[tuple[str, str]]:
     """Return what is shown besides the progress and the plot: name and value."""
-    last = course.last
-    shown = [("loss", _written(course.losses[-1] if course.losses else None, ".4f"))]
-    if course.evaluations:
-        step, loss = course.evaluations[-1]
+    last = progress.last
+    shown = [("loss", _written(progress.losses[-1] if progress.losses else None, ".4f"))]
+    if progress.evaluations:
+        step, loss = progress.evaluations[-1]
         shown.append(("validation", f"{_written(loss, '.4f')} at step {step:,}"))
     shown.append(("learning rate", _written(last.get("learning_rate"), ".2e")))
     shown.append(("gradient norm", _written(last.get("grad_norm"), ".3g")))
-    shown.append(("tokens/s", _written(course.tokens_per_second, ",.0f")))
+    shown.append(("tokens/s", _written(progress.tokens_per_second, ",.0f")))
     if (memory := finite(last.get("memory_bytes"))) is not None:
         shown.append(("memory", gigabytes(memory)))
-    left = course.seconds_left
+    left = progress.seconds_left
     shown.append(("time left", "not known yet" if left is None else duration(left)))
     return shown
 
 
-def plain_line(course: RunProgress) -> str:
+def plain_line(progress: RunProgress) -> str:
     """Write the newest step in one line, for a log file."""
-    of = f"/{course.planned_steps:,}" if course.planned_steps else ""
-    words = "  ".join(f"{name} {value}" for name, value in figures(course))
-    return f"step {course.step:>6,}{of}  {words}"
+    of = f"/{progress.planned_steps:,}" if progress.planned_steps else ""
+    words = "  ".join(f"{name} {value}" for name, value in figures(progress))
+    return f"step {progress.step:>6,}{of}  {words}"
 
 
 def _written(value: Any, form: str) -> str:

@@ -89,8 +89,8 @@ def choose(settings: Settings, stack: Stack, platform: str, capability: tuple[in
     """Say which kernel a configuration runs with, and judge the others."""
     name = stack.attention_of(settings, platform)
     asked = settings.model.attn_implementation != "auto"
-    ends_meet = settings.training.padding_free and name in VARIABLE_LENGTH
-    best = "the best available without a mask for padding-free rows" if ends_meet else "the best available"
+    is_padding_free = settings.training.padding_free and name in VARIABLE_LENGTH
+    best = "the best available without a mask for padding-free rows" if is_padding_free else "the best available"
     others = []
     for other in _FASTEST_FIRST:
         if other != name:

@@ -51,12 +51,12 @@ def load_model(folder: str, dtype: Any, options: Mapping[str, Any]) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
 
 
-def training_arguments(told: dict[str, Any], empty_cache_steps: int | None) -> Any:
+def training_arguments(shared: dict[str, Any], empty_cache_steps: int | None) -> Any:
     """Build trl's arguments, for rows that are tokenised and cut already."""
     from trl import SFTConfig
 
     emptied = {} if empty_cache_steps is None else {"torch_empty_cache_steps": empty_cache_steps}
-    return SFTConfig(**told, **emptied, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
+    return SFTConfig(**shared, **emptied, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
 
 
 def trainer_options(tokenizer: Any, _max_seq_length: int) -> dict[str, Any]:

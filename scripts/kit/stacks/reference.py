@@ -60,11 +60,11 @@ def load_model(folder: str, dtype: Any, options: Mapping[str, Any]) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, torch_dtype=dtype, **options)
 
 
-def training_arguments(told: dict[str, Any], _empty_cache_steps: int | None) -> Any:
+def training_arguments(shared: dict[str, Any], _empty_cache_steps: int | None) -> Any:
     """Build transformers' own arguments: trl 0.7.4 has none."""
     from transformers import TrainingArguments
 
-    renamed = {"evaluation_strategy" if name == "eval_strategy" else name: value for name, value in told.items()}
+    renamed = {"evaluation_strategy" if name == "eval_strategy" else name: value for name, value in shared.items()}
     return TrainingArguments(**renamed)
 
 

@@ -122,7 +122,7 @@ class StallWatch:
         self, timeout: float, listener: Listener, doing: Callable[[], str], end: Callable[[], None] | None
     ) -> None:
         """Prepare to watch; ``timeout`` 0 never looks, ``end`` None only warns."""
-        self._listener, self._doing, self._end = listener, doing, end
+        self._listener, self._activity, self._end = listener, doing, end
         self._look_s = min(LONGEST_LOOK_S, timeout / 10)
         self._pulse = Heartbeat(timeout, self._look_s)
         self._over = threading.Event()
@@ -157,22 +157,22 @@ class StallWatch:
             self.beat()
 
     def _watch(self) -> None:
-        told: Stall | None = None
+        reported: Stall | None = None
         telling: threading.Thread | None = None
         last, is_over = 0.0, False
         while not is_over:
             is_over = self._over.wait(self._look_s)  # and one more look: what stalled last may have gone on since
             quiet, limit = self._pulse.look(time.monotonic()), self._pulse.limit_s
-            if told is not None and quiet < told.seconds:
-                on = Stall(told.doing, max(last, told.seconds), told.limit_seconds, "")
+            if reported is not None and quiet < reported.seconds:
+                on = Stall(reported.doing, max(last, reported.seconds), reported.limit_seconds, "")
                 telling = _aside(self._listener.went_on, on, telling)
-                told = None
+                reported = None
             if is_over:
                 break
-            if told is None and quiet >= limit:
-                told = self._found(quiet, limit)
-                telling = _aside(self._listener.stalled, told, telling)
-            elif told is not None and self._end is not None and quiet >= told.seconds + GRACE_S:
+            if reported is None and quiet >= limit:
+                reported = self._found(quiet, limit)
+                telling = _aside(self._listener.stalled, reported, telling)
+            elif reported is not None and self._end is not None and quiet >= reported.seconds + GRACE_S:
                 _aside(self._listener.give_up, self._found(quiet, limit)).join(LAST_WORDS_S)
                 self._end()
             last = quiet
@@ -180,7 +180,7 @@ class StallWatch:
             telling.join(LAST_WORDS_S)
 
     def _found(self, quiet: float, limit: float) -> Stall:
-        return Stall(self._inside or self._doing(), quiet, limit, where_threads_stand())
+        return Stall(self._inside or self._activity(), quiet, limit, where_threads_stand())
 
 
 def _aside(tell: Callable[[Stall], None], found: Stall, earlier: threading.Thread | None = None) -> threading.Thread:

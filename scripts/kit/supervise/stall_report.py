@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kit.cli.console import duration, say
 from kit.cli.failures import explain
 from kit.cli.findings import render, warning
-from kit.run_folder.checkpoints import way_on
+from kit.run_folder.checkpoints import resume_hint
 from kit.run_folder.names import STALLED
 from kit.supervise.stall import GRACE_S, StalledError, sentence
 
@@ -65,7 +65,7 @@ class StallReport:
         exc = StalledError(sentence(found))
         render([explain(exc)], sys.stderr)
         self._receipt.finish("failed", error=f"{type(exc).__name__}: {exc}")
-        render(way_on(self._folder), sys.stderr)
+        render(resume_hint(self._folder), sys.stderr)
         sys.stderr.flush()  # what comes next does not
 
 

@@ -30,12 +30,12 @@ class StopRequest:
     """Takes SIGINT, SIGTERM, SIGUSR1 and SIGHUP as requests to stop.
 
     The request is kept, and the trainer ends between two micro-batches. While the model is loaded there is nothing to
-    save: then, between ``raise_from_now_on`` and ``keep_from_now_on``, it ends the run where it stands. Batch systems,
+    save: then, between ``raise_on_signal`` and ``defer_signals``, it ends the run where it stands. Batch systems,
     launchers and container engines say it several times and by several signals: once it is known, that changes
     nothing. Only a second Ctrl-C at a terminal ends the process at once; what is saved is whole at any moment.
 
     Attributes:
-        has_cut_in: It was raised into whatever ran. A library that is cut off anywhere may leave its state by halves,
+        has_raised: It was raised into whatever ran. A library that is cut off anywhere may leave its state by halves,
             or turn the end into a failure of its own: what fails afterwards is no failure of the run.
         answer: Printed at the next signal.
     """
@@ -43,7 +43,7 @@ class StopRequest:
     def __init__(self) -> None:
         """Start without a request."""
         self.signal: int | None = None
-        self.has_cut_in = False
+        self.has_raised = False
         self.answer = SAVING
         self._raises = False
         self._ctrl_c = CtrlC()
@@ -55,7 +55,7 @@ class StopRequest:
         with taking([number for number in SIGNALS if number != signal.SIGHUP or not outlives], self._receive):
             yield self
 
-    def raise_from_now_on(self) -> None:
+    def raise_on_signal(self) -> None:
         """End where the run stands, at a signal from here on or one that came before. Call it where that is caught.
 
         Raises:
@@ -64,20 +64,20 @@ class StopRequest:
         self._raises = True
         self.check()
 
-    def keep_from_now_on(self) -> None:
+    def defer_signals(self) -> None:
         """Leave it to ``check`` where a signal ends the run."""
         self._raises = False
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         name, is_first = signal.Signals(number).name, self.signal is None
-        ctrl_c = self._ctrl_c.press() if number == signal.SIGINT else ""
+        ctrl_c = self._ctrl_c.handle() if number == signal.SIGINT else ""
         if ctrl_c == "again":
             _say(f"{name}: stopping at once; earlier checkpoints are complete")
             os._exit(128 + number)
         if is_first:
             self.signal = number
             if self._raises:
-                self.has_cut_in = True
+                self.has_raised = True
                 raise StoppedError
         if is_first or ctrl_c == "first":
             _say(f"{name}: {self.answer}{'; press Ctrl-C again to stop at once' if ctrl_c else ''}")

@@ -176,7 +176,7 @@ class _Lines:
         known = getattr(run, "starting_step", 0) if order.mode == "online" else here
         self._first = known if isinstance(known, int) else 0
 
-    def hand_on(self) -> None:
+    def forward_output(self) -> None:
         """Log the whole lines that are new."""
         try:
             with self._metrics.open("rb") as file:
@@ -202,7 +202,7 @@ def _follow(lines: _Lines) -> str:
     while not word:
         if select.select([0], [], [], _LOOK_S)[0]:
             word = os.read(0, 100).decode().strip() or "died"
-        lines.hand_on()
+        lines.forward_output()
     return word
 
 

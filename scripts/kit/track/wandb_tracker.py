@@ -54,11 +54,11 @@ class WandbTracker:
         self._settings = settings
         self._folder = settings.run_directory / CURVES
         self.process: subprocess.Popen[bytes] | None = None
-        self._listener = -1
-        self._heard = b""
+        self._events = -1
+        self._buffer = b""
         self._id = ""
         self._earlier: list[str] = []  # folders that earlier sessions recorded this run in
-        self._is_sent: bool | None = None  # unknown until the process has told
+        self._is_sent: bool | None = None  # unknown until the process reports
         self.facts: dict[str, Any] = {}
 
     def start(self, id_: str | None = None) -> None:
@@ -72,13 +72,13 @@ class WandbTracker:
         try:
             self._start(mode)
         except OSError as exc:
-            self._hear({"problem": f"the upload process did not start: {exc}"})
+            self._handle({"problem": f"the upload process did not start: {exc}"})
 
     def _start(self, mode: str) -> None:
         self._folder.mkdir(exist_ok=True)
         log = self._folder / LOG
-        self._listener, told = os.pipe()
-        os.set_blocking(self._listener, False)
+        self._events, writer = os.pipe()
+        os.set_blocking(self._events, False)
         wandb = self._settings.wandb
         order = WandbRun(
             metrics=str((self._settings.run_directory / METRICS).absolute()),
@@ -90,7 +90,7 @@ class WandbTracker:
             id=self._id,
             config=self._settings.as_mapping(),
             process=os.getpid(),
-            listener=told,
+            listener=writer,
             log=str(log.absolute()),
             log_began=log.stat().st_size if log.exists() else 0,
             begin_s=BEGIN_S,
@@ -105,35 +105,35 @@ class WandbTracker:
                     stdout=talk,
                     stderr=talk,
                     env=order.environment(),
-                    pass_fds=[told],
+                    pass_fds=[writer],
                     start_new_session=True,  # Ctrl-C is for the run
                 )
         finally:
-            os.close(told)
+            os.close(writer)
 
     def listen(self) -> None:
         """Print what the process has reported since; never waits."""
         if self.process is None:
             return
         with contextlib.suppress(BlockingIOError):
-            while part := os.read(self._listener, 65536):
-                self._heard += part
-        *lines, self._heard = self._heard.split(b"\n")
+            while part := os.read(self._events, 65536):
+                self._buffer += part
+        *lines, self._buffer = self._buffer.split(b"\n")
         for line in lines:
-            self._hear(json.loads(line))
+            self._handle(json.loads(line))
 
-    def _hear(self, news: dict[str, Any]) -> None:
-        self._is_sent = news.pop("is_sent", self._is_sent)
-        if news.get("folder"):
-            news["folder"] = str(self._folder / news["folder"])
-        self.facts.update(news)
-        if news.get("problem"):
+    def _handle(self, event: dict[str, Any]) -> None:
+        self._is_sent = event.pop("is_sent", self._is_sent)
+        if event.get("folder"):
+            event["folder"] = str(self._folder / event["folder"])
+        self.facts.update(event)
+        if event.get("problem"):
             where = "the run continues; metrics.jsonl has the curves"
             if self.facts["folder"]:
                 where = f"the run continues; curves are recorded in {self.facts['folder']}"
-            render([warning("run.wandb", f"wandb: {news['problem']}; {where}")], sys.stderr)
-        elif news.get("url"):
-            say(f"wandb: {news['url']}")
+            render([warning("run.wandb", f"wandb: {event['problem']}; {where}")], sys.stderr)
+        elif event.get("url"):
+            say(f"wandb: {event['url']}")
 
     def end(self, receipt: Receipt, stop: StopRequest) -> None:
         """Give the process time to send what is left, or until a signal; complete the receipt."""
@@ -162,19 +162,19 @@ class WandbTracker:
             process.stdin.close()
         deadline = time.monotonic() + at_most_s
         while process.poll() is None and stop.signal == before and (left := deadline - time.monotonic()) > 0:
-            select.select([self._listener], [], [], min(left, 0.1))
+            select.select([self._events], [], [], min(left, 0.1))
             self.listen()
         late = process.poll() is None
         if late:
             process.kill()
         process.wait()
         self.listen()
-        os.close(self._listener)
+        os.close(self._events)
         self.process = None
         if late:
-            self._hear({"problem": f"the upload had not finished {at_most_s:g} s after the run ended; stopped"})
+            self._handle({"problem": f"the upload had not finished {at_most_s:g} s after the run ended; stopped"})
         elif self._is_sent is None:
-            self._hear({"problem": f"the upload process ended with exit code {process.returncode}"})
+            self._handle({"problem": f"the upload process ended with exit code {process.returncode}"})
 
 
 def _mode(settings: Settings) -> str:

@@ -45,7 +45,7 @@ _MOST = 6
 _COMMAND = (str(PROJECT_ROOT / "scripts" / "kit"), "train")
 
 
-class BeginAgainError(Exception):
+class RestartError(Exception):
     """The same command must restart in a fresh process."""
 
 
@@ -142,7 +142,7 @@ def is_pending(receipt: Mapping[str, Any]) -> bool:
     return bool(receipt.get("begins_again")) and is_this_process(mapping(receipt.get("process")))
 
 
-def may_go_on(job: TrainingJob) -> bool:
+def can_refit(job: TrainingJob) -> bool:
     """Tell whether a run may be fitted once more."""
     return job.auto_fit and len(job.fits) < _MOST
 

@@ -23,9 +23,9 @@ def note_changes(receipt: Receipt, then: Any, now: Mapping[str, Any], platform: 
     changed = [key for key in now if key in was and was[key] != now[key] and (platform == "cpu" or key in _ON_A_GPU)]
     if not changed:
         return
-    told = "; ".join(f"{key.replace('_', ' ')} is {now[key]}, was {was[key]}" for key in changed)
+    differences = "; ".join(f"{key.replace('_', ' ')} is {now[key]}, was {was[key]}" for key in changed)
     fix = f"for identical bits, resume with OMP_NUM_THREADS={was['threads']}" if changed == ["threads"] else ""
-    text = f"compute changed after step {step:,} ({told}); the last digits may differ from here on"
+    text = f"compute changed after step {step:,} ({differences}); the last digits may differ from here on"
     render([warning("resume.compute", text, fix)], sys.stderr)
     entries = [{"step": step, "key": key, "was": was[key], "is": now[key]} for key in changed]
     receipt.update(compute_changes=[*receipt.facts.get("compute_changes", []), *entries])

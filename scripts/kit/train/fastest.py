@@ -19,8 +19,8 @@ from kit.machine.one_device import use_judged_device
 from kit.plan.alternatives import most_promising
 from kit.supervise.stall import StallWatch
 from kit.supervise.stall_report import StallReport, end_at_once
-from kit.train.auto_fit import BeginAgainError, applied, fit_of
-from kit.train.fit import Fit, Tried, as_typed
+from kit.train.auto_fit import RestartError, applied, fit_of
+from kit.train.fit import Fit, TimedSettings, as_typed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 NAME = "--auto-fit=fast"
 UPDATES = 5  # of which the first is not timed
 _MOST = 3
-_AS_ASKED = Fit({}, {}, "as given")
+_GIVEN_SETTINGS = Fit({}, {}, "as given")
 
 
-def to_try(job: TrainingJob) -> tuple[list[Fit], str]:
+def candidates_of(job: TrainingJob) -> tuple[list[Fit], str]:
     """Return what to try before a run besides the settings as they are, best first; or nothing, and why.
 
     A run whose settings were timed before keeps the choice.
@@ -59,11 +59,11 @@ def to_try(job: TrainingJob) -> tuple[list[Fit], str]:
     return fits, ""
 
 
-def try_and_begin_again(job: TrainingJob, receipt: Receipt, stop: StopRequest) -> NoReturn:
+def time_and_restart(job: TrainingJob, receipt: Receipt, stop: StopRequest) -> NoReturn:
     """Time the job's candidates and record the choice.
 
     Raises:
-        BeginAgainError: Always: the command restarts with the choice in a fresh process.
+        RestartError: Always: the command restarts with the choice in a fresh process.
         StoppedError: A signal came.
     """
     use_judged_device()
@@ -73,7 +73,7 @@ def try_and_begin_again(job: TrainingJob, receipt: Receipt, stop: StopRequest) -
 
     began = time.monotonic()
     resident = ResidentBase(load_base_model(job.resolved.settings, job.platform))
-    candidates = (_AS_ASKED, *job.candidates)
+    candidates = (_GIVEN_SETTINGS, *job.candidates)
     say(f"{NAME}: timing {len(candidates)} settings with the same updates, {UPDATES} updates each")
     tried = []
     for fit in candidates:
@@ -81,15 +81,15 @@ def try_and_begin_again(job: TrainingJob, receipt: Receipt, stop: StopRequest) -
         stop.check()  # a library may have turned the wish to stop into a failure of its own
         tried.append(found)
         say(f"  {_line(found)}")
-    stop.keep_from_now_on()
+    stop.defer_signals()
     taken, reason = choose(tried)
     fit = replace(candidates[taken], reason=reason, tried=tuple(tried))
     receipt.finish("interrupted", auto_fit=[item.as_mapping() for item in (*job.fits, fit)], begins_again=True)
     say(f"{NAME}: using {fit.words}, after {duration(time.monotonic() - began)}: {reason}", "green")
-    raise BeginAgainError
+    raise RestartError
 
 
-def _try(job: TrainingJob, fit: Fit, resident: ResidentBase, receipt: Receipt) -> Tried:
+def _try(job: TrainingJob, fit: Fit, resident: ResidentBase, receipt: Receipt) -> TimedSettings:
     from kit.train.timed_updates import time_updates
 
     settings = applied(job.resolved, fit).settings
@@ -98,25 +98,27 @@ def _try(job: TrainingJob, fit: Fit, resident: ResidentBase, receipt: Receipt) -
     end = end_at_once if training.on_stall == "stop" else None
     with (
         StallWatch(training.stall_timeout, report, lambda: doing, end) as stalls,
-        resident.lent(job.stack.attention_of(settings, job.platform)) as base,
+        resident.borrowed(job.stack.attention_of(settings, job.platform)) as base,
     ):
         try:
             seconds, peak = time_updates(base, settings, job.plan, job.platform, UPDATES, stalls.beat)
         except Exception as exc:  # noqa: BLE001 - whatever it fails of, the run as it was asked for can go on
             problem = first_line(exc)
-            return Tried(fit.after, problem=problem if is_out_of_memory(exc) else f"{type(exc).__name__}: {problem}")
+            return TimedSettings(
+                fit.after, problem=problem if is_out_of_memory(exc) else f"{type(exc).__name__}: {problem}"
+            )
     tokens = job.plan.tokens[UPDATES - 1] - job.plan.tokens[0]
-    return Tried(fit.after, tuple(seconds), tokens / sum(seconds), peak)
+    return TimedSettings(fit.after, tuple(seconds), tokens / sum(seconds), peak)
 
 
-def _line(tried: Tried) -> str:
+def _line(tried: TimedSettings) -> str:
     words = as_typed(tried.after)
     if tried.problem is not None:
         return f"{words}: failed: {tried.problem}"
     return f"{words}: {tried.tokens_per_second:,.0f} tokens/s, {(tried.memory_bytes or 0) / 1e9:.2f} GB"
 
 
-def choose(tried: Sequence[Tried]) -> tuple[int, str]:
+def choose(tried: Sequence[TimedSettings]) -> tuple[int, str]:
     """Return the chosen index, and why: the fastest, unless the given settings are as fast within the spread.
 
     The given settings come first. All trained the same rows, so the spread is that of the gains, update by update: half
@@ -136,6 +138,6 @@ def choose(tried: Sequence[Tried]) -> tuple[int, str]:
     return 0, "no other timed settings are faster by more than the spread"
 
 
-def _gain(asked: Tried, other: Tried) -> tuple[float, float]:
+def _gain(asked: TimedSettings, other: TimedSettings) -> tuple[float, float]:
     gains = [before / after for before, after in zip(asked.seconds, other.seconds, strict=True)]
     return other.tokens_per_second / asked.tokens_per_second - 1, (max(gains) - min(gains)) / 2

@@ -10,7 +10,7 @@ from kit.config.yaml_writer import scalar
 
 
 @dataclass(frozen=True)
-class Tried:
+class TimedSettings:
     """Settings timed before the run on its first updates.
 
     Attributes:
@@ -38,7 +38,7 @@ class Tried:
         }
 
     @classmethod
-    def read(cls, shown: Mapping[str, Any]) -> Tried:
+    def read(cls, shown: Mapping[str, Any]) -> TimedSettings:
         """Read back what ``as_mapping`` showed; raises as ``Fit.read`` does."""
         seconds, rate = tuple(float(each) for each in shown["seconds"]), float(shown["tokens_per_second"])
         return cls(dict(shown["to"]), seconds, rate, shown["memory_bytes"], shown["problem"])
@@ -57,7 +57,7 @@ class Fit:
     after: dict[str, Any]
     reason: str
     measured_bytes: int | None = None
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[TimedSettings, ...] = ()
 
     def as_mapping(self) -> dict[str, Any]:
         """Return what the receipt shows."""
@@ -77,7 +77,7 @@ class Fit:
             KeyError, TypeError, ValueError, OverflowError: It was changed by hand.
         """
         before, after = dict(shown["from"]), dict(shown["to"])
-        tried = tuple(Tried.read(item) for item in shown.get("tried", ()))
+        tried = tuple(TimedSettings.read(item) for item in shown.get("tried", ()))
         return cls(before, after, str(shown["reason"]), shown["measured_bytes"], tried)
 
     @property

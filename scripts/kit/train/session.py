@@ -102,10 +102,10 @@ class TrainingSession:
                 if self.trainer.state.global_step == 0:
                     raise
                 self.save()
-                self._finish_part("interrupted", signal=self.stop.signal)
+                self._finish_session("interrupted", signal=self.stop.signal)
                 say(
                     f"stopped by {self.stop.name} at step {self.trainer.state.global_step:,} of {self.plan.steps:,}; "
-                    f"{self._what_is_kept()}"
+                    f"{self._resume_point()}"
                 )
                 return self.stop.exit_code
             finally:
@@ -115,7 +115,7 @@ class TrainingSession:
                 self._save_adapter(model)
         return 0
 
-    def _what_is_kept(self) -> str:
+    def _resume_point(self) -> str:
         """Return what a stopped run resumes from: not its last step if that could not be saved."""
         way = "the same command with --resume auto"
         if self.saved_step == self.trainer.state.global_step:
@@ -128,13 +128,13 @@ class TrainingSession:
         training = self.settings.training
         report = StallReport(self.folder, self.receipt, training.on_stall, self._rows_under_way)
         end = end_at_once if training.on_stall == "stop" else None
-        return StallWatch(training.stall_timeout, report, self._doing, end)
+        return StallWatch(training.stall_timeout, report, self._activity, end)
 
     def _between_micro_batches(self) -> None:
         self.stalls.beat(None if self.trainer.evaluation_is_due else self.trainer.state.global_step)
         self.stop.check()
 
-    def _doing(self) -> str:
+    def _activity(self) -> str:
         step = self.trainer.state.global_step
         return f"the evaluation after step {step:,}" if self.trainer.evaluation_is_due else f"step {step + 1:,}"
 
@@ -157,7 +157,7 @@ class TrainingSession:
 
     def _train(self) -> None:
         resumed = self.trainer.resumed
-        self.stop.keep_from_now_on()
+        self.stop.defer_signals()
         if resumed is None or resumed.step < self.plan.steps:
             self.trainer.train()
         elif resumed.evaluation_is_due:
@@ -185,7 +185,7 @@ class TrainingSession:
             shutil.copyfile(self.folder / METRICS, folder / METRICS)
 
         disk_space.require(self.folder, old.size_bytes)
-        self._enter(checkpoints.write(self.folder / CHECKPOINTS, old.step, fill, old.facts))
+        self._record_checkpoint(checkpoints.write(self.folder / CHECKPOINTS, old.step, fill, old.facts))
 
     def save(self) -> None:
         """Write a checkpoint of the last finished step, then delete the oldest."""
@@ -217,9 +217,9 @@ class TrainingSession:
             "adapter_init_sha256": self.receipt.facts.get("adapter_init_sha256"),
             "compute": self.receipt.facts["compute"],
         }
-        self._enter(checkpoints.write(self.folder / CHECKPOINTS, step, fill, facts))
+        self._record_checkpoint(checkpoints.write(self.folder / CHECKPOINTS, step, fill, facts))
 
-    def _enter(self, written: checkpoints.Checkpoint) -> None:
+    def _record_checkpoint(self, written: checkpoints.Checkpoint) -> None:
         """Name a saved checkpoint in the receipt and delete the oldest."""
         parent, step = written.folder.parent, written.step
         self.saved_step, self.last_size = step, written.size_bytes
@@ -243,7 +243,7 @@ class TrainingSession:
             **facts,
         )
 
-    def _finish_part(self, state: str, **facts: Any) -> None:
+    def _finish_session(self, state: str, **facts: Any) -> None:
         metrics = self.folder / METRICS
         self._update(loss_trace_sha256=loss_trace_sha256(metrics), metrics_sha256=file_sha256(metrics))
         finish(self.receipt, state, **facts)
@@ -257,7 +257,7 @@ class TrainingSession:
             raise BadLossError(found, "see bad_losses in run.json")
         self._update()
         left_out, hashes = save_run(model, self.settings, self.receipt.facts)
-        self._finish_part(
+        self._finish_session(
             "finished",
             adapter_sha256=adapter_sha256(model),
             adapter_files=hashes,

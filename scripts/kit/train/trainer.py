@@ -156,7 +156,7 @@ class _Resume(TrainerCallback):  # type: ignore[misc]
             self.trainer.resumes_exactly = resumed.restore_training(self.trainer)
 
 
-class _WeighingTrainer(_PlanTrainer):
+class _TokenWeightedTrainer(_PlanTrainer):
     """The same loss where the libraries have another: summed over an update's answers, divided by their tokens."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False) -> Any:
@@ -191,8 +191,8 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
     """
     tokenizer = load_tokenizer(settings)
     stack, training = installed_stack(), settings.training
-    told = training_arguments(settings, plan, platform)
-    arguments = stack.generation.training_arguments(told, training.torch_empty_cache_steps)
+    shared = training_arguments(settings, plan, platform)
+    arguments = stack.generation.training_arguments(shared, training.torch_empty_cache_steps)
     require_micro_batch(arguments, arguments.train_batch_size)
     padded = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
     collator = PaddingFreeCollator() if training.padding_free else padded
@@ -212,7 +212,7 @@ def build_trainer(  # noqa: PLR0913, PLR0917 - what a trainer is built of
         "callbacks": [resume, *callbacks],
         **stack.generation.trainer_options(tokenizer, training.max_seq_length),
     }
-    kind = _PlanTrainer if stack.traits.weighs_by_tokens else _WeighingTrainer
+    kind = _PlanTrainer if stack.traits.weighs_by_tokens else _TokenWeightedTrainer
     trainer = kind(plan, platform, resumed, **shared)
     resume.trainer = trainer
     trainer.remove_callback(PrinterCallback)

@@ -23,7 +23,7 @@ from kit.model.hub import hub_left_alone
 from kit.plan.after_oom import RehearsalError
 from kit.plan.padding_free import decision
 from kit.run_folder import checkpoints
-from kit.run_folder.checkpoints import way_on
+from kit.run_folder.checkpoints import resume_hint
 from kit.run_folder.clearing import clear
 from kit.run_folder.metrics_tail import parse_line
 from kit.run_folder.names import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG
@@ -32,8 +32,8 @@ from kit.run_folder.receipt import Receipt, carried_over
 from kit.stacks.attention import choose
 from kit.supervise.stop import SAVING, StoppedError, StopRequest
 from kit.track.wandb_tracker import WandbTracker, new_id
-from kit.train.auto_fit import BeginAgainError, fit_after, may_go_on, set_line
-from kit.train.fastest import try_and_begin_again
+from kit.train.auto_fit import RestartError, can_refit, fit_after, set_line
+from kit.train.fastest import time_and_restart
 from kit.train.session import TrainingSession, finish
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run(
     signals are still caught: launchers repeat them.
 
     Raises:
-        BeginAgainError: Other settings were chosen; the command restarts in a fresh process.
+        RestartError: Other settings were chosen; the command restarts in a fresh process.
     """
     stop = StopRequest()
     receipt: Receipt | None = None
@@ -67,22 +67,22 @@ def run(
                 stop.answer = "stopping; nothing trained yet"
                 receipt = _begin(job, argv, log)
                 stop.answer = SAVING
-                stop.raise_from_now_on()
+                stop.raise_on_signal()
                 if job.candidates:
                     with hub_left_alone():
-                        try_and_begin_again(job, receipt, stop)
+                        time_and_restart(job, receipt, stop)
                 curves.start(receipt.facts.get("wandb_id"))
                 with hub_left_alone():
                     return TrainingSession(job, receipt, stop, curves).run()
             except BaseException as exc:
-                if isinstance(exc, BeginAgainError) or not is_failure(exc):
+                if isinstance(exc, RestartError) or not is_failure(exc):
                     raise
-                stop.keep_from_now_on()
-                if stop.has_cut_in:
+                stop.defer_signals()
+                if stop.has_raised:
                     raise StoppedError from exc
                 return _fail(job, receipt, exc)
-        except (StoppedError, BeginAgainError) as exc:
-            if isinstance(exc, BeginAgainError) and stop.signal is None:
+        except (StoppedError, RestartError) as exc:
+            if isinstance(exc, RestartError) and stop.signal is None:
                 raise
             if receipt is not None:
                 finish(receipt, "interrupted", signal=stop.signal)
@@ -99,7 +99,7 @@ def _followed_by(afterwards: Callable[[], None]) -> Iterator[None]:
     """Do something once a run is over, however it ended; one that begins again is not."""
     try:
         yield
-    except BeginAgainError:
+    except RestartError:
         raise
     except BaseException:
         afterwards()
@@ -111,7 +111,7 @@ def _fail(job: TrainingJob, receipt: Receipt | None, exc: BaseException) -> int:
     """Record a failure, print its fix and return the exit code.
 
     Raises:
-        BeginAgainError: The command restarts with other settings.
+        RestartError: The command restarts with other settings.
     """
     folder = job.resolved.settings.run_directory
     finding = _refused(exc, job) if isinstance(exc, RehearsalError) else explain(exc)
@@ -120,8 +120,8 @@ def _fail(job: TrainingJob, receipt: Receipt | None, exc: BaseException) -> int:
         kept = {"error_file": ERROR_FILE} if (folder / ERROR_FILE).exists() else {}
         finish(receipt, "failed", error=redact(f"{type(exc).__name__}: {exc}"), **kept)
         if isinstance(exc, RehearsalError):
-            _fit_and_begin_again(job, receipt, exc)
-    render([replace(finding, fix=f"{finding.fix}; {where}"), *way_on(folder)], sys.stderr)
+            _fit_and_restart(job, receipt, exc)
+    render([replace(finding, fix=f"{finding.fix}; {where}"), *resume_hint(folder)], sys.stderr)
     return 1
 
 
@@ -139,19 +139,19 @@ def _refused(exc: RehearsalError, job: TrainingJob) -> Finding:
     return error(exc.finding_id, message, fix)
 
 
-def _fit_and_begin_again(job: TrainingJob, receipt: Receipt, exc: RehearsalError) -> None:
+def _fit_and_restart(job: TrainingJob, receipt: Receipt, exc: RehearsalError) -> None:
     """Record settings that fit, if ``--auto-fit`` allows them and there are some.
 
     Raises:
-        BeginAgainError: The command restarts with them.
+        RestartError: The command restarts with them.
     """
-    fit = fit_after(job, exc.refusal) if may_go_on(job) else None
+    fit = fit_after(job, exc.refusal) if can_refit(job) else None
     if fit is None:
         return
     receipt.update(auto_fit=[item.as_mapping() for item in (*job.fits, fit)], begins_again=True)
     say(str(exc), "yellow")
     say(f"--auto-fit: restarting with {fit.words}, the same updates", "yellow")
-    raise BeginAgainError from exc
+    raise RestartError from exc
 
 
 def _begin(job: TrainingJob, argv: Sequence[str], log: RunLog | None) -> Receipt:
@@ -159,7 +159,7 @@ def _begin(job: TrainingJob, argv: Sequence[str], log: RunLog | None) -> Receipt
     folder = settings.run_directory
     from_step = checkpoint.step if checkpoint else 0
     if checkpoint:
-        _check_course(checkpoint, plan.steps)
+        _check_metrics(checkpoint, plan.steps)
     is_rerun = job.resolved.path.resolve() == (folder / RERUN_CONFIG).resolve()
     _prepare_folder(folder, job.start, is_rerun=is_rerun)
     if log is not None:
@@ -192,8 +192,8 @@ def _begin(job: TrainingJob, argv: Sequence[str], log: RunLog | None) -> Receipt
         f" -> {folder}"
     )
     say(attention.line(job.platform))
-    if told := decision(job.resolved):
-        say(told)
+    if reason := decision(job.resolved):
+        say(reason)
     if checkpoint:
         say(f"resuming after step {from_step:,} from {checkpoint.folder}")
     return receipt
@@ -218,7 +218,7 @@ def _changes_allowed(start: StartPoint, step: int) -> list[dict[str, Any]]:
     return before + now
 
 
-def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
+def _check_metrics(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
     """Check a checkpoint's step and metrics before anything is replaced by them.
 
     Raises:
@@ -231,7 +231,7 @@ def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
     path, last = checkpoint.folder / METRICS, 0
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
         line = parse_line(text)
-        if line is None or not _is_of_the_course(line, checkpoint.step):
+        if line is None or not _is_line_until(line, checkpoint.step):
             raise checkpoints.ResumeError(f"{path}:{number}: not a valid metrics line up to step {checkpoint.step:,}")
         last = last if "eval_loss" in line else line["step"]
     if last != checkpoint.step:
@@ -240,7 +240,7 @@ def _check_course(checkpoint: checkpoints.Checkpoint, steps: int) -> None:
         )
 
 
-def _is_of_the_course(line: dict[str, Any], steps: int) -> bool:
+def _is_line_until(line: dict[str, Any], steps: int) -> bool:
     """Tell whether a line could be one that a run wrote until a step; a key that is missing is younger than it."""
     values = [line.get(key) for key in ("eval_loss", "loss", "grad_norm", "seconds")]
     return 0 < line["step"] <= steps and all(value is None or finite(value) is not None for value in values)

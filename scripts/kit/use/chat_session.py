@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kit.cli.console import paint, say, show_answer
-from kit.use.conversation import Conversation, Reply, Sampling, TalkError, reply
+from kit.use.conversation import Conversation, PromptError, Reply, Sampling, reply
 from kit.use.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ChatSession:
         self._interrupts = Interrupts()
 
     @property
-    def speaker(self) -> str:
+    def active_model(self) -> str:
         """Who answers."""
         return "adapter" if self.adapter else "base"
 
@@ -62,7 +62,7 @@ class ChatSession:
                 say("not UTF-8; ignored", "yellow")
                 continue
             if line.startswith("/"):
-                if not self._obey(line.strip()):
+                if not self._run_command(line.strip()):
                     return 0
             elif line.strip():
                 self.ask(line)
@@ -82,14 +82,14 @@ class ChatSession:
                 adapter=self.adapter,
                 listening=self._interrupts.listening,
             )
-        except TalkError as exc:
+        except PromptError as exc:
             say(str(exc), "yellow")
             return
         print(flush=True)
         self._remark(answer)
 
     def _say_speaker(self) -> None:
-        label = paint(f"{self.speaker}>", "green" if self.adapter else "blue", stream=sys.stderr)
+        label = paint(f"{self.active_model}>", "green" if self.adapter else "blue", stream=sys.stderr)
         print(label, end=" ", file=sys.stderr, flush=True)
 
     def _remark(self, answer: Reply) -> None:
@@ -114,7 +114,7 @@ class ChatSession:
             self._was_told_of_length = True
             say(f"the conversation now exceeds the {trained:,} tokens the adapter was trained on", "dim")
 
-    def _obey(self, command: str) -> bool:
+    def _run_command(self, command: str) -> bool:
         """Carry out a command; False where it ends the conversation."""
         if command == "/quit":
             return False
@@ -136,7 +136,7 @@ class ChatSession:
 
     def _switch(self, *, adapter: bool) -> None:
         self.adapter = adapter
-        say(f"the {self.speaker} answers now; /again repeats the last question", "dim")
+        say(f"the {self.active_model} answers now; /again repeats the last question", "dim")
 
     def _again(self) -> None:
         question = self.conversation.take_back()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kit.use.loading import Loaded
 
 
-class TalkError(ValueError):
+class PromptError(ValueError):
     """A question cannot be asked; the message says why in a sentence."""
 
 
@@ -97,7 +97,7 @@ class Conversation:
             Token ids, how many tokens the answer may have, and how many turns were forgotten.
 
         Raises:
-            TalkError: The question alone is too long, or the template refuses it.
+            PromptError: The question alone is too long, or the template refuses it.
         """
         reserve = min(max_new_tokens, self.context_length // 2)
         asked = Message("user", question)
@@ -109,7 +109,7 @@ class Conversation:
             if not self.turns:
                 if len(ids) < self.context_length:
                     break
-                raise TalkError(
+                raise PromptError(
                     f"{len(ids):,} tokens, but the model's context is {self.context_length:,} with its answer; ask a "
                     "shorter question"
                 )
@@ -121,7 +121,7 @@ class Conversation:
         try:
             return encode_prompt(messages, self.tokenizer)
         except TemplateError as exc:
-            raise TalkError(f"the conversation {exc}") from exc
+            raise PromptError(f"the conversation {exc}") from exc
 
     def add(self, question: str, answer: str) -> None:
         """Keep a question and its answer."""
@@ -145,7 +145,7 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
     while the model works: see ``kit.use.interrupts``.
 
     Raises:
-        TalkError: See ``Conversation.prepare``.
+        PromptError: See ``Conversation.prepare``.
     """
     import torch
 
@@ -157,7 +157,7 @@ def reply(  # noqa: PLR0913 - each is one thing a caller decides
     begun = time.monotonic()
     last = None
     try:
-        with listening(), loaded.speaking(adapter=adapter) as model:
+        with listening(), loaded.active(adapter=adapter) as model:
             prompt = torch.tensor([ids], device=model.device)
             output = model.generate(
                 input_ids=prompt,

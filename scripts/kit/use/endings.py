@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from kit.cli.console import say
 from kit.cli.failures import explain
-from kit.cli.foreground import EndedError
+from kit.cli.foreground import TerminatedError
 from kit.cli.mistakes import WrongUseError
 from kit.cli.traceback_file import keep_traceback
 
@@ -25,9 +25,9 @@ def carry_out(work: Callable[[], int], *, stopped: str, when_memory_runs_out: st
         return work()
     except WrongUseError:
         raise
-    except (KeyboardInterrupt, EndedError) as exc:
+    except (KeyboardInterrupt, TerminatedError) as exc:
         say(stopped, "yellow")
-        return 128 + (exc.number if isinstance(exc, EndedError) else signal.SIGINT)
+        return 128 + (exc.number if isinstance(exc, TerminatedError) else signal.SIGINT)
     except Exception as exc:
         finding = explain(exc)
         if finding.id == "run.bug" or isinstance(exc, BrokenPipeError):  # whoever read the output has seen enough

@@ -183,7 +183,7 @@ def _cell(text: str, style: str = "") -> Text:
     return Text(shown, style=style) if shown else Text("(nothing)", style="dim")
 
 
-def elsewhere(choice: LoadChoice) -> list[str]:
+def compute_differences(choice: LoadChoice) -> list[str]:
     """Return a sentence for each difference in compute from the run: it rounds differently."""
     from kit.modeling.compute import describe_compute
 

@@ -75,7 +75,7 @@ def run_tasks(loaded: Loaded, tasks: HarnessTasks, *, adapter: bool, batch_size:
             "your own YAML files: --task-folder"
         )
     tokenizer = load_tokenizer(loaded.choice.settings)
-    with loaded.speaking(adapter=adapter) as model:
+    with loaded.active(adapter=adapter) as model:
         # The layers carry the adapter; the harness knows the model under it.
         language_model = HFLM(
             pretrained=model.get_base_model(), tokenizer=tokenizer, batch_size=batch_size, backend="causal"

@@ -19,14 +19,14 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         """Take SIGINT over."""
-        self._before = signal.signal(signal.SIGINT, self._hear)
+        self._before = signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give it back."""
         signal.signal(signal.SIGINT, self._before)
 
-    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self._is_listening:
             # At once, so that a second Ctrl-C does not hit whoever handles the first.
             self._is_listening = False

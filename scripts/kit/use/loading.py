@@ -84,7 +84,7 @@ class Loaded:
         return self.choice.tokenizer
 
     @contextlib.contextmanager
-    def speaking(self, *, adapter: bool) -> Iterator[Any]:
+    def active(self, *, adapter: bool) -> Iterator[Any]:
         """Yield the model with or without its adapter, in the precision of the run's evaluation."""
         import torch
 

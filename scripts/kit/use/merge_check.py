@@ -80,11 +80,11 @@ def _check_weights(model: Any, base: BaseWeights, merged: Path, dtype: str) -> W
 
 def _measure(loaded: Loaded, rows: Sequence[EncodedRow], dtype: str) -> tuple[list[torch.Tensor], AdapterLogits]:
     """Return the logits of base + adapter, and what the adapter and peft's own merge change of them."""
-    with loaded.speaking(adapter=True) as model:
+    with loaded.active(adapter=True) as model:
         before = logits_of(model, rows)
-    with loaded.speaking(adapter=False) as model:
+    with loaded.active(adapter=False) as model:
         effect = relative_difference(before, logits_of(model, rows))
-    with loaded.speaking(adapter=True) as model:
+    with loaded.active(adapter=True) as model:
         model.merge_adapter()
         for weight in model.parameters():
             _round(weight.data, getattr(torch, dtype))

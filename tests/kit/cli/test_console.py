@@ -50,7 +50,7 @@ _BODY = (
 def _end_of(tmp_path: Path, *, is_run: bool, streams: tuple[int | None, int | None]) -> tuple[int, bool]:
     """Have a command write a lot to these streams, None for a closed one; return its code, and whether it ended."""
     done_file = tmp_path / "done"
-    code = f"{_BODY}    {_END}\nrun_main(main, outlives_readers={is_run})"
+    code = f"{_BODY}    {_END}\nrun_main(main, ignores_broken_pipe={is_run})"
     closed = " ".join(f"{number}>&-" for number, stream in ((1, streams[0]), (2, streams[1])) if stream is None)
     done = subprocess.run(
         ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-c", code, str(done_file)],

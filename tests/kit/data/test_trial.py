@@ -166,8 +166,8 @@ def test_nothing_is_left_running_where_a_trial_is_broken_off(
 def test_how_a_trial_ended_is_said(code: int, ran_away: str, words: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "stderr"
     path.write_bytes(words)
-    with path.open("rb") as cried:
-        assert trial._judge(code, ran_away, ['{"stage": "its chat template"}', "noise"], cried) == reason
+    with path.open("rb") as errors_file:
+        assert trial._judge(code, ran_away, ['{"stage": "its chat template"}', "noise"], errors_file) == reason
 
 
 def test_a_trial_imports_no_torch() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.image import flash_attn_wheel
-from kit.image.flash_attn_wheel import WheelError, file_name, install, misfit
+from kit.image.flash_attn_wheel import WheelError, file_name, incompatibility, install
 from kit.stacks.locks import packages
 from kit.stacks.reference import FLASH_ATTN_WHEEL
 
@@ -14,7 +14,7 @@ RELEASE = "flash_attn-2.3.3+cu122torch2.1cxx11abiFALSE-cp311-cp311-linux_x86_64.
 
 def test_the_default_wheel_fits_the_reference_lock() -> None:
     locked = packages((PROJECT_ROOT / "locks" / "reference-linux-x86_64.txt").read_text())
-    assert misfit(file_name(FLASH_ATTN_WHEEL), (3, 11), locked["torch"]) == ""
+    assert incompatibility(file_name(FLASH_ATTN_WHEEL), (3, 11), locked["torch"]) == ""
 
 
 @pytest.mark.parametrize("name", ["reference", "current"])
@@ -34,7 +34,7 @@ def test_what_flash_attention_imports_is_locked(name: str) -> None:
     ],
 )
 def test_a_wheel_for_something_else_is_refused(name: str, torch: str, reason: str) -> None:
-    assert reason in misfit(name, (3, 11), torch)
+    assert reason in incompatibility(name, (3, 11), torch)
 
 
 def test_an_address_may_be_escaped() -> None:

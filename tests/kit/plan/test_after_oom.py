@@ -42,7 +42,10 @@ def _refusal(reached: float, room: float, standing: float = 4.2) -> OutOfMemory:
     ("message", "size"),
     [
         ("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.1 GiB", 2.5 * 2**30),
-        ("MPS backend out of memory (MPS allocated: 18 GB). Tried to allocate 256.00 MB on private pool.", 2**28),
+        (
+            "MPS backend out of memory (MPS allocated: 18 GB). Tried to allocate 256.00 MB on private pool.",
+            2**28,
+        ),
         ("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes.", 4096),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED", 0),
         ("", 0),

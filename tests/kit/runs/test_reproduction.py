@@ -13,14 +13,14 @@ from kit.files.digest import file_sha256
 from kit.files.json_files import write_json
 from kit.run_folder.history import read_run
 from kit.run_folder.receipt import Receipt, sealed
+from kit.runs.provenance import provenance_here, reasons_for_other_bits
 from kit.runs.reproduction import check
-from kit.runs.surroundings import reasons_for_other_bits, surroundings
 from written_run import RESOLVED
 
 
 @pytest.fixture(scope="module")
 def here() -> dict[str, Any]:
-    return surroundings()
+    return provenance_here()
 
 
 @pytest.fixture

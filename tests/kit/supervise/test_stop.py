@@ -36,11 +36,11 @@ def test_while_there_is_nothing_to_save_a_signal_ends_the_run_where_it_stands(
     number: signal.Signals, code: int
 ) -> None:
     with StopRequest().listening() as stop:
-        stop.raise_from_now_on()
+        stop.raise_on_signal()
         with pytest.raises(StoppedError):
             signal.raise_signal(number)
         assert stop.exit_code == code
-        assert stop.has_cut_in
+        assert stop.has_raised
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)
@@ -61,16 +61,16 @@ def test_a_signal_that_comes_while_the_handlers_are_set_is_kept(
     with StopRequest().listening() as stop:
         assert stop.exit_code == code
         with pytest.raises(StoppedError):
-            stop.raise_from_now_on()
-        assert not stop.has_cut_in
+            stop.raise_on_signal()
+        assert not stop.has_raised
 
 
 def test_once_it_is_kept_a_signal_cuts_in_nowhere() -> None:
     with StopRequest().listening() as stop:
-        stop.raise_from_now_on()
-        stop.keep_from_now_on()
+        stop.raise_on_signal()
+        stop.defer_signals()
         signal.raise_signal(signal.SIGTERM)
-        assert (stop.exit_code, stop.has_cut_in) == (143, False)
+        assert (stop.exit_code, stop.has_raised) == (143, False)
 
 
 def test_the_handlers_before_are_put_back() -> None:
@@ -152,7 +152,7 @@ def test_signals_that_are_repeated_in_any_mix_change_nothing(
 
 def test_one_that_follows_a_stop_that_has_cut_in_does_not_cut_in_again() -> None:
     with StopRequest().listening() as stop:
-        stop.raise_from_now_on()
+        stop.raise_on_signal()
         with pytest.raises(StoppedError):
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGUSR1)

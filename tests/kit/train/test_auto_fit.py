@@ -21,7 +21,7 @@ from kit.run_folder.process import this_process
 from kit.stacks.stack import stack_of
 from kit.train import auto_fit
 from kit.train.auto_fit import applied, is_pending, planned_fit, recorded, set_line
-from kit.train.fit import Fit, Tried
+from kit.train.fit import Fit, TimedSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def test_a_fit_is_in_the_settings_the_values_and_their_origins(resolved: Resolve
 
 def test_fits_are_read_back_from_the_receipt_in_their_order(resolved: Resolved) -> None:
     assert recorded(_receipt(HALVED, AGAIN), resolved) == [HALVED, AGAIN]
-    tried = (Tried({}, problem="CUDA out of memory"), Tried(HALVED.after, (0.1, 1 / 3), 123.4, 9))
+    tried = (TimedSettings({}, problem="CUDA out of memory"), TimedSettings(HALVED.after, (0.1, 1 / 3), 123.4, 9))
     chosen, kept = replace(HALVED, tried=tried), Fit({}, {}, "as fast", tried=tried)
     assert recorded(_receipt(chosen, AGAIN), resolved) == [chosen, AGAIN]
     assert recorded(_receipt(kept), resolved) == [kept]
@@ -84,7 +84,7 @@ def test_fits_of_another_configuration_are_not_taken() -> None:
         {"auto_fit": 7},
         {"auto_fit": [{"from": {"a.b": 1}, "to": {}}]},
         {"auto_fit": [{**HALVED.as_mapping(), "tried": [{"to": {}}]}]},
-        {"auto_fit": [{**HALVED.as_mapping(), "tried": [{**Tried({}).as_mapping(), "seconds": [10**400]}]}]},
+        {"auto_fit": [{**HALVED.as_mapping(), "tried": [{**TimedSettings({}).as_mapping(), "seconds": [10**400]}]}]},
     ],
 )
 def test_a_receipt_edited_by_hand_is_no_fit(damaged: dict[str, Any], resolved: Resolved) -> None:

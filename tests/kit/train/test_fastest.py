@@ -17,8 +17,8 @@ from kit.plan.run_plan import device_for
 from kit.stacks.stack import stack_of
 from kit.train import fastest
 from kit.train.auto_fit import applied
-from kit.train.fastest import UPDATES, choose, to_try
-from kit.train.fit import Fit, Tried
+from kit.train.fastest import UPDATES, candidates_of, choose
+from kit.train.fit import Fit, TimedSettings
 from kit.train.job import TrainingJob
 from kit.train.resume import StartPoint
 
@@ -30,13 +30,13 @@ MACHINES = PROJECT_ROOT / "tests/fixtures/machines"
 ROWS = "training.per_device_train_batch_size"
 
 
-def _tried(*seconds: float, rows: int | None = None) -> Tried:
+def _tried(*seconds: float, rows: int | None = None) -> TimedSettings:
     """Updates of 100 tokens each that took these seconds."""
-    return Tried({} if rows is None else {ROWS: rows}, seconds, 100 * len(seconds) / sum(seconds), 9)
+    return TimedSettings({} if rows is None else {ROWS: rows}, seconds, 100 * len(seconds) / sum(seconds), 9)
 
 
 ASKED = _tried(2.0, 4.0, 2.0)
-FELL_OUT = Tried({ROWS: 16}, problem="CUDA out of memory")
+FELL_OUT = TimedSettings({ROWS: 16}, problem="CUDA out of memory")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,9 @@ FELL_OUT = Tried({ROWS: 16}, problem="CUDA out of memory")
         pytest.param([FELL_OUT, FELL_OUT], 0, "no other timed settings fit", id="none fits"),
     ],
 )
-def test_the_fastest_is_taken_unless_what_was_asked_for_is_as_fast(tried: list[Tried], taken: int, said: str) -> None:
+def test_the_fastest_is_taken_unless_what_was_asked_for_is_as_fast(
+    tried: list[TimedSettings], taken: int, said: str
+) -> None:
     place, reason = choose(tried)
     assert place == taken
     assert said in reason
@@ -82,7 +84,7 @@ def _on(machine: Machine, job: TrainingJob) -> TrainingJob:
 
 
 def test_the_plans_three_fastest_of_the_same_updates_are_tried(job: TrainingJob) -> None:
-    fits, why_none = to_try(job)
+    fits, why_none = candidates_of(job)
     assert why_none == ""
     assert len(fits) == 3
     planned_run = job.planned_run
@@ -100,10 +102,10 @@ def test_nothing_that_the_configuration_would_be_refused_with_is_tried(
     job: TrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is taken is held to the same rules as it is read back, and would be tried for ever."""
-    first, *others = to_try(job)[0]
+    first, *others = candidates_of(job)[0]
     refused = applied(job.resolved, first).values
     monkeypatch.setattr(fastest, "violations", lambda values: ["wrong"] if values == refused else [])
-    assert to_try(job)[0] == others
+    assert candidates_of(job)[0] == others
 
 
 def _on_a_checkpoint(job: TrainingJob) -> TrainingJob:
@@ -142,11 +144,11 @@ def _tried_before(job: TrainingJob) -> TrainingJob:
     ],
 )
 def test_where_nothing_can_be_compared_one_sentence_says_why(job: TrainingJob, change: Any, why: str) -> None:
-    fits, sentence = to_try(change(job))
+    fits, sentence = candidates_of(change(job))
     assert fits == []
     assert sentence.startswith("--auto-fit=fast: skipped: ")
     assert why in sentence
 
 
 def test_what_was_tried_is_not_tried_again(job: TrainingJob) -> None:
-    assert to_try(_tried_before(job)) == ([], "")
+    assert candidates_of(_tried_before(job)) == ([], "")

@@ -1,4 +1,4 @@
-"""Updates are timed on a lent base, which whoever borrows it next finds as it was, and what does not fit is noticed."""
+"""Updates are timed on a borrowed base, which is left as it was, and what does not fit is noticed."""
 
 from __future__ import annotations
 
@@ -91,15 +91,15 @@ def test_whoever_borrows_a_base_trains_as_if_nobody_had_before(tiny_base: Path, 
     resident, before = ResidentBase(kept), _described(kept)
     other = _settings(tiny_base, tmp_path, training__gradient_checkpointing=True)
     for each in (other, settings):
-        with resident.lent(attention) as base:
+        with resident.borrowed(attention) as base:
             seconds, peak = time_updates(base, each, _plan(each), "cpu", UPDATES, lambda: None)
             assert len(seconds) == UPDATES - 1
             assert peak > 10**8
         assert _described(kept) == before
-    with resident.lent(attention) as base:
-        lent = _trained(base, settings)
-    assert lent.keys() == alone.keys()
-    assert all(torch.equal(weight, lent[name]) for name, weight in alone.items())
+    with resident.borrowed(attention) as base:
+        borrowed = _trained(base, settings)
+    assert borrowed.keys() == alone.keys()
+    assert all(torch.equal(weight, borrowed[name]) for name, weight in alone.items())
 
 
 def test_what_does_not_fit_later_in_the_run_is_noticed_in_its_first_updates(

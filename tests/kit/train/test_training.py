@@ -16,7 +16,7 @@ from kit.run_folder.checkpoints import Checkpoint, ResumeError
 from kit.run_folder.receipt import Receipt
 from kit.supervise.stop import StoppedError, StopRequest
 from kit.train import training
-from kit.train.auto_fit import BeginAgainError
+from kit.train.auto_fit import RestartError
 from kit.train.resume import StartPoint
 from kit.train.session import TrainingSession
 
@@ -113,7 +113,7 @@ def test_curves_that_a_checkpoint_brings_are_those_of_its_steps(tmp_path: Path, 
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     checkpoint = Checkpoint(tmp_path, 2, {}, {}, 0, "")
     with pytest.raises(ResumeError, match=told) if told else nullcontext():
-        training._check_course(checkpoint, 2)
+        training._check_metrics(checkpoint, 2)
 
 
 class CutOff:
@@ -164,16 +164,16 @@ class BeginningAgain:
         self.stop = stop
 
     def run(self) -> int:
-        self.stop.keep_from_now_on()
+        self.stop.defer_signals()
         signal.raise_signal(signal.SIGTERM)
-        raise BeginAgainError
+        raise RestartError
 
 
 def test_a_run_that_is_to_begin_again_and_was_asked_to_stop_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begin_again(*_: Any) -> None:
-        raise BeginAgainError
+        raise RestartError
 
     monkeypatch.setattr(training, "_fail", begin_again)
     assert _run(BeginningAgain, tmp_path, monkeypatch) == 128 + signal.SIGTERM
@@ -193,7 +193,7 @@ def test_a_stopped_run_names_no_checkpoint_that_it_could_not_save(saved: int, to
     part: Any = TrainingSession.__new__(TrainingSession)
     part.trainer, part.saved_step = SimpleNamespace(state=SimpleNamespace(global_step=7)), saved
     part.folder = "outputs/run"
-    assert told in part._what_is_kept()
+    assert told in part._resume_point()
 
 
 class FailingWhileStopped:
@@ -203,7 +203,7 @@ class FailingWhileStopped:
         self.stop = stop
 
     def run(self) -> int:
-        self.stop.keep_from_now_on()
+        self.stop.defer_signals()
         signal.raise_signal(signal.SIGTERM)
         raise OSError("the disk is gone")
 

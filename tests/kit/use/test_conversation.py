@@ -16,7 +16,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.data.conversations import Conversation as DataConversation
 from kit.data.conversations import Message
 from kit.data.encoding import Encoded, encode_prompt, encode_rows
-from kit.use.conversation import Conversation, Sampling, TalkError, reply
+from kit.use.conversation import Conversation, PromptError, Sampling, reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,14 +59,14 @@ def test_a_question_that_leaves_little_room_gets_a_short_answer(byte_chat: ChatT
 
 
 def test_a_question_longer_than_the_model_is_refused_with_both_lengths(byte_chat: ChatTokenizer) -> None:
-    with pytest.raises(TalkError, match=r"31\d tokens, but the model's context is 100"):
+    with pytest.raises(PromptError, match=r"31\d tokens, but the model's context is 100"):
         Conversation(byte_chat, 100).prepare("x" * 300, 10)
 
 
 def test_a_template_that_refuses_is_a_sentence(byte_chat: ChatTokenizer) -> None:
     talk = Conversation(byte_chat, 100)
     talk.turns = [*talk.turns, Message("tool", "x")]
-    with pytest.raises(TalkError, match="the conversation is rejected by the base model's chat template"):
+    with pytest.raises(PromptError, match="the conversation is rejected by the base model's chat template"):
         talk.prepare("a", 10)
 
 
@@ -191,5 +191,5 @@ def test_each_token_that_ends_an_answer_ends_it(chat_folder: ChatFolder) -> None
 
 
 def test_a_mark_of_the_kits_in_a_question_is_a_sentence(byte_chat: ChatTokenizer) -> None:
-    with pytest.raises(TalkError, match="the conversation contains U\\+FDD0"):
+    with pytest.raises(PromptError, match="the conversation contains U\\+FDD0"):
         Conversation(byte_chat, 100).prepare("a\ufdd0", 10)

@@ -146,7 +146,7 @@ def test_the_adapter_can_be_switched_off_and_on(adapter_run: Path) -> None:
     ids = torch.tensor([[3, 4, 5]])
     answers = []
     for adapter in (True, False, True):
-        with loaded.speaking(adapter=adapter) as model:
+        with loaded.active(adapter=adapter) as model:
             answers.append(model(input_ids=ids).logits)
     from kit.modeling.model import load_base_model
 

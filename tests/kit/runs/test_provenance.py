@@ -1,4 +1,4 @@
-"""What differs between a run's surroundings and these is named, each with what it does to the bits."""
+"""What differs between a run's provenance and these is named, each with what it does to the bits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
-from kit.runs import surroundings as module
-from kit.runs.surroundings import compare_surroundings, reasons_for_other_bits, surroundings
+from kit.runs import provenance_here as module
+from kit.runs.provenance import compare_provenance, provenance_here, reasons_for_other_bits
 
 if TYPE_CHECKING:
     from kit.cli.findings import Finding
@@ -31,7 +31,7 @@ HERE: dict[str, Any] = {
 
 
 def _differing(**then: Any) -> list[Finding]:
-    return [finding for finding in compare_surroundings({**HERE, **then}, HERE) if finding.severity != "ok"]
+    return [finding for finding in compare_provenance({**HERE, **then}, HERE) if finding.severity != "ok"]
 
 
 def _packages(**changes: str | None) -> dict[str, str]:
@@ -39,7 +39,7 @@ def _packages(**changes: str | None) -> dict[str, str]:
     return {name: version for name, version in changed.items() if version}
 
 
-def test_the_same_surroundings_must_give_the_same_bits_on_a_cpu() -> None:
+def test_the_same_provenance_must_give_the_same_bits_on_a_cpu() -> None:
     assert _differing() == []
     assert reasons_for_other_bits([], "cpu", "cpu") == []
 
@@ -111,7 +111,7 @@ def test_a_revision_is_never_handed_to_git_as_an_option(monkeypatch: pytest.Monk
 def test_uncommitted_changes_count_by_what_they_change() -> None:
     dirty = {**HERE, "git_dirty": True, "git_diff_sha256": "1"}
     same, other = (
-        compare_surroundings({**dirty, "git_diff_sha256": digest}, dirty)[0] for digest in ("1", "2")
+        compare_provenance({**dirty, "git_diff_sha256": digest}, dirty)[0] for digest in ("1", "2")
     )  # fmt: skip
     assert (same.severity, same.message) == ("ok", "revision aaaaaaaaaaaa…, with the same changes")
     assert (other.severity, other.message.endswith("with uncommitted changes, but others")) == ("warning", True)
@@ -120,18 +120,18 @@ def test_uncommitted_changes_count_by_what_they_change() -> None:
 def test_on_a_gpu_its_name_and_its_driver_are_compared() -> None:
     other = {**H100, "nvidia": {**H100["nvidia"], "driver_version": "600.1"}}
     then, here = ({**HERE, "platform": "h100", "machine": machine} for machine in (H100, other))
-    (found,) = (finding for finding in compare_surroundings(then, here) if finding.severity != "ok")
+    (found,) = (finding for finding in compare_provenance(then, here) if finding.severity != "ok")
     assert found.id == "reproduce.driver_version"
-    assert "GPU: NVIDIA H100" in "".join(finding.message for finding in compare_surroundings(then, here))
+    assert "GPU: NVIDIA H100" in "".join(finding.message for finding in compare_provenance(then, here))
 
 
 def test_what_an_old_receipt_does_not_say_is_skipped() -> None:
-    found = compare_surroundings({"packages": HERE["packages"], "git_revision": "a" * 40}, HERE)
+    found = compare_provenance({"packages": HERE["packages"], "git_revision": "a" * 40}, HERE)
     assert {finding.id for finding in found if finding.severity == "skipped"} >= {"reproduce.lock", "reproduce.stack"}
 
 
-def test_these_surroundings_are_said_as_a_receipt_says_them() -> None:
-    here = surroundings()
+def test_provenance_here_has_the_form_of_a_receipts() -> None:
+    here = provenance_here()
     assert {"platform", "machine", "stack", "python", "packages", "lock", "locks", "image", "git_revision"} <= set(here)
     assert json.loads(json.dumps(here)) == here
-    assert {finding.severity for finding in compare_surroundings(here, here)} <= {"ok", "skipped"}
+    assert {finding.severity for finding in compare_provenance(here, here)} <= {"ok", "skipped"}

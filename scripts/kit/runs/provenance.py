@@ -45,15 +45,15 @@ def can_change_bits(package: str) -> bool:
     return bool(_COMPUTES.match(package))
 
 
-def surroundings() -> dict[str, Any]:
+def provenance_here() -> dict[str, Any]:
     """Return what a run here would have in its receipt, as plain JSON."""
     machine = probe()
     here = {"machine": asdict(machine), "platform": judge(machine).platform, **describe_here(installed_stack())}
     return dict(json.loads(json.dumps(here)))
 
 
-def compare_surroundings(then: Facts, here: Facts) -> list[Finding]:
-    """Compare a receipt with ``surroundings``."""
+def compare_provenance(then: Facts, here: Facts) -> list[Finding]:
+    """Compare a receipt with ``provenance_here``."""
     return [_code(then, here), *_stack(then, here), _lock(then, here), *_packages(then, here), *_machine(then, here)]
 
 
@@ -86,14 +86,14 @@ def _code(then: Facts, here: Facts) -> Finding:
     if not same_changes:
         mine, theirs = (_CHANGES.get(side.get("git_dirty")) for side in (here, then))
         others = ", but others" if mine == theirs else ""
-        told = f"the code is revision {short(now)} with {mine}, was {short(was)} with {theirs}{others}"
-        return warning(name, told, checkout(then))
+        message = f"the code is revision {short(now)} with {mine}, was {short(was)} with {theirs}{others}"
+        return warning(name, message, checkout(then))
     if was == now:
         return ok(name, f"revision {short(was)}{', with the same changes' if then.get('git_dirty') else ''}")
-    told = f"the code is revision {short(now)}, was {short(was)}"
+    message = f"the code is revision {short(now)}, was {short(was)}"
     if _REVISION.match(was) and (tree := scripts_tree(was)) and tree == scripts_tree("HEAD"):
-        return ok(name, f"{told}; scripts/ is the same in both")
-    return warning(name, told, checkout(then))
+        return ok(name, f"{message}; scripts/ is the same in both")
+    return warning(name, message, checkout(then))
 
 
 def _stack(then: Facts, here: Facts) -> list[Finding]:
@@ -126,14 +126,14 @@ def _packages(then: Facts, here: Facts) -> list[Finding]:
         return [ok("reproduce.packages", f"all {len(was)} packages have the same version")]
     found = []
     for id_, what, counts in (("packages", "that compute", True), ("other_packages", "that do not compute", False)):
-        told = [
-            f"{name} {_is_and_was(now.get(name), was.get(name))}"
+        versions = [
+            f"{name} {_now_and_before(now.get(name), was.get(name))}"
             for name in differing
             if can_change_bits(name) is counts
         ]
-        several = f"{len(told)} packages {what} differ: " if len(told) > 1 else ""
-        if told:
-            found.append(warning(f"reproduce.{id_}", f"{several}{'; '.join(told)}", _install(then)))
+        several = f"{len(versions)} packages {what} differ: " if len(versions) > 1 else ""
+        if versions:
+            found.append(warning(f"reproduce.{id_}", f"{several}{'; '.join(versions)}", _install(then)))
     return found
 
 
@@ -165,8 +165,8 @@ def _compared(key: str, then: Facts, here: Facts, fix: str = "") -> Finding:
         return skipped(f"reproduce.{key}", f"the receipt has no {name}")
     if was == now:
         return ok(f"reproduce.{key}", f"{name}: {was}")
-    return warning(f"reproduce.{key}", f"{name} {_is_and_was(now, was)}", fix)
+    return warning(f"reproduce.{key}", f"{name} {_now_and_before(now, was)}", fix)
 
 
-def _is_and_was(now: Any, was: Any) -> str:
+def _now_and_before(now: Any, was: Any) -> str:
     return f"is {now or 'missing'}, was {was or 'missing'}"
