@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from bench.clocks import StepProfiler
 from bench.steps import build_kit, build_trl, settings_and_plan
-from kit.run_folder.names import METRICS
+from kit.run_directory.names import METRICS
 from kit.supervise.stall import StallWatch
 from kit.supervise.watchdog import Watchdog
 from kit.train.callback import TrainingCallback

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from kit.cli.interpreter import PROJECT_ROOT, python_path
 from kit.plan.ledger import Place, Record, append, measured_here, read
-from kit.run_folder.provenance import describe_code
+from kit.run_directory.provenance import describe_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.plan.ledger import Place, Record, append, code_hash
-from kit.run_folder.provenance import describe_code
+from kit.run_directory.provenance import describe_code
 from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import train
 from kit.machine import facts as machines
-from kit.run_folder.receipt_keys import EVALUATION_METRICS, RECEIPT, STEP_METRICS
+from kit.run_directory.receipt_keys import EVALUATION_METRICS, RECEIPT, STEP_METRICS
 from small_run import CONFIG, overrides, read_metrics, read_receipt
 
 if TYPE_CHECKING:

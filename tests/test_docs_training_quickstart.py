@@ -79,7 +79,7 @@ def test_every_key_it_names_is_one_of_the_schemas() -> None:
         ("is not a configuration key", "config/findings.py"),
         ("has no trainable tokens: the answer lies beyond", "data/dataset.py"),
         ("already holds a run", "checks/preflight.py"),
-        ("killed?", "run_folder/liveness.py"),
+        ("killed?", "run_directory/liveness.py"),
     ],
 )
 def test_trouble_is_quoted_as_the_kit_says_it(said: str, by: str) -> None:

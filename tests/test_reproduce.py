@@ -13,7 +13,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import reproduce as command
 from kit.commands import train
 from kit.files.json_files import write_json
-from kit.run_folder.receipt import sealed
+from kit.run_directory.receipt import sealed
 from small_run import CONFIG, overrides, read_receipt
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 from kit.cli.command import call
 from kit.commands import train
 from kit.files.folder_lock import FolderLock
-from kit.run_folder import checkpoints
+from kit.run_directory import checkpoints
 from new_key import DEFAULT, KEY, kit_with_new_key
 from small_run import CONFIG, overrides, read_metrics, read_receipt
 

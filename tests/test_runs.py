@@ -10,7 +10,7 @@ import pytest
 
 from kit.cli.command import call
 from kit.commands import runs
-from kit.run_folder.history import read_run
+from kit.run_directory.history import read_run
 from kit.runs.summary import summarise
 from kit.runs.table import sort_runs, table_of
 from written_run import write_run

@@ -14,7 +14,7 @@ import pytest
 from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import train
-from kit.run_folder import checkpoints
+from kit.run_directory import checkpoints
 from small_run import CONFIG, deviations, losses, overrides, read_metrics, read_receipt, run_training, train_command
 from terminal import Terminal
 from torture.forked import end_threads, exit_code_of

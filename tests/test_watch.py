@@ -17,7 +17,7 @@ from rich.live import Live
 from kit.cli.command import call
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.commands import watch
-from kit.run_folder.process import describe_process, this_process
+from kit.run_directory.process import describe_process, this_process
 from terminal import Terminal
 from written_run import write_run
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.run_folder.receipt import SCHEMA_VERSION
-from kit.run_folder.receipt_keys import EVALUATION_METRICS, LAST_STEP, RECEIPT, RUN, STEP_METRICS, Key, top_level
+from kit.run_directory.receipt import SCHEMA_VERSION
+from kit.run_directory.receipt_keys import EVALUATION_METRICS, LAST_STEP, RECEIPT, RUN, STEP_METRICS, Key, top_level
 from kit.runs.rerun_verdict import ABSOLUTE_TOLERANCE, EVALUATION_TOLERANCE, STEP_TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_HEAD = f"""<!-- Generated from scripts/kit/run_folder/receipt_keys.py by `make docs`; do not edit. -->
+_HEAD = f"""<!-- Generated from scripts/kit/run_directory/receipt_keys.py by `make docs`; do not edit. -->
 # The receipt: `run.json` and `metrics.jsonl`
 
 Every run writes `outputs/<run_name>/run.json` atomically: before its first step, at every checkpoint, at its end. A

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.findings import has_errors
 from kit.report.contents import gather
 from kit.report.write import write_report
-from kit.run_folder import checkpoints
-from kit.run_folder.history import RunError, find_run, read_run
-from kit.run_folder.metrics_tail import MetricsTail
-from kit.run_folder.names import METRICS
-from kit.run_folder.receipt import Receipt, read_receipt
+from kit.run_directory import checkpoints
+from kit.run_directory.history import RunError, find_run, read_run
+from kit.run_directory.metrics_tail import MetricsTail
+from kit.run_directory.names import METRICS
+from kit.run_directory.receipt import Receipt, read_receipt
 from kit.runs.comparison import compare_runs
 from kit.runs.summary import summarise
 from kit.runs.table import SORT_KEYS, as_data, sort_runs, table_of

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.foreground import SIGNALS
-from kit.run_folder import checkpoints
-from kit.run_folder.names import METRICS
-from kit.run_folder.receipt import read_receipt
+from kit.run_directory import checkpoints
+from kit.run_directory.names import METRICS
+from kit.run_directory.receipt import read_receipt
 
 if TYPE_CHECKING:
     from pathlib import Path

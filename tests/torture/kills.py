@@ -18,7 +18,7 @@ import psutil
 
 from kit.cli.foreground import SIGNALS
 from kit.config.resolve import resolve
-from kit.run_folder.names import METRICS
+from kit.run_directory.names import METRICS
 from kit.train.resume import decide
 from kit.train.training import run
 from torture.forked import end_threads, exit_code_of

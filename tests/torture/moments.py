@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kit.run_folder.names import METRICS
+from kit.run_directory.names import METRICS
 from kit.supervise.stop import StopRequest
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fake_wandb import serving
-from kit.run_folder import checkpoints, disk_space
-from kit.run_folder.receipt import read_receipt
+from kit.run_directory import checkpoints, disk_space
+from kit.run_directory.receipt import read_receipt
 from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:
@@ -371,7 +371,7 @@ def test_a_clock_that_jumps_in_mid_run_changes_nothing(torture: Torture, jump_s:
 
     def arrange() -> None:
         """Set the clock in the first save: for Python, and for the file system, which stamps by another clock."""
-        from kit.run_folder import receipt
+        from kit.run_directory import receipt
 
         now, offset = time.time, [0.0]
         time.time = lambda: now() + offset[0]
@@ -443,7 +443,7 @@ def _around(place: str, name: str) -> Callable[[], None]:
         ("save", _at_save(2, _burst), 143, 6),
         ("evaluation", _around("kit.train.trainer:_PlanTrainer", "evaluate"), 143, 4),
         ("adapter", _around("kit.train.saving", "save_run"), 0, 7),
-        ("receipt", _around("kit.run_folder.receipt:Receipt", "finish"), 0, 7),
+        ("receipt", _around("kit.run_directory.receipt:Receipt", "finish"), 0, 7),
     ],
 )
 def test_signals_that_are_repeated_end_in_one_clean_save_at_every_moment(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.run_folder import checkpoints
-from kit.run_folder.checkpoints import DamagedCheckpointError
-from kit.run_folder.receipt import read_receipt
+from kit.run_directory import checkpoints
+from kit.run_directory.checkpoints import DamagedCheckpointError
+from kit.run_directory.receipt import read_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.command import A_BUG
 from kit.cli.traceback_file import NAME as ERROR_FILE
-from kit.run_folder import checkpoints
-from kit.run_folder.receipt import read_receipt
+from kit.run_directory import checkpoints
+from kit.run_directory.receipt import read_receipt
 from torture.judging import Saved
 
 if TYPE_CHECKING:

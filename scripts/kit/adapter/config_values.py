@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from kit.run_folder.history import RunError
+from kit.run_directory.history import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from kit.adapter.config_values import check_values, endings, plain_names
 from kit.adapter.tensor_file import adapted_ranks, adapter_file, read_header
 from kit.files.json_files import read_object
-from kit.run_folder.history import RunError
-from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from kit.run_directory.history import RunError
+from kit.run_directory.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

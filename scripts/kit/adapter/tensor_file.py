@@ -14,8 +14,8 @@ from kit.adapter.config_values import endings, is_plain
 from kit.model import safetensors_header
 from kit.model.files import ModelFileError, leads_out
 from kit.model.safetensors_header import FLOATS
-from kit.run_folder.history import RunError
-from kit.run_folder.names import ADAPTER_CONFIG
+from kit.run_directory.history import RunError
+from kit.run_directory.names import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

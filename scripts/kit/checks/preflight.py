@@ -24,7 +24,7 @@ from kit.model.base import find_base
 from kit.model.files import DEMO_BASE, ModelFileError, is_local
 from kit.model.usability import base_findings
 from kit.plan.padding_free import KEY, decided, decision, is_decided
-from kit.run_folder.names import earlier_run
+from kit.run_directory.names import earlier_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

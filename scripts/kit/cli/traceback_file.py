@@ -32,7 +32,7 @@ _KEPT = "kit_traceback"  # of an exception: where its traceback is
 
 @contextlib.contextmanager
 def tracebacks_in(folder: Path | None) -> Iterator[None]:
-    """Keep the traceback of what fails first in here in a run's folder, which is made for it."""
+    """Keep the traceback of what fails first in here in a run directory, which is made for it."""
     before = _FOLDERS.set([folder] if folder else [])
     try:
         yield

@@ -26,7 +26,7 @@ from kit.data.chat_tokenizer import ChatTokenizer
 from kit.files.digest import file_sha256
 from kit.files.json_files import write_json
 from kit.report import after_run
-from kit.run_folder.names import ADAPTER, DEMO
+from kit.run_directory.names import ADAPTER, DEMO
 
 if TYPE_CHECKING:
     import argparse

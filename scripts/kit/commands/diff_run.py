@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from kit.cli.console import fail, paint, say
 from kit.cli.screen import one_line
-from kit.run_folder.history import NEWEST, OUTPUTS, find_run, read_run
+from kit.run_directory.history import NEWEST, OUTPUTS, find_run, read_run
 from kit.runs.comparison import GROUPS
 from kit.runs.divergence import find_divergence, in_words
 

@@ -31,8 +31,8 @@ from kit.data.dataset import EncodedFile, load_file
 from kit.data.encoding import encode_prompt
 from kit.files.json_files import object_or_none, write_json
 from kit.report import after_run
-from kit.run_folder.history import RunError
-from kit.run_folder.names import evaluation_name
+from kit.run_directory.history import RunError
+from kit.run_directory.names import evaluation_name
 from kit.stacks.stack import installed_stack
 from kit.use.endings import carry_out
 from kit.use.evaluation import Evaluation, Side, compare_with_training, compute_differences, show

@@ -29,8 +29,8 @@ from kit.data.end_tokens import declare_ends
 from kit.files.digest import file_sha256
 from kit.files.json_files import write_json
 from kit.files.own_files import FolderClaim, put_back, take_place
-from kit.run_folder.history import RunError
-from kit.run_folder.names import ADAPTER_WEIGHTS, CARD, MERGE_STAMP, MERGED, merged_files
+from kit.run_directory.history import RunError
+from kit.run_directory.names import ADAPTER_WEIGHTS, CARD, MERGE_STAMP, MERGED, merged_files
 from kit.stacks.stack import installed_stack
 from kit.use.endings import carry_out
 from kit.use.loading import LoadChoice, add_run_arguments, choose

@@ -29,7 +29,7 @@ from kit.machine.probe import probe
 from kit.parity.agreement import agreement, check_agreement, judge_pair, verdict, verdict_of
 from kit.parity.contract import CASES
 from kit.parity.results import REFERENCE, Result, describe_place, read_reference, read_result, result_file
-from kit.run_folder.history import OUTPUTS
+from kit.run_directory.history import OUTPUTS
 from kit.stacks.stack import installed_stack
 
 

@@ -16,7 +16,7 @@ from kit.cli.command import refuse
 from kit.cli.console import say
 from kit.cli.findings import as_json, render
 from kit.cli.screen import one_line
-from kit.run_folder.history import NEWEST, find_run
+from kit.run_directory.history import NEWEST, find_run
 
 
 def run(options: argparse.Namespace) -> int:

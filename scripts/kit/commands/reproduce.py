@@ -27,7 +27,7 @@ from kit.cli.findings import Finding, as_json, conclude, has_errors, render
 from kit.cli.foreground import EXIT_CODES
 from kit.cli.screen import one_line
 from kit.files.numbers import finite, mapping
-from kit.run_folder.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
+from kit.run_directory.history import NEWEST, OUTPUTS, Run, RunError, find_run, read_run
 from kit.runs.provenance import GPU_ORDER, provenance_here, reasons_for_other_bits
 from kit.runs.reproduction import PLACES, check
 from kit.runs.rerun import claim, mark, train_again, write_config

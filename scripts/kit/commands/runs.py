@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kit.cli.console import say, wants_colour
-from kit.run_folder.history import OUTPUTS, RunError, read_run, run_folders
+from kit.run_directory.history import OUTPUTS, RunError, read_run, run_directories
 from kit.runs.summary import Summary, summarise
 from kit.runs.table import SORT_KEYS, as_data, sort_runs, table_of
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 def _read(outputs: Path) -> tuple[list[Summary], list[str]]:
     """Read every run; one that cannot be read is named and does not hide the others."""
     runs, unreadable = [], []
-    for folder in run_folders(outputs):
+    for folder in run_directories(outputs):
         try:
             runs.append(summarise(read_run(folder)))
         except RunError as exc:

@@ -41,9 +41,9 @@ from kit.model.weights import describe_base
 from kit.plan.alternatives import planned_run_of
 from kit.plan.run_plan import device_for
 from kit.report import after_run
-from kit.run_folder.liveness import take_run_lock
-from kit.run_folder.log import RunLog
-from kit.run_folder.receipt import read_receipt
+from kit.run_directory.liveness import take_run_lock
+from kit.run_directory.log import RunLog
+from kit.run_directory.receipt import read_receipt
 from kit.stacks.stack import installed_stack
 from kit.train.auto_fit import RestartError, applied, begin_again, check_fitted, is_pending, recorded
 from kit.train.fastest import NAME, candidates_of

@@ -15,7 +15,7 @@ import argparse
 from kit.cli.command import found_and_fix
 from kit.cli.console import fail
 from kit.cli.findings import as_json, conclude, exit_code, render
-from kit.run_folder.history import NEWEST, RunError, find_run
+from kit.run_directory.history import NEWEST, RunError, find_run
 from kit.runs.verify import verify
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from kit.cli.console import say, wants_colour
 from kit.cli.redaction import redrawing
 from kit.cli.screen import one_line
-from kit.run_folder.history import NEWEST, Run, find_run, read_receipt
-from kit.run_folder.liveness import KILLED, RESUME_HINT, UNDER_WAY, state_of
-from kit.run_folder.metrics_tail import MetricsTail
+from kit.run_directory.history import NEWEST, Run, find_run, read_receipt
+from kit.run_directory.liveness import KILLED, RESUME_HINT, UNDER_WAY, state_of
+from kit.run_directory.metrics_tail import MetricsTail
 from kit.runs.terminal_view import RunProgress, figures, plain_line, plot, plotted
 
 if TYPE_CHECKING:

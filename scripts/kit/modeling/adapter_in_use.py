@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from kit.adapter.portable import private_copy
 from kit.cli.failures import ExplainedError
 from kit.cli.refusals import is_out_of_memory
-from kit.run_folder.history import RunError
-from kit.run_folder.names import ADAPTER_WEIGHTS
+from kit.run_directory.history import RunError
+from kit.run_directory.names import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

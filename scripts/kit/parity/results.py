@@ -14,7 +14,7 @@ from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.json_files import read_object
 from kit.files.numbers import finite, listed, mapping
 from kit.machine.cuda_order import chosen_of
-from kit.run_folder.provenance import describe_code
+from kit.run_directory.provenance import describe_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

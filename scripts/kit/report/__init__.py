@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kit.cli.console import say
-from kit.run_folder.names import RECEIPT
+from kit.run_directory.names import RECEIPT
 
 
 def after_run(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gather a report's contents from a run's folder."""
+"""Gather a report's contents from a run directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kit.report.lengths import Lengths, lengths_of
 from kit.report.parity import parity_line
 from kit.report.samples import Answers, read_answers
 from kit.report.verdict import Verdict, judge_run
-from kit.run_folder.history import Run, read_run
+from kit.run_directory.history import Run, read_run
 from kit.runs.comparison import written
 from kit.runs.summary import Summary, summarise
 

@@ -10,7 +10,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.files.numbers import finite, listed, mapping
 
 if TYPE_CHECKING:
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
 
 # Tokenising again what a run has tokenised: seconds up to here, minutes above.
 _LARGEST_FILE_BYTES = 32_000_000

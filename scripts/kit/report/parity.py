@@ -10,12 +10,12 @@ from kit.config.platforms import CUDA_PLATFORMS
 from kit.files.numbers import mapping
 from kit.parity.agreement import check_agreement, verdict_of
 from kit.parity.results import ParityError, Result, read_reference, read_result, result_file
-from kit.run_folder.history import OUTPUTS
+from kit.run_directory.history import OUTPUTS
 from kit.runs.provenance import gpu_of
 from kit.stacks.registry import make_argument
 
 if TYPE_CHECKING:
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
 
 _WHAT_FOR = "whether training on this machine and stack matches the formulas"
 

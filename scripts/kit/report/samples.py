@@ -10,7 +10,7 @@ from typing import Any
 
 from kit.files.json_files import read_object
 from kit.files.numbers import finite, listed, mapping
-from kit.run_folder.names import DEMO, evaluation_name
+from kit.run_directory.names import DEMO, evaluation_name
 
 MOST_SHOWN = 8
 LONGEST_SHOWN = 1200  # characters of a text on the page

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from kit.cli.findings import Finding, error, warning
 from kit.files.numbers import finite, listed, logged, mapping, number
-from kit.run_folder.liveness import KILLED, RESUME_HINT, UNDER_WAY
+from kit.run_directory.liveness import KILLED, RESUME_HINT, UNDER_WAY
 
 if TYPE_CHECKING:
     from kit.report.lengths import Lengths
     from kit.report.samples import Answers
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
     from kit.runs.summary import Summary
 
 GOOD, DOUBTFUL, BAD, UNDER_WAY_TONE = "good", "doubtful", "bad", "running"

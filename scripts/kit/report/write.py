@@ -9,7 +9,7 @@ from kit.files.durable import replace_file
 from kit.report.charts import curves_png, page_charts
 from kit.report.contents import gather
 from kit.report.page import render_page
-from kit.run_folder.names import REPORT_PAGE, REPORT_PICTURE
+from kit.run_directory.names import REPORT_PAGE, REPORT_PICTURE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from kit.runs.summary import summarise
 from kit.runs.table import COLUMNS
 
 if TYPE_CHECKING:
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
 
 GROUPS = ("config", "data", "code", "stack", "machine", "image")
 # These always differ.

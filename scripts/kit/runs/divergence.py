@@ -14,7 +14,7 @@ from kit.train.resume import MAY_DIFFER
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
     from kit.runs.traces import Gap, TraceComparison
 
 SAME, OTHER, UNKNOWN = "the same", "another", "not recorded"

@@ -20,7 +20,7 @@ from kit.machine.facts import Nvidia
 from kit.machine.platforms import judge
 from kit.machine.probe import probe
 from kit.machine.recorded import rebuild
-from kit.run_folder.provenance import describe_here, scripts_tree
+from kit.run_directory.provenance import describe_here, scripts_tree
 from kit.stacks.stack import installed_stack
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from kit.cli.findings import Finding, error, ok, skipped, warning
 from kit.config import schema
 from kit.files.numbers import listed, mapping
 from kit.model.files import ModelFileError, find, is_local
-from kit.run_folder.receipt import SCHEMA_VERSION
+from kit.run_directory.receipt import SCHEMA_VERSION
 from kit.runs.provenance import checkout, compare_provenance
 from kit.runs.verify import check_file, readable, verify_metrics, verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
 
 # A path may change, its content may not.
 PLACES = ("data.train_file", "data.val_file", "model.model_name_or_path")

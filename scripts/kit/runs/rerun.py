@@ -15,14 +15,14 @@ from kit.config import schema, yaml_writer
 from kit.config.resolve import DEFAULT, Resolved
 from kit.files.json_files import object_or_none, write_json
 from kit.model.files import is_local
-from kit.run_folder.names import RERUN, RERUN_CONFIG
-from kit.run_folder.receipt import read_receipt
+from kit.run_directory.names import RERUN, RERUN_CONFIG
+from kit.run_directory.receipt import read_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
 
 
 def claim(folder: Path, run: Run, *, overwrite: bool) -> tuple[bool, Finding | None]:

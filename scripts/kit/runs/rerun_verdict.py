@@ -17,7 +17,7 @@ from kit.runs.traces import compare_evaluations, compare_losses
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
     from kit.runs.traces import Gap, TraceComparison
 
 # What two runs of one configuration may differ by where bits may, as a share of the loss.

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.files.numbers import finite, listed, logged, mapping
-from kit.run_folder.liveness import state_of
+from kit.run_directory.liveness import state_of
 
 if TYPE_CHECKING:
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
 
 _ORIGIN = re.compile(r"(.+\.ya?ml):\d+\Z")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
 
     # The loss by step; NaN where it was none.
     Trace: TypeAlias = Mapping[int, float]

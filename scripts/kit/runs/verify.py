@@ -13,15 +13,15 @@ from kit.files.digest import file_sha256
 from kit.files.numbers import listed, mapping
 from kit.files.regular_files import read_regular
 from kit.model.files import is_local
-from kit.run_folder import checkpoints
-from kit.run_folder.checkpoints import DamagedCheckpointError
-from kit.run_folder.receipt import is_untouched, read_receipt
+from kit.run_directory import checkpoints
+from kit.run_directory.checkpoints import DamagedCheckpointError
+from kit.run_directory.receipt import is_untouched, read_receipt
 
 _RESTORE = "restore it from a copy"
 
 
 def verify(folder: Path) -> list[Finding]:
-    """Check a run's folder, and the data and the base model its receipt names."""
+    """Check a run directory, and the data and the base model its receipt names."""
     receipt = read_receipt(folder)
     if receipt is None:
         fix = "name a run directory, such as outputs/NAME"

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from kit.cli.console import duration, say
 from kit.cli.failures import explain
 from kit.cli.findings import render, warning
-from kit.run_folder.checkpoints import resume_hint
-from kit.run_folder.names import STALLED
+from kit.run_directory.checkpoints import resume_hint
+from kit.run_directory.names import STALLED
 from kit.supervise.stall import GRACE_S, StalledError, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from kit.run_folder.receipt import Receipt
+    from kit.run_directory.receipt import Receipt
     from kit.supervise.stall import Stall
 
 # The run failed: the same code as any other failure. What starts a run again need not tell them apart.

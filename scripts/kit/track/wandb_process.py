@@ -27,7 +27,7 @@ from typing import Any
 from kit.cli.foreground import ignore_signals
 from kit.cli.interpreter import python_path
 from kit.files.json_files import object_or_none, write_json
-from kit.run_folder.names import HANDED_ON
+from kit.run_directory.names import HANDED_ON
 
 ORDER = "KIT_WANDB_ORDER"
 _LOOK_S = 0.5

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.console import say
 from kit.cli.findings import render, warning
 from kit.environment.access_probe import probe_wandb
-from kit.run_folder.names import CURVES, METRICS
+from kit.run_directory.names import CURVES, METRICS
 from kit.track.wandb_process import WandbRun
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings
-    from kit.run_folder.receipt import Receipt
+    from kit.run_directory.receipt import Receipt
     from kit.supervise.stop import StopRequest
 
 BEGIN_S = 20.0

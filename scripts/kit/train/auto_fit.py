@@ -24,7 +24,7 @@ from kit.files.numbers import mapping
 from kit.plan.after_oom import nearest_that_fits
 from kit.plan.alternatives import SAME_UPDATE, mildest_that_fits
 from kit.plan.padding_free import AUTO, KEY, is_decided
-from kit.run_folder.liveness import is_this_process
+from kit.run_directory.liveness import is_this_process
 from kit.train.fit import Fit
 
 if TYPE_CHECKING:

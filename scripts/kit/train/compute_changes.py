@@ -11,7 +11,7 @@ from kit.files.numbers import mapping
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kit.run_folder.receipt import Receipt
+    from kit.run_directory.receipt import Receipt
 
 # On a GPU the CPU adds up nothing that is learnt.
 _ON_A_GPU = frozenset({"device", "variables", "cuda", "cudnn"})

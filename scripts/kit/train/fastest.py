@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from kit.modeling.resident import ResidentBase
-    from kit.run_folder.receipt import Receipt
+    from kit.run_directory.receipt import Receipt
     from kit.supervise.stop import StopRequest
     from kit.train.job import TrainingJob
 

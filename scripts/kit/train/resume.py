@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from kit.cli.findings import Finding, error, ok, warning
 from kit.config.schema import keys_with, with_defaults
 from kit.files.numbers import mapping
-from kit.run_folder import checkpoints
-from kit.run_folder.checkpoints import Checkpoint, DamagedCheckpointError
-from kit.run_folder.names import ADAPTER, CHECKPOINTS, RECEIPT, earlier_run
-from kit.run_folder.receipt import read_receipt
+from kit.run_directory import checkpoints
+from kit.run_directory.checkpoints import Checkpoint, DamagedCheckpointError
+from kit.run_directory.names import ADAPTER, CHECKPOINTS, RECEIPT, earlier_run
+from kit.run_directory.receipt import read_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -108,7 +108,7 @@ class StartPoint:
 def decide(how: str, folder: Path, identity: Mapping[str, Any], allowed: Collection[str]) -> StartPoint:
     """Decide how a run with an identity (``identity_of``) begins.
 
-    ``how`` is ``auto`` for the newest complete checkpoint in the run's folder, or the path of a checkpoint or of a run;
+    ``how`` is ``auto`` for the newest complete checkpoint in the run directory, or a path of a checkpoint or run;
     ``allowed`` are the keys that may differ this once.
     """
     there = read_receipt(folder)
@@ -168,7 +168,7 @@ def named(how: str) -> Path:
 
 
 def run_of(path: Path) -> Path:
-    """Return the run's folder for what ``named`` found: the run itself, or one of its checkpoints."""
+    """Return the run directory for what ``named`` found: the run itself, or one of its checkpoints."""
     return path.parent.parent if path.parent.name == CHECKPOINTS and not (path / RECEIPT).is_file() else path
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from kit.cli.refusals import first_line, is_failure, is_out_of_memory
-from kit.run_folder.checkpoints import ResumeError
+from kit.run_directory.checkpoints import ResumeError
 
 # Other keys of a group have a default where a later version of the library brings them.
 _OF_EVERY_GROUP = {"params", "lr", "betas", "eps", "weight_decay"}

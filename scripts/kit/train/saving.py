@@ -20,7 +20,7 @@ from kit.model.tokenizer_form import FormError
 from kit.modeling.adapter_in_use import SavedAdapterError, check_loads_back
 from kit.modeling.model import save_adapter
 from kit.modeling.process_memory import PeakSampler
-from kit.run_folder.names import ADAPTER, ADAPTER_FILES, CARD
+from kit.run_directory.names import ADAPTER, ADAPTER_FILES, CARD
 
 if TYPE_CHECKING:
     from kit.config.settings import Settings

@@ -15,9 +15,9 @@ from kit.data.batch_order import FILLER
 from kit.files.digest import file_sha256
 from kit.machine.one_device import use_judged_device
 from kit.plan.needs import checkpoint_bytes
-from kit.run_folder import checkpoints, disk_space
-from kit.run_folder.names import CHECKPOINTS, METRICS
-from kit.run_folder.receipt import loss_trace_sha256
+from kit.run_directory import checkpoints, disk_space
+from kit.run_directory.names import CHECKPOINTS, METRICS
+from kit.run_directory.receipt import loss_trace_sha256
 from kit.supervise.stall import StallWatch
 from kit.supervise.stall_report import StallReport, end_at_once
 from kit.supervise.stop import StoppedError
@@ -27,7 +27,7 @@ from kit.train.compute_changes import note_changes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kit.run_folder.receipt import Receipt
+    from kit.run_directory.receipt import Receipt
     from kit.supervise.stop import StopRequest
     from kit.track.wandb_tracker import WandbTracker
     from kit.train.job import TrainingJob

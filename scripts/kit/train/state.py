@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from kit.config.platforms import CUDA_PLATFORMS
 from kit.modeling.model import portable_lora_config
-from kit.run_folder.checkpoints import ResumeError
-from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OPTIMIZER, STATE
+from kit.run_directory.checkpoints import ResumeError
+from kit.run_directory.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OPTIMIZER, STATE
 from kit.train.saved_form import check_optimizer, check_schedule, reading
 
 
@@ -137,7 +137,7 @@ class SavedState:
 
     @classmethod
     def read(cls, folder: Path, step: int) -> SavedState:
-        """Read a checkpoint of a step that ``kit.run_folder.checkpoints.read`` found complete.
+        """Read a checkpoint of a step that ``kit.run_directory.checkpoints.read`` found complete.
 
         Raises:
             ResumeError: The kit could not have saved it after that step.

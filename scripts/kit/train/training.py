@@ -22,13 +22,13 @@ from kit.machine.platforms import judge
 from kit.model.hub import hub_left_alone
 from kit.plan.after_oom import RehearsalError
 from kit.plan.padding_free import decision
-from kit.run_folder import checkpoints
-from kit.run_folder.checkpoints import resume_hint
-from kit.run_folder.clearing import clear
-from kit.run_folder.metrics_tail import parse_line
-from kit.run_folder.names import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG
-from kit.run_folder.provenance import describe_before, describe_data
-from kit.run_folder.receipt import Receipt, carried_over
+from kit.run_directory import checkpoints
+from kit.run_directory.checkpoints import resume_hint
+from kit.run_directory.clearing import clear
+from kit.run_directory.metrics_tail import parse_line
+from kit.run_directory.names import CHECKPOINTS, METRICS, RECEIPT, RERUN_CONFIG
+from kit.run_directory.provenance import describe_before, describe_data
+from kit.run_directory.receipt import Receipt, carried_over
 from kit.stacks.attention import choose
 from kit.supervise.stop import SAVING, StoppedError, StopRequest
 from kit.track.wandb_tracker import WandbTracker, new_id
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from kit.run_folder.log import RunLog
+    from kit.run_directory.log import RunLog
     from kit.train.job import TrainingJob
     from kit.train.resume import StartPoint
 
@@ -247,7 +247,7 @@ def _is_line_until(line: dict[str, Any], steps: int) -> bool:
 
 
 def _prepare_folder(folder: Path, start: StartPoint, *, is_rerun: bool = False) -> None:
-    """Bring the run's folder to where the run begins: nothing, or exactly what the checkpoint knows."""
+    """Bring the run directory to where the run begins: nothing, or exactly what the checkpoint knows."""
     parent = folder / CHECKPOINTS
     checkpoints.sweep(parent)
     (folder / ERROR_FILE).unlink(missing_ok=True)  # of the session that failed; its sentence stays in the receipt

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.cli.quiet_libraries import quiet_imports
-from kit.run_folder.history import RunError
+from kit.run_directory.history import RunError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,8 @@ from kit.model.families import completed
 from kit.model.files import ModelFileError
 from kit.model.shape import shape_in
 from kit.model.usability import require_whole
-from kit.run_folder.history import NEWEST, Run, RunError, find_run, read_run
-from kit.run_folder.names import ADAPTER_WEIGHTS
+from kit.run_directory.history import NEWEST, Run, RunError, find_run, read_run
+from kit.run_directory.names import ADAPTER_WEIGHTS
 from kit.stacks.stack import FLASH
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from kit.model.files import ModelFileError, read_json
 from kit.model.safetensors_header import read_header
 from kit.model.tokenizer_files import make_readable
 from kit.model.tokenizer_form import FormError
-from kit.run_folder.history import RunError
-from kit.run_folder.names import ADAPTER_WEIGHTS
+from kit.run_directory.history import RunError
+from kit.run_directory.names import ADAPTER_WEIGHTS
 
 _DISK_SLACK = 64 * 1024**2  # headers, tokenizer, card
 

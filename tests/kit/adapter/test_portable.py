@@ -16,7 +16,7 @@ from kit.adapter import portable
 from kit.adapter.portable import make_portable, outside_keys, portable_config, private_copy, read_portable
 from kit.adapter.tensor_file import TensorInfo, read_header
 from kit.cli.quiet_libraries import quiet_imports
-from kit.run_folder.history import RunError
+from kit.run_directory.history import RunError
 
 if TYPE_CHECKING:
     from pathlib import Path

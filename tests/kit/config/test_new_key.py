@@ -27,7 +27,7 @@ from kit.config.resolve import resolve
 from kit.data.batch_order import order_batches
 from kit.data.encoding import EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.run_folder.history import read_run
+from kit.run_directory.history import read_run
 from kit.runs.reproduction import _config
 from kit.runs.rerun import write_config
 from kit.stacks.stack import installed_stack

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from kit.files.folder_lock import FolderLock
-from kit.run_folder.liveness import take_run_lock
+from kit.run_directory.liveness import take_run_lock
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,10 +24,10 @@ from kit.model.files import ModelFileError, read_json
 from kit.model.files import read_text as read_model_text
 from kit.model.safetensors_header import read_header
 from kit.model.tokenizer_files import read_tokenizer
-from kit.run_folder import checkpoints
-from kit.run_folder.checkpoints import DamagedCheckpointError
-from kit.run_folder.history import RunError, read_receipt
-from kit.run_folder.metrics_tail import MetricsTail
+from kit.run_directory import checkpoints
+from kit.run_directory.checkpoints import DamagedCheckpointError
+from kit.run_directory.history import RunError, read_receipt
+from kit.run_directory.metrics_tail import MetricsTail
 from kit.runs.verify import verify_receipt
 
 if TYPE_CHECKING:

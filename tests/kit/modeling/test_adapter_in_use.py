@@ -21,7 +21,7 @@ from kit.cli.interpreter import PROJECT_ROOT
 from kit.modeling import adapter_in_use
 from kit.modeling.adapter_in_use import SavedAdapterError, check_loads_back, load_adapter
 from kit.modeling.model import attach_adapter, load_base_model, save_adapter
-from kit.run_folder.history import RunError
+from kit.run_directory.history import RunError
 from kit.train import saving as session
 from kit.train.saving import adapter_sha256, save_run
 

@@ -10,7 +10,7 @@ import pytest
 
 from kit.files.digest import file_sha256
 from kit.report.lengths import lengths_of
-from kit.run_folder.history import read_run
+from kit.run_directory.history import read_run
 from written_run import RESOLVED, TRAIN, write_run
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from kit.report import after_run
 from kit.report.write import write_report
-from kit.run_folder.process import this_process
+from kit.run_directory.process import this_process
 from written_run import RESOLVED, write_run
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from kit.parity.results import CaseResult, Result, read_reference
 from kit.report.contents import gather
 from kit.report.page import render_page
 from kit.report.parity import parity_line
-from kit.run_folder.history import read_run
+from kit.run_directory.history import read_run
 from written_run import write_run
 
 CONTRACT, EXACT = read_reference()

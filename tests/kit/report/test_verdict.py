@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kit.report.contents import gather
-from kit.run_folder.process import this_process
+from kit.run_directory.process import this_process
 from written_run import RESOLVED, falling, write_run
 
 if TYPE_CHECKING:

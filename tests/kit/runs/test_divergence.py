@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.run_folder.history import read_run
+from kit.run_directory.history import read_run
 from kit.runs.divergence import find_divergence, in_words
 from written_run import RESOLVED, falling, write_run
 

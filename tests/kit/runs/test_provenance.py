@@ -10,7 +10,7 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.machine import facts as machines
-from kit.runs import provenance_here as module
+from kit.runs import provenance as module
 from kit.runs.provenance import compare_provenance, provenance_here, reasons_for_other_bits
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 
 from kit.files.digest import file_sha256
 from kit.files.json_files import write_json
-from kit.run_folder.history import read_run
-from kit.run_folder.receipt import Receipt, sealed
+from kit.run_directory.history import read_run
+from kit.run_directory.receipt import Receipt, sealed
 from kit.runs.provenance import provenance_here, reasons_for_other_bits
 from kit.runs.reproduction import check
 from written_run import RESOLVED

@@ -15,7 +15,7 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.run_folder.history import Run, read_run
+from kit.run_directory.history import Run, read_run
 from kit.runs import rerun
 from kit.runs.rerun import claim, mark, write_config
 from written_run import RESOLVED, write_run

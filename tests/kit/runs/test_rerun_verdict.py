@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kit.run_folder.history import Run, read_run
+from kit.run_directory.history import Run, read_run
 from kit.runs.rerun_verdict import BIT_EQUAL, DIFFERENT, WITHIN, judge_rerun
 from written_run import falling, write_run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.run_folder.history import read_run
+from kit.run_directory.history import read_run
 from kit.runs.summary import summarise
 from kit.runs.table import COLUMNS
 from written_run import write_run

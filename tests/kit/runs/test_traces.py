@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.run_folder.history import read_run
+from kit.run_directory.history import read_run
 from kit.runs.traces import compare_evaluations, compare_losses, compare_traces, loss_trace
 from written_run import write_run
 

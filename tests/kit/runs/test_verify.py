@@ -11,8 +11,8 @@ from kit.cli.command import call
 from kit.cli.findings import has_errors
 from kit.commands import verify as command
 from kit.files.digest import file_sha256
-from kit.run_folder import checkpoints
-from kit.run_folder.receipt import Receipt
+from kit.run_directory import checkpoints
+from kit.run_directory.receipt import Receipt
 from kit.runs.verify import verify
 
 FILES = (

@@ -15,7 +15,7 @@ import pytest
 
 from fake_wandb import serving
 from kit.config.resolve import resolve
-from kit.run_folder.receipt import Receipt
+from kit.run_directory.receipt import Receipt
 from kit.supervise.stop import StopRequest
 from kit.track import wandb_process as wandb_sender
 from kit.track import wandb_tracker as curves
@@ -253,7 +253,7 @@ def test_the_environment_turns_wandb_down(run: Path, stand_in: pytest.MonkeyPatc
     assert _Sent(run).end()["mode"] == "offline"
 
 
-def test_no_secret_gets_into_the_run_folder(run: Path, stand_in: pytest.MonkeyPatch) -> None:
+def test_no_secret_gets_into_the_run_directory(run: Path, stand_in: pytest.MonkeyPatch) -> None:
     stand_in.setenv("HOW", "works")
     stand_in.setenv("WANDB_API_KEY", "marker-that-must-not-appear")
     _Sent(run).end()

@@ -17,7 +17,7 @@ from kit.machine import facts as machines
 from kit.machine.platforms import judge
 from kit.plan.alternatives import planned_run_of
 from kit.plan.run_plan import device_for
-from kit.run_folder.process import this_process
+from kit.run_directory.process import this_process
 from kit.stacks.stack import stack_of
 from kit.train import auto_fit
 from kit.train.auto_fit import applied, is_pending, planned_fit, recorded, set_line
@@ -150,7 +150,7 @@ import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from kit.train import auto_fit
-from kit.run_folder.process import this_process
+from kit.run_directory.process import this_process
 receipt = Path(sys.argv[2]) / "run.json"
 if receipt.exists():
     left_open = [name for name in os.listdir("/dev/fd") if os.path.realpath(f"/dev/fd/{name}") == str(receipt)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit.run_folder.receipt import Receipt
+from kit.run_directory.receipt import Receipt
 from kit.train.compute_changes import note_changes
 
 CPU = {"device": "cpu", "threads": 2, "cpu_capability": "AVX2", "variables": "none", "cuda": None}

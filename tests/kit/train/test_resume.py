@@ -17,7 +17,7 @@ from kit.config.resolve import resolve
 from kit.data.batch_order import order_batches
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
-from kit.run_folder import checkpoints
+from kit.run_directory import checkpoints
 from kit.stacks.stack import stack_of
 from kit.train import resume
 from kit.train.resume import CANNOT_CHANGE, MAY_DIFFER, StartPoint, decide, differences, identity_of

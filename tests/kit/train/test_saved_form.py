@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kit.run_folder.checkpoints import ResumeError
+from kit.run_directory.checkpoints import ResumeError
 
 pytestmark = pytest.mark.slow
 torch: Any = pytest.importorskip("torch", reason="needs the libraries: make setup")

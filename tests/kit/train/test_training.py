@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kit.run_folder.checkpoints import Checkpoint, ResumeError
-from kit.run_folder.receipt import Receipt
+from kit.run_directory.checkpoints import Checkpoint, ResumeError
+from kit.run_directory.receipt import Receipt
 from kit.supervise.stop import StoppedError, StopRequest
 from kit.train import training
 from kit.train.auto_fit import RestartError

@@ -95,7 +95,7 @@ class _Loaded:
         self.spoke_with_adapter: bool | None = None
 
     @contextlib.contextmanager
-    def speaking(self, *, adapter: bool) -> Iterator[Any]:
+    def active(self, *, adapter: bool) -> Iterator[Any]:
         self.spoke_with_adapter = adapter
         yield self
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.run_folder.history import RunError
+from kit.run_directory.history import RunError
 from kit.stacks.stack import installed_stack
 from kit.use.harness import VERSION, HarnessTasks, require_harness, run_tasks
 from kit.use.loading import add_run_arguments, choose, load

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapter_files import write_adapter
-from kit.run_folder.history import RunError
+from kit.run_directory.history import RunError
 from kit.stacks.stack import Stack, installed_stack
 from kit.use.loading import LoadChoice, add_run_arguments, choose, load
 from small_base import write_base

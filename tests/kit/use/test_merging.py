@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from kit.run_folder.history import RunError
+from kit.run_directory.history import RunError
 from kit.use.merging import copy_the_rest, find_base, read_adapter, room_needed, write_merged
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"

@@ -13,14 +13,14 @@ import psutil
 
 from kit.cli.findings import error
 from kit.files.numbers import mapping, number
-from kit.run_folder.process import boot_id, pid_namespace, start_ticks
+from kit.run_directory.process import boot_id, pid_namespace, start_ticks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.cli.findings import Finding
     from kit.files.folder_lock import FolderLock
-    from kit.run_folder.history import Run
+    from kit.run_directory.history import Run
 
 UNDER_WAY = ("started", "training")
 KILLED = "killed?"
@@ -82,7 +82,7 @@ def _seconds_since_last_write(folder: Path) -> float:
 
 
 def take_run_lock(lock: FolderLock) -> list[Finding]:
-    """Lock a run's folder, or say who has it.
+    """Lock a run directory, or say who has it.
 
     Raises:
         OSError: The folder cannot be written to.

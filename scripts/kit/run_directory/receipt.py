@@ -20,8 +20,8 @@ from typing import Any
 from kit.files.json_files import object_or_none, parse, render, without_nan, write_json
 from kit.files.numbers import finite, listed
 from kit.files.regular_files import read_text
-from kit.run_folder.names import RECEIPT
-from kit.run_folder.receipt_keys import LAST_STEP, top_level
+from kit.run_directory.names import RECEIPT
+from kit.run_directory.receipt_keys import LAST_STEP, top_level
 
 SCHEMA_VERSION = 1
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kit.run_folder.history import read_run
-from kit.run_folder.liveness import state_of
-from kit.run_folder.process import describe_process, this_process
+from kit.run_directory.history import read_run
+from kit.run_directory.liveness import state_of
+from kit.run_directory.process import describe_process, this_process
 from written_run import write_run
 
 

@@ -9,9 +9,9 @@ import pytest
 from tqdm import tqdm
 
 from kit.cli.console import say
-from kit.run_folder.clearing import clear
-from kit.run_folder.log import RunLog
-from kit.run_folder.names import LOG
+from kit.run_directory.clearing import clear
+from kit.run_directory.log import RunLog
+from kit.run_directory.names import LOG
 
 TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 

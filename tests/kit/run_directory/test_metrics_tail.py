@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.run_folder.metrics_tail import MetricsTail
+from kit.run_directory.metrics_tail import MetricsTail
 
 
 def test_each_line_is_read_once_and_a_half_one_when_it_is_whole(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from kit.files.durable import fsync_file, fsync_folder
 from kit.files.json_files import object_or_none, parse
 from kit.files.own_files import is_own, remove_own
 from kit.files.regular_files import read_regular
-from kit.run_folder.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CHECKPOINTS, METRICS, OPTIMIZER, STATE
+from kit.run_directory.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CHECKPOINTS, METRICS, OPTIMIZER, STATE
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

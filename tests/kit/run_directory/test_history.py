@@ -10,7 +10,7 @@ import pytest
 
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
-from kit.run_folder.history import NEWEST, RunError, find_run, read_run, run_folders
+from kit.run_directory.history import NEWEST, RunError, find_run, read_run, run_directories
 
 SETTINGS = resolve(PROJECT_ROOT / "configs/training_config_demo.yaml").settings
 
@@ -34,7 +34,7 @@ def test_newest_is_the_run_whose_receipt_was_written_last(tmp_path: Path) -> Non
     _run(tmp_path, "b", written=100)
     newest = _run(tmp_path, "a", written=200)
     assert find_run(NEWEST, tmp_path) == newest
-    assert run_folders(tmp_path)[-1] == newest
+    assert run_directories(tmp_path)[-1] == newest
 
 
 def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:

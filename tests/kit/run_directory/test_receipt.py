@@ -13,11 +13,11 @@ import pytest
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.config.resolve import resolve
 from kit.machine import facts as machines
-from kit.run_folder import receipt as receipts
-from kit.run_folder import receipt_keys
-from kit.run_folder.provenance import describe_before
-from kit.run_folder.receipt import Receipt
-from kit.run_folder.receipt_keys import LAST_STEP, RUN, SESSION
+from kit.run_directory import receipt as receipts
+from kit.run_directory import receipt_keys
+from kit.run_directory.provenance import describe_before
+from kit.run_directory.receipt import Receipt
+from kit.run_directory.receipt_keys import LAST_STEP, RUN, SESSION
 from kit.stacks.stack import stack_of
 
 MACHINE = machines.read(PROJECT_ROOT / "tests" / "fixtures" / "machines" / "h100_80gb.json")
@@ -110,7 +110,7 @@ def test_every_key_that_is_written_is_declared() -> None:
     """In each call that writes one; a real receipt is held to the declared keys by ``tests/test_docs_receipt.py``."""
     declared = receipt_keys.top_level(RUN) | receipt_keys.top_level(LAST_STEP) | receipt_keys.top_level(SESSION)
     written = set()
-    rooms = ("run_folder", "train", "supervise", "track", "runs")
+    rooms = ("run_directory", "train", "supervise", "track", "runs")
     for path in (path for room in rooms for path in (PROJECT_ROOT / "scripts/kit" / room).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):

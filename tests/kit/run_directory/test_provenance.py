@@ -17,8 +17,8 @@ from kit.data.dataset import EncodedFile
 from kit.data.encoding import IGNORE_INDEX, EncodedRow
 from kit.data.token_rows import TokenRows
 from kit.machine import facts as machines
-from kit.run_folder import provenance
-from kit.run_folder.provenance import (
+from kit.run_directory import provenance
+from kit.run_directory.provenance import (
     describe_before,
     describe_code,
     describe_data,
@@ -72,7 +72,7 @@ def test_of_two_copies_of_a_package_the_one_that_is_imported_is_named(monkeypatc
 
 def test_the_copies_that_setuptools_brings_along_are_not_what_is_installed() -> None:
     pytest.importorskip("setuptools", reason="the current stack's")
-    code = "import json, setuptools\nfrom kit.run_folder.provenance import describe_stack\n"
+    code = "import json, setuptools\nfrom kit.run_directory.provenance import describe_stack\n"
     code += (
         "from kit.stacks.stack import installed_stack\nprint(json.dumps(describe_stack(installed_stack())['packages']))"
     )

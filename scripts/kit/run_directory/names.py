@@ -1,4 +1,4 @@
-"""What a run's folder holds, by name: each writer takes its name from here. Imports no machine-learning library."""
+"""What a run directory holds, by name: each writer takes its name from here. Imports no machine-learning library."""
 
 from __future__ import annotations
 

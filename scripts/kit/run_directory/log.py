@@ -14,9 +14,9 @@ from typing import Any, Self
 
 from kit.cli.redaction import redact, redact_argv
 from kit.cli.screen import visible
-from kit.run_folder.names import LOG
+from kit.run_directory.names import LOG
 
-_MOST_BEFORE = 1_000  # lines that are remembered until the run's folder is known
+_MOST_BEFORE = 1_000  # lines that are remembered until the run directory is known
 _STYLES = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
 
 
@@ -46,7 +46,7 @@ class RunLog:
             self._file.close()
 
     def begin(self, folder: Path, argv: Sequence[str]) -> None:
-        """Write into the run's folder from here on, behind what an earlier session said there.
+        """Write into the run directory from here on, behind what an earlier session said there.
 
         Nothing fails for want of it: metrics and receipt are the record.
         """

@@ -23,7 +23,7 @@ from kit.audit.training_file import lengths_of
 from kit.cli.interpreter import PROJECT_ROOT
 from kit.cli.redaction import redact_argv
 from kit.files.digest import file_sha256
-from kit.run_folder.process import this_process
+from kit.run_directory.process import this_process
 from kit.stacks.locks import STAMP, digest, packages
 from kit.stacks.registry import GENERATIONS, generation_of
 

@@ -10,8 +10,8 @@ from kit.cli.traceback_file import NAME as ERROR_FILE
 from kit.files.folder_lock import NAME as LOCK
 from kit.files.json_files import object_or_none
 from kit.files.own_files import put_back, remove_own
-from kit.run_folder import checkpoints
-from kit.run_folder.names import (
+from kit.run_directory import checkpoints
+from kit.run_directory.names import (
     ADAPTER,
     ADAPTER_FILES,
     CHECKPOINTS,

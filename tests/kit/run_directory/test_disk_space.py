@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.run_folder import disk_space
+from kit.run_directory import disk_space
 
 
 def test_a_save_without_room_does_not_begin(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from kit.config.settings import Settings
 from kit.config.validator import show, violations
 from kit.files.json_files import read_object
 from kit.files.regular_files import read_regular
-from kit.run_folder.metrics_tail import parse_line
+from kit.run_directory.metrics_tail import parse_line
 
 OUTPUTS = Path("outputs")
 NEWEST = "newest"  # in place of a run's name
@@ -88,24 +88,24 @@ class Run:
 
 
 def find_run(name: str, outputs: Path = OUTPUTS) -> Path:
-    """Find a run's folder by its path, its name under ``outputs/``, or ``newest``.
+    """Find a run directory by its path, its name under ``outputs/``, or ``newest``.
 
     Raises:
         RunError: There is no such run; the message lists those that are there.
     """
     if name == NEWEST:
-        folders = run_folders(outputs)
+        folders = run_directories(outputs)
         if not folders:
             raise RunError(f"{outputs}: no run yet; train one, or run make demo")
         return folders[-1]
     for folder in (Path(name).expanduser(), outputs / name):
         if (folder / "run.json").exists():
             return folder
-    there = ", ".join(folder.name for folder in run_folders(outputs)) or "none"
+    there = ", ".join(folder.name for folder in run_directories(outputs)) or "none"
     raise RunError(f"{name}: no such run directory, nor a run name in {outputs} (found: {there}); name one of them")
 
 
-def run_folders(outputs: Path = OUTPUTS) -> list[Path]:
+def run_directories(outputs: Path = OUTPUTS) -> list[Path]:
     """List the folders that hold a receipt, the one written last at the end."""
     receipts = [path for path in outputs.glob("*/run.json") if path.is_file()]
     return [path.parent for path in sorted(receipts, key=lambda path: (path.stat().st_mtime_ns, path))]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kit.run_folder import checkpoints
-from kit.run_folder import names as run_folder
-from kit.run_folder.clearing import clear
+from kit.run_directory import checkpoints, names
+from kit.run_directory.clearing import clear
 from kit.train import training
 from kit.train.resume import StartPoint
 
@@ -52,7 +51,7 @@ def test_everything_that_is_written_about_a_run_goes_with_it(tmp_path: Path) -> 
         "checkpoints/.checkpoint-6.partial/x",
         "checkpoints/checkpoint-7/state.json",
     ]
-    own += [f"adapter/{name}" for name in run_folder.ADAPTER_FILES]
+    own += [f"adapter/{name}" for name in names.ADAPTER_FILES]
     own += [
         "wandb/sender.log",
         "wandb/debug-internal.log",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from killed import killed_at
-from kit.run_folder import checkpoints
-from kit.run_folder.checkpoints import DamagedCheckpointError
+from kit.run_directory import checkpoints
+from kit.run_directory.checkpoints import DamagedCheckpointError
 
 FILES = {"adapter_model.safetensors": b"weights" * 10, "state.json": b'{"step": 1}\n', "empty": b""}
 
