@@ -157,13 +157,13 @@ def test_a_conversation_at_a_terminal(adapter_run: Path) -> None:
         for command_line, reply in (
             ("/nonsense", "unknown command /nonsense; see /help"),
             ("/help", "/adapter +answer with the adapter from now on"),
-            ("/reset", "forgotten"),
+            ("/reset", "cleared"),
             ("/again", "no question yet"),
         ):
             terminal.type(f"{command_line}\n")
             terminal.wait_for(reply)
         terminal.wait_for("you> ")
-        terminal.interrupt_until("/quit or Ctrl-D ends")
+        terminal.interrupt_until("/quit or Ctrl-D exits")
         terminal.wait_for("you> ")
         terminal.type("a long one\n")
         terminal.wait_for("base> ")
