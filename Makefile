@@ -173,7 +173,7 @@ torture: ## kill runs, fail writes, feed in damaged configs, rows and files (STA
 	@PYTHONPATH=tests $(PY) -m torture $(ARGS)
 
 audit: ## look for known vulnerabilities in the locked packages (ARGS: --lock NAME)
-	@$(PY) -m tools.audit $(ARGS)
+	@$(PY) -m tools.vulnerabilities $(ARGS)
 
 image-sbom: ## list the Python packages of the image: outputs/sbom-STACK.cdx.json (FLASH_ATTN_WHEEL)
 	@$(PYTHON) -m tools.image_sbom --stack $(IMAGE_STACK) $(if $(filter undefined,$(origin FLASH_ATTN_WHEEL)),,--flash-attn-wheel "$(FLASH_ATTN_WHEEL)") $(ARGS)

@@ -9,7 +9,7 @@ import pytest
 
 from kit.config.error import ConfigError
 from kit.stacks.locks import REFERENCE, UV
-from tools import audit
+from tools import vulnerabilities
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def pip_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         program.write_text(f"#!/usr/bin/env python3\nimport sys\n{body}\n")
         program.chmod(0o755)
 
-    monkeypatch.setattr(audit, "ensure_tool", lambda *_, **__: program)
+    monkeypatch.setattr(vulnerabilities, "ensure_tool", lambda *_, **__: program)
     return answers
 
 
@@ -52,7 +52,7 @@ def test_only_an_audit_of_everything_passes(
     pip_audit: Any, capsys: pytest.CaptureFixture[str], body: str, code: int, verdict: str
 ) -> None:
     pip_audit(body)
-    assert audit.main(["--lock", "uv", "--lock", "reference"]) == code
+    assert vulnerabilities.main(["--lock", "uv", "--lock", "reference"]) == code
     out, err = capsys.readouterr()
     (line,) = out.splitlines()
     assert verdict in line
@@ -62,9 +62,9 @@ def test_only_an_audit_of_everything_passes(
 
 def test_each_lock_is_asked_about_with_what_was_accepted_of_its_versions(pip_audit: Any, tmp_path: Path) -> None:
     pip_audit(f"open({str(tmp_path / 'seen')!r}, 'a').write(' '.join(sys.argv) + '\\n')")
-    audit.main([])
+    vulnerabilities.main([])
     seen = (tmp_path / "seen").read_text().splitlines()
-    assert len(seen) == len(audit.LOCKS)
+    assert len(seen) == len(vulnerabilities.LOCKS)
     assert all("--strict" in line for line in seen)
     assert [line for line in seen if "--ignore-vuln=CVE-2025-32434" in line] == [
         line for line in seen if REFERENCE.target in line
@@ -75,7 +75,7 @@ def _read(path: Path, **changes: str | None) -> list[dict[str, Any]]:
     entry = {key: value for key, value in {**ENTRY, **changes}.items() if value is not None}
     body = "\n    ".join(f"{key}: {value}" for key, value in entry.items())
     path.write_text(f"accepted:\n  - {body}\n", encoding="utf-8")
-    return audit.read_accepted(path, {("torch", "2.1.0")}, date(2026, 11, 23))
+    return vulnerabilities.read_accepted(path, {("torch", "2.1.0")}, date(2026, 11, 23))
 
 
 def test_an_accepted_entry_is_read(tmp_path: Path) -> None:
@@ -103,6 +103,6 @@ def test_an_entry_without_reason_or_end_or_for_another_version_is_refused(
 
 
 def test_nothing_is_asked_while_the_list_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "FILE", "pyproject.toml")
-    monkeypatch.setattr(audit, "ensure_tool", None)
-    assert audit.main([]) == 1
+    monkeypatch.setattr(vulnerabilities, "FILE", "pyproject.toml")
+    monkeypatch.setattr(vulnerabilities, "ensure_tool", None)
+    assert vulnerabilities.main([]) == 1
