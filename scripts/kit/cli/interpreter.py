@@ -59,9 +59,11 @@ def use_project_python() -> None:
 
 
 def _arguments() -> list[str]:
-    """Return what to start again: a file and its arguments, or ``-m`` and a module's."""
+    """Return what to start again: a file or a folder and its arguments, or ``-m`` and a module's."""
     spec = sys.modules["__main__"].__spec__
-    return ["-m", spec.name.replace(".__main__", ""), *sys.argv[1:]] if spec else sys.argv
+    if spec is None or spec.name == "__main__":  # a file, or a folder that holds __main__.py
+        return sys.argv
+    return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
 
 
 def _name_this_user() -> None:

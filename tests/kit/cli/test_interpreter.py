@@ -50,25 +50,31 @@ def project(tmp_path: Path) -> Path:
         there = tmp_path / f"scripts/kit/{name}.py"
         there.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT_ROOT / f"scripts/kit/{name}.py", there)
-    (tmp_path / "scripts/command.py").write_text(
-        "from kit.cli.interpreter import use_project_python\nuse_project_python()\nprint('here')\n", encoding="utf-8"
+    program = (
+        "import sys\nfrom pathlib import Path\nsys.path.insert(0, str(Path.cwd()))\n"
+        "from kit.cli.interpreter import use_project_python\nuse_project_python()\nprint('here')\n"
     )
+    (tmp_path / "scripts/folder").mkdir()
+    for name in ("command", "folder/__main__"):
+        (tmp_path / f"scripts/{name}.py").write_text(program, encoding="utf-8")
     return tmp_path
 
 
-def _run_without_packages(project: Path) -> subprocess.CompletedProcess[str]:
+def _run_without_packages(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-S", str(project / "scripts/command.py"), "--flag"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    arguments = [sys.executable, "-S", *(command or ("command.py",)), "--flag"]
+    folder = project / "scripts"
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment, cwd=folder)
 
 
-def test_a_python_without_the_packages_hands_over_to_the_project_s(project: Path) -> None:
+@pytest.mark.parametrize("command", [("command.py",), ("-m", "command"), ("-m", "folder"), ("folder",)])
+def test_a_python_without_the_packages_hands_over_to_the_project_s(project: Path, command: tuple[str, ...]) -> None:
     python = project / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "handed over: $*"\n', encoding="utf-8")
     python.chmod(0o755)
-    done = _run_without_packages(project)
-    assert done.stdout == f"handed over: {project}/scripts/command.py --flag\n"
+    done = _run_without_packages(project, *command)
+    assert done.stdout == f"handed over: {' '.join(command)} --flag\n", done.stderr
 
 
 def test_a_user_whom_the_system_has_no_name_for_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
