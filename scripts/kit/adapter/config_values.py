@@ -10,7 +10,7 @@ from kit.run_directory.history import RunError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_AGAIN = "copy the whole adapter directory"
+COPY_AGAIN = "copy the whole adapter directory"
 _LARGEST_RANK, _LARGEST_ALPHA, _LONGEST_PATH, _LONGEST_NAME = 65_536, 1e9, 4096, 1000
 # A module's name, or its last parts. Its only regular-expression character is the dot.
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -50,7 +50,9 @@ def check_values(config: dict[str, Any], place: str) -> None:
     }
     for key, is_allowed in allowed.items():
         if not is_allowed:
-            raise RunError(f"{place}: {key} is {_short(config.get(key))}, which plain LoRA does not allow; {_AGAIN}")
+            raise RunError(
+                f"{place}: {key} is {_short(config.get(key))}, which plain LoRA does not allow; {COPY_AGAIN}"
+            )
 
 
 def _is_pattern(value: Any, is_allowed: Callable[[Any], bool]) -> bool:
@@ -69,7 +71,7 @@ def plain_names(config: dict[str, Any], key: str, place: str) -> list[str]:
     """
     names = config.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) and is_plain(name) for name in names):
-        raise RunError(f"{place}: {key} is {_short(names)}, not a list of plain names; {_AGAIN}")
+        raise RunError(f"{place}: {key} is {_short(names)}, not a list of plain names; {COPY_AGAIN}")
     return names
 
 

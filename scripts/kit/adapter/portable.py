@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.adapter.config_values import check_values, endings, plain_names
+from kit.adapter.config_values import COPY_AGAIN, check_values, endings, plain_names
 from kit.adapter.tensor_file import adapted_ranks, adapter_file, read_header
 from kit.files.json_files import read_object
 from kit.run_directory.history import RunError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from kit.adapter.tensor_file import TensorInfo
 
-_AGAIN = "copy the whole adapter directory"
 # The fields of peft 0.7.0's LoraConfig. ``kit.modeling.model`` saves no others.
 KNOWN_IN_0_7 = frozenset(
     {
@@ -142,7 +141,7 @@ def portable_config(config: dict[str, Any], weights: Mapping[str, TensorInfo], p
         names = set(plain_names(config, "target_modules", place))
         stray = next((module for module in sorted(ranks) if names.isdisjoint(endings(module))), None)
         if stray:
-            raise RunError(f"{place}: holds weights for {stray}, which are not in its target_modules; {_AGAIN}")
+            raise RunError(f"{place}: holds weights for {stray}, which are not in its target_modules; {COPY_AGAIN}")
         kept["target_modules"] = sorted(names)
     return Portable(kept, tuple(left_out), tuple(rewritten))
 
@@ -162,7 +161,9 @@ def _patterns(config: dict[str, Any], ranks: Mapping[str, int], place: str) -> d
             wrong = next((module for module, rank in ranks.items() if rank != own.get(module, config[value])), None)
             if wrong:
                 named = own.get(wrong, config[value])
-                raise RunError(f"{place}: sets rank {named} for {wrong}, whose weights have {ranks[wrong]}; {_AGAIN}")
+                raise RunError(
+                    f"{place}: sets rank {named} for {wrong}, whose weights have {ranks[wrong]}; {COPY_AGAIN}"
+                )
         found[key] = own
     return {key: own for key, own in found.items() if key in config}
 
@@ -187,7 +188,7 @@ def read_portable(folder: Path) -> Portable:
     except OSError as exc:
         raise RunError(f"{path}: cannot be read ({exc.strerror}); name an adapter directory") from exc
     except ValueError as exc:
-        raise RunError(f"{path}: {exc}; {_AGAIN}") from exc
+        raise RunError(f"{path}: {exc}; {COPY_AGAIN}") from exc
     return portable_config(config, read_header(weights), str(path))
 
 

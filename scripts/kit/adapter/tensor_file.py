@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.adapter.config_values import endings, is_plain
+from kit.adapter.config_values import COPY_AGAIN, endings, is_plain
 from kit.model import safetensors_header
 from kit.model.files import ModelFileError, leads_out
 from kit.model.safetensors_header import FLOATS
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_AGAIN = "copy the whole adapter directory"
 # Bytes; one that names every module of a large model has some 50 kB, of one with many experts 1 MB.
 _LARGEST_CONFIG = 2 * 1024**2
 _PREFIX = "base_model.model."  # peft's, before the base's own name
@@ -45,15 +44,15 @@ def adapter_file(folder: Path, name: str) -> Path:
     try:
         kind, size, target = path.stat().st_mode, path.stat().st_size, leads_out(path, folder)
     except OSError as exc:
-        raise RunError(f"{path}: cannot be read ({exc.strerror}); {_AGAIN}, weights as safetensors") from exc
+        raise RunError(f"{path}: cannot be read ({exc.strerror}); {COPY_AGAIN}, weights as safetensors") from exc
     except RuntimeError as exc:  # links in a circle
-        raise RunError(f"{path}: is a symlink loop; {_AGAIN}") from exc
+        raise RunError(f"{path}: is a symlink loop; {COPY_AGAIN}") from exc
     if target:
         raise RunError(f"{path}: is a symlink out of its directory, to {target}; replace it with the file")
     if not stat.S_ISREG(kind):
-        raise RunError(f"{path}: is not a regular file; {_AGAIN}")
+        raise RunError(f"{path}: is not a regular file; {COPY_AGAIN}")
     if name == ADAPTER_CONFIG and size > _LARGEST_CONFIG:
-        raise RunError(f"{path}: is {size:,} bytes large, and a configuration has a few thousand; {_AGAIN}")
+        raise RunError(f"{path}: is {size:,} bytes large, and a configuration has a few thousand; {COPY_AGAIN}")
     return path
 
 
@@ -69,7 +68,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise RunError(str(exc)) from exc
     for name, tensor in sorted(tensors.items()):
         if tensor.dtype not in FLOATS:
-            raise RunError(f"{path}: {name} has dtype {tensor.dtype}, but adapter weights are floats; {_AGAIN}")
+            raise RunError(f"{path}: {name} has dtype {tensor.dtype}, but adapter weights are floats; {COPY_AGAIN}")
     return {name: TensorInfo(tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())}
 
 
@@ -98,16 +97,16 @@ def adapted_ranks(weights: Mapping[str, TensorInfo], saved_whole: list[str], pla
             others.append(module)
     for module, pair in halves.items():
         if set(pair) != {"A", "B"}:
-            raise RunError(f"{place}: {module} has only one of lora_A and lora_B; {_AGAIN}")
+            raise RunError(f"{place}: {module} has only one of lora_A and lora_B; {COPY_AGAIN}")
         if pair["A"][0] != pair["B"][1]:
-            raise RunError(f"{place}: lora_A {pair['A']} and lora_B {pair['B']} of {module} do not match; {_AGAIN}")
+            raise RunError(f"{place}: lora_A {pair['A']} and lora_B {pair['B']} of {module} do not match; {COPY_AGAIN}")
     saved = set(saved_whole)
     for name in others:
         module = name.rpartition(".")[0]
         if saved.isdisjoint(endings(module)) and not _is_copied(module, halves):
-            raise RunError(f"{place}: holds {name}, which is not in its configuration; {_AGAIN}")
+            raise RunError(f"{place}: holds {name}, which is not in its configuration; {COPY_AGAIN}")
     if not halves and not others:
-        raise RunError(f"{place}: holds no weights; {_AGAIN}")
+        raise RunError(f"{place}: holds no weights; {COPY_AGAIN}")
     return {module: pair["A"][0] for module, pair in halves.items()}
 
 
