@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _GB = 1_000_000_000
 _BASE = 16 * _GB  # while it is drawn, before it is in 4 bits
-AGAIN = ", again"  # the baseline's second run, after the levers: a drift of the machine shows between the two
+AGAIN = ", again"  # the baseline's second run, after the other variants: a drift of the machine shows between the two
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Measurement:
         cuda_only: It makes sense on an NVIDIA GPU alone.
         on_disk: It reads the base from the disk, where 14.5 GB of it are written once.
         apart: It has a process of its own: it patches libraries, or starts the kit's commands.
-        padding_free_only: It is for stacks that know rows laid end to end: one without it has few of the levers.
+        padding_free_only: It is for stacks that know rows laid end to end: others have few of the faster settings.
     """
 
     name: str

@@ -76,7 +76,7 @@ def silence_shutdown() -> None:
             discard_output(sys.stdout)
 
     atexit.register(flush)
-    _outlive(sys.stderr)
+    _ignore_broken_pipe_of(sys.stderr)
 
 
 def ignore_broken_pipe() -> None:
@@ -85,7 +85,7 @@ def ignore_broken_pipe() -> None:
     Nor waits for it: a terminal behind a lost connection may block for a quarter of an hour before it fails. Metrics
     and receipt hold what is not shown.
     """
-    _outlive(sys.stdout)
+    _ignore_broken_pipe_of(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # no terminal, or one that has no name here
             # Opened anew: whoever else writes to it, the shell that comes back, goes on to wait.
@@ -94,11 +94,11 @@ def ignore_broken_pipe() -> None:
             os.close(own)
 
 
-def _outlive(stream: TextIO) -> None:
+def _ignore_broken_pipe_of(stream: TextIO) -> None:
     write, flush = stream.write, stream.flush
     patience = _PATIENCE_S
 
-    def outliving(method: Callable[..., Any], *arguments: str) -> None:
+    def patiently(method: Callable[..., Any], *arguments: str) -> None:
         nonlocal patience
         deadline = time.monotonic() + patience
         while True:
@@ -117,12 +117,12 @@ def _outlive(stream: TextIO) -> None:
             return
 
     def write_ignoring_broken_pipe(text: str) -> int:
-        outliving(write, text)
+        patiently(write, text)
         return len(text)
 
     # On the stream itself, so that it stays what libraries ask for. One that takes no attributes is no pipe.
     with contextlib.suppress(AttributeError):
-        stream.write, stream.flush = write_ignoring_broken_pipe, lambda: outliving(flush)  # type: ignore[method-assign]
+        stream.write, stream.flush = write_ignoring_broken_pipe, lambda: patiently(flush)  # type: ignore[method-assign]
 
 
 def gigabytes(size_bytes: float) -> str:

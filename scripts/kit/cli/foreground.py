@@ -24,7 +24,7 @@ EXIT_CODES = frozenset(128 + number for number in SIGNALS)
 
 
 class TerminatedError(SystemExit):
-    """A signal ends this process: what it holds is let go of on the way out, as at Ctrl-C."""
+    """A signal ends this process: what it holds is released on the way out, as at Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         """Keep the signal's number in the exit code."""

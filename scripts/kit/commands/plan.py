@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 # The arithmetic does not tell settings apart that differ by less.
 _WORTHWHILE = 0.97
-# Levers whose effect on memory and time is not in the formulas: both are expected to take less.
+# Settings whose effect on memory and time is not in the formulas: both are expected to take less.
 _NOT_PLANNED = ("torch_compile", "use_liger_kernel")
 
 

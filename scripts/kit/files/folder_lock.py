@@ -35,7 +35,7 @@ class Holder:
 
 
 class FolderLock:
-    """An ``flock`` on a file in a folder: the kernel lets go of it when the holder dies.
+    """An ``flock`` on a file in a folder: the kernel releases it when the holder dies.
 
     Where the file system has none, the file itself is the lock: it is made by one process alone, and names its process,
     that one's start and its host, so that a later run there sees whether it is gone. Only of another host that cannot
@@ -102,7 +102,7 @@ class FolderLock:
             return False
 
     def release(self) -> None:
-        """Let go, and remove the file while it is still ours."""
+        """Release the lock, and remove the file while it is still ours."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)

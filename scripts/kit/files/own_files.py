@@ -28,11 +28,11 @@ class FolderClaim:
             OSError: Nothing can be written beside the folder.
         """
         while True:
-            with contextlib.suppress(FileNotFoundError):  # its holder let go, and took the lock's folder with it
+            with contextlib.suppress(FileNotFoundError):  # its holder released it, and took the lock's folder with it
                 return self._lock.acquire() is None
 
     def release(self) -> None:
-        """Let go."""
+        """Release the folder."""
         self._lock.release()
         with contextlib.suppress(OSError):  # another command begins
             self._lock.path.parent.rmdir()

@@ -18,7 +18,7 @@ _FAILED, _FITTED, _WANDB, _AFTER_ONE = (
 )
 
 # What a key tells of. A resumed run keeps the run's own, to which its sessions add; the last saved step's, if it goes
-# on from that very step; and writes the session's anew.
+# on from that very step; and writes the session's again.
 RUN, LAST_STEP, SESSION = "run", "last step", "session"
 
 

@@ -35,7 +35,7 @@ class StopRequest:
     nothing. Only a second Ctrl-C at a terminal ends the process at once; what is saved is whole at any moment.
 
     Attributes:
-        has_raised: It was raised into whatever ran. A library that is cut off anywhere may leave its state by halves,
+        has_raised: It was raised into whatever ran. A library cut off anywhere may leave its state inconsistent,
             or turn the end into a failure of its own: what fails afterwards is no failure of the run.
         answer: Printed at the next signal.
     """

@@ -1,4 +1,4 @@
-"""Translate the configuration into training arguments. Imports torch, by way of the levers."""
+"""Translate the configuration into training arguments. Imports torch, through ``kit.train.performance``."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def performance_arguments(settings: Settings) -> dict[str, Any]:
-    """Return the levers that are training arguments; validation has refused what the stack does not know."""
+    """Return the performance settings that are training arguments; validation refused what the stack lacks."""
     training = settings.training
     arguments: dict[str, Any] = {}
     if training.gradient_checkpointing:

@@ -170,7 +170,7 @@ class TrainingSession:
             self.receipt.update(resumed_inexactly=True)
 
     def _save_evaluated(self) -> None:
-        """Write the last checkpoint anew, after its evaluation, as a run that nobody stopped does."""
+        """Write the last checkpoint again after its evaluation, as an uninterrupted run has it."""
         from kit.train.state import mark_evaluated
 
         old = self.job.start.checkpoint

@@ -1,6 +1,6 @@
 """Rows as the installed trl takes them: tokenised and masked already, in the plan's order.
 
-They stay packed: a row becomes lists when it is asked for, in every epoch anew.
+They stay packed: a row becomes lists each time it is asked for.
 """
 
 from __future__ import annotations
