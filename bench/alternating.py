@@ -107,8 +107,8 @@ class Competitors:
     The kit trains as a run of it does: with its metrics, its watchdog and its eye on stalled steps.
 
     Attributes:
-        kit: What the kit is told.
-        plain: What trl is told.
+        kit: The kit's settings.
+        plain: trl's settings.
         scale: How much both train.
         base: The base model's folder.
     """

@@ -51,7 +51,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a call of ``make prove`` is told.
+    """The options of ``make prove``.
 
     Attributes:
         limit: Seconds in all.

@@ -64,7 +64,7 @@ def version_in(python: str, key: str) -> str:
 
 
 def write_job(peer: Peer, workload: str, scale: Scale, base: Path, folder: Path) -> tuple[Path, Path]:
-    """Write all that a peer's program is told; return the job's path and where the result will be.
+    """Write all arguments of a peer's program; return the job's path and where the result will be.
 
     The model, the rows in their order, the batch, the adapter and the optimizer are those of the kit's own defaults.
     """

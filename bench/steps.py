@@ -101,7 +101,7 @@ def _described(settings: Settings, plan: BatchOrder, scale: Scale, device: str, 
     return described(job, work, flop_of(job, work))
 
 
-def _trainer(  # noqa: PLR0913, PLR0917 - what a measurement is told
+def _trainer(  # noqa: PLR0913, PLR0917 - a measurement's arguments
     variant: Variant, workload: str, scale: Scale, device: str, base: Base, callback: Any, output: str
 ) -> tuple[Any, Settings, BatchOrder]:
     settings, plan = settings_and_plan(variant, workload, scale, base.folder, device)
@@ -113,7 +113,7 @@ def _trainer(  # noqa: PLR0913, PLR0917 - what a measurement is told
 def settings_and_plan(
     variant: Variant, workload: str, scale: Scale, base: Path, device: str
 ) -> tuple[Settings, BatchOrder]:
-    """Return what a variant is told, and the rows and steps it trains."""
+    """Return a variant's settings, and the rows and steps it trains."""
     changes = {"model.model_name_or_path": str(base), **overrides(variant, workload, scale, on_cuda=device == "cuda")}
     rows = rows_of(workload, scale)
     settings = decided(resolve(CONFIG, changes), judge(probe()), installed_stack(), rows).settings
@@ -130,7 +130,7 @@ def build_kit(settings: Settings, plan: BatchOrder, device: str, callbacks: list
     return build_trainer(attach_adapter(model, settings), settings, plan, platform, callbacks)
 
 
-def build_trl(  # noqa: PLR0913, PLR0917 - what a measurement is told
+def build_trl(  # noqa: PLR0913, PLR0917 - a measurement's arguments
     settings: Settings, plan: BatchOrder, device: str, callbacks: list[Any], output: str, base: Any = None
 ) -> Any:
     """Build what ``trl sft --use_peft --load_in_4bit`` builds, told only the model, the rows and the batch."""

@@ -35,7 +35,7 @@ def compile_lock(root: Path, uv: Path, lock: Lock, more: Sequence[str] = (), bes
         root: The project.
         uv: The program.
         lock: The lock.
-        more: What uv is told for this time.
+        more: More options of uv, this time.
         beside: Text of the lock it is installed beside, where there is one.
 
     Raises:

@@ -63,7 +63,7 @@ _DIAGNOSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 class SetupError(Exception):
-    """What kept an environment from being made, in one sentence, and what mends it.
+    """What kept an environment from being made, in one sentence, and its fix.
 
     ``is_temporary`` says that the same attempt may succeed a little later.
     """

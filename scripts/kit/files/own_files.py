@@ -88,7 +88,7 @@ def take_place(
         check: Raises where the old one, which nobody finds any more, is not to be replaced; it goes back then.
 
     Raises:
-        OSError: It cannot be done; ``put_back`` mends what a process leaves that is killed here.
+        OSError: It cannot be done; ``put_back`` repairs what a process killed here leaves.
     """
     put_back(folder, names)
     try:

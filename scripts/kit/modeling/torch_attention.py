@@ -1,7 +1,7 @@
 """torch's own attention for rows of any length, under a name that transformers knows: ``varlen``.
 
 ``torch.nn.attention.varlen`` is FlashAttention on rows laid one after the other, without padding and without a mask.
-transformers has no name for it. Where it is told neither the rows' beginnings nor a padding mask, the rows are whole.
+transformers has no name for it. With neither the rows' beginnings nor a padding mask, the rows are whole.
 What it cannot compute it refuses, and never computes as something else. Imports torch and transformers.
 """
 
@@ -19,7 +19,7 @@ try:
 except ImportError:  # torch before 2.10
     varlen_attn = None
 
-# torch 2.10 is told `is_causal`; from 2.11 on a window without a right side, and a scaling; 2.15 also whether heads
+# torch 2.10 takes `is_causal`; from 2.11 on a window without a right side, and a scaling; 2.15 also whether heads
 # share keys.
 _KNOWN = frozenset(inspect.signature(varlen_attn).parameters) if varlen_attn else frozenset()
 _TYPES = (torch.bfloat16, torch.float16)

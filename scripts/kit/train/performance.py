@@ -57,8 +57,8 @@ class PaddingFreeCollator:
     """Collates rows into one row without padding, each with positions of its own that begin at 0.
 
     No attention mask is made: attention tells the rows apart by their positions, exactly, as long as there is no mask
-    and no cache (``transformers.masking_utils.find_packed_sequence_indices``). Kernels for rows of any length are told
-    where each begins, which they would else work out in every layer, waiting for the GPU each time.
+    and no cache (``transformers.masking_utils.find_packed_sequence_indices``). Kernels for rows of any length get
+    the place where each begins, which they would else work out in every layer, waiting for the GPU each time.
     """
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
